@@ -1,0 +1,39 @@
+"""rankwise: image classification that treats an image as a matrix, not as a long vector."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rankwise._version import __version__
+
+if TYPE_CHECKING:
+    from rankwise.data import ImageSet, load_images
+    from rankwise.estimators import QuadraticClassifier
+    from rankwise.varpro import VariableProjection
+
+# Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
+_HOMES = {
+    "ImageSet": "rankwise.data",
+    "load_images": "rankwise.data",
+    "VariableProjection": "rankwise.varpro",
+    "QuadraticClassifier": "rankwise.estimators",
+}
+
+__all__ = [
+    "ImageSet",
+    "QuadraticClassifier",
+    "VariableProjection",
+    "__version__",
+    "load_images",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'rankwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
