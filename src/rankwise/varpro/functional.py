@@ -1,0 +1,237 @@
+"""The variable projection functional, its gradient and its two Gauss–Newton matrices.
+
+Symbols of the paper (sections 2 and 3): ``Φ`` features, ``τ`` targets, ``A = Φ⁺τ``,
+``R = τ − ΦA = P⊥τ``. ``D`` holds, column by column, the derivative of each feature in its own
+parameters; ``owner[l]`` is the column of ``Φ`` that parameter ``l`` touches.
+
+With ridge ``μ`` every formula is that of the augmented problem ``[Φ; √μ·I]``, ``[τ; 0]``, so the
+residual, the gradient and the Jacobian stay exact. Truncation drops singular values of ``Φ``
+below ``rcond·s₁``; the residual and the projector use the same truncated ones.
+
+Pure functions; leading batch axes allowed; numpy arrays or torch tensors alike. The ``nK × P``
+Jacobian appears only in `dense_jacobian`, which MINPACK asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
+from scipy.linalg import blas
+
+JACOBIANS = ("kaufman", "golub-pereyra")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One factorisation of ``Φ`` and all that follows from it at one point.
+
+    Attributes
+    ----------
+    left : array of shape (..., n, m), float64
+        Left singular vectors ``U`` of ``Φ``.
+    filters : array of shape (..., m)
+        ``f = s²/(s² + μ)``, zero where truncated: ``ΦΦ⁺ = U diag(f) Uᵀ``.
+    coef : array of shape (..., m, K)
+        ``A``.
+    residual : array of shape (..., n, K)
+        ``R = τ − ΦA``.
+    inverse_gram : array of shape (..., m, m)
+        ``(ΦᵀΦ + μI)⁺``.
+    objective : array of shape (...)
+        ``½(‖R‖² + μ‖A‖²)``.
+    rank, condition : arrays of shape (...)
+        Numerical rank of ``Φ`` and ``s₁/s_rank``.
+    """
+
+    left: Any
+    filters: Any
+    coef: Any
+    residual: Any
+    inverse_gram: Any
+    objective: Any
+    rank: Any
+    condition: Any
+
+
+def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) -> Projection:
+    """Eliminate the linear parameters (paper, eq. 2.1 and 2.2).
+
+    Parameters
+    ----------
+    features : array of shape (..., n, m)
+        ``Φ``; computed on in float64.
+    targets : array of shape (..., n, K)
+        ``τ``.
+    ridge : float
+        ``μ``, added to the squared singular values.
+    rcond : float
+        Singular values below ``rcond`` times the largest are dropped.
+    """
+    xp = array_namespace(features)
+    phi = xp.astype(features, xp.float64)
+    tau = xp.astype(targets, xp.float64)
+    q, r = xp.linalg.qr(phi, mode="reduced")
+    u, s, vt = xp.linalg.svd(r, full_matrices=False)
+    left = q @ u
+    largest = s[..., :1]
+    kept = s > rcond * largest
+    squares = xp.where(kept, s * s, xp.zeros_like(s))
+    safe = xp.where(kept, s * s + ridge, xp.ones_like(s))
+    filters = squares / safe
+    projected = left.mT @ tau
+    scaled = xp.where(kept, s / safe, xp.zeros_like(s))
+    coef = vt.mT @ (scaled[..., None] * projected)
+    residual = tau - left @ (filters[..., None] * projected)
+    inverse_weights = xp.where(kept, 1.0 / safe, xp.zeros_like(s))
+    inverse_gram = (vt.mT * inverse_weights[..., None, :]) @ vt
+    objective = 0.5 * (
+        xp.sum(residual * residual, axis=(-2, -1)) + ridge * xp.sum(coef * coef, axis=(-2, -1))
+    )
+    smallest = xp.min(xp.where(kept, s, largest), axis=-1)
+    tiny = xp.finfo(xp.float64).tiny
+    condition = largest[..., 0] / xp.where(smallest > tiny, smallest, xp.ones_like(smallest) * tiny)
+    rank = xp.sum(xp.astype(kept, xp.int64), axis=-1)
+    return Projection(left, filters, coef, residual, inverse_gram, objective, rank, condition)
+
+
+def gradient(projection: Projection, derivatives: Any, owner: np.ndarray) -> tuple[Any, Any]:
+    """Exact gradient of the functional, and ``M = RᵀD`` from which it comes.
+
+    ``g_l = −Σ_k a_{owner(l),k} (D_lᵀ r_k)``
+
+    Returns
+    -------
+    gradient : array of shape (..., P), float64
+    cross : array of shape (..., K, P), float64
+        ``M``.
+    """
+    xp = array_namespace(derivatives)
+    residual = xp.astype(projection.residual, derivatives.dtype)
+    cross = xp.astype(residual.mT @ derivatives, xp.float64)
+    coef = projection.coef[..., owner, :]
+    return -xp.sum(coef.mT * cross, axis=-2), cross
+
+
+def gauss_newton(
+    projection: Projection, derivatives: Any, cross: Any, owner: np.ndarray, jacobian: str
+) -> Any:
+    """``JᵀJ`` of the residual vector, never forming ``J``.
+
+    Kaufman: ``(DᵀP⊥D) ∘ (AAᵀ)[owner, owner]``. Golub–Pereyra adds
+    ``(MᵀM) ∘ ((ΦᵀΦ + μI)⁺)[owner, owner]``; the cross terms vanish.
+
+    Parameters
+    ----------
+    projection : Projection
+    derivatives : array of shape (..., n, P)
+        ``D``; the large products run in its dtype.
+    cross : array of shape (..., K, P)
+        ``M``, from `gradient`.
+    owner : int array of shape (P,)
+    jacobian : {"kaufman", "golub-pereyra"}
+
+    Returns
+    -------
+    array of shape (..., P, P)
+        For a single float32 numpy problem only the upper triangle is meaningful; `solvers`
+        read no other.
+    """
+    xp = array_namespace(derivatives)
+    dtype = derivatives.dtype
+    weighted = projection.left * xp.sqrt(projection.filters)[..., None, :]
+    inside = xp.astype(weighted, dtype).mT @ derivatives
+    outer = xp.astype(projection.coef @ projection.coef.mT, dtype)
+    result = _gram_difference(derivatives, inside)
+    result *= _spread(outer, owner)
+    if jacobian == "golub-pereyra":
+        m = xp.astype(cross, dtype)
+        second = _gram(m)
+        second *= _spread(xp.astype(projection.inverse_gram, dtype), owner)
+        result += second
+    elif jacobian != "kaufman":
+        raise ValueError(f"unknown jacobian {jacobian!r}; accepted: {', '.join(JACOBIANS)}")
+    return result
+
+
+def residual_vector(projection: Projection, ridge: float = 0.0) -> np.ndarray:
+    """The residual whose half squared norm is the objective: ``vec([R; −√μ A])``, class by class.
+
+    Returns
+    -------
+    array of shape (K·n,) or, with ridge, (K·(n + m),)
+    """
+    rows = projection.residual
+    if ridge > 0:
+        rows = np.concatenate([rows, -np.sqrt(ridge) * projection.coef], axis=0)
+    return np.ascontiguousarray(rows.T).ravel()
+
+
+def dense_jacobian(
+    projection: Projection,
+    features: np.ndarray,
+    derivatives: np.ndarray,
+    owner: np.ndarray,
+    jacobian: str,
+    ridge: float = 0.0,
+) -> np.ndarray:
+    """Jacobian of `residual_vector`, formed whole: for MINPACK and for tests.
+
+    ``J_k = −(P⊥D)·diag(a_{owner,k}) − ΦC[:, owner]·diag(m_k)`` with ``C = (ΦᵀΦ + μI)⁺``; the
+    second term is the one that Kaufman drops (paper, section 3). With ridge all of it is that
+    of the augmented ``[Φ; √μ I]``.
+
+    Returns
+    -------
+    array of shape (K·n, P) or, with ridge, (K·(n + m), P)
+    """
+    phi = np.asarray(features, dtype=np.float64)
+    d = np.asarray(derivatives, dtype=np.float64)
+    m = phi.shape[1]
+    if ridge > 0:
+        phi = np.concatenate([phi, np.sqrt(ridge) * np.eye(m)], axis=0)
+        d = np.concatenate([d, np.zeros((m, d.shape[1]))], axis=0)
+    phi_c = phi @ projection.inverse_gram
+    complement = d - phi_c @ (phi.T @ d)
+    blocks = []
+    _, cross = gradient(projection, np.asarray(derivatives, dtype=np.float64), owner)
+    for k in range(projection.coef.shape[1]):
+        block = -complement * projection.coef[owner, k]
+        if jacobian == "golub-pereyra":
+            block -= phi_c[:, owner] * cross[k]
+        blocks.append(block)
+    return np.concatenate(blocks, axis=0)
+
+
+def _spread(matrix: Any, owner: np.ndarray) -> Any:
+    """``matrix[owner, owner]``, the entry of its features for each pair of parameters."""
+    return matrix[..., owner, :][..., owner]
+
+
+def _gram(x: Any) -> Any:
+    """``xᵀx``; for one float32 or float64 numpy matrix, its upper triangle by half the work."""
+    if is_numpy_array(x) and x.ndim == 2:
+        return _syrk(x, None)
+    return x.mT @ x
+
+
+def _gram_difference(x: Any, y: Any) -> Any:
+    """``xᵀx − yᵀy``, likewise."""
+    if is_numpy_array(x) and x.ndim == 2:
+        return _syrk(y, _syrk(x, None))
+    return x.mT @ x - y.mT @ y
+
+
+def _syrk(x: np.ndarray, minus_from: np.ndarray | None) -> np.ndarray:
+    """Upper triangle of ``xᵀx``, or of ``minus_from − xᵀx`` in place. Row-major throughout.
+
+    BLAS is column-major: a row-major ``x`` is its ``xᵀ``, and the lower triangle it writes is
+    the upper one here.
+    """
+    routine = blas.ssyrk if x.dtype == np.float32 else blas.dsyrk
+    x = np.ascontiguousarray(x)
+    if minus_from is None:
+        return routine(1.0, x.T, lower=1).T
+    return routine(-1.0, x.T, beta=1.0, c=minus_from.T, lower=1, overwrite_c=1).T

@@ -1,0 +1,147 @@
+"""The assembled network: all units, one output layer, and its outputs in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from rankwise.varpro.output_layer import Features, OutputLayer, blocks, solve_output_layer
+from rankwise.varpro.subnetworks import as_float
+from rankwise.varpro.units import Units
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class QuadraticNetwork:
+    """One hidden layer of units and a linear output layer: ``O = σ(q(X))·A`` (paper, section 1).
+
+    Parameters
+    ----------
+    units : Units
+    params : float32 array of shape (p, I)
+    coef : float64 array of shape (I + 1, K)
+        Output layer, the constant's row last.
+    n_active : int
+        Parameters of the units that were fitted: inside the windows, and the biases.
+    """
+
+    units: Units
+    params: np.ndarray
+    coef: np.ndarray
+    n_active: int
+
+    @property
+    def n_parameters_units(self) -> int:
+        """Parameters of the hidden units, the only ones that the paper counts."""
+        return self.n_active
+
+    @property
+    def n_parameters_total(self) -> int:
+        """With the output layer."""
+        return self.n_active + self.coef.size
+
+    def outputs(
+        self,
+        images: np.ndarray,
+        *,
+        workers: int = 1,
+        advance: Callable[[int], object] = lambda n: None,
+    ) -> Float[np.ndarray, "n K"]:
+        """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
+        features = network_features(self.units, self.params, images)
+        coef = self.coef.astype(self.params.dtype)
+
+        def one(block: slice) -> np.ndarray:
+            result = features(block) @ coef
+            advance(len(result))
+            return result
+
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(one, blocks(len(images), _BLOCK)))
+        if not parts:
+            return np.zeros((0, self.coef.shape[1]))
+        return np.concatenate(parts).astype(np.float64)
+
+
+def network_features(units: Units, params: np.ndarray, images: np.ndarray) -> Features:
+    """Features of a slice of the images with a constant last, ``(n_block, I + 1)``.
+
+    The unit kernels are formed once; the images are converted block by block.
+    """
+    kernel = units.kernel(params)
+    bias = params[-1]
+
+    def features(block: slice) -> np.ndarray:
+        rows = units.flatten(as_float(images[block], str(params.dtype)))
+        result = np.empty((len(rows), params.shape[1] + 1), dtype=params.dtype)
+        q = result[:, :-1]
+        np.matmul(rows, kernel, out=q)
+        q += bias
+        q[...] = units.activate(q)
+        result[:, -1] = 1.0
+        return result
+
+    return features
+
+
+def glue(
+    units: Units,
+    params: np.ndarray,
+    images: np.ndarray,
+    targets: np.ndarray,
+    *,
+    ridge: float | str = "gcv",
+    method: str = "auto",
+    workers: int = 1,
+    dtype: str = "float32",
+    n_active: int | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> tuple[QuadraticNetwork, OutputLayer]:
+    """Assemble all units into one network by one least-squares solve (paper, section 4).
+
+    Parameters
+    ----------
+    units, params
+        All units side by side, ``(p, I)``.
+    images : array of shape (n, *units.shape)
+    targets : array of shape (n, K)
+    ridge, method, workers, advance
+        As in `output_layer.solve_output_layer`.
+    dtype : str
+        Of the features.
+    n_active : int, optional
+        Fitted parameters of the units; default all.
+    """
+    params = params.astype(dtype)
+    layer = solve_output_layer(
+        network_features(units, params, images),
+        targets,
+        ridge=ridge,
+        method=method,
+        workers=workers,
+        advance=advance,
+    )
+    active = params.size if n_active is None else int(n_active)
+    return QuadraticNetwork(units, params, layer.coef, active), layer
+
+
+def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.ndarray:
+    """Outputs as probabilities: none negative, each row's sum 1 (paper, section 1).
+
+    Parameters
+    ----------
+    outputs : array of shape (n, K)
+    squash : bool
+        Pass the outputs through a sigmoid first (paper, section 8.1), instead of cutting
+        negative ones off at zero.
+    """
+    positive = 1.0 / (1.0 + np.exp(-outputs)) if squash else np.maximum(outputs, 0.0)
+    total = positive.sum(axis=1, keepdims=True)
+    uniform = np.full_like(positive, 1.0 / outputs.shape[1])
+    return np.where(total > 0, positive / np.where(total > 0, total, 1.0), uniform)

@@ -1,0 +1,146 @@
+"""Starts: random vectors, windows, smoothing, and the scale that the data ask for.
+
+The recipe (design, section 8): Gaussian vectors, once smoothed with (¼, ½, ¼), zero outside a
+window placed uniformly on each axis, scaled so that every pre-activation has unit deviation on
+the data and shifted so that it has zero mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from rankwise.varpro.units import Units
+
+WINDOW = (5 / 28, 14 / 28)
+"""Smallest and largest side of a window as a fraction of the axis: 5 to 14 of MNIST's 28 pixels."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How units start.
+
+    Parameters
+    ----------
+    window : tuple of two floats, optional
+        Smallest and largest side of the random sub-rectangle a unit sees, as fractions of the
+        axis; None for the whole image. A colour axis is never cut.
+    smooth : int
+        How often vectors are smoothed with (¼, ½, ¼) along their axis.
+    deviation : float
+        Standard deviation that each pre-activation gets on the data.
+    """
+
+    window: tuple[float, float] | None = None
+    smooth: int = 0
+    deviation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            low, high = self.window
+            if not 0 < low <= high <= 1:
+                raise ValueError(
+                    f"window must be two fractions of an axis with 0 < low <= high <= 1, "
+                    f"got {self.window}"
+                )
+        if self.smooth < 0:
+            raise ValueError(f"smooth must be at least 0, got {self.smooth}")
+        if self.deviation <= 0:
+            raise ValueError(f"deviation must be positive, got {self.deviation}")
+
+
+def random_units(
+    units: Units,
+    n_units: int,
+    images: Float[np.ndarray, "n ..."],
+    start: Start,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "p I"], Bool[np.ndarray, "p I"]]:
+    """Draw `n_units` units and scale them to the images.
+
+    Parameters
+    ----------
+    units : Units
+    n_units : int
+    images : array of shape (n, *units.shape)
+        Data that the pre-activations are scaled on.
+    start : Start
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    params : float64 array of shape (p, n_units)
+    active : bool array of shape (p, n_units)
+        True inside the windows and for every bias: the parameters to fit.
+    """
+    blocks, masks = [], []
+    n_space = _n_space_axes(units)
+    for _ in range(units.rank):
+        for axes, length in zip(units.axes_of_vector, units.lengths, strict=True):
+            values = rng.standard_normal((length, n_units))
+            if axes[0] < n_space:
+                mask = _windows(length, n_units, start.window, rng)
+                values = values * mask
+                for _ in range(start.smooth):
+                    values = _smoothed(values) * mask
+            else:
+                mask = np.ones((length, n_units), dtype=bool)
+            blocks.append(values)
+            masks.append(mask)
+    if start.window is not None and units.rank > 1:
+        masks = _share_windows(masks, len(units.lengths))
+        blocks = [b * m for b, m in zip(blocks, masks, strict=True)]
+    bias = np.zeros((1, n_units))
+    params = np.concatenate([*blocks, bias], axis=0)
+    active = np.concatenate([*masks, np.ones((1, n_units), dtype=bool)], axis=0)
+    return _scaled(units, params, images, start.deviation), active
+
+
+def _scaled(
+    units: Units,
+    params: Float[np.ndarray, "p I"],
+    images: Float[np.ndarray, "n ..."],
+    deviation: float,
+) -> Float[np.ndarray, "p I"]:
+    """Scale vectors and set biases so that ``q`` has zero mean and the given deviation."""
+    q = units.scalarize(units.flatten(images), params.astype(images.dtype))
+    mean = q.mean(axis=0, dtype=np.float64)
+    spread = q.std(axis=0, dtype=np.float64)
+    # A unit that sees nothing but constant pixels keeps its scale.
+    seen = spread > 1e-6 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
+    factor = np.where(seen, deviation / np.where(seen, spread, 1.0), 1.0)
+    result = params.copy()
+    result[:-1] *= factor ** (1.0 / len(units.shape))
+    result[-1] = -mean * factor
+    return result
+
+
+def _n_space_axes(units: Units) -> int:
+    """Axes that windows cut: all but a colour axis, that is, a third one of one to four."""
+    is_colour = len(units.shape) == 3 and units.shape[2] <= 4
+    return 2 if is_colour else len(units.shape)
+
+
+def _windows(
+    length: int, n_units: int, window: tuple[float, float] | None, rng: np.random.Generator
+) -> Bool[np.ndarray, "length I"]:
+    if window is None:
+        return np.ones((length, n_units), dtype=bool)
+    low = min(length, max(2, round(window[0] * length)))
+    high = max(low, round(window[1] * length))
+    side = rng.integers(low, high, size=n_units, endpoint=True)
+    first = np.floor(rng.random(n_units) * (length - side + 1)).astype(int)
+    position = np.arange(length)[:, None]
+    return (position >= first) & (position < first + side)
+
+
+def _share_windows(masks: list[np.ndarray], n_vectors: int) -> list[np.ndarray]:
+    """All forms of a rank-r unit look through the window of its first."""
+    return [masks[i % n_vectors] for i in range(len(masks))]
+
+
+def _smoothed(values: Float[np.ndarray, "length I"]) -> Float[np.ndarray, "length I"]:
+    padded = np.pad(values, ((1, 1), (0, 0)))
+    return 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]

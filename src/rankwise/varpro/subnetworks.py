@@ -1,0 +1,276 @@
+"""Sub-networks: small networks on mini-batches of their own, trained to the end, never talking.
+
+Each of ``G`` groups draws its samples and its units from ``(seed, group)`` alone (paper,
+section 4), so any number of workers, any order and any interruption give the same result. Only
+the units' parameters leave a group; the glue is in `output_layer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from rankwise._files import atomic_path
+from rankwise.varpro.problem import UnitBasis
+from rankwise.varpro.projection import VariableProjection
+from rankwise.varpro.starts import Start, random_units
+from rankwise.varpro.units import Units
+
+
+@dataclass(frozen=True)
+class SubnetPlan:
+    """What each sub-network is: its units, their start, its mini-batch and its solver.
+
+    Parameters
+    ----------
+    units : Units
+    n_units : int
+        Units of one sub-network; the paper's Table 3 has 50.
+    n_samples : int
+        Mini-batch, drawn without replacement; Table 3 has 2000. Fewer where there are fewer.
+    start : Start
+    solver, jacobian, max_iterations, ftol
+        As in `VariableProjection`.
+    ridge : float
+        Ridge of a sub-network's own output layer, per sample: ``μ = ridge·n``.
+    dtype : {"float32", "float64"}
+        Of the features and of the large products; factorisations are float64 in any case.
+    """
+
+    units: Units
+    n_units: int = 50
+    n_samples: int = 2000
+    start: Start = field(default_factory=Start)
+    solver: str = "levenberg-marquardt"
+    jacobian: str = "golub-pereyra"
+    max_iterations: int | None = None
+    ftol: float | None = None
+    ridge: float = 1e-4
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A trained sub-network: the units, and how its fit ended.
+
+    Attributes
+    ----------
+    params : float64 array of shape (p, n_units)
+    active : bool array of shape (p, n_units)
+    report : dict
+        ``status``, ``n_iterations``, ``n_evaluations``, ``objective``, ``rank``, ``condition``,
+        ``n_saturated`` (units whose output is constant on the mini-batch) and ``history``.
+    """
+
+    params: np.ndarray
+    active: np.ndarray
+    report: dict[str, Any]
+
+
+def group_rng(seed: int, group: int) -> np.random.Generator:
+    """The generator of one group, from ``(seed, group)`` alone."""
+    return np.random.default_rng(np.random.SeedSequence([seed, group]))
+
+
+def as_float(images: np.ndarray, dtype: str = "float32") -> np.ndarray:
+    """Images in floating point: uint8 divided by 255 (the paper's [0, 1]), floats as they are."""
+    if images.dtype == np.uint8:
+        return images.astype(dtype) / np.asarray(255, dtype=dtype)
+    return images.astype(dtype, copy=False)
+
+
+def train_subnet(
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    group: int,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Subnet:
+    """Draw and train one group on one BLAS thread.
+
+    Parameters
+    ----------
+    images : array of shape (n, *plan.units.shape)
+        All training images, uint8 or floating point; only the mini-batch is copied.
+    targets : array of shape (n, K)
+    plan : SubnetPlan
+    seed, group : int
+    start : (params, active), optional
+        Trained units to go on from, as in bootstrapping, instead of random ones.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        rows, batch, params, active = draw_group(images, plan, seed, group, start)
+        basis = UnitBasis(plan.units, batch, params, None if active.all() else active)
+        fit = variable_projection(plan, len(rows)).fit(basis, targets[rows], basis.pack(params))
+        features = basis.features(fit.params)[:, :-1]
+    report = {
+        "group": group,
+        "status": fit.status,
+        "n_iterations": fit.n_iterations,
+        "n_evaluations": fit.n_evaluations,
+        "objective": fit.objective,
+        "rank": fit.rank,
+        "condition": fit.condition,
+        "n_saturated": n_saturated(features),
+        "history": fit.history,
+    }
+    return Subnet(basis.unpack(fit.params).astype(np.float64), active, report)
+
+
+def draw_group(
+    images: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    group: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a group starts from: its rows, their images, its units and which of them are active."""
+    rng = group_rng(seed, group)
+    rows = draw_samples(len(images), plan.n_samples, rng)
+    batch = as_float(images[rows], plan.dtype)
+    if start is None:
+        params, active = random_units(plan.units, plan.n_units, batch, plan.start, rng)
+    else:
+        params, active = start
+    return rows, batch, params, active
+
+
+def n_saturated(features: np.ndarray) -> int:
+    """Units whose output is the same for the whole mini-batch, features being ``(n, I)``."""
+    return int(np.sum(np.ptp(features, axis=0) < 1e-6))
+
+
+def draw_samples(n: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """A group's mini-batch: `n_samples` of `n` rows without replacement, in increasing order."""
+    return np.sort(rng.choice(n, size=min(n_samples, n), replace=False))
+
+
+def variable_projection(plan: SubnetPlan, n: int) -> VariableProjection:
+    """The fit that a plan asks for, on mini-batches of `n`."""
+    return VariableProjection(
+        plan.solver,
+        jacobian=plan.jacobian,
+        ridge=plan.ridge * n,
+        max_iterations=plan.max_iterations,
+        ftol=plan.ftol,
+    )
+
+
+def train_subnets(
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    n_subnets: int,
+    *,
+    seed: int = 42,
+    workers: int = 1,
+    device: str = "cpu",
+    starts: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    folder: Path | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> list[Subnet]:
+    """Train all groups: joblib tasks on CPUs, or batches in step on a GPU.
+
+    Parameters
+    ----------
+    images, targets, plan, seed
+        As in `train_subnet`.
+    n_subnets : int
+        ``G``; the paper's Table 3 has 104.
+    workers : int
+        joblib tasks at a time. joblib's own back ends apply: wrap the call in
+        ``joblib.parallel_config("dask")`` to run on a cluster, unchanged.
+    device : str
+        ``"cpu"``, or a torch device such as ``"cuda"``.
+    starts : sequence of (params, active), optional
+        One a group, to go on from.
+    folder : Path, optional
+        Finished groups are kept here, written atomically, and not trained again.
+    advance : callable
+        Told the number of groups just done.
+
+    Returns
+    -------
+    list of Subnet
+        In the order of the groups.
+    """
+    done = {} if folder is None else _finished(folder, n_subnets)
+    advance(len(done))
+    missing = [g for g in range(n_subnets) if g not in done]
+    begins = [None] * n_subnets if starts is None else list(starts)
+    if device != "cpu" and missing:
+        from rankwise.varpro.batched import train_batched
+
+        for group, subnet in train_batched(images, targets, plan, seed, missing, begins, device):
+            if folder is not None:
+                write_subnet(folder, group, subnet)
+            done[group] = subnet
+            advance(1)
+    elif missing:
+        from joblib import Parallel, delayed
+
+        results = Parallel(n_jobs=workers, return_as="generator_unordered")(
+            delayed(_task)(images, targets, plan, seed, g, begins[g], folder) for g in missing
+        )
+        for group, subnet in results:
+            done[group] = subnet
+            advance(1)
+    return [done[g] for g in range(n_subnets)]
+
+
+def _task(
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    group: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+    folder: Path | None,
+) -> tuple[int, Subnet]:
+    subnet = train_subnet(images, targets, plan, seed, group, start)
+    if folder is not None:
+        write_subnet(folder, group, subnet)
+    return group, subnet
+
+
+def write_subnet(folder: Path, group: int, subnet: Subnet) -> None:
+    """Keep a finished group, so that an interrupted run goes on from it."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(folder / f"{group:05d}.safetensors") as temporary:
+        save_file(
+            {"params": subnet.params, "active": subnet.active.astype(np.uint8)},
+            temporary,
+            metadata={"report": json.dumps(subnet.report)},
+        )
+
+
+def read_subnet(path: Path) -> Subnet:
+    """Read a group written by `write_subnet`."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        report = json.loads(file.metadata()["report"])
+        return Subnet(
+            file.get_tensor("params"), file.get_tensor("active").astype(bool), report
+        )
+
+
+def _finished(folder: Path, n_subnets: int) -> dict[int, Subnet]:
+    paths = {g: folder / f"{g:05d}.safetensors" for g in range(n_subnets)}
+    return {g: read_subnet(path) for g, path in paths.items() if path.exists()}
+
+
+def stack(subnets: Sequence[Subnet]) -> tuple[np.ndarray, np.ndarray]:
+    """Units of all sub-networks side by side: parameters and active ones, each ``(p, I)``."""
+    return (
+        np.concatenate([s.params for s in subnets], axis=1),
+        np.concatenate([s.active for s in subnets], axis=1),
+    )
