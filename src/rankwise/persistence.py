@@ -148,6 +148,7 @@ def _build(description: dict[str, Any], content: bytes) -> QuadraticClassifier:
     model.network_ = QuadraticNetwork(units, params, coef, int(description["n_active"]))
     model.classes_ = classes
     model.image_shape_ = units.shape
+    model._dtype = str(params.dtype)
     model.n_features_in_ = int(np.prod(units.shape))
     model.n_parameters_units_ = model.network_.n_parameters_units
     model.n_parameters_total_ = model.network_.n_parameters_total

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
@@ -26,6 +26,7 @@ from rankwise.varpro.functional import (
 from rankwise.varpro.units import Units
 
 
+@runtime_checkable
 class Basis(Protocol):
     """Features and their derivatives as functions of the nonlinear parameters."""
 
@@ -222,5 +223,5 @@ class SeparableProblem:
             infinite = xp.full_like(projection.objective, float("inf"))
             objective = xp.where(finite, projection.objective, infinite)
             projection = Projection(**{**projection.__dict__, "objective": objective})
-        self._last = (params, projection)
+        self._last = (xp.asarray(params, copy=True), projection)  # MINPACK reuses its buffer
         return projection

@@ -9,7 +9,7 @@ solved in step (shape ``(G,)``), where members that are done stand still.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
@@ -27,6 +27,7 @@ from rankwise.varpro.solvers.result import (
 _RUNNING = ""
 
 
+@runtime_checkable
 class Damping(Protocol):
     """How the damping ``λ`` starts and follows each step."""
 
@@ -82,6 +83,7 @@ class NielsenDamping:
         return xp.where(changed < self.minimum, xp.full_like(changed, self.minimum), changed)
 
 
+@runtime_checkable
 class LinearSolve(Protocol):
     """Solves the damped normal equations."""
 
@@ -171,7 +173,7 @@ class LevenbergMarquardt:
         history: list[dict[str, Any]] = []
         fresh = True
         for _ in range(self.stopping.max_iterations):
-            running = status == _RUNNING
+            running = np.asarray(status == _RUNNING)
             if not running.any():
                 break
             if fresh:
@@ -179,7 +181,7 @@ class LevenbergMarquardt:
                 gradient_max = xp.max(xp.abs(gradient), axis=-1)
                 flat = running & _to_numpy(gradient_max <= self.stopping.gtol * objective)
                 status[flat] = CONVERGED
-                running = status == _RUNNING
+                running = np.asarray(status == _RUNNING)
                 if not running.any():
                     break
                 scale = _positive_diagonal(matrix)
@@ -228,7 +230,7 @@ def _positive_diagonal(matrix: Any) -> Any:
 
 
 def _to_numpy(x: Any) -> np.ndarray:
-    return x if is_numpy_array(x) else np.asarray(x.cpu() if hasattr(x, "cpu") else x)
+    return np.asarray(x.cpu() if hasattr(x, "cpu") else x)
 
 
 def _like_mask(mask: np.ndarray, reference: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 CONVERGED = "converged"
 """The objective's relative decrease, or the gradient, fell below its tolerance."""
@@ -17,6 +17,7 @@ NON_FINITE = "non-finite"
 STATUSES = (CONVERGED, MAX_ITERATIONS, STALLED, NON_FINITE)
 
 
+@runtime_checkable
 class Problem(Protocol):
     """What a solver may ask of a problem. Batch axes ``…`` are used by Levenberg–Marquardt only."""
 
@@ -67,6 +68,7 @@ class Outcome:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Anything that minimises a `Problem` from a start."""
 

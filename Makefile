@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine with Python and make: `make demo`, `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DATA   ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types unit-tests bench results clean
+
+help: ## Say what each target does
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## Set up .venv with rankwise and what its tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install ## Train on the digits embedded in scikit-learn and show what came out
+	$(BIN)/rankwise demo --out demo-out
+
+test: lint types unit-tests ## Lint, types and tests
+
+lint: install ## Check style and formatting
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+
+types: install ## Check types
+	$(BIN)/mypy
+
+unit-tests: install ## Run the tests on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+bench: install ## Every benchmark in its quick form, a minute or two
+	$(BIN)/python benchmarks/run_all.py --quick
+
+results: install ## Every figure of docs/results.md, measured anew: hours (DATA=folder of the data sets)
+	$(BIN)/python benchmarks/run_all.py --data $(DATA)
+	$(BIN)/python benchmarks/render.py
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) demo-out build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

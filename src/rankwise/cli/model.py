@@ -1,0 +1,265 @@
+"""``rankwise demo``, ``train``, ``evaluate`` and ``predict``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rankwise.runs import TrainingRun
+
+# Repeated where a command takes the same thing.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Size = Annotated[
+    str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")
+]
+Grey = Annotated[bool, typer.Option("--grey", help="Turn colour images to grey.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
+]
+SourcePattern = Annotated[
+    str | None,
+    typer.Option(help="Regular expression on file names; its first group is the source id."),
+]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the model and its pictures.")] = Path(
+        "demo-out"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Train on the handwritten digits embedded in scikit-learn; a few seconds."""
+    from rankwise.runs import TrainingRun
+
+    run = TrainingRun("digits", parameters={"n_subnets": 8}, bootstrap=True)
+    _train(run, out, workers=-1, device="cpu", overwrite=True, as_json=as_json)
+
+
+def train(
+    source: Annotated[str, typer.Argument(help="digits, a hub id, a folder, an .npz file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="pereyra (the paper's Table 3) or windowed; default: sized to the data."),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="symmetric, bilinear, colour, colour-bilinear or multilinear."),
+    ] = None,
+    units: Annotated[int | None, typer.Option(help="Units of the whole network.")] = None,
+    subnets: Annotated[int | None, typer.Option(help="Sub-networks that share them.")] = None,
+    samples_per_subnet: Annotated[
+        int | None, typer.Option(help="Mini-batch of a sub-network.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank-one forms summed in a unit.")] = None,
+    activation: Annotated[str | None, typer.Option(help="tanh or logistic.")] = None,
+    whole_image: Annotated[
+        bool, typer.Option("--whole-image", help="Units without windows.")
+    ] = False,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="levenberg-marquardt, minpack, lbfgs, gradient-descent or search."),
+    ] = None,
+    jacobian: Annotated[str | None, typer.Option(help="golub-pereyra or kaufman.")] = None,
+    max_iter: Annotated[int | None, typer.Option(help="Iterations of a sub-network.")] = None,
+    ridge: Annotated[
+        str | None, typer.Option(help="Of the glue: a number per sample, gcv or loo.")
+    ] = None,
+    squash: Annotated[
+        bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Sub-networks at a time; -1 for one a core.")
+    ] = -1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 42,
+    limit: Annotated[
+        int | None, typer.Option(help="Training images, drawn by class with the seed.")
+    ] = None,
+    size: Size = None,
+    grey: Grey = False,
+    skip_bad: SkipBad = False,
+    source_pattern: SourcePattern = None,
+    bootstrap: Annotated[
+        bool,
+        typer.Option(
+            "--bootstrap", help="Then train on the test images with guessed labels (transductive)."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Discard what the folder holds.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier; interrupted, the same command goes on where it stopped."""
+    from rankwise.runs import TrainingRun
+
+    given = {
+        "unit": unit,
+        "n_units": units,
+        "n_subnets": subnets,
+        "samples_per_subnet": samples_per_subnet,
+        "rank": rank,
+        "activation": activation,
+        "window": False if whole_image else None,
+        "solver": solver,
+        "jacobian": jacobian,
+        "max_iter": max_iter,
+        "ridge": _ridge(ridge),
+        "squash": squash or None,
+    }
+    run = TrainingRun(
+        source=source,
+        preset=preset,
+        parameters={name: value for name, value in given.items() if value is not None},
+        reading=_reading(size, grey, skip_bad, source_pattern),
+        limit=limit,
+        seed=seed,
+        bootstrap=bootstrap,
+    )
+    _train(run, out, workers=workers, device=device, overwrite=overwrite, as_json=as_json)
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
+    source: Annotated[str, typer.Argument(help="Images, as for train.")],
+    split: Annotated[str, typer.Option(help="test, train, all or a split's name.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Images, drawn by class.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the hold-out and the limit.")] = 42,
+    skip_bad: SkipBad = False,
+    source_pattern: SourcePattern = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy of a trained model on a source, class by class."""
+    from rankwise import runs
+
+    reading = _reading(None, False, skip_bad, source_pattern) | {"limit": limit, "seed": seed}
+    report = runs.evaluate(folder, source, split, **reading)
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    counts = report["confusion"]
+    rows = [
+        (name, f"{sum(counts[i])}", f"{100 * counts[i][i] / sum(counts[i]):.2f}%")
+        for i, name in enumerate(report["classes"])
+        if sum(counts[i])
+    ]
+    rows.append(("all", str(report["n_samples"]), f"{100 * report['accuracy']:.2f}%"))
+    _print_table(f"{source}, {split}", ("class", "images", "accuracy"), rows)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    as_json: Json = False,
+) -> None:
+    """Label image files."""
+    from rankwise import runs
+
+    predictions = runs.predict(folder, images)
+    if as_json:
+        typer.echo(json.dumps({"predictions": predictions}))
+        return
+    rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
+    _print_table(None, ("file", "label", "probability"), rows)
+
+
+def _train(
+    run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, as_json: bool
+) -> None:
+    from rankwise import runs
+
+    try:
+        report = runs.train(
+            run, out, workers=workers, device=device, overwrite=overwrite, verbose=not as_json
+        )
+    except KeyboardInterrupt:
+        kept = len(list((out / runs.SUBNETS).glob("*.safetensors")))
+        typer.echo(
+            f"interrupted: {kept} finished sub-networks are kept in {out}; the same command goes "
+            "on from there",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    _print_table(f"{run.source} → {out}", ("", ""), _report_rows(report))
+    if report.get("already_complete"):
+        typer.echo("This run was complete already; --overwrite trains it again.")
+    typer.echo(f"Pictures: {out / 'units.png'}, {out / 'confusion.png'}")
+
+
+def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    seconds, statuses = report["seconds"], report["statuses"]
+    rows = [
+        ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
+        ("training accuracy", _percent(report["train_accuracy"])),
+        ("images: training / test", f"{report['train']['n_samples']:,} / "
+                                    f"{report['test']['n_samples']:,}"),
+        ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
+        ("parameters: units / with output layer", f"{report['n_parameters_units']:,} / "
+                                                  f"{report['n_parameters_total']:,}"),
+        ("seconds: sub-networks / glue / total", f"{seconds['subnets']:.1f} / "
+                                                 f"{seconds['glue']:.1f} / "
+                                                 f"{seconds['total']:.1f}"),
+        ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
+        ("sub-networks ended", ", ".join(f"{n} {s}" for s, n in statuses.items())),
+    ]
+    bootstrap = report.get("bootstrap")
+    if bootstrap:
+        rows += [
+            ("bootstrap: agreement with the guesses", _percent(bootstrap["agreement_with_guesses"])),
+            ("bootstrap: transductive accuracy", _percent(bootstrap["transductive_accuracy"])),
+            ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
+        ]
+    return rows
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}%"
+
+
+def _print_table(title: str | None, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=any(header))
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=min(80, console.width))
+
+
+def _ridge(text: str | None) -> float | str | None:
+    if text is None or text in ("gcv", "loo"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--ridge takes a number, gcv or loo, got {text!r}") from None
+
+
+def _reading(
+    size: str | None, grey: bool, skip_bad: bool, source_pattern: str | None
+) -> dict[str, Any]:
+    """Options of `load_images` that were given."""
+    options: dict[str, Any] = {}
+    if size is not None:
+        sides = size.lower().split("x")
+        if len(sides) > 2 or not all(s.isdigit() and int(s) > 0 for s in sides):
+            raise typer.BadParameter(f"--size takes N or HxW, such as 32 or 28x20, got {size!r}")
+        options["size"] = int(sides[0]) if len(sides) == 1 else [int(s) for s in sides]
+    if grey:
+        options["grey"] = True
+    if skip_bad:
+        options["on_error"] = "skip"
+    if source_pattern is not None:
+        options["source_pattern"] = source_pattern
+    return options

@@ -1,0 +1,64 @@
+"""Data sets of the Hugging Face hub, through `datasets` and its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankwise.data.arrow import ArrowReader, ArrowSplit
+from rankwise.data.reader import IntArray, contiguous_blocks
+from rankwise.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class HubSplit:
+    """One split of a `datasets.Dataset`, whose arrow file is memory-mapped."""
+
+    def __init__(self, dataset: Any, where: str) -> None:
+        self.features = dataset.features.to_dict()
+        self.schema = dataset.features.arrow_schema
+        self.n_rows = len(dataset)
+        self._dataset = dataset.with_format("arrow")
+        self._where = where
+
+    def batches(
+        self, columns: list[str], rows: IntArray
+    ) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
+        """Slice the arrow table; nothing is decoded, and columns cost nothing till used."""
+        for wanted in contiguous_blocks(rows, 1024):
+            start, stop = int(wanted[0]), int(wanted[-1]) + 1
+            yield start, self._dataset[start:stop]
+
+    def describe(self, row: int) -> str:
+        """Data set, split and row."""
+        return f"row {row} of {self._where}"
+
+
+def hub_reader(name: str) -> ArrowReader:
+    """Reader of a data set of the Hugging Face hub, through the cache of `datasets`."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"The hub has no open data set {name!r}, and no local folder has that name ({error})."
+        ) from error
+    except ConnectionError as error:
+        raise DataError(
+            f"The hub can't be reached for {name!r}, and no local folder has that name ({error}); "
+            "a local folder with the data set's parquet files works as well."
+        ) from error
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"The hub's data set {name!r} can't be loaded ({reason}).") from error
+    parts: dict[str, ArrowSplit] = {}
+    for split, dataset in found.items():
+        for column, feature in dataset.features.items():
+            if isinstance(feature, datasets.Image):
+                dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        parts[str(split)] = HubSplit(dataset, f"{name} ({split})")
+    return ArrowReader(name, name, parts, Path())

@@ -1,0 +1,235 @@
+"""`ImageSet`: labelled images of one shape, with where each came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rankwise.data.fingerprint import fingerprint
+from rankwise.data.labels import (
+    check_classes,
+    check_range,
+    label_values,
+    names_of,
+    positions,
+)
+from rankwise.data.reader import IntArray, block_rows
+from rankwise.data.storage import MEMORY_LIMIT, allocate
+from rankwise.errors import DataError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet:
+    """Labelled images of one shape.
+
+    Made by `load_images`, or from arrays by `ImageSet.from_arrays`.
+
+    Attributes
+    ----------
+    images : uint8 array, shape (n, height, width) or (n, height, width, channels)
+        Pixels, 0 to 255; a `numpy.memmap` where they are too many for memory.
+    labels : int64 array, shape (n,)
+        Positions in `class_names`.
+    class_names : tuple of str
+        Names of the classes, also of those without a sample here.
+    source_ids : str array, shape (n,)
+        What each sample derives from: samples with one id belong on one side of any split.
+    fingerprint : str
+        SHA-256 over pixels, labels, shape and class names; see `rankwise.data.fingerprint`.
+    name : str
+        Name of the data set.
+    split : str
+        The part of it that this is.
+    skipped : tuple of str
+        One line for each bad sample that was left out, with the reason.
+    """
+
+    images: NDArray[np.uint8]
+    labels: IntArray
+    class_names: tuple[str, ...]
+    source_ids: NDArray[np.str_]
+    fingerprint: str
+    name: str
+    split: str
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = "×".join(str(side) for side in self.image_shape)
+        skipped = f", {self.n_skipped} skipped" if self.skipped else ""
+        return (
+            f"<ImageSet {self.name!r} ({self.split}): {len(self)} images of {shape}, "
+            f"{self.n_classes} classes{skipped}>"
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image: (height, width) where grey, else (height, width, channels)."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, those without a sample included."""
+        return len(self.class_names)
+
+    @property
+    def n_skipped(self) -> int:
+        """Number of bad samples that were left out."""
+        return len(self.skipped)
+
+    def subset(self, indices: ArrayLike) -> ImageSet:
+        """Copy some samples, with their source ids, into a set with a fingerprint of its own.
+
+        Parameters
+        ----------
+        indices : int array, shape (m,), or bool array, shape (n,)
+            Rows in the order wanted (negative ones count from the end), or a mask.
+
+        Returns
+        -------
+        ImageSet
+            Memory-mapped where it exceeds 256 MiB. It keeps `name` and `split`, not `skipped`.
+
+        Raises
+        ------
+        DataError
+            If an index is out of range, or `indices` are neither integers nor a mask.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        mask = chosen.dtype == np.bool_ and chosen.shape == (len(self),)
+        rows = np.flatnonzero(chosen) if mask else chosen
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise DataError("indices must be a list of row numbers or a mask with a value per row.")
+        if len(rows) and (rows.min() < -len(self) or rows.max() >= len(self)):
+            raise DataError(f"indices must be rows of this set, 0 to {len(self) - 1}.")
+        images = allocate((len(rows), *self.image_shape), MEMORY_LIMIT)
+        step = block_rows(int(np.prod(self.image_shape)))
+        for start in range(0, len(rows), step):
+            images[start : start + step] = self.images[rows[start : start + step]]
+        labels = self.labels[rows]
+        return ImageSet(
+            images=images,
+            labels=labels,
+            class_names=self.class_names,
+            source_ids=self.source_ids[rows],
+            fingerprint=fingerprint(images, labels, self.class_names),
+            name=self.name,
+            split=self.split,
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: ArrayLike,
+        class_names: Sequence[str] | None = None,
+        source_ids: ArrayLike | None = None,
+        name: str = "arrays",
+    ) -> ImageSet:
+        """Make a set of arrays in memory; the images aren't copied.
+
+        Parameters
+        ----------
+        images : uint8 array, shape (n, height, width) or (n, height, width, channels)
+            Pixels, 0 to 255. One channel is dropped: the set is then grey, ``(n, H, W)``.
+        labels : array, shape (n,)
+            With `class_names`, their positions or the names themselves; without, any integers or
+            strings, the distinct ones becoming the classes in sorted order.
+        class_names : sequence of str, optional
+            Names of the classes.
+        source_ids : array, shape (n,), optional
+            What each sample derives from. By default every row is a source of its own.
+        name : str
+            Name of the data set.
+
+        Returns
+        -------
+        ImageSet
+            Its `split` is ``"all"``.
+
+        Raises
+        ------
+        DataError
+            If a type, a shape or a label is wrong, or if there are no two classes.
+        """
+        images = images if isinstance(images, np.ndarray) else np.asarray(images)
+        check_pixels(images.dtype, images.shape, f"images of {name!r}")
+        if images.ndim == 4 and images.shape[3] == 1:
+            images = images[..., 0]
+        values = label_values(labels, f"{name!r}")
+        check_counts(len(images), len(values), f"{name!r}")
+        if class_names is None:
+            known = names_of(values)
+            names = tuple(str(value) for value in known)
+            codes = positions(values, known)
+            check_classes(codes, names, f"{name!r}")
+        else:
+            names = checked_names(class_names, f"{name!r}")
+            codes = _by_name(values, names, name) if values.dtype.kind == "U" else values
+            check_range(codes, names, f"{name!r}")
+        ids = np.arange(len(values)) if source_ids is None else np.asarray(source_ids)
+        if ids.shape != (len(values),):
+            raise DataError(
+                f"source_ids of {name!r} have shape {ids.shape}; one id per image, "
+                f"({len(values)},), is accepted."
+            )
+        return cls(
+            images=images,
+            labels=codes,
+            class_names=names,
+            source_ids=ids.astype(str),
+            fingerprint=fingerprint(images, codes, names),
+            name=name,
+            split="all",
+        )
+
+
+def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
+    """Raise `DataError` unless these are uint8 images of shape (n, H, W) or (n, H, W, C)."""
+    if dtype != np.uint8:
+        raise DataError(f"The {what} have type {dtype}; uint8, 0 to 255, is accepted.")
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise DataError(
+            f"The {what} have shape {shape}; (n, height, width) or "
+            "(n, height, width, channels) is accepted."
+        )
+
+
+def check_counts(n_images: int, n_labels: int, where: str) -> None:
+    """Raise `DataError` unless there is one label per image, and at least one image."""
+    if n_images != n_labels:
+        raise DataError(
+            f"{where} has {n_images} images and {n_labels} labels; one label per image is needed."
+        )
+    if n_images == 0:
+        raise DataError(f"{where} has no images; at least two classes of images are needed.")
+
+
+def checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Class names as a tuple; at least two, all different."""
+    names = (class_names,) if isinstance(class_names, str) else tuple(map(str, class_names))
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(
+            f"The class names of {where} are {list(names)!r}; two or more different names are "
+            "accepted."
+        )
+    return names
+
+
+def _by_name(values: NDArray[Any], names: tuple[str, ...], where: str) -> IntArray:
+    place = {name: position for position, name in enumerate(names)}
+    for row, value in enumerate(values.tolist()):
+        if value not in place:
+            raise DataError(
+                f"Label {value!r} of row {row} of {where!r} isn't a class; "
+                f"{', '.join(names)} are accepted."
+            )
+    return np.array([place[value] for value in values.tolist()], dtype=np.int64)

@@ -1,0 +1,121 @@
+"""A local folder in the hub's parquet layout, read batch by batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankwise.data.arrow import ArrowReader, ArrowSplit
+from rankwise.data.reader import IntArray, block_rows
+from rankwise.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NAME = re.compile(r"(?P<split>.+?)(-(?P<shard>\d+)-of-(?P<shards>\d+))?(-[0-9a-f]{16})?\.parquet")
+
+
+class ParquetSplit:
+    """The parquet files (shards) of one split, read without unpacking more than a batch."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        import pyarrow.parquet as pq
+
+        self.paths = paths
+        with naming(paths[0]):
+            self.schema = pq.read_schema(paths[0])
+        self.features = _features(self.schema)
+        sizes = []
+        for path in paths:
+            with naming(path):
+                sizes.append(pq.read_metadata(path).num_rows)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.n_rows = int(self._starts[-1])
+
+    def batches(
+        self, columns: list[str], rows: IntArray
+    ) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
+        """Read only the row groups that hold some of `rows`."""
+        import pyarrow.parquet as pq
+
+        for path, start in zip(self.paths, self._starts[:-1], strict=True):
+            # Without a buffer size pyarrow holds the whole column of a row group.
+            with naming(path), pq.ParquetFile(path, buffer_size=2**20) as file:
+                first = int(start)
+                for group in range(file.num_row_groups):
+                    stop = first + file.metadata.row_group(group).num_rows
+                    if np.searchsorted(rows, first) < np.searchsorted(rows, stop):
+                        size = _batch_rows(file.metadata.row_group(group), columns)
+                        for batch in file.iter_batches(size, row_groups=[group], columns=columns):
+                            yield first, batch
+                            first += batch.num_rows
+                    first = stop
+
+    def describe(self, row: int) -> str:
+        """File and row within it."""
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return f"row {row - self._starts[shard]} of {self.paths[shard]}"
+
+
+def parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files by split, in the folder itself or in its ``data``; shards in order."""
+    for place in (folder, folder / "data"):
+        found: dict[str, list[tuple[Path, re.Match[str]]]] = {}
+        for path in sorted(place.glob("*.parquet")):
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found.setdefault(match["split"], []).append((path, match))
+        for split, shards in found.items():
+            promised = int(shards[0][1]["shards"] or len(shards))
+            if len(shards) != promised:
+                raise DataError(
+                    f"Split {split!r} in {place} has {len(shards)} of its {promised} parquet files."
+                )
+        if found:
+            order = sorted(found, key=lambda s: (s != "train", s == "test", s))
+            return {split: [path for path, _ in found[split]] for split in order}
+    return {}
+
+
+def parquet_reader(folder: Path) -> ArrowReader:
+    """Reader of a local folder in the hub's parquet layout."""
+    parts: dict[str, ArrowSplit] = {}
+    for split, paths in parquet_files(folder).items():
+        parts[split] = ParquetSplit(paths)
+    return ArrowReader(folder.resolve().name, str(folder), parts, folder)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn pyarrow's complaints about a file into a `DataError` that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path} is damaged or truncated ({reason}).") from error
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """Column types that the hub keeps in the file's metadata; empty where another wrote it."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _batch_rows(group: Any, columns: list[str]) -> int:
+    size = 0
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
+            size += chunk.total_uncompressed_size
+    return block_rows(size // max(1, group.num_rows))

@@ -1,0 +1,99 @@
+"""The samples of the splits asked for, one split after another, before any image is decoded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.data.reader import Block, Index, IntArray, Reader
+from rankwise.errors import DataError
+
+HINT = "repair or remove it, or pass on_error='skip'"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples numbered through over `parts`, (split, index) pairs that begin at `starts`."""
+
+    reader: Reader
+    parts: list[tuple[str, Index]]
+    labels: IntArray
+    starts: IntArray
+
+    @classmethod
+    def of(cls, reader: Reader, splits: tuple[str, ...]) -> Samples:
+        """Read the indices of some splits."""
+        parts = [(split, reader.index(split)) for split in splits]
+        starts = np.cumsum([0, *(len(index) for _, index in parts[:-1])])
+        return cls(reader, parts, np.concatenate([index.labels for _, index in parts]), starts)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names, which all splits of a source share."""
+        return self.parts[0][1].class_names
+
+    def describe(self, sample: int) -> str:
+        """Name one sample in a message."""
+        part = int(np.searchsorted(self.starts, sample, side="right")) - 1
+        return self.reader.describe(self.parts[part][0], int(sample - self.starts[part]))
+
+    def read(self, chosen: IntArray) -> Iterator[Block]:
+        """Images of the chosen samples (sorted), in blocks."""
+        for (split, index), start in zip(self.parts, self.starts, strict=True):
+            low, high = np.searchsorted(chosen, [start, start + len(index)])
+            yield from self.reader.read(split, chosen[low:high] - start)
+
+    def usable(self, *, skip: bool) -> tuple[IntArray, list[str]]:
+        """Samples that can be used as far as the index knows, and a line on each of the others."""
+        skipped: list[str] = []
+        keep = np.ones(len(self.labels), bool)
+        for (_, index), start in zip(self.parts, self.starts, strict=True):
+            for row, reason in sorted(index.unusable.items()):
+                line = f"{self.describe(int(start) + row)}: {reason}"
+                if not skip:
+                    raise DataError(f"{line}; {HINT}.")
+                skipped.append(line)
+                keep[start + row] = False
+        return np.flatnonzero(keep), skipped
+
+    def source_ids(self, pattern: str | None, usable: IntArray) -> NDArray[np.str_]:
+        """What `pattern` finds in each path; by default an id of its own for each sample."""
+        if pattern is None:
+            own = [f"{split}/{name}" for split, index in self.parts for name in _names(index)]
+            return np.array(own, dtype=str)
+        try:
+            search = re.compile(pattern).search
+        except re.error as error:
+            raise DataError(
+                f"source_pattern {pattern!r} isn't a regular expression: {error}."
+            ) from None
+        ids = np.full(len(self.labels), "", dtype=object)
+        wanted = np.isin(np.arange(len(ids)), usable)
+        for (split, index), start in zip(self.parts, self.starts, strict=True):
+            if index.paths is None:
+                raise DataError(
+                    f"source_pattern needs images with file names; those of {self.reader.name} "
+                    f"({split}) have none."
+                )
+            for sample, path in enumerate(index.paths, start=int(start)):
+                match = search(path if "/" in pattern else path.rpartition("/")[2])
+                found = match and (match[1] if match.re.groups else match[0])
+                if not found and wanted[sample]:
+                    raise DataError(
+                        f"{self.describe(sample)} doesn't match source_pattern {pattern!r}; "
+                        "every file name must."
+                    )
+                ids[sample] = found or ""
+        return ids.astype(str)
+
+
+def _names(index: Index) -> list[str]:
+    """Names that tell the samples of a split apart: paths if they do, else row numbers."""
+    paths = index.paths
+    if paths is None or not all(paths) or len(set(paths)) < len(paths):
+        return [str(row) for row in range(len(index))]
+    return list(paths)

@@ -1,0 +1,165 @@
+"""From singular values to the rank that an energy asks for, and when rounding could change it."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from rankwise.lowrank.options import EnergyOf, LowRankOptions, OptionError, RankRule
+
+_UNIT_ROUNDOFF = np.finfo(np.float64).eps / 2
+
+
+def check_energies(energies: NDArray) -> NDArray[np.float64]:
+    """Float64 energies, each in (0, 1].
+
+    Raises
+    ------
+    OptionError
+        If one of them isn't.
+    """
+    try:
+        values = np.asarray(energies, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(f"energy must be numbers in (0, 1], not {energies!r}") from None
+    if not ((values > 0) & (values <= 1)).all():
+        raise OptionError(f"energy must lie in (0, 1], not {energies!r}")
+    return values
+
+
+def energy_fractions(
+    sigma: Float[np.ndarray, "*batch n"], energy_of: EnergyOf = "sigma"
+) -> Float[np.ndarray, "*batch n"]:
+    """``E_k = Σ_{i≤k} σ_i^p / Σ_i σ_i^p``, k = 1…n, with p = 1 or 2; all ones for a zero matrix."""
+    weights = _weights(sigma, energy_of)
+    totals = np.cumsum(weights, axis=-1)
+    last = totals[..., -1:]
+    return np.divide(totals, last, out=np.ones_like(totals), where=last > 0)
+
+
+def rank_for_energy(
+    sigma: Float[np.ndarray, "*batch n"],
+    energy: float | NDArray,
+    *,
+    energy_of: EnergyOf = "sigma",
+    rank_rule: RankRule = "reach",
+) -> Int[np.ndarray, "*batch"]:
+    """Ranks that keep a share `energy` of the spectrum.
+
+    Parameters
+    ----------
+    sigma : ndarray of float, (*batch, n)
+        Singular values, descending.
+    energy : float or ndarray
+        In (0, 1]; one for all, or an array that broadcasts with `batch`.
+    energy_of : {"sigma", "sigma_squared"}
+        What is summed. Paper (section 3.3) and notebook: ``"sigma"``.
+    rank_rule : {"reach", "nearest"}
+        First to reach the energy (paper), or nearest to it (notebook).
+
+    Returns
+    -------
+    rank : ndarray of int, (*batch)
+        From 1 to n; n wherever the energy is exactly 1.
+
+    Raises
+    ------
+    OptionError
+        For an energy outside (0, 1] or an unknown option.
+
+    Examples
+    --------
+    With σ = (5, 3, 1, 1) the energies are 0.5, 0.8, 0.9, 1: the first to reach 0.82 is the third,
+    the nearest to it the second.
+
+    >>> import numpy as np
+    >>> sigma = np.array([5.0, 3.0, 1.0, 1.0])
+    >>> int(rank_for_energy(sigma, 0.82)), int(rank_for_energy(sigma, 0.82, rank_rule="nearest"))
+    (3, 2)
+    """
+    LowRankOptions(energy_of, rank_rule)
+    wanted = check_energies(np.asarray(energy))
+    return ranks_from_fractions(energy_fractions(sigma, energy_of), wanted, rank_rule)
+
+
+def ranks_from_fractions(
+    fractions: Float[np.ndarray, "*batch n"], energy: NDArray[np.float64], rank_rule: RankRule
+) -> NDArray[np.intp]:
+    """The rule itself, on ready energies ``E_k`` (also means of them over channels)."""
+    order = fractions.shape[-1]
+    wanted = np.broadcast_to(energy, fractions.shape[:-1])[..., None]
+    if rank_rule == "reach":
+        rank = np.minimum((fractions < wanted).sum(axis=-1) + 1, order)
+    else:
+        rank = np.abs(fractions - wanted).argmin(axis=-1) + 1
+    return np.where(wanted[..., 0] == 1, order, rank)
+
+
+def singular_value_bounds(
+    sigma: Float[np.ndarray, "*batch n"], other_side: int
+) -> Float[np.ndarray, "*batch n"]:
+    """How far σ from the Gram matrix can lie from the true ones, and those of an SVD with it.
+
+    The eigenvalues of the float64 Gram matrix are those of ``G + E`` (Weyl: none moves by more
+    than ‖E‖₂ ≤ δ). Forming G costs ``m·u·‖A‖_F²`` (m products a sum, u = 2⁻⁵³), reducing it and
+    the QL iteration ``p(n)·u·‖G‖₂``, where p grows slowly (LAPACK Users' Guide, 4.7.1): p = 4n here,
+    several times what is ever seen. With λ̂ = σ̂² then
+
+        |σ̂ − σ| = |λ̂ − λ| / (σ̂ + σ) ≤ min(δ / σ̂, √δ).
+
+    An SVD that computes σ directly is itself uncertain by ``n·u·σ_1``, which is added.
+    """
+    order = sigma.shape[-1]
+    largest = sigma[..., :1]
+    square = (sigma**2).sum(axis=-1, keepdims=True)
+    delta = _UNIT_ROUNDOFF * (4 * order * largest**2 + other_side * square)
+    root = np.sqrt(delta)
+    bound = np.divide(delta, sigma, out=np.broadcast_to(root, sigma.shape).copy(), where=sigma > root)
+    return bound + order * _UNIT_ROUNDOFF * largest
+
+
+def fraction_bounds(
+    sigma: Float[np.ndarray, "*batch n"],
+    bounds: Float[np.ndarray, "*batch n"],
+    energy_of: EnergyOf,
+) -> Float[np.ndarray, "*batch n"]:
+    """Bounds of ``E_k`` from those of σ: ``|δE_k| ≤ ((1 − E_k) Σ_{i≤k} b_i + E_k Σ_{i>k} b_i) / S``.
+
+    S is the smallest sum that the bounds allow; for σ² the bounds are ``(2σ_i + b_i) b_i``.
+    """
+    errors = bounds if energy_of == "sigma" else (2 * sigma + bounds) * bounds
+    total = _weights(sigma, energy_of).sum(axis=-1, keepdims=True)
+    fractions = energy_fractions(sigma, energy_of)
+    head = np.cumsum(errors, axis=-1)
+    all_errors = head[..., -1:]
+    least = np.maximum(total - all_errors, np.finfo(np.float64).tiny)
+    rounding = 4 * sigma.shape[-1] * _UNIT_ROUNDOFF
+    spread = ((1 - fractions) * head + fractions * (all_errors - head)) / least + rounding
+    return np.where(total > 0, np.minimum(spread, 1), 0)
+
+
+def doubtful(
+    fractions: Float[np.ndarray, "*batch n"],
+    bounds: Float[np.ndarray, "*batch n"],
+    energy: NDArray[np.float64],
+    rank_rule: RankRule,
+) -> NDArray[np.bool_]:
+    """True where energies anywhere within `bounds` of `fractions` could give another rank."""
+    wanted = np.broadcast_to(energy, fractions.shape[:-1])[..., None]
+    off = fractions - wanted
+    if rank_rule == "reach":
+        # The last one is 1 by definition, whatever the rounding.
+        return (np.abs(off) <= bounds)[..., :-1].any(axis=-1) & (wanted[..., 0] < 1)
+    best = np.abs(off).argmin(axis=-1)[..., None]
+    lead = np.abs(off) - np.take_along_axis(np.abs(off), best, axis=-1)
+    close = lead <= bounds + np.take_along_axis(bounds, best, axis=-1)
+    places = np.arange(fractions.shape[-1])
+    # Past the first that surely reaches the energy, none is nearer: energies only grow.
+    reached = np.take_along_axis(off - bounds, best, axis=-1) >= 0
+    rivals = close & (places != best) & ~((places > best) & reached)
+    return rivals.any(axis=-1) & (wanted[..., 0] < 1)
+
+
+def _weights(sigma: NDArray[np.float64], energy_of: EnergyOf) -> NDArray[np.float64]:
+    return sigma if energy_of == "sigma" else sigma**2

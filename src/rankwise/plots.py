@@ -1,0 +1,97 @@
+"""Pictures of a model: what its units look at, and what it confuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise._files import atomic_path
+from rankwise.varpro.network import QuadraticNetwork
+
+
+def save_units(network: QuadraticNetwork, path: Path, *, most: int = 48) -> None:
+    """Draw the units that weigh most: the form each applies to the image, `most` at most.
+
+    A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Units with colour
+    images are summed over the channels.
+    """
+    weight = np.linalg.norm(network.coef[:-1], axis=1)
+    chosen = np.argsort(-weight, kind="stable")[:most]
+    columns = 12
+    rows = -(-len(chosen) // columns)
+    figure, axes = _subplots(rows, columns, (columns * 0.75, rows * 0.75 + 0.5))
+    for axis, unit in zip(axes.flat, chosen, strict=False):
+        form = unit_form(network, int(unit))
+        limit = np.abs(form).max() or 1.0
+        axis.imshow(form, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    for axis in axes.flat:
+        axis.axis("off")
+    shape = "×".join(str(s) for s in network.units.shape)
+    figure.suptitle(
+        f"The {len(chosen)} units that weigh most, of {len(weight)} ({shape})", fontsize=10
+    )
+    _save(figure, path)
+
+
+def unit_form(network: QuadraticNetwork, unit: int) -> np.ndarray:
+    """The form of one unit as a picture of shape (height, width): ``Σ_ρ u^ρ ⊗ v^ρ``."""
+    units = network.units
+    vectors, _ = units.split(network.params[:, unit : unit + 1].astype(np.float64))
+    if len(units.shape) == 1:
+        return vectors[0][:, :, 0].sum(axis=1)[None]
+    first = vectors[units.vector_of_axis[0]][:, :, 0]
+    second = vectors[units.vector_of_axis[1]][:, :, 0]
+    scale = np.ones(units.rank)
+    for axis in range(2, len(units.shape)):
+        scale = scale * vectors[units.vector_of_axis[axis]][:, :, 0].sum(axis=0)
+    return np.einsum("ir,jr,r->ij", first, second, scale)
+
+
+def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draw a confusion matrix, true class down, predicted across; errors in shades, counts in figures."""
+    k = len(names)
+    size = min(10.0, 2.2 + 0.42 * k)
+    figure, axes = _subplots(1, 1, (size, size))
+    axis = axes.flat[0]
+    errors = counts.astype(float).copy()
+    np.fill_diagonal(errors, 0.0)
+    axis.imshow(errors, cmap="Oranges", vmin=0.0, vmax=max(1.0, errors.max()))
+    if k <= 20:
+        for i in range(k):
+            for j in range(k):
+                if counts[i, j]:
+                    dark = errors[i, j] > 0.6 * max(1.0, errors.max())
+                    axis.text(
+                        j,
+                        i,
+                        str(counts[i, j]),
+                        ha="center",
+                        va="center",
+                        fontsize=7,
+                        color="white" if dark else "black",
+                        fontweight="bold" if i == j else "normal",
+                    )
+        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 2 else 0)
+        axis.set_yticks(range(k), names)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    accuracy = np.trace(counts) / max(1, counts.sum())
+    axis.set_title(f"{100 * accuracy:.2f}% of {counts.sum()} test images", fontsize=10)
+    _save(figure, path)
+
+
+def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)  # no display, no pyplot state
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

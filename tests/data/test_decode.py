@@ -1,0 +1,151 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rankwise.data import ImageSet, decode, load_images, read_image
+from rankwise.errors import DataError
+
+
+def put(root, named):
+    """Write {"class/name": bytes or array}."""
+    for name, data in named.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def picture(mode, size=(5, 6)):
+    random = np.random.default_rng(1)
+    image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8))
+    return image.convert("RGB").convert(mode) if mode != "RGBA" else image
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "shape"),
+    [
+        ("L", "PNG", (6, 5)),
+        ("1", "PNG", (6, 5)),
+        ("LA", "PNG", (6, 5)),
+        ("RGB", "PNG", (6, 5, 3)),
+        ("P", "GIF", (6, 5, 3)),
+        ("CMYK", "JPEG", (6, 5, 3)),
+        ("RGBA", "PNG", (6, 5, 4)),
+    ],
+)
+def test_the_first_image_sets_the_kind(make, tmp_path, mode, kind, shape):
+    data = make.encode(picture(mode), kind)
+    grey = make.encode(picture("L"))
+    colour = make.encode(picture("RGB"))
+    ending = kind.lower()
+    put(tmp_path, {f"a/0.{ending}": data, "a/1.png": grey, "b/0.png": colour, "b/1.png": grey})
+    assert load_images(tmp_path, "all").image_shape == shape
+    assert load_images(tmp_path, "all", grey=True).image_shape == (6, 5)
+
+
+def test_kind_is_that_of_the_source_not_of_the_split(make, tmp_path):
+    grey, colour = make.encode(picture("L")), make.encode(picture("RGB"))
+    put(tmp_path, {"train/a/0.png": colour, "train/b/0.png": grey})
+    put(tmp_path, {"test/a/0.png": grey, "test/b/0.png": grey})
+    assert load_images(tmp_path, "test").image_shape == (6, 5, 3)
+
+
+def test_conversions_are_pillows(make, tmp_path):
+    image = picture("RGB", (20, 30))
+    put(tmp_path, {"a/0.png": make.encode(image), "b/0.png": make.encode(image)})
+    loaded = load_images(tmp_path, "all", size=(8, 10), grey=True)
+    expected = np.asarray(image.convert("L").resize((10, 8), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(loaded.images[0], expected)
+    assert load_images(tmp_path, "all", size=7).image_shape == (7, 7, 3)
+    single = read_image(tmp_path / "a/0.png", image_shape=(8, 10))
+    np.testing.assert_array_equal(single, expected)
+    assert read_image(tmp_path / "a/0.png", image_shape=[6, 5, 3]).shape == (6, 5, 3)
+
+
+def test_sixteen_bits_keep_the_upper_eight(make, tmp_path):
+    deep = np.array([[0, 255, 256], [0x1234, 0xFF00, 0xFFFF]], np.uint16)
+    data = make.encode(Image.fromarray(deep))
+    put(tmp_path, {"a/0.png": data, "b/0.png": data})
+    images = load_images(tmp_path, "all").images
+    np.testing.assert_array_equal(images[0], [[0, 0, 1], [0x12, 0xFF, 0xFF]])
+
+
+def test_floats_are_refused(make, tmp_path):
+    path = tmp_path / "x.tiff"
+    Image.fromarray(np.ones((3, 3), np.float32)).save(path)
+    with pytest.raises(DataError, match=r"x\.tiff can't be used: its pixels are floats"):
+        read_image(path, image_shape=(3, 3))
+
+
+def test_photographs_are_turned_upright(make, tmp_path):
+    image = picture("RGB", (8, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    data = make.encode(image, "PNG", exif=exif)
+    put(tmp_path, {"a/0.png": data, "b/0.png": data})
+    loaded = load_images(tmp_path, "all")
+    assert loaded.image_shape == (8, 16, 3)
+    np.testing.assert_array_equal(loaded.images[0], np.rot90(np.asarray(image), -1))
+
+
+def test_decoded_images_follow_the_same_rules(make, tmp_path):
+    images = make.pixels(4, 9, 7, 3)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1])
+    loaded = load_images(tmp_path / "x.npz", "all", size=(4, 5), grey=True)
+    layout = decode.Layout(4, 5, None)
+    expected = [decode.to_array(Image.fromarray(image), layout) for image in images]
+    np.testing.assert_array_equal(loaded.images, expected)
+
+
+def test_many_channels(make, tmp_path):
+    images = make.pixels(4, 9, 7, 5)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1])
+    whole = load_images(tmp_path / "x.npz", "all")
+    assert whole.fingerprint == ImageSet.from_arrays(images, [0, 1, 0, 1]).fingerprint
+    small = load_images(tmp_path / "x.npz", "all", size=3).images
+    assert small.shape == (4, 3, 3, 5)
+    layout = decode.Layout(3, 3, None)
+    np.testing.assert_array_equal(small[..., 2], decode.convert_block(images[..., 2], layout))
+    with pytest.raises(DataError, match="grey=True needs images of 3 or 4 channels; these have 5"):
+        load_images(tmp_path / "x.npz", "all", grey=True)
+    with pytest.raises(DataError, match="The model's images have 5 channels"):
+        read_image(tmp_path / "x.png", image_shape=(3, 3, 5))
+    mixed = {"x_train": images, "y_train": [0, 1, 0, 1]}
+    np.savez(tmp_path / "y.npz", **mixed, x_test=make.pixels(4, 9, 7), y_test=[0, 1, 0, 1])
+    with pytest.raises(DataError, match="Images of 1 channels can't become images of 5"):
+        load_images(tmp_path / "y.npz", "test")
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, (3,), (3, 0), (1, 2, 3), True, "28"])
+def test_size_is_checked(size):
+    with pytest.raises(DataError, match=r"size is .*; a number of pixels, a pair"):
+        load_images("digits", size=size)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: b"", "it is empty"),
+        (lambda data: b"just some text", "it isn't an image, or its beginning is damaged"),
+        (lambda data: data[:200], "it is truncated"),
+        (lambda data: data[:10], "it isn't an image, or its beginning is damaged"),
+        (lambda data: data[:60] + b"\xff" * 40 + data[100:], "it is damaged"),
+    ],
+)
+def test_read_image_says_what_is_wrong(make, tmp_path, spoil, reason):
+    path = tmp_path / "x.png"
+    path.write_bytes(spoil(make.encode(picture("RGB", (20, 20)))))
+    with pytest.raises(DataError, match=rf"x\.png can't be used: {reason}"):
+        read_image(path, image_shape=(20, 20, 3))
+    with pytest.raises(DataError, match=r"none\.png can't be used: it can't be read \(No such"):
+        read_image(tmp_path / "none.png", image_shape=(20, 20, 3))
+
+
+def test_truncated_jpeg(make):
+    data = make.encode(picture("RGB", (40, 40)), "JPEG")
+    assert decode.open_image(data).size == (40, 40)
+    with pytest.raises(decode.BadImageError, match="it is truncated"):
+        decode.open_image(data[: len(data) // 2])
+    assert Image.open(io.BytesIO(data)).format == "JPEG"

@@ -1,0 +1,319 @@
+"""What holds for every source: splits, limits, skipping, fingerprints, memory."""
+
+import importlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import rankwise
+from rankwise.data import ImageSet, check_no_shared_sources, load_images, pixels
+from rankwise.errors import DataError
+
+SOURCES = ["folder", "parquet", "idx", "idx.gz", "npz"]
+
+
+@pytest.fixture
+def source(make, tmp_path):
+    """Write one set of images (a fifth of them in a test split, if asked) in any layout."""
+
+    def write(kind, test=False, channels=None, n=12):
+        images, labels = make.pixels(n, channels=channels), make.labels(n)
+        # A folder lists its samples class by class, so all sources hold them in that order.
+        order = np.argsort(labels, kind="stable")
+        images, labels = images[order], labels[order]
+        root = tmp_path / kind
+        if kind == "folder":
+            make.folder(root / "train" if test else root, images, labels)
+            if test:
+                make.folder(root / "test", images[::2], labels[::2])
+        elif kind == "parquet":
+            for split, part in (("train", slice(None)), ("test", slice(None, None, 2)))[: 1 + test]:
+                blobs = [make.encode(image) for image in images[part]]
+                make.parquet(root / f"{split}-00000-of-00001.parquet", blobs, labels[part])
+        elif kind.startswith("idx"):
+            make.idx(root, images, labels, packed=kind == "idx.gz")
+            if test:
+                make.idx(root, images[::2], labels[::2], "t10k", packed=kind == "idx.gz")
+        else:
+            root = tmp_path / "set.npz"
+            names = ("x_train", "y_train", "x_test", "y_test")
+            parts = (images, labels, images[::2], labels[::2])
+            np.savez_compressed(root, **dict(list(zip(names, parts, strict=True))[: 2 + 2 * test]))
+        return root, images, labels
+
+    return write
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_gives_the_same_images(source, kind):
+    path, images, labels = source(kind)
+    loaded = load_images(path, "all")
+    np.testing.assert_array_equal(loaded.images, images)
+    assert loaded.images.dtype == np.uint8
+    np.testing.assert_array_equal(loaded.labels, labels)
+    names = ("0", "1", "2") if kind in ("idx", "idx.gz", "npz") else ("a", "b", "c")
+    assert loaded.class_names == names
+    assert loaded.fingerprint == ImageSet.from_arrays(images, labels, names).fingerprint
+    assert len(set(loaded.source_ids)) == len(loaded)
+    assert (loaded.split, loaded.skipped) == ("all", ())
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("options", [{}, {"limit": 5}, {"size": (4, 3)}])
+def test_memory_map_equals_memory(source, monkeypatch, kind, options):
+    path, _, _ = source(kind, channels=None if kind.startswith("idx") else 3)
+    # Small blocks: the result must not depend on where they end.
+    for name, rows in (("arrays", 5), ("fingerprint", 2), ("parquet", 3)):
+        module = importlib.import_module(f"rankwise.data.{name}")
+        monkeypatch.setattr(module, "block_rows", lambda size, rows=rows: rows)
+    mapped = load_images(path, memory_limit=50, **options)
+    monkeypatch.undo()
+    held = load_images(path, **options)
+    assert isinstance(mapped.images, np.memmap)
+    assert not isinstance(held.images, np.memmap)
+    np.testing.assert_array_equal(mapped.images, held.images)
+    assert mapped.fingerprint == held.fingerprint
+    np.testing.assert_array_equal(mapped.source_ids, held.source_ids)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_own_test_split_is_used(source, kind):
+    path, images, _ = source(kind, test=True)
+    assert len(load_images(path)) == 12
+    np.testing.assert_array_equal(load_images(path, "test").images, images[::2])
+    whole = load_images(path, "all")
+    assert len(whole) == 18
+    assert len(set(whole.source_ids)) == 18
+    chosen = load_images(path, "all", limit=9)
+    assert np.isin(chosen.source_ids, whole.source_ids).all()
+    np.testing.assert_array_equal(
+        chosen.images, whole.images[np.isin(whole.source_ids, chosen.source_ids)]
+    )
+
+
+@pytest.mark.parametrize("kind", [*SOURCES, "digits"])
+def test_missing_test_split_is_held_out(source, kind):
+    path = kind if kind == "digits" else source(kind, n=30)[0]
+    parts = {split: load_images(path, split) for split in ("train", "test", "all")}
+    n = len(parts["all"])
+    assert len(parts["test"]) == round(0.2 * n)
+    assert len(parts["train"]) + len(parts["test"]) == n
+    check_no_shared_sources(parts["train"].source_ids, parts["test"].source_ids)
+    assert np.bincount(parts["test"].labels).min() >= n // 5 // parts["all"].n_classes - 1
+    again = load_images(path, "test")
+    assert again.fingerprint == parts["test"].fingerprint
+    assert load_images(path, "test", seed=1).fingerprint != again.fingerprint
+    # The hold-out comes before the limit: a limited training set shares nothing with the test set.
+    few = load_images(path, "train", limit=6, seed=42)
+    check_no_shared_sources(few.source_ids, parts["test"].source_ids)
+    assert np.isin(few.source_ids, parts["train"].source_ids).all()
+
+
+def test_digits_are_scaled():
+    from sklearn.datasets import load_digits
+
+    loaded = load_images("digits", "all")
+    assert loaded.name == "digits"
+    assert loaded.images.shape == (1797, 8, 8)
+    assert (loaded.images.min(), loaded.images.max()) == (0, 255)
+    np.testing.assert_allclose(loaded.images / 255, load_digits().images / 16, atol=0.5 / 255)
+    np.testing.assert_array_equal(loaded.labels, load_digits().target)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_source_pattern_keeps_sources_together(source, kind):
+    path, _, _ = source(kind, n=60)
+    parts = {s: load_images(path, s, source_pattern=r"^([^_]+)_") for s in ("train", "test")}
+    assert set(parts["train"].source_ids[:2]) < {f"s{i}" for i in range(30)}
+    check_no_shared_sources(parts["train"].source_ids, parts["test"].source_ids)
+    whole = load_images(path, "all", source_pattern=r"s\d+")
+    assert len(set(whole.source_ids)) == 30
+
+
+def test_source_pattern_with_a_slash_sees_folders(source):
+    path, _, _ = source("folder")
+    loaded = load_images(path, "all", source_pattern=r"^(\w+)/")
+    assert loaded.source_ids.tolist() == [loaded.class_names[label] for label in loaded.labels]
+
+
+def test_source_pattern_errors(source):
+    path, _, _ = source("folder")
+    with pytest.raises(DataError, match=r"s0_000\.png doesn't match source_pattern '\^x'"):
+        load_images(path, source_pattern="^x")
+    with pytest.raises(DataError, match=r"source_pattern '\(' isn't a regular expression"):
+        load_images(path, source_pattern="(")
+    with pytest.raises(DataError, match=r"those of digits \(train\) have none"):
+        load_images("digits", source_pattern="x")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_limit_is_stratified_seeded_and_in_order(source, kind):
+    path, _, _ = source(kind, n=30)
+    whole = load_images(path, "all")
+    few = load_images(path, "all", limit=9, seed=5)
+    assert np.bincount(few.labels).tolist() == [3, 3, 3]
+    rows = np.flatnonzero(np.isin(whole.source_ids, few.source_ids))
+    np.testing.assert_array_equal(few.images, whole.images[rows])
+    np.testing.assert_array_equal(few.source_ids, whole.source_ids[rows])
+    assert load_images(path, "all", limit=9, seed=5).fingerprint == few.fingerprint
+    assert load_images(path, "all", limit=9, seed=6).fingerprint != few.fingerprint
+    assert load_images(path, "all", limit=99).fingerprint == whole.fingerprint
+    assert len(load_images(path, "all", limit=1)) == 1
+    with pytest.raises(DataError, match="limit is 0"):
+        load_images(path, limit=0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_limit_decodes_only_what_it_needs(source, monkeypatch, kind):
+    path, _, _ = source(kind, n=30)
+    opened = []
+    real = pixels.open_image
+    monkeypatch.setattr(pixels, "open_image", lambda image: opened.append(1) or real(image))
+    load_images(path, "all", limit=4)
+    assert len(opened) == 5  # those four, and the first one for the kind and size
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_unknown_split_lists_those_found(source, kind):
+    path, _, _ = source(kind, test=True)
+    with pytest.raises(DataError, match=r"has no split 'dev'; train, test, all are accepted"):
+        load_images(path, "dev")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", r"nowhere doesn't exist; 'digits', a hub id .* an \.npz archive are accepted"),
+        ("../a/b/c", "doesn't exist; 'digits'"),
+        (__file__, "is a file of another kind; 'digits'"),
+    ],
+)
+def test_unknown_sources(source, message):
+    with pytest.raises(DataError, match=message):
+        load_images(source)
+
+
+def test_empty_folders(tmp_path):
+    with pytest.raises(DataError, match=r"The folder .* is empty; 'digits'"):
+        load_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="holds no sub-folder, parquet or IDX file; 'digits'"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_bad_images_raise_or_are_skipped(make, tmp_path, kind):
+    images, labels = make.pixels(12, 30, 30), np.sort(make.labels())
+    blobs = [make.encode(image) for image in images]
+    blobs[0] = b"some text"
+    blobs[5] = blobs[5][:300]
+    blobs[7] = b""
+    if kind == "folder":
+        for i, blob in enumerate(blobs):
+            file = tmp_path / "abc"[labels[i]] / f"{i:02}.png"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(blob)
+    else:
+        paths = [f"{i:02}.png" for i in range(12)]
+        make.parquet(tmp_path / "train.parquet", blobs, labels, paths=paths)
+    with pytest.raises(DataError, match=r"00\.png\)?: it isn't an image.*pass on_error='skip'\."):
+        load_images(tmp_path, "all")
+    loaded = load_images(tmp_path, "all", on_error="skip")
+    good = [i for i in range(12) if i not in (0, 5, 7)]
+    np.testing.assert_array_equal(loaded.images, images[good])
+    np.testing.assert_array_equal(loaded.labels, labels[good])
+    assert [source.rpartition("/")[2][:2] for source in loaded.source_ids] == [
+        f"{i:02}" for i in good
+    ]
+    assert loaded.n_skipped == 3
+    assert "3 skipped" in repr(loaded)
+    reasons = ["it isn't an image", "it is truncated", "it is empty"]
+    for line, number, reason in zip(loaded.skipped, ("00", "05", "07"), reasons, strict=True):
+        assert f"{number}.png" in line
+        assert reason in line
+    mapped = load_images(tmp_path, "all", on_error="skip", memory_limit=10)
+    assert mapped.fingerprint == loaded.fingerprint
+
+
+def test_no_image_can_be_read(make, tmp_path):
+    make.parquet(tmp_path / "train.parquet", [b"x"] * 4, [0, 1, 2, 0])
+    with pytest.raises(DataError, match=r"None of the images of .* can be read; Row 0 of .*: it"):
+        load_images(tmp_path, "all", on_error="skip")
+
+
+def test_skipping_must_leave_two_classes(make, tmp_path):
+    blobs = [b"x" if label == 1 else make.encode(make.pixels(1)[0]) for label in (0, 1, 0, 1)]
+    make.parquet(tmp_path / "train.parquet", blobs, [0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"\(all\) has images of one class only \('a'\)"):
+        load_images(tmp_path, "all", on_error="skip")
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_mixed_sizes_name_the_first_that_differs(make, tmp_path, kind, on_error):
+    images = [*make.pixels(3), *make.pixels(3, 7, 5)]
+    if kind == "folder":
+        make.folder(tmp_path, images, np.sort(make.labels(6)))
+    else:
+        make.parquet(tmp_path / "train.parquet", [make.encode(i) for i in images], make.labels(6))
+    message = r"s1_003\.png\)? has 7×5 pixels, the first image 6×5; pass a size, such as size=\(6, "
+    with pytest.raises(DataError, match=message):
+        load_images(tmp_path, "all", on_error=on_error)
+    assert load_images(tmp_path, "all", size=(6, 5)).images.shape == (6, 6, 5)
+
+
+def test_mixed_sizes_of_array_splits(make, tmp_path):
+    make.idx(tmp_path, make.pixels(4), [0, 1, 0, 1])
+    make.idx(tmp_path, make.pixels(4, 7), [0, 1, 0, 1], "t10k")
+    with pytest.raises(DataError, match=r"Image 0 of .*t10k-images-idx3-ubyte has 7×5 pixels"):
+        load_images(tmp_path, "test")
+    assert load_images(tmp_path, "test", size=4).image_shape == (4, 4)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_one_class_only(make, tmp_path, kind):
+    images, ones = make.pixels(4), np.ones(4, int)
+    path = tmp_path / "x.npz"
+    if kind == "npz":
+        np.savez(path, images=images, labels=ones)
+    else:
+        path = tmp_path
+        blobs = [make.encode(image) for image in images]
+        {
+            "folder": lambda: make.folder(tmp_path, images, ones),
+            "parquet": lambda: make.parquet(tmp_path / "train.parquet", blobs, ones),
+            "idx": lambda: make.idx(tmp_path, images, ones),
+            "idx.gz": lambda: make.idx(tmp_path, images, ones, packed=True),
+        }[kind]()
+    with pytest.raises(DataError, match=r"has images of one class only \('[1b]'\); at least two"):
+        load_images(path, "all")
+
+
+def test_hold_out_of_one_class_is_refused(make, tmp_path):
+    make.folder(tmp_path, make.pixels(4), [0, 0, 0, 1])
+    with pytest.raises(DataError, match=r"\(test\) has images of one class only \('a'\)"):
+        load_images(tmp_path, "test")
+
+
+def test_on_error_is_checked():
+    with pytest.raises(DataError, match="on_error is 'ignore'; 'raise' or 'skip' is accepted"):
+        load_images("digits", on_error="ignore")
+
+
+def test_progress_goes_to_standard_error(source, capsys):
+    load_images(source("folder")[0], progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Reading images" in captured.err
+
+
+def test_import_is_light():
+    code = (
+        "import sys, rankwise.data; "
+        "heavy = {'torch', 'pyarrow', 'datasets', 'PIL', 'sklearn', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert rankwise.load_images is load_images
