@@ -97,7 +97,7 @@ def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) ->
     return Projection(left, filters, coef, residual, inverse_gram, objective, rank, condition)
 
 
-def gradient(projection: Projection, derivatives: Any, owner: np.ndarray) -> tuple[Any, Any]:
+def gradient(projection: Projection, derivatives: Any, owner: Any) -> tuple[Any, Any]:
     """Exact gradient of the functional, and ``M = RᵀD`` from which it comes.
 
     ``g_l = −Σ_k a_{owner(l),k} (D_lᵀ r_k)``
@@ -116,7 +116,7 @@ def gradient(projection: Projection, derivatives: Any, owner: np.ndarray) -> tup
 
 
 def gauss_newton(
-    projection: Projection, derivatives: Any, cross: Any, owner: np.ndarray, jacobian: str
+    projection: Projection, derivatives: Any, cross: Any, owner: Any, jacobian: str
 ) -> Any:
     """``JᵀJ`` of the residual vector, never forming ``J``.
 
@@ -205,7 +205,7 @@ def dense_jacobian(
     return np.concatenate(blocks, axis=0)
 
 
-def _spread(matrix: Any, owner: np.ndarray) -> Any:
+def _spread(matrix: Any, owner: Any) -> Any:
     """``matrix[owner, owner]``, the entry of its features for each pair of parameters."""
     return matrix[..., owner, :][..., owner]
 

@@ -166,10 +166,10 @@ def _add_tiles(
     list(pool.map(panel, reversed(list(blocks(m, _TILE)))))
 
 
-def ridge_path(statistics: GramStatistics, n_values: int = 25) -> Float[np.ndarray, "n_values"]:
-    """Ridges from ``10⁻⁸`` to ``10⁻¹`` of the mean of ``G``'s diagonal times ``m``, log-spaced."""
-    scale = float(np.trace(statistics.gram))
-    return np.geomspace(1e-9, 1e-2, n_values) * max(scale, np.finfo(float).tiny)
+def ridge_path(statistics: GramStatistics, n_values: int = 25) -> list[float]:
+    """Ridges from ``10⁻⁹`` to ``10⁻²`` of the trace of ``G``, log-spaced."""
+    scale = max(float(np.trace(statistics.gram)), float(np.finfo(float).tiny))
+    return (np.geomspace(1e-9, 1e-2, n_values) * scale).tolist()
 
 
 def solve_gram(
@@ -200,14 +200,12 @@ def solve_gram(
         layer = _solve_cholesky(statistics, float(ridge))
         if layer is not None:
             return layer
-    if isinstance(ridge, str) and ridge != "gcv":
-        raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
     values, vectors = _eigen(statistics, rcond, without_ridge=ridge == 0)
     projected = vectors.T @ cross
     criterion: list[tuple[float, float]] = []
     if isinstance(ridge, str):
-        ridges = ridge_path(statistics) if path is None else np.asarray(path, dtype=np.float64)
-        criterion = [(float(mu), _gcv(statistics, values, projected, mu)) for mu in ridges]
+        ridges = ridge_path(statistics) if path is None else path
+        criterion = [(mu, _gcv(statistics, values, projected, mu)) for mu in ridges]
         ridge = min(criterion, key=lambda pair: pair[1])[0]
     coef = vectors @ (projected / (values + ridge)[:, None])
     condition = float(np.sqrt(values[-1] / values[0])) if len(values) else 1.0
@@ -257,7 +255,8 @@ def _gcv(
     n, weights = statistics.n, 1.0 / (values + ridge)
     energy = np.sum(projected**2, axis=1)
     rss = statistics.targets_squared - float(np.sum((2 - values * weights) * weights * energy))
-    rss = max(rss, 100 * statistics.eps * statistics.targets_squared)
+    rounding = max(1e4 * float(np.finfo(np.float64).eps), 100 * statistics.eps)
+    rss = max(rss, rounding * statistics.targets_squared)
     freedom_left = max(n - len(values), 0) + float(np.sum(ridge * weights))
     return rss / n / max(freedom_left / n, np.finfo(float).tiny) ** 2
 
@@ -359,6 +358,8 @@ def solve_output_layer(
     rcond : float, optional
         Relative size of a singular value under which it counts as zero.
     """
+    if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < np.inf)):
+        raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
     if method not in ("auto", "gram", "tsqr"):
         raise ValueError(f"unknown method {method!r}; accepted: auto, gram, tsqr")
     if method == "tsqr":

@@ -1,0 +1,287 @@
+"""Low-rank approximation of images for an energy or a rank (Eckart and Young)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rankwise.lowrank._layout import (
+    Layout,
+    colour_limits,
+    integer_range,
+    read_layout,
+    working_dtype,
+)
+from rankwise.lowrank._matrices import Wanted, rebuild_matrices
+from rankwise.lowrank.options import (
+    Channels,
+    EnergyOf,
+    LowRankOptions,
+    OptionError,
+    RankRule,
+    Reference,
+    resolve_options,
+)
+from rankwise.lowrank.ranks import check_energies
+
+# ITU-R BT.601, full range, without the offset of 128 that only shifts Cb and Cr.
+_TO_LUMA_CHROMA = np.array(
+    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
+)
+_FROM_LUMA_CHROMA = np.linalg.inv(_TO_LUMA_CHROMA)
+
+# Entries of the Gram matrices of one block of images: their vectors then stay in the L2 cache.
+_BLOCK_ENTRIES = 60_000
+
+
+def low_rank_approximation(
+    images: Any,
+    *,
+    energy: float | Sequence[float] | NDArray | None = None,
+    rank: int | Sequence[int] | NDArray | None = None,
+    energy_of: EnergyOf | None = None,
+    rank_rule: RankRule | None = None,
+    channels: Channels | None = None,
+    reference: Reference = "paper",
+    channel_axis: int | None | str = "auto",
+    alpha: bool | None = None,
+    clip: bool = True,
+    return_rank: bool = False,
+) -> Any:
+    """Rebuild images from their leading singular values, ``A_k = Σ_{i≤k} σ_i u_i v_iᵀ``.
+
+    Section 2 of the paper (equations 3 and 4): no matrix of rank k is nearer to A in the Frobenius
+    norm. Computed as ``U_k U_kᵀ A``, from the eigenvectors of the smaller Gram matrix, or as
+    ``A − U_d U_dᵀ A`` where fewer singular values are dropped than kept. The rank is that of a
+    float64 SVD, for every image; see ``docs/method.md`` for how.
+
+    Parameters
+    ----------
+    images : torch.Tensor or ndarray
+        Tensors ``(…, channels, height, width)``, arrays ``(…, height, width, channels)``, or
+        ``(height, width)``. Integers, or floats of any range. Never modified.
+    energy : float or sequence of float, optional
+        Share of the spectrum to keep, in (0, 1]; 1 gives the images themselves. Several give
+        several results from one decomposition. The paper draws it near 0.975 (section 3.3).
+    rank : int or sequence of int, optional
+        Singular values to keep, from 1; instead of `energy`. A rank of at least
+        ``min(height, width)`` gives the images themselves.
+    energy_of : {"sigma", "sigma_squared"}, optional
+        What the energy sums. Paper (section 3.3) and notebook: ``"sigma"``.
+    rank_rule : {"reach", "nearest"}, optional
+        The first rank that reaches the energy (paper), or the nearest to it (notebook).
+    channels : {"own", "shared", "luma-chroma", "joint"}, optional
+        A rank for each channel (paper, section 2.3), one rank from the mean of the channels'
+        energies (notebook), own ranks of Y, Cb and Cr, or one matrix with the channels side by
+        side. See `LowRankOptions`.
+    reference : {"paper", "notebook"}
+        Whose choice holds for the three options above where they aren't given.
+    channel_axis : int, None or "auto"
+        Where the channels are. ``"auto"``: the third axis from the end of tensors, the last of
+        arrays if it has at most 4 entries; None: images without channels.
+    alpha : bool, optional
+        Whether the last channel is transparency and stays as it is. Default: if there are four.
+    clip : bool
+        Keep floats within the smallest and largest value of their own image, as integers are kept
+        within their type. Cutting at bounds that hold for the original never moves the copy away
+        from it. Neither paper nor notebook cuts; False gives their exact rank.
+    return_rank : bool
+        Return the ranks as well.
+
+    Returns
+    -------
+    approximation : torch.Tensor or ndarray
+        Type, dtype, device and shape of `images`; a leading axis for several energies or ranks.
+    rank : ndarray of int, ([targets,] …, matrices)
+        With `return_rank`: the rank of each channel, or of the one joint matrix.
+
+    Raises
+    ------
+    OptionError
+        For unknown options, energies outside (0, 1], ranks below 1, shapes that could mean two
+        things, types that aren't numbers, and values that aren't finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.outer([1, 2, 3], [4, 5, 6]).astype(np.uint8)
+    >>> copy, rank = low_rank_approximation(image, energy=0.9, return_rank=True)
+    >>> bool((copy == image).all()), rank.tolist()
+    (True, [1])
+    """
+    options = resolve_options(reference, energy_of, rank_rule, channels)
+    if (energy is None) == (rank is None):
+        raise OptionError("give either energy or rank")
+    given = np.asarray(energy if rank is None else rank)
+    if given.ndim > 1:
+        raise OptionError("several energies or ranks are given as a flat sequence")
+    targets = check_energies(given) if rank is None else _check_ranks(given)
+    layout = layout_of(images, channel_axis, alpha)
+    count = int(np.prod(layout.batch, dtype=np.int64))
+    wanted = Wanted(np.repeat(targets.reshape(-1, 1), count, axis=1), rank is not None)
+    result, ranks = approximate(images, layout, wanted, options, clip)
+    if given.ndim == 0:
+        result, ranks = result[0], ranks[0]
+    return (result, ranks) if return_rank else result
+
+
+def layout_of(
+    images: Any, channel_axis: int | None | str = "auto", alpha: bool | None = None
+) -> Layout:
+    """The layout of a tensor or an array (see `read_layout`).
+
+    Raises
+    ------
+    OptionError
+        If `images` is neither, or its shape is unclear.
+    """
+    if not isinstance(images, torch.Tensor | np.ndarray):
+        kind = type(images).__name__
+        raise OptionError(f"images must be a torch tensor or a numpy array, not {kind}")
+    return read_layout(
+        tuple(images.shape),
+        is_tensor=isinstance(images, torch.Tensor),
+        channel_axis=channel_axis,
+        alpha=alpha,
+    )
+
+
+def approximate(
+    images: Any, layout: Layout, wanted: Wanted, options: LowRankOptions, clip: bool = True
+) -> tuple[Any, NDArray[np.intp]]:
+    """`low_rank_approximation` for ready options and a target for every single image.
+
+    Parameters
+    ----------
+    wanted : Wanted, (targets, images)
+        Images in the order of the flattened batch axes.
+
+    Returns
+    -------
+    approximation : torch.Tensor or ndarray, (targets, *images.shape)
+    ranks : ndarray of int, (targets, *batch, matrices)
+    """
+    if isinstance(images, torch.Tensor):
+        if images.device.type != "cpu":
+            from rankwise.lowrank._device import approximate_on_device
+
+            return approximate_on_device(images, layout, wanted, options, clip)
+        tensor = images.detach()
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+        result, ranks = _approximate_array(tensor.numpy(), layout, wanted, options, clip)
+        return torch.from_numpy(result).to(images.dtype).as_subclass(type(images)), ranks
+    return _approximate_array(images, layout, wanted, options, clip)
+
+
+def matrices_per_image(layout: Layout, options: LowRankOptions) -> int:
+    """How many matrices an image is decomposed into.
+
+    Raises
+    ------
+    OptionError
+        If luma and chroma are asked of images that have neither one nor three colours.
+    """
+    if options.channels == "luma-chroma" and layout.colours not in (1, 3):
+        raise OptionError(
+            f"channels='luma-chroma' needs RGB images; these have {layout.colours} colours"
+        )
+    return 1 if options.channels == "joint" else layout.colours
+
+
+def _check_ranks(ranks: NDArray) -> NDArray[np.intp]:
+    if ranks.dtype.kind not in "iu" or (ranks.size and ranks.min() < 1):
+        raise OptionError(f"rank must be integers from 1, not {ranks.tolist()}")
+    return ranks.astype(np.intp)
+
+
+def _approximate_array(
+    images: NDArray, layout: Layout, wanted: Wanted, options: LowRankOptions, clip: bool
+) -> tuple[NDArray, NDArray[np.intp]]:
+    limits = integer_range(images.dtype)
+    group = matrices_per_image(layout, options)
+    planes = layout.planes(images)
+    targets, count = wanted.values.shape
+    result = np.empty((targets, *images.shape), images.dtype)
+    if layout.alpha:
+        result[...] = images
+    rebuilt = layout.planes(result, leading=1)
+    ranks = np.empty((targets, count, group), np.intp)
+    order = min(planes.shape[-2:])
+    step = max(1, _BLOCK_ENTRIES // (order * order * group))
+    for start in range(0, count, step):
+        block = slice(start, start + step)
+        ranks[:, block] = _approximate_block(
+            planes[block], wanted.of(block), options, limits, clip, group, rebuilt[:, block]
+        )
+    return result, ranks.reshape(targets, *layout.batch, group)
+
+
+def _approximate_block(
+    planes: NDArray,
+    wanted: Wanted,
+    options: LowRankOptions,
+    limits: tuple[int, int] | None,
+    clip: bool,
+    group: int,
+    out: NDArray,
+) -> NDArray[np.intp]:
+    count, colours, height, width = planes.shape
+    work = np.ascontiguousarray(planes, dtype=working_dtype(planes.dtype))
+    exponent = low = high = None
+    if limits is None:
+        low, high = colour_limits(work)
+        # A power of two brings every image into [−1, 1], exactly: no product can overflow.
+        exponent = np.frexp(np.maximum(np.abs(low), np.abs(high)))[1]
+        work = np.ldexp(work, -exponent)
+    split = options.channels == "luma-chroma" and colours == 3
+    if split:
+        work = mix_colours(work, _TO_LUMA_CHROMA)
+    if options.channels == "joint":
+        work = np.ascontiguousarray(work.transpose(0, 2, 1, 3))
+        matrices = work.reshape(count, height, colours * width)
+    else:
+        matrices = work.reshape(count * group, height, width)
+    integers = limits is not None and not split
+    largest = max(abs(limits[0]), limits[1]) if limits is not None and integers else None
+    copies, ranks = rebuild_matrices(matrices, group, wanted, options, largest)
+    if options.channels == "joint":
+        copies = copies.reshape(-1, count, height, colours, width).transpose(0, 1, 3, 2, 4)
+    else:
+        copies = copies.reshape(-1, count, colours, height, width)
+    if split:
+        copies = mix_colours(copies, _FROM_LUMA_CHROMA)
+    if limits is not None:
+        np.rint(copies, out=copies)
+        _clip_to_type(copies, limits)
+    elif exponent is not None:
+        copies = np.ldexp(copies, exponent)
+        if clip:
+            np.clip(copies, low, high, out=copies)
+    np.copyto(out, copies, casting="unsafe")
+    _restore_whole(ranks >= min(matrices.shape[-2:]), planes, out)
+    return ranks
+
+
+def mix_colours(planes: NDArray, weights: NDArray) -> NDArray:
+    """Apply a 3×3 matrix to the colours of (…, 3, height, width)."""
+    flat = planes.reshape(*planes.shape[:-2], -1)
+    return (weights.astype(planes.dtype) @ flat).reshape(planes.shape)
+
+
+def _clip_to_type(copies: NDArray, limits: tuple[int, int]) -> None:
+    low, high = limits
+    top: float = high
+    if float(high) > high:  # 2⁶³ − 1 rounds up in float64: the largest float below
+        top = float(np.nextafter(copies.dtype.type(high), copies.dtype.type(0)))
+    np.clip(copies, low, top, out=copies)
+
+
+def _restore_whole(whole: NDArray[np.bool_], planes: NDArray, out: NDArray) -> None:
+    """Put the original where nothing was dropped: equal to the last bit, whatever the path."""
+    for target, image in zip(*np.nonzero(whole.all(axis=-1)), strict=True):
+        out[target, image] = planes[image]

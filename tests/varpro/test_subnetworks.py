@@ -1,0 +1,200 @@
+"""Sub-networks: the same model whatever the workers, the interruptions and the device."""
+
+import numpy as np
+import pytest
+
+from rankwise.varpro import subnetworks
+from rankwise.varpro.network import QuadraticNetwork, glue, normalise
+from rankwise.varpro.starts import Start
+from rankwise.varpro.subnetworks import (
+    SubnetPlan,
+    draw_samples,
+    group_rng,
+    read_subnet,
+    stack,
+    train_subnet,
+    train_subnets,
+)
+from rankwise.varpro.units import make_units
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images[:400] * 255 / 16).astype(np.uint8)
+    return images, np.eye(10)[bunch.target[:400]]
+
+
+def plan(**options):
+    defaults = {
+        "units": make_units("bilinear", (8, 8)),
+        "n_units": 6,
+        "n_samples": 150,
+        "start": Start((0.3, 0.6), 1),
+        "max_iterations": 4,
+    }
+    return SubnetPlan(**(defaults | options))
+
+
+def same(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x.params, y.params)
+        np.testing.assert_array_equal(x.active, y.active)
+        assert x.report == y.report
+
+
+def test_any_number_of_workers_gives_the_same(digits):
+    one = train_subnets(*digits, plan(), 4, workers=1)
+    same(one, train_subnets(*digits, plan(), 4, workers=2))
+
+
+def test_a_group_depends_on_the_seed_and_its_number_alone(digits):
+    alone = train_subnet(*digits, plan(), 42, 3)
+    same([alone], train_subnets(*digits, plan(), 4, seed=42)[3:])
+    other = train_subnet(*digits, plan(), 43, 3)
+    assert not np.array_equal(alone.params, other.params)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(digits, tmp_path, monkeypatch):
+    whole = train_subnets(*digits, plan(), 4)
+    original, calls = subnetworks.train_subnet, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(subnetworks, "train_subnet", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_subnets(*digits, plan(), 4, folder=tmp_path)
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert kept == ["00000.safetensors", "00001.safetensors"]
+    advanced = []
+    resumed = train_subnets(*digits, plan(), 4, folder=tmp_path, advance=advanced.append)
+    same(whole, resumed)
+    assert len(calls) == 5, "finished groups were trained again"
+    assert advanced == [2, 1, 1]
+
+
+def test_files_of_subnets_round_trip(digits, tmp_path):
+    (subnet,) = train_subnets(*digits, plan(), 1, folder=tmp_path)
+    same([subnet], [read_subnet(tmp_path / "00000.safetensors")])
+
+
+def test_training_lowers_the_objective_and_says_how_it_ended(digits):
+    subnet = train_subnet(*digits, plan(max_iterations=8), 42, 0)
+    history = [entry["objective"] for entry in subnet.report["history"]]
+    assert history == sorted(history, reverse=True)
+    assert history[-1] < 0.9 * history[0]
+    assert subnet.report["status"] in ("converged", "max-iterations")
+    assert 1 <= subnet.report["rank"] <= 7
+    assert subnet.report["n_saturated"] == 0
+    assert np.all(subnet.params[~subnet.active] == 0), "pixels outside the window got weight"
+
+
+@pytest.mark.parametrize("solver", ["minpack", "lbfgs", "gradient-descent", "search"])
+def test_every_solver_trains_a_subnet(digits, solver):
+    budget = 60 if solver == "search" else 8
+    subnet = train_subnet(*digits, plan(solver=solver, max_iterations=budget), 42, 0)
+    history = [entry["objective"] for entry in subnet.report["history"]]
+    assert subnet.report["objective"] <= history[0]
+    assert subnet.report["objective"] < subnet_start_objective(digits)
+
+
+def subnet_start_objective(digits):
+    from rankwise.varpro.problem import UnitBasis
+    from rankwise.varpro.subnetworks import draw_group, variable_projection
+
+    p = plan(max_iterations=0)
+    rows, batch, params, active = draw_group(digits[0], p, 42, 0, None)
+    basis = UnitBasis(p.units, batch, params, active)
+    return variable_projection(p, len(rows)).fit(basis, digits[1][rows], basis.pack(params)).objective
+
+
+@pytest.mark.parametrize("start", [Start(), Start((0.3, 0.6), 1)])
+def test_the_batched_path_is_the_cpu_path(digits, start):
+    """What a GPU runs, here on the CPU in float64: groups in step, inactive parameters masked."""
+    options = plan(start=start, dtype="float64", max_iterations=5)
+    loop = train_subnets(*digits, options, 3)
+    batched = train_subnets(*digits, options, 3, device="cpu:torch")
+    for a, b in zip(loop, batched, strict=True):
+        np.testing.assert_allclose(a.params, b.params, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(a.active, b.active)
+        assert a.report["status"] == b.report["status"]
+        assert a.report["objective"] == pytest.approx(b.report["objective"], rel=1e-8)
+        assert a.report["rank"] == b.report["rank"]
+
+
+def test_the_batched_path_keeps_finished_groups(digits, tmp_path):
+    train_subnets(*digits, plan(), 2, device="cpu:torch", folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_batched_path_takes_levenberg_marquardt_only(digits):
+    with pytest.raises(ValueError, match="solver 'lbfgs' runs on the CPU only"):
+        train_subnets(*digits, plan(solver="lbfgs"), 1, device="cpu:torch")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.full((60, 8, 8), 128, dtype=np.uint8),
+        np.repeat(np.random.default_rng(0).integers(0, 255, (2, 8, 8), np.uint8), 30, axis=0),
+    ],
+    ids=["constant images", "duplicate samples"],
+)
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+def test_degenerate_images_end_in_a_status_and_a_usable_model(images, ridge):
+    targets = np.eye(2)[np.arange(60) // 30]
+    subnet = train_subnet(images, targets, plan(ridge=ridge), 0, 0)
+    assert subnet.report["status"] in ("converged", "stalled", "max-iterations")
+    assert np.isfinite(subnet.params).all()
+    network, layer = glue(plan().units, subnet.params, images, targets)
+    assert np.isfinite(network.outputs(images)).all()
+    if len(np.unique(images)) == 1:
+        assert subnet.report["n_saturated"] == 6
+        assert subnet.report["rank"] == 1
+        np.testing.assert_allclose(network.outputs(images[:1]), [[0.5, 0.5]], atol=1e-2)
+
+
+def test_draws_are_without_replacement_and_no_more_than_there_are():
+    rows = draw_samples(30, 20, group_rng(0, 0))
+    assert len(set(rows)) == 20
+    assert len(draw_samples(5, 20, group_rng(0, 0))) == 5
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_outputs_are_features_times_coefficients(digits, workers):
+    images, targets = digits
+    subnets = train_subnets(images, targets, plan(dtype="float64"), 2)
+    params, active = stack(subnets)
+    network, _ = glue(
+        plan().units, params, images, targets, dtype="float64", n_active=int(active.sum())
+    )
+    units = plan().units
+    phi = units.features(units.flatten(images / 255.0), params)
+    expected = np.hstack([phi, np.ones((len(phi), 1))]) @ network.coef
+    np.testing.assert_allclose(network.outputs(images, workers=workers), expected, atol=1e-10)
+    assert network.n_parameters_units == active.sum()
+    assert network.n_parameters_total == active.sum() + 13 * 10
+    assert network.outputs(images[:0]).shape == (0, 10)
+
+
+def test_parameters_of_the_paper():
+    """5200 × 29 = 150,800 in the hidden units; 202,810 with the output layer and its constant."""
+    units = make_units("symmetric", (28, 28))
+    network = QuadraticNetwork(units, np.zeros((29, 5200)), np.zeros((5201, 10)), 29 * 5200)
+    assert network.n_parameters_units == 150_800
+    assert network.n_parameters_total == 150_800 + 52_010
+
+
+def test_normalised_outputs():
+    outputs = np.array([[0.5, -0.2, 0.3], [-1.0, -2.0, -0.5], [2.0, 0.0, 0.0]])
+    plain = normalise(outputs)
+    np.testing.assert_allclose(plain, [[0.625, 0, 0.375], [1 / 3] * 3, [1, 0, 0]])
+    squashed = normalise(outputs, squash=True)
+    by_hand = 1 / (1 + np.exp(-outputs))
+    np.testing.assert_allclose(squashed, by_hand / by_hand.sum(axis=1, keepdims=True))
