@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def unit_forms(units, params: np.ndarray, images: np.ndarray) -> np.ndarray:
     for i in range(n_units):
         for rho in range(units.rank):
             first = rho * sum(lengths)
-            vectors = [params[first + a : first + b, i] for a, b in zip(offsets, offsets[1:])]
+            vectors = [params[first + a : first + b, i] for a, b in pairwise(offsets)]
             for position in product(*(range(s) for s in units.shape)):
                 weight = 1.0
                 for axis, index in enumerate(position):
@@ -67,9 +67,9 @@ def dense_jacobian(
     pinv = np.linalg.pinv(a)
     complement = np.eye(len(a)) - a @ pinv
     columns = []
-    for l, j in enumerate(owner):
+    for column, j in enumerate(owner):
         d_phi = np.zeros_like(a)
-        d_phi[: len(d), j] = d[:, l]
+        d_phi[: len(d), j] = d[:, column]
         inner = complement @ d_phi @ pinv
         total = inner + inner.T if golub_pereyra else inner
         columns.append(-(total @ t).T.ravel())

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from rankwise._progress import progress_bar
 from rankwise.errors import DataError
 from rankwise.varpro.bootstrap import MARGIN, BootstrapReport, guess_labels
-from rankwise.varpro.network import QuadraticNetwork, glue, normalise
+from rankwise.varpro.network import glue, normalise
 from rankwise.varpro.presets import PRESETS, UNITS_PER_SUBNET, Preset, sized_to_data
 from rankwise.varpro.solvers import CONVERGED, MAX_ITERATIONS, NON_FINITE, STALLED
 from rankwise.varpro.starts import Start
@@ -233,7 +233,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(
                 "Classifier can't train when only one class is present: found only "
-                f"{self.classes_[0]!r}"
+                f"{self.classes_[0]}"
             )
         self._seed = _seed(self.random_state)
         self._recipe = self._plan(len(images))

@@ -51,7 +51,7 @@ def unit_form(network: QuadraticNetwork, unit: int) -> np.ndarray:
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix, true class down, predicted across; errors in shades, counts in figures."""
+    """Draw a confusion matrix: true class down, predicted across, errors shaded."""
     k = len(names)
     size = min(10.0, 2.2 + 0.42 * k)
     figure, axes = _subplots(1, 1, (size, size))

@@ -250,8 +250,9 @@ def _configuration(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) ->
         "run": {
             "source": run.source,
             "preset": run.preset,
-            "parameters": {k: list(v) if isinstance(v, tuple) else v
-                           for k, v in run.parameters.items()},
+            "parameters": {
+                k: list(v) if isinstance(v, tuple) else v for k, v in run.parameters.items()
+            },
             "reading": run.reading,
             "limit": run.limit,
             "seed": run.seed,

@@ -13,8 +13,15 @@ from rankwise.varpro.units import make_units
 
 
 def make_problem(
-    kind="bilinear", shape=(4, 5), jacobian="golub-pereyra", ridge=0.0, n=40, n_units=4, seed=0,
-    active_fraction=1.0, **units_options,
+    kind="bilinear",
+    shape=(4, 5),
+    jacobian="golub-pereyra",
+    ridge=0.0,
+    n=40,
+    n_units=4,
+    seed=0,
+    active_fraction=1.0,
+    **units_options,
 ):
     rng = np.random.default_rng(seed)
     units = make_units(kind, shape, **units_options)
@@ -50,8 +57,12 @@ def test_jacobian_is_the_textbook_formula(case, jacobian):
     problem, theta = make_problem(jacobian=jacobian, **case)
     phi, d = problem.basis.derivatives(theta)
     expected = oracles.dense_jacobian(
-        phi, d, problem.basis.owner, problem.targets,
-        golub_pereyra=jacobian == "golub-pereyra", ridge=problem.ridge,
+        phi,
+        d,
+        problem.basis.owner,
+        problem.targets,
+        golub_pereyra=jacobian == "golub-pereyra",
+        ridge=problem.ridge,
     )
     np.testing.assert_allclose(problem.dense_jacobian(theta), expected, atol=1e-10)
 
@@ -79,9 +90,7 @@ def test_gradient_is_that_of_autograd(case):
     loss = 0.5 * ((tau - phi @ coef) ** 2).sum() + 0.5 * problem.ridge * (coef**2).sum()
     loss.backward()
     assert problem.objective(theta) == pytest.approx(loss.item(), rel=1e-12)
-    np.testing.assert_allclose(
-        problem.gradient(theta), basis.pack(full.grad.numpy()), atol=1e-9
-    )
+    np.testing.assert_allclose(problem.gradient(theta), basis.pack(full.grad.numpy()), atol=1e-9)
 
 
 @given(seed=st.integers(0, 2**31), ridge=st.sampled_from([0.0, 1e-3, 1.0]))
@@ -153,14 +162,12 @@ def test_batches_are_the_problems_one_by_one():
 
 def test_float32_products_stay_close_to_float64():
     problem, theta = make_problem(n=200, n_units=6)
-    phi, d = problem.basis.derivatives(theta)
+    _, d = problem.basis.derivatives(theta)
     projection = problem.project(theta)
     owner = problem.basis.owner
     _, cross = gradient(projection, d, owner)
     exact = np.triu(gauss_newton(projection, d, cross, owner, "golub-pereyra"))
-    rounded = np.triu(
-        gauss_newton(projection, d.astype(np.float32), cross, owner, "golub-pereyra")
-    )
+    rounded = np.triu(gauss_newton(projection, d.astype(np.float32), cross, owner, "golub-pereyra"))
     assert rounded.dtype == np.float32
     np.testing.assert_allclose(rounded, exact, atol=1e-5 * np.abs(exact).max())
 

@@ -11,7 +11,6 @@ from rankwise.varpro.output_layer import (
     accumulate_gram,
     leave_one_out_errors,
     ridge_path,
-    solve_gram,
     solve_output_layer,
     solve_tsqr,
 )
@@ -36,7 +35,9 @@ def test_streamed_glue_is_one_dense_solve(ridge, method, block_size):
 
 
 @given(
-    n=st.integers(1, 60), m=st.integers(1, 9), ridge=st.sampled_from([1e-3, 1.0]),
+    n=st.integers(1, 60),
+    m=st.integers(1, 9),
+    ridge=st.sampled_from([1e-3, 1.0]),
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=40, deadline=None)
@@ -103,12 +104,8 @@ def test_loo_and_gcv_pick_the_best_of_the_path():
     assert loo.ridge == pytest.approx(path[int(np.argmin(brute))])
     gcv = solve_output_layer(lambda b: phi[b], tau, ridge="gcv")
     residual = [tau - phi @ oracles.ridge_solution(phi, tau, mu) for mu in path]
-    trace = [
-        np.trace(phi @ np.linalg.solve(phi.T @ phi + mu * np.eye(30), phi.T)) for mu in path
-    ]
-    by_hand = [
-        np.sum(r**2) / 60 / (1 - t / 60) ** 2 for r, t in zip(residual, trace, strict=True)
-    ]
+    trace = [np.trace(phi @ np.linalg.solve(phi.T @ phi + mu * np.eye(30), phi.T)) for mu in path]
+    by_hand = [np.sum(r**2) / 60 / (1 - t / 60) ** 2 for r, t in zip(residual, trace, strict=True)]
     np.testing.assert_allclose([c for _, c in gcv.criterion], by_hand, rtol=1e-6)
     assert gcv.ridge == pytest.approx(path[int(np.argmin(by_hand))])
 
@@ -154,7 +151,7 @@ def test_condition_and_rcond():
 
 
 def test_progress_counts_every_sample():
-    phi, tau, features = data()
+    _, tau, features = data()
     seen = []
     accumulate_gram(features, tau, block_size=64, advance=seen.append)
     assert sum(seen) == 300

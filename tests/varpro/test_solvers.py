@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from nist import CERTIFIED, gauss
 from scipy import optimize
 
-from nist import CERTIFIED, gauss
 from rankwise.varpro import VariableProjection
 from rankwise.varpro.problem import FunctionBasis, SeparableProblem
 from rankwise.varpro.solvers import (
@@ -127,9 +127,7 @@ def test_a_start_that_cannot_be_evaluated_ends_in_a_status(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_constant_objective_ends_in_a_status(solver):
     """A saturated unit: its feature doesn't move, whatever the parameter."""
-    basis = FunctionBasis(
-        lambda b: np.ones((5, 1)), lambda b: np.zeros((5, 1)), np.array([0])
-    )
+    basis = FunctionBasis(lambda b: np.ones((5, 1)), lambda b: np.zeros((5, 1)), np.array([0]))
     result = VariableProjection(solver).fit(basis, np.arange(5.0), [1.0])
     assert result.status in ("converged", "stalled", "max-iterations")
     assert result.objective == pytest.approx(5.0)

@@ -9,12 +9,12 @@ from rankwise.varpro.starts import WINDOW, Start, random_units
 from rankwise.varpro.units import make_units
 
 
-def draw(kind="bilinear", shape=(12, 10), start=Start(), n_units=8, seed=0, rank=1, images=None):
+def draw(kind="bilinear", shape=(12, 10), start=None, n_units=8, seed=0, rank=1, images=None):
     rng = np.random.default_rng(seed)
     if images is None:
         images = rng.random((50, *shape))
     units = make_units(kind, shape, rank=rank)
-    params, active = random_units(units, n_units, images, start, rng)
+    params, active = random_units(units, n_units, images, start or Start(), rng)
     return units, images, params, active
 
 
@@ -34,7 +34,7 @@ def test_pre_activations_have_zero_mean_and_the_deviation_asked_for(kind, shape,
 @settings(max_examples=30, deadline=None)
 def test_windows_are_runs_of_the_length_asked_for(seed, low, more):
     start = Start((low, low + more), smooth=1)
-    units, _, params, active = draw(shape=(20, 16), start=start, seed=seed)
+    _, _, params, active = draw(shape=(20, 16), start=start, seed=seed)
     assert np.all(params[:-1][~active[:-1]] == 0)
     assert active[-1].all()
     for rows, length in ((active[:20], 20), (active[20:36], 16)):
@@ -46,7 +46,7 @@ def test_windows_are_runs_of_the_length_asked_for(seed, low, more):
 
 
 def test_a_window_leaves_the_colour_axis_whole_and_is_shared_by_all_forms_of_a_unit():
-    units, _, _, active = draw("colour-bilinear", (12, 12, 3), Start((0.3, 0.5)), rank=2)
+    _, _, _, active = draw("colour-bilinear", (12, 12, 3), Start((0.3, 0.5)), rank=2)
     first, second = active[:27], active[27:54]
     assert first[24:].all()
     np.testing.assert_array_equal(first, second)

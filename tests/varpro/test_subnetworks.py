@@ -111,7 +111,9 @@ def subnet_start_objective(digits):
     p = plan(max_iterations=0)
     rows, batch, params, active = draw_group(digits[0], p, 42, 0, None)
     basis = UnitBasis(p.units, batch, params, active)
-    return variable_projection(p, len(rows)).fit(basis, digits[1][rows], basis.pack(params)).objective
+    return (
+        variable_projection(p, len(rows)).fit(basis, digits[1][rows], basis.pack(params)).objective
+    )
 
 
 @pytest.mark.parametrize("start", [Start(), Start((0.3, 0.6), 1)])
@@ -152,7 +154,7 @@ def test_degenerate_images_end_in_a_status_and_a_usable_model(images, ridge):
     subnet = train_subnet(images, targets, plan(ridge=ridge), 0, 0)
     assert subnet.report["status"] in ("converged", "stalled", "max-iterations")
     assert np.isfinite(subnet.params).all()
-    network, layer = glue(plan().units, subnet.params, images, targets)
+    network, _ = glue(plan().units, subnet.params, images, targets)
     assert np.isfinite(network.outputs(images)).all()
     if len(np.unique(images)) == 1:
         assert subnet.report["n_saturated"] == 6

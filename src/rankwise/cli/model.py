@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
 
 # Repeated where a command takes the same thing.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Size = Annotated[
-    str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")
-]
+Size = Annotated[str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")]
 Grey = Annotated[bool, typer.Option("--grey", help="Turn colour images to grey.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
@@ -72,9 +71,7 @@ def train(
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
-    workers: Annotated[
-        int, typer.Option(help="Sub-networks at a time; -1 for one a core.")
-    ] = -1,
+    workers: Annotated[int, typer.Option(help="Sub-networks at a time; -1 for one a core.")] = -1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 42,
     limit: Annotated[
@@ -199,21 +196,29 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
         ("training accuracy", _percent(report["train_accuracy"])),
-        ("images: training / test", f"{report['train']['n_samples']:,} / "
-                                    f"{report['test']['n_samples']:,}"),
+        (
+            "images: training / test",
+            f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
+        ),
         ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
-        ("parameters: units / with output layer", f"{report['n_parameters_units']:,} / "
-                                                  f"{report['n_parameters_total']:,}"),
-        ("seconds: sub-networks / glue / total", f"{seconds['subnets']:.1f} / "
-                                                 f"{seconds['glue']:.1f} / "
-                                                 f"{seconds['total']:.1f}"),
+        (
+            "parameters: units / with output layer",
+            f"{report['n_parameters_units']:,} / {report['n_parameters_total']:,}",
+        ),
+        (
+            "seconds: sub-networks / glue / total",
+            f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
+        ),
         ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
         ("sub-networks ended", ", ".join(f"{n} {s}" for s, n in statuses.items())),
     ]
     bootstrap = report.get("bootstrap")
     if bootstrap:
         rows += [
-            ("bootstrap: agreement with the guesses", _percent(bootstrap["agreement_with_guesses"])),
+            (
+                "bootstrap: agreement with the guesses",
+                _percent(bootstrap["agreement_with_guesses"]),
+            ),
             ("bootstrap: transductive accuracy", _percent(bootstrap["transductive_accuracy"])),
             ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
         ]
@@ -224,7 +229,9 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}%"
 
 
-def _print_table(title: str | None, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(
+    title: str | None, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -195,13 +195,12 @@ def solve_gram(
     path : sequence of float, optional
         Default: `ridge_path`.
     """
-    gram, cross, m = statistics.gram, statistics.cross, len(statistics.gram)
     if not isinstance(ridge, str) and ridge > 0 and rcond is None:
         layer = _solve_cholesky(statistics, float(ridge))
         if layer is not None:
             return layer
     values, vectors = _eigen(statistics, rcond, without_ridge=ridge == 0)
-    projected = vectors.T @ cross
+    projected = vectors.T @ statistics.cross
     criterion: list[tuple[float, float]] = []
     if isinstance(ridge, str):
         ridges = ridge_path(statistics) if path is None else path

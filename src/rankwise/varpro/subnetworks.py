@@ -258,9 +258,7 @@ def read_subnet(path: Path) -> Subnet:
 
     with safe_open(path, framework="numpy") as file:
         report = json.loads(file.metadata()["report"])
-        return Subnet(
-            file.get_tensor("params"), file.get_tensor("active").astype(bool), report
-        )
+        return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
 
 
 def _finished(folder: Path, n_subnets: int) -> dict[int, Subnet]:

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import factorial, prod
 from typing import Any
 
@@ -107,8 +107,7 @@ class Units:
         stacked = xp.reshape(params[..., :-1, :], (*batch, self.rank, sum(self.lengths), n_units))
         starts = np.cumsum([0, *self.lengths])
         vectors = [
-            xp.moveaxis(stacked[..., int(a) : int(b), :], -3, -2)
-            for a, b in zip(starts[:-1], starts[1:], strict=True)
+            xp.moveaxis(stacked[..., int(a) : int(b), :], -3, -2) for a, b in pairwise(starts)
         ]
         return vectors, params[..., -1, :]
 
@@ -232,9 +231,7 @@ class Units:
                 k = xp.ones((*batch, 1, self.rank, n_units), dtype=params.dtype)
             k = xp.reshape(k, (*batch, rest, self.rank * n_units))
             rows = xp.reshape(view, (*batch, n * length, rest))
-            contracted.append(
-                xp.reshape(rows @ k, (*batch, n, length, self.rank, n_units))
-            )
+            contracted.append(xp.reshape(rows @ k, (*batch, n, length, self.rank, n_units)))
             if j == 0:
                 v = xp.expand_dims(vectors[0], axis=-4)
                 q = xp.sum(xp.sum(contracted[0] * v, axis=-2), axis=-2) + bias[..., None, :]
@@ -316,9 +313,7 @@ def _symmetrised(xp: Any, images: Any, axes: Sequence[int]) -> Any:
     return total / factorial(len(axes))
 
 
-def _write(
-    xp: Any, out: Any, part: Any, slope: Any, active: Any, offset: int, written: int
-) -> int:
+def _write(xp: Any, out: Any, part: Any, slope: Any, active: Any, offset: int, written: int) -> int:
     """Write ``slope · part`` (part of shape (…, n, length, I)) behind what `out` holds already."""
     length, n_units = part.shape[-2:]
     stop = offset + length * n_units

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rankwise.varpro.solvers.gradient_descent import GradientDescent
 from rankwise.varpro.solvers.levenberg_marquardt import (
     LevenbergMarquardt,
@@ -38,7 +40,7 @@ def make_solver(
     ftol : float, optional
         Relative decrease of the objective under which it stops.
     """
-    asked = {
+    asked: dict[str, Any] = {
         key: value
         for key, value in {"max_iterations": max_iterations, "ftol": ftol}.items()
         if value is not None

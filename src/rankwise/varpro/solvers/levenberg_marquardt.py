@@ -31,8 +31,15 @@ _RUNNING = ""
 class Damping(Protocol):
     """How the damping ``λ`` starts and follows each step."""
 
-    initial: float
-    maximum: float
+    @property
+    def initial(self) -> float:
+        """``λ`` of the first step."""
+        ...
+
+    @property
+    def maximum(self) -> float:
+        """``λ`` beyond which the solver gives up: no step improves."""
+        ...
 
     def update(self, damping: Any, accepted: Any, gain: Any) -> Any:
         """The next ``λ``, from whether the step was taken and actual/predicted decrease."""
@@ -102,18 +109,27 @@ def cholesky_solve(matrix: Any, diagonal: Any, rhs: Any) -> tuple[Any, Any]:
         False where the damped matrix isn't positive definite; the solution is zero there.
     """
     if is_numpy_array(matrix) and matrix.ndim == 2:
-        damped = matrix.astype(np.float64)
-        damped.flat[:: len(rhs) + 1] += diagonal
-        # Row-major upper is column-major lower: potrf works in place on the transpose.
-        factor, info = lapack.dpotrf(damped.T, lower=1, overwrite_a=1, clean=0)
-        if info != 0:
-            return np.zeros_like(rhs), np.asarray(False)
-        solution, _ = lapack.dpotrs(factor, rhs, lower=1)
-        return solution, np.asarray(True)
+        return _cholesky_numpy(matrix, diagonal, rhs)
+    return _cholesky_torch(matrix, diagonal, rhs)
+
+
+def _cholesky_numpy(
+    matrix: np.ndarray, diagonal: np.ndarray, rhs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    damped = matrix.astype(np.float64)
+    damped.flat[:: len(rhs) + 1] += diagonal
+    # Row-major upper is column-major lower: potrf works in place on the transpose.
+    factor, info = lapack.dpotrf(damped.T, lower=1, overwrite_a=1, clean=0)
+    if info != 0:
+        return np.zeros_like(rhs), np.asarray(False)
+    solution, _ = lapack.dpotrs(factor, rhs, lower=1)
+    return solution, np.asarray(True)
+
+
+def _cholesky_torch(matrix: Any, diagonal: Any, rhs: Any) -> tuple[Any, Any]:
     import torch
 
-    damped = torch.as_tensor(matrix).to(torch.float64)
-    damped = damped + torch.diag_embed(torch.as_tensor(diagonal))
+    damped = matrix.to(torch.float64) + torch.diag_embed(diagonal)
     factor, info = torch.linalg.cholesky_ex(damped, upper=True)
     good = info == 0
     identity = torch.eye(damped.shape[-1], dtype=damped.dtype, device=damped.device)

@@ -80,7 +80,9 @@ class Minpack:
             gtol=0.0,
             full_output=True,
         )
-        return best.outcome({5: MAX_ITERATIONS, 6: STALLED, 7: STALLED, 8: STALLED}.get(flag, CONVERGED))
+        return best.outcome(
+            {5: MAX_ITERATIONS, 6: STALLED, 7: STALLED, 8: STALLED}.get(flag, CONVERGED)
+        )
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,12 @@ class Search:
         if not np.isfinite(best.objective):
             return best.outcome(NON_FINITE)
 
-        class _Spent(Exception):
+        class _SpentError(Exception):
             pass
 
         def value(params: np.ndarray) -> float:
             if len(best.history) >= self.max_evaluations:
-                raise _Spent  # Powell looks at its own budget only between sweeps
+                raise _SpentError  # Powell looks at its own budget only between sweeps
             result = float(problem.objective(params))
             best.note(params, result)
             return result
@@ -163,6 +165,6 @@ class Search:
             optimize.minimize(
                 value, best.params, method="Powell", options={"ftol": self.ftol, "xtol": 1e-3}
             )
-        except _Spent:
+        except _SpentError:
             return best.outcome(MAX_ITERATIONS)
         return best.outcome(CONVERGED)

@@ -1,0 +1,106 @@
+"""The house: imports go one way, and using little loads little."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "rankwise"
+
+# Each room may import those before it (design, section 5); `lowrank` and `varpro` not each other.
+ORDER = {
+    "_version": 0,
+    "errors": 0,
+    "_files": 0,
+    "_progress": 0,
+    "data": 1,
+    "lowrank": 2,
+    "varpro": 2,
+    "nets": 3,
+    "estimators": 4,
+    "persistence": 5,
+    "plots": 5,
+    "runs": 6,
+    "study": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+# A model's own file format and the estimator's face of it know each other.
+MUTUAL = {("estimators", "persistence")}
+
+
+def imports(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "rankwise":
+                names = [f"rankwise.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {n.split(".")[1] for n in names if n.startswith("rankwise.")}
+    return rooms
+
+
+FILES = [p for p in SOURCE.rglob("*.py") if p.parent != SOURCE or p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    assert room in ORDER, f"{room} is a new room: give it a place in ORDER"
+    for other in imports(path) - {room}:
+        allowed = ORDER[other] < ORDER[room] or (room, other) in MUTUAL
+        assert allowed, f"{room} must not import {other}"
+
+
+def test_relative_imports_do_not_hide_from_this_test():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(result.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "sklearn", "scipy", "datasets", "pyarrow", "matplotlib", "pandas"}
+
+
+def test_import_rankwise_is_light():
+    assert not loaded_after("import rankwise") & (HEAVY | {"numpy"})
+
+
+def test_the_command_line_s_help_is_light():
+    code = (
+        "import sys; sys.argv = ['rankwise', '--help']\n"
+        "from rankwise.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    assert not loaded_after(code) & (HEAVY | {"numpy"})
+
+
+def test_training_on_a_cpu_never_loads_torch():
+    code = (
+        "import numpy as np; from rankwise import QuadraticClassifier\n"
+        "X = np.random.default_rng(0).random((40, 4, 4))\n"
+        "QuadraticClassifier(n_units=4, max_iter=1).fit(X, np.arange(40) % 2).predict(X)"
+    )
+    assert not loaded_after(code) & {"torch", "matplotlib", "datasets"}
+
+
+def test_public_names_are_there():
+    import rankwise
+
+    for name in rankwise.__all__:
+        assert getattr(rankwise, name) is not None
+        assert name in dir(rankwise)
+    with pytest.raises(AttributeError, match="module 'rankwise' has no attribute 'nonsense'"):
+        _ = rankwise.nonsense

@@ -1,0 +1,387 @@
+"""The command line as a user meets it: in a process of its own, or through its entry point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from rankwise.cli import main
+
+FAST = ["--units", "20", "--subnets", "2", "--max-iter", "3", "--workers", "1"]
+
+
+def run(*arguments, expect=0):
+    """Run in a process; give standard output and standard error."""
+    result = subprocess.run(
+        [sys.executable, "-m", "rankwise", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | {"COLUMNS": "80", "NO_COLOR": "1"},
+    )
+    assert result.returncode == expect, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout, result.stderr
+
+
+def call(monkeypatch, capsys, *arguments, expect=0):
+    """The same in this process, for the many options."""
+    monkeypatch.setattr(sys, "argv", ["rankwise", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    output = capsys.readouterr()
+    assert (stop.value.code or 0) == expect, output.err
+    return output.out, output.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "model"
+    stdout, _ = run("train", "digits", "--out", out, *FAST, "--bootstrap", "--json")
+    return out, json.loads(stdout)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    bunch = load_digits()
+    for name, i in (("zero", 0), ("one", 1)):
+        Image.fromarray((bunch.images[i] * 255 / 16).astype(np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_train_prints_one_json_object(trained):
+    out, report = trained
+    assert report["inductive_accuracy"] > 0.75
+    assert report["train_accuracy"] >= report["inductive_accuracy"] - 0.05
+    assert 0 < report["n_parameters_units"] < report["n_parameters_total"]
+    assert {"subnets", "glue", "total"} <= set(report["seconds"])
+    assert 50 < report["peak_memory_mb"] < 4096
+    assert report["status"] in ("converged", "max-iterations")
+    assert set(report["bootstrap"]) >= {
+        "agreement_with_guesses",
+        "transductive_accuracy",
+        "ambiguous_fraction",
+    }
+    assert report["train"]["n_samples"] + report["test"]["n_samples"] == 1797
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "run.json",
+        "report.json",
+        "model.json",
+        "model.safetensors",
+        "subnets",
+        "bootstrap",
+        "units.png",
+        "confusion.png",
+    }
+
+
+def test_the_same_command_again_is_quick_and_says_so(trained):
+    out, report = trained
+    stdout, _ = run("train", "digits", "--out", out, *FAST, "--bootstrap")
+    assert "This run was complete already; --overwrite trains it again." in stdout
+    assert f"{100 * report['inductive_accuracy']:.2f}%" in stdout
+
+
+def test_tables_fit_a_terminal(trained, pictures):
+    out, _ = trained
+    for arguments in (
+        ["train", "digits", "--out", out, *FAST, "--bootstrap"],
+        ["evaluate", out, "digits"],
+        ["predict", out, pictures / "zero.png"],
+    ):
+        stdout, _ = run(*arguments)
+        tables = [line for line in stdout.splitlines() if line[:1] in "│┌└├┃┏┡"]
+        assert tables
+        assert max(map(len, tables)) <= 80
+
+
+def test_training_shows_a_bar_for_each_stage(tmp_path):
+    stdout, stderr = run("train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "200")
+    for stage in ("Reading images", "sub-networks", "glue", "predict"):
+        assert stage in stderr
+    assert "inductive accuracy (test images never seen)" in stdout
+    assert "units.png" in stdout
+
+
+def test_pictures_are_whole(trained):
+    out, _ = trained
+    for name in ("units.png", "confusion.png"):
+        with Image.open(out / name) as image:
+            image.load()
+            assert min(image.size) > 200
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(trained, monkeypatch, capsys):
+    out, report = trained
+    stdout, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
+    evaluation = json.loads(stdout)
+    assert evaluation["accuracy"] == report["inductive_accuracy"]
+    counts = np.array(evaluation["confusion"])
+    assert np.trace(counts) / counts.sum() == pytest.approx(evaluation["accuracy"])
+    stdout, _ = call(
+        monkeypatch,
+        capsys,
+        "evaluate",
+        out,
+        "digits",
+        "--split",
+        "train",
+        "--limit",
+        "100",
+        "--seed",
+        "3",
+        "--skip-bad",
+        "--json",
+    )
+    assert json.loads(stdout)["n_samples"] == 100
+
+
+def test_predict(trained, pictures, monkeypatch, capsys):
+    out, _ = trained
+    files = [pictures / "zero.png", pictures / "one.png"]
+    stdout, _ = call(monkeypatch, capsys, "predict", out, *files, "--json")
+    predictions = json.loads(stdout)["predictions"]
+    assert [p["label"] for p in predictions] == ["0", "1"]
+    for p in predictions:
+        assert sum(p["probabilities"].values()) == pytest.approx(1)
+        assert p["probability"] == p["probabilities"][p["label"]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--preset", "pereyra"],
+        ["--preset", "windowed", "--unit", "bilinear"],
+        ["--unit", "symmetric", "--rank", "2", "--activation", "logistic", "--whole-image"],
+        ["--solver", "lbfgs", "--jacobian", "kaufman", "--ridge", "0.001", "--squash"],
+        ["--samples-per-subnet", "60", "--ridge", "loo", "--seed", "1", "--device", "cpu"],
+        ["--size", "6", "--grey", "--skip-bad", "--device", "auto"],
+        ["--size", "6x7"],
+    ],
+    ids=" ".join,
+)
+def test_every_option_of_train(options, tmp_path, monkeypatch, capsys):
+    arguments = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "150", "--json"]
+    stdout, _ = call(monkeypatch, capsys, *arguments, *options)
+    report = json.loads(stdout)
+    assert report["train"]["n_samples"] == 150
+    stored = json.loads((tmp_path / "m" / "run.json").read_text())["run"]
+    for flag, key in (("--unit", "unit"), ("--solver", "solver"), ("--jacobian", "jacobian")):
+        if flag in options:
+            assert stored["parameters"][key] == options[options.index(flag) + 1]
+    if "--size" in options:
+        assert report["train"]["image_shape"][0] == 6
+        evaluated, _ = call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", "--json")
+        assert json.loads(evaluated)["accuracy"] == report["inductive_accuracy"]
+
+
+def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatch, capsys):
+    """Two classes, three frames of each subject: no subject is on both sides of the hold-out."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(30):
+            pixels = rng.normal(level, 30, (12, 10, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"subject{i // 3}-{name}_{i}.png")
+    (tmp_path / "photos" / "dark" / "subject0-dark_99.png").write_bytes(b"broken")
+    arguments = [
+        "train",
+        tmp_path / "photos",
+        "--out",
+        tmp_path / "m",
+        *FAST,
+        "--source-pattern",
+        "^(.*)_",
+        "--grey",
+        "--size",
+        "8",
+        "--json",
+    ]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "subject0-dark_99.png" in err
+    report = json.loads(call(monkeypatch, capsys, *arguments, "--skip-bad")[0])
+    assert report["train"]["n_skipped"] + report["test"]["n_skipped"] >= 1
+    assert report["test"]["n_samples"] % 3 == 0
+    assert report["train"]["image_shape"] == [8, 8]
+    assert report["inductive_accuracy"] > 0.9
+    stdout, _ = call(
+        monkeypatch,
+        capsys,
+        "evaluate",
+        tmp_path / "m",
+        tmp_path / "photos",
+        "--source-pattern",
+        "^(.*)_",
+        "--skip-bad",
+        "--json",
+    )
+    assert json.loads(stdout)["accuracy"] == report["inductive_accuracy"]
+
+
+def test_demo(tmp_path):
+    stdout, stderr = run("demo", "--out", tmp_path / "demo")
+    assert "inductive accuracy" in stdout
+    assert "bootstrap: transductive accuracy" in stdout
+    assert "sub-networks" in stderr
+    again, _ = run("demo", "--out", tmp_path / "demo", "--json")
+    assert json.loads(again)["inductive_accuracy"] > 0.95
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
+    """Ctrl-C on a run in a process group of its own, then the same command."""
+    arguments = [
+        "train",
+        "digits",
+        "--units",
+        "80",
+        "--subnets",
+        "8",
+        "--unit",
+        "bilinear",
+        "--whole-image",
+        "--max-iter",
+        "60",
+        "--workers",
+        "2",
+        "--json",
+    ]
+    command = [sys.executable, "-m", "rankwise", *arguments, "--out", tmp_path / "a"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "a").glob("subnets/*.safetensors")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "finished sub-networks are kept in" in stderr
+    assert "Traceback" not in stderr
+    kept = len(list((tmp_path / "a").glob("subnets/*.safetensors")))
+    assert 1 <= kept < 8
+    assert not (tmp_path / "a" / "report.json").exists()
+    stdout, _ = run(*arguments, "--out", tmp_path / "a")
+    resumed = json.loads(stdout)
+    assert resumed["resumed_subnets"] == kept
+    stdout, _ = run(*arguments, "--out", tmp_path / "b")
+    whole = json.loads(stdout)
+    assert whole["resumed_subnets"] == 0
+    assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
+    for name in ("model.safetensors",):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_another_run_in_the_folder_is_refused(trained, monkeypatch, capsys):
+    out, _ = trained
+    _, err = call(monkeypatch, capsys, "train", "digits", "--out", out, "--seed", "7", expect=1)
+    assert "holds another run (different: parameters, seed" in err
+    assert "--overwrite" in err
+
+
+def test_overwrite_discards_a_run(tmp_path, monkeypatch, capsys):
+    base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--json"]
+    call(monkeypatch, capsys, *base)
+    stdout, _ = call(monkeypatch, capsys, *base, "--seed", "7", "--overwrite")
+    assert json.loads(stdout)["run"]["seed"] == 7
+    assert json.loads(stdout)["resumed_subnets"] == 0
+
+
+def test_bootstrap_can_be_asked_for_later(tmp_path, monkeypatch, capsys):
+    base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--json"]
+    first = json.loads(call(monkeypatch, capsys, *base)[0])
+    second = json.loads(call(monkeypatch, capsys, *base, "--bootstrap")[0])
+    assert second["inductive_accuracy"] == first["inductive_accuracy"]
+    assert second["resumed_subnets"] == 2
+    assert "bootstrap" in second
+
+
+def folder_with_a_file(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "photo.jpg").write_bytes(b"precious")
+    return tmp_path / "m"
+
+
+def a_file(tmp_path):
+    (tmp_path / "m").write_text("x")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "make", "message"),
+    [
+        (["train", "nonsense"], None, "hub id"),
+        (["train", "digits", "--preset", "best"], None, "unknown preset 'best'"),
+        (["train", "digits", "--unit", "cubic"], None, "unknown unit 'cubic'"),
+        (["train", "digits", "--solver", "adam"], None, "unknown solver 'adam'"),
+        (["train", "digits", "--jacobian", "exact"], None, "unknown jacobian 'exact'"),
+        (["train", "digits", "--device", "tpu"], None, "device must be 'auto', 'cpu' or 'cuda'"),
+        (["train", "digits", "--units", "7", "--subnets", "2"], None, "multiple of n_subnets"),
+        (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
+        (["train", "digits", "--overwrite"], folder_with_a_file, "isn't empty and holds no run"),
+        (["train", "digits"], a_file, "is a file; give a folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_errors_of_train_are_one_sentence(arguments, make, message, tmp_path, monkeypatch, capsys):
+    out = make(tmp_path) if make else tmp_path / "m"
+    _, err = call(monkeypatch, capsys, *arguments, "--out", out, expect=1)
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    if make is folder_with_a_file:
+        assert (out / "photo.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ridge", "big"], "--ridge takes a number, gcv or loo, got 'big'"),
+        (["--size", "0"], "--size takes N or HxW"),
+        (["--size", "1x2x3"], "--size takes N or HxW"),
+    ],
+)
+def test_usage_errors(arguments, message, tmp_path, monkeypatch, capsys):
+    _, err = call(
+        monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", *arguments, expect=2
+    )
+    assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_errors_of_evaluate_and_predict(trained, pictures, tmp_path, monkeypatch, capsys):
+    out, _ = trained
+    np.savez(
+        tmp_path / "cats.npz",
+        images=np.random.default_rng(0).integers(0, 255, (20, 8, 8), dtype=np.uint8),
+        labels=np.array(["cat", "dog"])[np.arange(20) % 2],
+    )
+    _, err = call(monkeypatch, capsys, "evaluate", out, tmp_path / "cats.npz", expect=1)
+    assert "has classes that the model doesn't know: cat, dog; it was trained on 0, 1, 2" in err
+    _, err = call(monkeypatch, capsys, "evaluate", tmp_path, "digits", expect=1)
+    assert "model.json can't be read: No such file" in err
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    _, err = call(monkeypatch, capsys, "predict", out, tmp_path / "broken.png", expect=1)
+    assert "broken.png" in err
+    _, err = call(monkeypatch, capsys, "predict", out, tmp_path / "none.png", expect=1)
+    assert "none.png" in err
+
+
+def test_version_and_help():
+    import rankwise
+
+    assert run("--version")[0].strip() == rankwise.__version__
+    stdout, _ = run("--help")
+    for command in ("demo", "train", "evaluate", "predict"):
+        assert command in stdout
