@@ -15,6 +15,7 @@ ORDER = {
     "errors": 0,
     "_files": 0,
     "_progress": 0,
+    "_memory": 0,
     "data": 1,
     "lowrank": 2,
     "varpro": 2,

@@ -200,6 +200,7 @@ def test_bootstrapping_is_transductive_and_keeps_the_three_numbers_apart(fitted,
     result = fitted.bootstrap_transductive(images, labels)
     np.testing.assert_array_equal(fitted.outputs(images), before)
     report = result.report
+    assert report.inductive_accuracy == fitted.score(images, labels)
     assert report.agreement_with_guesses == np.mean(result.labels == result.guesses)
     assert report.transductive_accuracy == np.mean(result.labels == labels)
     assert report.guess_accuracy == np.mean(result.guesses == labels)
@@ -244,6 +245,12 @@ def test_counts_that_follow_from_one_another(digits):
     one = QuadraticClassifier(n_units=120, max_iter=1).fit(images, labels)
     assert len(one.subnet_reports_) == 2
     assert one.network_.params.shape[1] == 120
+    many = QuadraticClassifier(n_units=175, max_iter=1).fit(images, labels)
+    assert len(many.subnet_reports_) == 5
+    slow = QuadraticClassifier(n_units=4, solver="gradient-descent").fit(images, labels)
+    assert slow.n_iter_ > 6, "another solver has a budget of its own"
+    prime = QuadraticClassifier(n_units=np.int64(53), max_iter=1).fit(images, labels)
+    assert len(prime.subnet_reports_) == 1
     two = QuadraticClassifier(preset="windowed", n_subnets=2, max_iter=1).fit(images, labels)
     assert two.network_.params.shape[1] == 100
 

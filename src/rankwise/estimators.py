@@ -306,11 +306,12 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             name: getattr(preset, name) if getattr(self, name) is None else getattr(self, name)
             for name in self._parameter_names
         }
+        if self.max_iter is None and chosen["solver"] != preset.solver:
+            chosen["max_iter"] = None  # the preset's budget counts its own solver's steps
         n_subnets, n_units = chosen["n_subnets"], chosen["n_units"]
         if self.preset is None:
             if self.n_subnets is None:
-                by_units = None if n_units is None else max(1, n_units // UNITS_PER_SUBNET)
-                n_subnets = by_units or sized_to_data(n_samples)
+                n_subnets = sized_to_data(n_samples) if n_units is None else _divide(n_units)
             if self.n_units is None:
                 n_units = UNITS_PER_SUBNET * n_subnets
         elif self.n_subnets is not None and self.n_units is None:
@@ -318,6 +319,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         for name, value in (("n_units", n_units), ("n_subnets", n_subnets)):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number at least 1, got {value!r}")
+        n_units, n_subnets = int(n_units), int(n_subnets)
         if n_units % n_subnets:
             raise ValueError(
                 f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
@@ -425,18 +427,17 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             setattr(result, name, getattr(self, name))
         result._train(images, guesses, self._seed + 1, folder, starts=self._subnet_params)
         labels = result.outputs(images).argmax(axis=1)
-        truth = None
-        if y is not None:
-            truth = self.classes_[guesses] == np.asarray(y)
         report = BootstrapReport(
+            inductive_accuracy=self._accuracy(outputs.argmax(axis=1), y),
             agreement_with_guesses=float(np.mean(labels == guesses)),
-            transductive_accuracy=(
-                None if y is None else float(np.mean(self.classes_[labels] == np.asarray(y)))
-            ),
-            guess_accuracy=None if truth is None else float(np.mean(truth)),
+            transductive_accuracy=self._accuracy(labels, y),
+            guess_accuracy=self._accuracy(guesses, y),
             ambiguous_fraction=float(np.mean(ambiguous)),
         )
         return TransductiveResult(result, self.classes_[labels], self.classes_[guesses], report)
+
+    def _accuracy(self, encoded: np.ndarray, y: Any) -> float | None:
+        return None if y is None else float(np.mean(self.classes_[encoded] == np.asarray(y)))
 
     # -- files --------------------------------------------------------------------------------
 
@@ -510,6 +511,14 @@ def _without_imageset(X: Any) -> Any:
     from rankwise.data import ImageSet
 
     return X.images if isinstance(X, ImageSet) else X
+
+
+def _divide(n_units: int) -> int:
+    """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
+    if int(n_units) != n_units or n_units < 1:
+        raise ValueError(f"n_units must be a whole number at least 1, got {n_units!r}")
+    divisors = [d for d in range(1, int(n_units) + 1) if n_units % d == 0]
+    return min(divisors, key=lambda d: abs(n_units / d - UNITS_PER_SUBNET))
 
 
 def _seed(random_state: Any) -> int:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._files import write_json
+from rankwise._memory import PeakMemory
 from rankwise._version import __version__
 from rankwise.data import ImageSet, load_images, read_image
 from rankwise.errors import DataError, RunError
@@ -99,6 +98,21 @@ def train(
     DataError
         If the source can't be read.
     """
+    with PeakMemory() as memory:
+        report, draw = _train(
+            run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose
+        )
+    if not report.get("already_complete"):
+        report["peak_memory_mb"] = memory.megabytes
+        draw()
+        write_json(out / REPORT, report)
+    return report
+
+
+def _train(
+    run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, verbose: bool
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """The run itself; gives its report and what draws its pictures."""
     begin = time.perf_counter()
     device = resolve_device(device)
     model = QuadraticClassifier(
@@ -115,7 +129,7 @@ def train(
     configuration = _configuration(run, train_set, test_set)
     previous = _claim(out, configuration, overwrite)
     if previous is not None and (not run.bootstrap or "bootstrap" in previous):
-        return previous | {"already_complete": True}
+        return previous | {"already_complete": True}, lambda: None
     resumed = len(list((out / SUBNETS).glob("*.safetensors")))
     model.fit(train_set.images, _names(train_set))
     model.save(out)
@@ -151,10 +165,7 @@ def train(
     }
     if run.bootstrap:
         report["bootstrap"] = _bootstrap(model, test_set, out)
-    report["peak_memory_mb"] = _peak_memory_mb(workers)
-    _draw(model, outputs, test_set, out)
-    write_json(out / REPORT, report)
-    return report
+    return report, lambda: _draw(model, outputs, test_set, out)
 
 
 def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> dict[str, Any]:
@@ -250,10 +261,8 @@ def _configuration(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) ->
         "run": {
             "source": run.source,
             "preset": run.preset,
-            "parameters": {
-                k: list(v) if isinstance(v, tuple) else v for k, v in run.parameters.items()
-            },
-            "reading": run.reading,
+            "parameters": _plain(run.parameters),
+            "reading": _plain(run.reading),
             "limit": run.limit,
             "seed": run.seed,
         },
@@ -261,6 +270,11 @@ def _configuration(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) ->
         "test_fingerprint": test_set.fingerprint,
         "rankwise": __version__,
     }
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back, so that a run equals itself after a stop."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
 def _claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
@@ -346,18 +360,6 @@ def _fitting_options(model: QuadraticClassifier) -> dict[str, Any]:
 def _some(names: set[str], most: int = 5) -> str:
     shown = sorted(names)[:most]
     return ", ".join(shown) + (", …" if len(names) > most else "")
-
-
-def _peak_memory_mb(workers: int) -> float:
-    """Upper bound: this process's peak plus, for each worker, the largest worker's."""
-    from joblib import effective_n_jobs
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor().shutdown(wait=True)  # a worker's peak is known once it has ended
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return (own + effective_n_jobs(workers) * worker) / unit
 
 
 def _processor() -> str:

@@ -14,10 +14,11 @@ def test_the_rule_by_hand():
             [0.50, 0.41, 0.09],  # 0.09 < 0.10: ambiguous
             [5.00, 3.90, 1.10],  # the first again: outputs are normalised
             [1 / 3, 1 / 3, 1 / 3],
+            [-5.0, 1.0, 1.0],  # no positive sum to normalise by
         ]
     )
     guesses, ambiguous = guess_labels(outputs, np.random.default_rng(0))
-    np.testing.assert_array_equal(ambiguous, [False, True, False, True])
+    np.testing.assert_array_equal(ambiguous, [False, True, False, True, True])
     np.testing.assert_array_equal(guesses[~ambiguous], [0, 0])
 
 

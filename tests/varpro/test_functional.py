@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from rankwise.varpro.functional import dense_jacobian, gauss_newton, gradient, project
+from rankwise.varpro.functional import dense_jacobian, linearise, project
 from rankwise.varpro.problem import SeparableProblem, UnitBasis
 from rankwise.varpro.units import make_units
 
@@ -55,7 +55,8 @@ def test_jacobian_is_that_of_the_residual_vector(case):
 @pytest.mark.parametrize("jacobian", ["kaufman", "golub-pereyra"])
 def test_jacobian_is_the_textbook_formula(case, jacobian):
     problem, theta = make_problem(jacobian=jacobian, **case)
-    phi, d = problem.basis.derivatives(theta)
+    phi = problem.basis.features(theta)
+    ((_, d),) = problem.basis.derivative_blocks(theta)
     expected = oracles.dense_jacobian(
         phi,
         d,
@@ -123,8 +124,7 @@ def test_residual_and_projector_use_the_same_rank(rank):
         np.testing.assert_allclose(
             dense_jacobian(projection, phi, d, owner, jacobian), expected, atol=1e-9
         )
-        _, cross = gradient(projection, d, owner)
-        matrix = gauss_newton(projection, d, cross, owner, jacobian)
+        _, matrix = linearise(projection, [(slice(None), d)], owner, jacobian)
         np.testing.assert_allclose(np.triu(matrix), np.triu(expected.T @ expected), atol=1e-8)
 
 
@@ -146,30 +146,46 @@ def test_batches_are_the_problems_one_by_one():
     phi, tau = rng.standard_normal((3, 20, 5)), rng.standard_normal((3, 20, 2))
     d, owner = rng.standard_normal((3, 20, 10)), np.tile(np.arange(5), 2)
     batch = project(torch.as_tensor(phi), torch.as_tensor(tau), ridge=0.1, rcond=1e-12)
-    g, cross = gradient(batch, torch.as_tensor(d), owner)
-    matrix = gauss_newton(batch, torch.as_tensor(d), cross, owner, "golub-pereyra")
+    g, matrix = linearise(batch, [(slice(None), torch.as_tensor(d))], owner, "golub-pereyra")
     for i in range(3):
         one = project(phi[i], tau[i], ridge=0.1, rcond=1e-12)
-        g1, cross1 = gradient(one, d[i], owner)
+        g1, matrix1 = linearise(one, [(slice(None), d[i])], owner, "golub-pereyra")
         np.testing.assert_allclose(batch.objective[i].item(), one.objective, rtol=1e-12)
         np.testing.assert_allclose(g[i].numpy(), g1, atol=1e-10)
         np.testing.assert_allclose(
             np.triu(matrix[i].numpy()),
-            np.triu(gauss_newton(one, d[i], cross1, owner, "golub-pereyra")),
+            np.triu(matrix1),
             atol=1e-10,
         )
 
 
 def test_float32_products_stay_close_to_float64():
     problem, theta = make_problem(n=200, n_units=6)
-    _, d = problem.basis.derivatives(theta)
-    projection = problem.project(theta)
-    owner = problem.basis.owner
-    _, cross = gradient(projection, d, owner)
-    exact = np.triu(gauss_newton(projection, d, cross, owner, "golub-pereyra"))
-    rounded = np.triu(gauss_newton(projection, d.astype(np.float32), cross, owner, "golub-pereyra"))
+    ((rows, d),) = problem.basis.derivative_blocks(theta)
+    projection, owner = problem.project(theta), problem.basis.owner
+    _, exact = linearise(projection, [(rows, d)], owner, "golub-pereyra")
+    g, rounded = linearise(projection, [(rows, d.astype(np.float32))], owner, "golub-pereyra")
     assert rounded.dtype == np.float32
-    np.testing.assert_allclose(rounded, exact, atol=1e-5 * np.abs(exact).max())
+    assert g.dtype == np.float64
+    np.testing.assert_allclose(
+        np.triu(rounded), np.triu(exact), atol=1e-5 * np.abs(np.triu(exact)).max()
+    )
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_any_number_of_blocks_gives_the_same(block, monkeypatch):
+    from rankwise.varpro import problem as module
+
+    whole, theta = make_problem(active_fraction=0.5, ridge=0.1)
+    g, matrix = whole.linearise(theta)
+    monkeypatch.setattr(module, "BLOCK", block)
+    parts, _ = make_problem(active_fraction=0.5, ridge=0.1)
+    g_parts, matrix_parts = parts.linearise(theta)
+    assert len(list(parts.basis.derivative_blocks(theta))) == -(-40 // block)
+    np.testing.assert_allclose(g_parts, g, atol=1e-12)
+    np.testing.assert_allclose(np.triu(matrix_parts), np.triu(matrix), atol=1e-12)
+    np.testing.assert_allclose(parts.gradient(theta), g, atol=1e-12)
+    np.testing.assert_allclose(parts.dense_jacobian(theta), whole.dense_jacobian(theta))
 
 
 def test_unknown_jacobian():

@@ -133,6 +133,18 @@ def test_a_constant_objective_ends_in_a_status(solver):
     assert result.objective == pytest.approx(5.0)
 
 
+def test_one_small_step_is_not_convergence():
+    """A step may be small because the damping is large; two in a row aren't."""
+    problem = CERTIFIED[0]
+    timid = MarquardtDamping(initial=1e6, decrease=1e5)
+    result = VariableProjection(LevenbergMarquardt(StoppingRule(60, 1e-4), timid)).fit(
+        problem.basis, problem.y, problem.starts[0]
+    )
+    start = VariableProjection(max_iterations=0).fit(problem.basis, problem.y, problem.starts[0])
+    assert result.history[0]["objective"] > (1 - 1e-4) * start.objective, "the first was small"
+    assert 2 * result.objective == pytest.approx(problem.rss, rel=1e-3)
+
+
 def test_steps_that_never_improve_end_as_stalled():
     """A derivative of the wrong sign: every step is uphill."""
     x = np.linspace(0, 1, 20)
@@ -142,7 +154,11 @@ def test_steps_that_never_improve_end_as_stalled():
         np.array([0]),
     )
     y = np.exp(-2 * x)
-    for solver, budget in (("levenberg-marquardt", 200), ("gradient-descent", 200)):
+    for solver, budget in (
+        ("levenberg-marquardt", 200),
+        ("levenberg-marquardt", 8),
+        ("gradient-descent", 200),
+    ):
         result = VariableProjection(solver, max_iterations=budget).fit(basis, y, [1.0])
         assert result.status == "stalled"
         np.testing.assert_allclose(result.params, [1.0])
@@ -159,9 +175,8 @@ def test_levenberg_marquardt_on_a_batch_is_the_members_one_by_one():
         def features(self, p):
             return torch.exp(-p[..., None, :] * torch.as_tensor(x)[:, None])
 
-        def derivatives(self, p):
-            phi = self.features(p)
-            return phi, -torch.as_tensor(x)[:, None] * phi
+        def derivative_blocks(self, p):
+            yield slice(None), -torch.as_tensor(x)[:, None] * self.features(p)
 
     starts = torch.ones(3, 1, dtype=torch.float64)
     fit_options = {"ftol": 1e-12, "max_iterations": 40}

@@ -52,6 +52,13 @@ def test_a_window_leaves_the_colour_axis_whole_and_is_shared_by_all_forms_of_a_u
     np.testing.assert_array_equal(first, second)
 
 
+def test_no_form_of_a_windowed_unit_starts_dead():
+    _, _, params, _ = draw(start=Start((0.2, 0.3), 1), rank=3, n_units=50)
+    for first in range(0, 66, 22):
+        assert np.all(np.abs(params[first : first + 12]).sum(axis=0) > 0)
+        assert np.all(np.abs(params[first + 12 : first + 22]).sum(axis=0) > 0)
+
+
 def test_smoothing_averages_neighbours():
     rough = draw(start=Start(), seed=3)[2][:12]
     smooth = draw(start=Start(smooth=1), seed=3)[2][:12]

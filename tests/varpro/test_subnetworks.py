@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rankwise.errors import RunError
 from rankwise.varpro import subnetworks
 from rankwise.varpro.network import QuadraticNetwork, glue, normalise
 from rankwise.varpro.starts import Start
@@ -82,6 +83,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(digits, tmp_path, monkeypa
 def test_files_of_subnets_round_trip(digits, tmp_path):
     (subnet,) = train_subnets(*digits, plan(), 1, folder=tmp_path)
     same([subnet], [read_subnet(tmp_path / "00000.safetensors")])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x, t, p: (x[::-1].copy(), t, p, 42),
+        lambda x, t, p: (x, t[::-1].copy(), p, 42),
+        lambda x, t, p: (x, t, plan(n_units=5), 42),
+        lambda x, t, p: (x, t, p, 43),
+    ],
+    ids=["images", "labels", "plan", "seed"],
+)
+def test_a_folder_of_another_fit_is_refused(digits, tmp_path, change):
+    train_subnets(*digits, plan(), 1, folder=tmp_path)
+    images, targets, other, seed = change(*digits, plan())
+    with pytest.raises(RunError, match="holds sub-networks of another fit"):
+        train_subnets(images, targets, other, 1, seed=seed, folder=tmp_path)
 
 
 def test_training_lowers_the_objective_and_says_how_it_ended(digits):
@@ -194,9 +212,15 @@ def test_parameters_of_the_paper():
 
 
 def test_normalised_outputs():
-    outputs = np.array([[0.5, -0.2, 0.3], [-1.0, -2.0, -0.5], [2.0, 0.0, 0.0]])
+    outputs = np.array([[0.6, -0.1, 0.5], [0.9, 0.1, 0.3], [-1.0, -2.0, -0.5]])
     plain = normalise(outputs)
-    np.testing.assert_allclose(plain, [[0.625, 0, 0.375], [1 / 3] * 3, [1, 0, 0]])
+    shifted = outputs + (1 - outputs.sum(axis=1, keepdims=True)) / 3
+    np.testing.assert_allclose(shifted[0], outputs[0])
+    np.testing.assert_allclose(plain[0], [6 / 11, 0, 5 / 11], atol=0.01)
+    np.testing.assert_allclose(plain[1], shifted[1], atol=0.01)
+    np.testing.assert_allclose(plain.sum(axis=1), 1)
+    assert plain.min() > 0
+    np.testing.assert_array_equal(np.argsort(plain), np.argsort(outputs))
     squashed = normalise(outputs, squash=True)
-    by_hand = 1 / (1 + np.exp(-outputs))
+    by_hand = 1 / (1 + np.exp(-shifted))
     np.testing.assert_allclose(squashed, by_hand / by_hand.sum(axis=1, keepdims=True))

@@ -22,6 +22,8 @@ class BootstrapReport:
 
     Attributes
     ----------
+    inductive_accuracy : float or None
+        Before: the test images had not been seen. None, as below, where no labels are known.
     agreement_with_guesses : float
         Fraction of test images whose label after the pass is the guess it was trained on. High
         whatever the guesses are worth.
@@ -33,6 +35,7 @@ class BootstrapReport:
         Images whose guess was drawn at random.
     """
 
+    inductive_accuracy: float | None
     agreement_with_guesses: float
     transductive_accuracy: float | None
     guess_accuracy: float | None
@@ -45,7 +48,8 @@ def guess_labels(
     """Guess labels from outputs.
 
     Outputs are normalised to sum 1; with ``v¹``, ``v²`` the two largest, the guess is the
-    largest if ``v¹ − v² > margin·v¹``, else a label at random.
+    largest if ``v¹ − v² > margin·v¹``, else a label at random. Outputs whose sum isn't positive
+    can't be normalised and count as ambiguous.
 
     Parameters
     ----------
@@ -60,10 +64,8 @@ def guess_labels(
     ambiguous : bool array of shape (n,)
     """
     total = outputs.sum(axis=1, keepdims=True)
-    v = outputs / np.where(np.abs(total) > np.finfo(float).tiny, total, 1.0)
-    top = np.sort(v, axis=1)[:, -2:]
-    ambiguous = ~(top[:, 1] - top[:, 0] > margin * top[:, 1])
-    guesses = np.where(
-        ambiguous, rng.integers(outputs.shape[1], size=len(outputs)), v.argmax(axis=1)
-    )
-    return guesses, ambiguous
+    positive = total > 0
+    top = np.sort(outputs / np.where(positive, total, 1.0), axis=1)[:, -2:]
+    ambiguous = ~(top[:, 1] - top[:, 0] > margin * top[:, 1]) | ~positive[:, 0]
+    drawn = rng.integers(outputs.shape[1], size=len(outputs))
+    return np.where(ambiguous, drawn, outputs.argmax(axis=1)), ambiguous

@@ -14,6 +14,7 @@ Jacobian appears only in `dense_jacobian`, which MINPACK asks for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,26 +98,56 @@ def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) ->
     return Projection(left, filters, coef, residual, inverse_gram, objective, rank, condition)
 
 
-def gradient(projection: Projection, derivatives: Any, owner: Any) -> tuple[Any, Any]:
-    """Exact gradient of the functional, and ``M = RᵀD`` from which it comes.
+Blocks = Iterable[tuple[slice, Any]]
+"""Rows of the samples, and the derivatives ``D`` of shape ``(…, n_block, P)`` of those rows."""
+
+
+def cross_products(projection: Projection, blocks: Blocks) -> Any:
+    """``M = RᵀD``, of shape ``(…, K, P)`` in float64, summed over blocks of samples."""
+    total: Any = 0.0
+    for rows, d in blocks:
+        xp = array_namespace(d)
+        residual = xp.astype(projection.residual[..., rows, :], d.dtype)
+        total = total + xp.astype(residual.mT @ d, xp.float64)
+    return total
+
+
+def gradient(projection: Projection, cross: Any, owner: Any) -> Any:
+    """Exact gradient of the functional, of shape ``(…, P)``, from ``M = RᵀD``.
 
     ``g_l = −Σ_k a_{owner(l),k} (D_lᵀ r_k)``
+    """
+    xp = array_namespace(cross)
+    return -xp.sum(projection.coef[..., owner, :].mT * cross, axis=-2)
+
+
+def linearise(projection: Projection, blocks: Blocks, owner: Any, jacobian: str) -> tuple[Any, Any]:
+    """Gradient and Gauss–Newton matrix in one pass over blocks of samples.
+
+    Memory is one block of ``D`` and two ``P×P`` matrices, whatever ``n``.
 
     Returns
     -------
     gradient : array of shape (..., P), float64
-    cross : array of shape (..., K, P), float64
-        ``M``.
+    matrix : array of shape (..., P, P)
+        As from `gauss_newton`.
     """
-    xp = array_namespace(derivatives)
-    residual = xp.astype(projection.residual, derivatives.dtype)
-    cross = xp.astype(residual.mT @ derivatives, xp.float64)
-    coef = projection.coef[..., owner, :]
-    return -xp.sum(coef.mT * cross, axis=-2), cross
+    cross: Any = 0.0
+    inside: Any = 0.0
+    gram: Any = None
+    for rows, d in blocks:
+        xp = array_namespace(d)
+        residual = xp.astype(projection.residual[..., rows, :], d.dtype)
+        weighted = projection.left[..., rows, :] * xp.sqrt(projection.filters)[..., None, :]
+        cross = cross + xp.astype(residual.mT @ d, xp.float64)
+        inside = inside + xp.astype(weighted, d.dtype).mT @ d
+        gram = _gram(d) if gram is None else gram + _gram(d)
+    matrix = gauss_newton(projection, gram, inside, cross, owner, jacobian)
+    return gradient(projection, cross, owner), matrix
 
 
 def gauss_newton(
-    projection: Projection, derivatives: Any, cross: Any, owner: Any, jacobian: str
+    projection: Projection, gram: Any, inside: Any, cross: Any, owner: Any, jacobian: str
 ) -> Any:
     """``JᵀJ`` of the residual vector, never forming ``J``.
 
@@ -126,25 +157,24 @@ def gauss_newton(
     Parameters
     ----------
     projection : Projection
-    derivatives : array of shape (..., n, P)
-        ``D``; the large products run in its dtype.
+    gram : array of shape (..., P, P)
+        ``DᵀD``, in the dtype of ``D``; overwritten.
+    inside : array of shape (..., m, P)
+        ``diag(√f)UᵀD``, so that ``DᵀP⊥D = DᵀD − insideᵀ·inside``.
     cross : array of shape (..., K, P)
-        ``M``, from `gradient`.
+        ``M = RᵀD``.
     owner : int array of shape (P,)
     jacobian : {"kaufman", "golub-pereyra"}
 
     Returns
     -------
     array of shape (..., P, P)
-        For a single float32 numpy problem only the upper triangle is meaningful; `solvers`
-        read no other.
+        Of a single numpy problem only the upper triangle is meaningful; solvers read no other.
     """
-    xp = array_namespace(derivatives)
-    dtype = derivatives.dtype
-    weighted = projection.left * xp.sqrt(projection.filters)[..., None, :]
-    inside = xp.astype(weighted, dtype).mT @ derivatives
+    xp = array_namespace(gram)
+    dtype = gram.dtype
     outer = xp.astype(projection.coef @ projection.coef.mT, dtype)
-    result = _gram_difference(derivatives, inside)
+    result = _minus_gram(gram, inside)
     result *= _spread(outer, owner)
     if jacobian == "golub-pereyra":
         m = xp.astype(cross, dtype)
@@ -196,7 +226,7 @@ def dense_jacobian(
     phi_c = phi @ projection.inverse_gram
     complement = d - phi_c @ (phi.T @ d)
     blocks = []
-    _, cross = gradient(projection, np.asarray(derivatives, dtype=np.float64), owner)
+    cross = projection.residual.T @ np.asarray(derivatives, dtype=np.float64)
     for k in range(projection.coef.shape[1]):
         block = -complement * projection.coef[owner, k]
         if jacobian == "golub-pereyra":
@@ -217,11 +247,11 @@ def _gram(x: Any) -> Any:
     return x.mT @ x
 
 
-def _gram_difference(x: Any, y: Any) -> Any:
-    """``xᵀx − yᵀy``, likewise."""
-    if is_numpy_array(x) and x.ndim == 2:
-        return _syrk(y, _syrk(x, None))
-    return x.mT @ x - y.mT @ y
+def _minus_gram(gram: Any, y: Any) -> Any:
+    """``gram − yᵀy``, likewise."""
+    if is_numpy_array(y) and y.ndim == 2:
+        return _syrk(y, gram)
+    return gram - y.mT @ y
 
 
 def _syrk(x: np.ndarray, minus_from: np.ndarray | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from rankwise.varpro.subnetworks import as_float
 from rankwise.varpro.units import Units
 
 _BLOCK = 1024
+_SMOOTHING = 0.01
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,26 @@ def glue(
 
 
 def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.ndarray:
-    """Outputs as probabilities: none negative, each row's sum 1 (paper, section 1).
+    """Outputs as probabilities: positive, each row's sum 1 (paper, section 1).
+
+    The paper makes the sum 1, which leaves what is negative negative. Here the sum, 1 but for the
+    ridge, is made 1 by the same shift of all outputs, and each then passes ``½(v + √(v² + ε²))``
+    with ``ε = 0.01``: close to ``max(v, 0)``, but increasing everywhere, so that the order of the
+    outputs is kept.
 
     Parameters
     ----------
     outputs : array of shape (n, K)
     squash : bool
-        Pass the outputs through a sigmoid first (paper, section 8.1), instead of cutting
-        negative ones off at zero.
+        Pass the outputs through a sigmoid instead (paper, section 8.1).
+
+    Returns
+    -------
+    array of shape (n, K)
     """
-    positive = 1.0 / (1.0 + np.exp(-outputs)) if squash else np.maximum(outputs, 0.0)
-    total = positive.sum(axis=1, keepdims=True)
-    uniform = np.full_like(positive, 1.0 / outputs.shape[1])
-    return np.where(total > 0, positive / np.where(total > 0, total, 1.0), uniform)
+    outputs = outputs + (1.0 - outputs.sum(axis=1, keepdims=True)) / outputs.shape[1]
+    if squash:
+        positive = 1.0 / (1.0 + np.exp(-outputs))
+    else:
+        positive = 0.5 * (outputs + np.sqrt(outputs**2 + _SMOOTHING**2))
+    return positive / positive.sum(axis=1, keepdims=True)

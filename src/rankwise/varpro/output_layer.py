@@ -82,7 +82,8 @@ class OutputLayer:
     rank : int
         Directions of ``Φ`` kept, of ``m``.
     condition : float
-        ``s₁/s_rank`` of ``Φ``.
+        ``s₁/s_rank`` of ``Φ``; where one Cholesky with a given ridge sufficed, an estimate for
+        ``[Φ; √μ I]`` instead.
     method : {"gram", "tsqr"}
         How it was accumulated.
     criterion : list of (float, float)

@@ -51,7 +51,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # Paper, Table 3 and section 6.1, with its Kaufman Jacobian (section 3).
+    # Paper, Table 3 and section 6.1, with its Kaufman Jacobian (section 3). The paper solves the
+    # output layer by a truncated pseudo-inverse; here a ridge is chosen on the training images.
     "pereyra": Preset(
         unit="symmetric",
         activation="tanh",

@@ -16,14 +16,19 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from rankwise.varpro.functional import (
+    Blocks,
     Projection,
+    cross_products,
     dense_jacobian,
-    gauss_newton,
     gradient,
+    linearise,
     project,
     residual_vector,
 )
 from rankwise.varpro.units import Units
+
+BLOCK = 4096
+"""Samples whose derivatives are held at a time."""
 
 
 @runtime_checkable
@@ -37,8 +42,8 @@ class Basis(Protocol):
         """``Φ(θ)``, shape ``(n, m)``."""
         ...
 
-    def derivatives(self, params: Any) -> tuple[Any, Any]:
-        """``Φ(θ)`` and ``D``, shape ``(n, P)``: column ``l`` is ``∂Φ[:, owner[l]]/∂θ_l``."""
+    def derivative_blocks(self, params: Any) -> Blocks:
+        """``D``, shape ``(n, P)``, by blocks of rows: column ``l`` is ``∂Φ[:, owner[l]]/∂θ_l``."""
         ...
 
 
@@ -76,9 +81,9 @@ class FunctionBasis:
         """``Φ(θ)``."""
         return np.asarray(self.phi(params), dtype=np.float64)
 
-    def derivatives(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``Φ(θ)`` and ``D``."""
-        return self.features(params), np.asarray(self.dphi(params), dtype=np.float64)
+    def derivative_blocks(self, params: np.ndarray) -> Blocks:
+        """``D`` in one block."""
+        yield slice(None), np.asarray(self.dphi(params), dtype=np.float64)
 
 
 class UnitBasis:
@@ -136,12 +141,17 @@ class UnitBasis:
         """``Φ``, shape ``(…, n, I + 1)``."""
         return self._with_constant(self.units.features(self._flat, self.unpack(params)))
 
-    def derivatives(self, params: Any) -> tuple[Any, Any]:
-        """``Φ`` and ``D``."""
-        phi, d = self.units.derivatives(self._views, self.unpack(params), self._index)
-        if self._mask is not None:
-            d *= self._mask
-        return self._with_constant(phi), d
+    def derivative_blocks(self, params: Any) -> Blocks:
+        """``D``, `BLOCK` samples at a time."""
+        full = self.unpack(params)
+        n = self._views[0].shape[-3]
+        for first in range(0, n, BLOCK):
+            rows = slice(first, first + BLOCK)
+            views = [view[..., rows, :, :] for view in self._views]
+            _, d = self.units.derivatives(views, full, self._index)
+            if self._mask is not None:
+                d *= self._mask
+            yield rows, d
 
     @staticmethod
     def _with_constant(phi: Any) -> Any:
@@ -188,14 +198,15 @@ class SeparableProblem:
 
     def linearise(self, params: Any) -> tuple[Any, Any]:
         """Gradient ``(…, P)`` and Gauss–Newton matrix ``(…, P, P)`` at `params`."""
-        projection, _, d = self._linearisation(params)
-        g, cross = gradient(projection, d, self.basis.owner)
-        return g, gauss_newton(projection, d, cross, self.basis.owner, self.jacobian)
+        projection = self.project(params)  # of an accepted trial, Φ is factorised already
+        blocks = self.basis.derivative_blocks(params)
+        return linearise(projection, blocks, self.basis.owner, self.jacobian)
 
     def gradient(self, params: Any) -> Any:
         """Gradient ``(…, P)`` at `params`."""
-        projection, _, d = self._linearisation(params)
-        return gradient(projection, d, self.basis.owner)[0]
+        projection = self.project(params)
+        cross = cross_products(projection, self.basis.derivative_blocks(params))
+        return gradient(projection, cross, self.basis.owner)
 
     def residual(self, params: np.ndarray) -> np.ndarray:
         """Residual vector, for solvers that want it."""
@@ -203,14 +214,9 @@ class SeparableProblem:
 
     def dense_jacobian(self, params: np.ndarray) -> np.ndarray:
         """Its Jacobian, formed whole."""
-        projection, phi, d = self._linearisation(params)
+        projection, phi = self.project(params), self.basis.features(params)
+        d = np.concatenate([block for _, block in self.basis.derivative_blocks(params)])
         return dense_jacobian(projection, phi, d, self.basis.owner, self.jacobian, self.ridge)
-
-    def _linearisation(self, params: Any) -> tuple[Projection, Any, Any]:
-        # The projection of the trial point is reused, so accepted steps factorise Φ once.
-        projection = self.project(params)
-        phi, d = self.basis.derivatives(params)
-        return projection, phi, d
 
     def _remember(self, params: Any, phi: Any) -> Projection:
         xp = array_namespace(phi)

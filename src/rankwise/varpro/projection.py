@@ -70,8 +70,10 @@ class VariableProjection:
         ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
         ``"gradient-descent"``, ``"search"``, or any object with ``minimise``.
     jacobian : {"golub-pereyra", "kaufman"}, default="golub-pereyra"
-        The paper drops the Golub–Pereyra term because residuals are small; in one-hot
-        classification they are not, and in this form the term costs next to nothing.
+        The exact Gauss–Newton matrix, or the one without the term that the paper drops because
+        residuals are small. In one-hot classification they are not, and in this form the term
+        costs next to nothing; which of the two gets further in a few steps depends on the
+        damping (``docs/results.md``, solver race).
     ridge : float, default=0.0
         ``μ`` on the linear parameters.
     rcond : float, optional
@@ -127,7 +129,7 @@ class VariableProjection:
         Parameters
         ----------
         basis : Basis
-            ``features(θ)``, ``derivatives(θ)`` and ``owner``; see `FunctionBasis` and
+            ``features(θ)``, ``derivative_blocks(θ)`` and ``owner``; see `FunctionBasis` and
             `UnitBasis`.
         targets : array of shape (n,), (n, K) or, for a batch, (G, n, K)
             ``τ``. One-dimensional targets count as one column.

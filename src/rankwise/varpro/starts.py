@@ -75,23 +75,21 @@ def random_units(
     active : bool array of shape (p, n_units)
         True inside the windows and for every bias: the parameters to fit.
     """
-    blocks, masks = [], []
     n_space = _n_space_axes(units)
+    in_space = [axes[0] < n_space for axes in units.axes_of_vector]
+    # All forms of a rank-r unit look through one window.
+    windows = [
+        _windows(length, n_units, start.window if space else None, rng)
+        for length, space in zip(units.lengths, in_space, strict=True)
+    ]
+    blocks, masks = [], []
     for _ in range(units.rank):
-        for axes, length in zip(units.axes_of_vector, units.lengths, strict=True):
-            values = rng.standard_normal((length, n_units))
-            if axes[0] < n_space:
-                mask = _windows(length, n_units, start.window, rng)
-                values = values * mask
-                for _ in range(start.smooth):
-                    values = _smoothed(values) * mask
-            else:
-                mask = np.ones((length, n_units), dtype=bool)
+        for mask, space in zip(windows, in_space, strict=True):
+            values = rng.standard_normal(mask.shape) * mask
+            for _ in range(start.smooth if space else 0):
+                values = _smoothed(values) * mask
             blocks.append(values)
             masks.append(mask)
-    if start.window is not None and units.rank > 1:
-        masks = _share_windows(masks, len(units.lengths))
-        blocks = [b * m for b, m in zip(blocks, masks, strict=True)]
     bias = np.zeros((1, n_units))
     params = np.concatenate([*blocks, bias], axis=0)
     active = np.concatenate([*masks, np.ones((1, n_units), dtype=bool)], axis=0)
@@ -134,11 +132,6 @@ def _windows(
     first = np.floor(rng.random(n_units) * (length - side + 1)).astype(int)
     position = np.arange(length)[:, None]
     return (position >= first) & (position < first + side)
-
-
-def _share_windows(masks: list[np.ndarray], n_vectors: int) -> list[np.ndarray]:
-    """All forms of a rank-r unit look through the window of its first."""
-    return [masks[i % n_vectors] for i in range(len(masks))]
 
 
 def _smoothed(values: Float[np.ndarray, "length I"]) -> Float[np.ndarray, "length I"]:

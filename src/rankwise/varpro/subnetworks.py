@@ -7,6 +7,7 @@ the units' parameters leave a group; the glue is in `output_layer`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rankwise._files import atomic_path
+from rankwise.errors import RunError
+from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.problem import UnitBasis
 from rankwise.varpro.projection import VariableProjection
 from rankwise.varpro.starts import Start, random_units
@@ -200,8 +203,14 @@ def train_subnets(
     -------
     list of Subnet
         In the order of the groups.
+
+    Raises
+    ------
+    RunError
+        If `folder` holds sub-networks of another fit: other images, targets, plan, seed or start.
     """
-    done = {} if folder is None else _finished(folder, n_subnets)
+    key = None if folder is None else _fit_key(images, targets, plan, seed, starts)
+    done = {} if folder is None else _finished(folder, n_subnets, key)
     advance(len(done))
     missing = [g for g in range(n_subnets) if g not in done]
     begins = [None] * n_subnets if starts is None else list(starts)
@@ -210,14 +219,14 @@ def train_subnets(
 
         for group, subnet in train_batched(images, targets, plan, seed, missing, begins, device):
             if folder is not None:
-                write_subnet(folder, group, subnet)
+                write_subnet(folder, group, subnet, key)
             done[group] = subnet
             advance(1)
     elif missing:
         from joblib import Parallel, delayed
 
         results = Parallel(n_jobs=workers, return_as="generator_unordered")(
-            delayed(_task)(images, targets, plan, seed, g, begins[g], folder) for g in missing
+            delayed(_task)(images, targets, plan, seed, g, begins[g], folder, key) for g in missing
         )
         for group, subnet in results:
             done[group] = subnet
@@ -233,37 +242,61 @@ def _task(
     group: int,
     start: tuple[np.ndarray, np.ndarray] | None,
     folder: Path | None,
+    key: str | None,
 ) -> tuple[int, Subnet]:
     subnet = train_subnet(images, targets, plan, seed, group, start)
     if folder is not None:
-        write_subnet(folder, group, subnet)
+        write_subnet(folder, group, subnet, key)
     return group, subnet
 
 
-def write_subnet(folder: Path, group: int, subnet: Subnet) -> None:
-    """Keep a finished group, so that an interrupted run goes on from it."""
+def write_subnet(folder: Path, group: int, subnet: Subnet, key: str | None = None) -> None:
+    """Keep a finished group, so that an interrupted fit, known by its key, goes on from it."""
     from safetensors.numpy import save_file
 
     with atomic_path(folder / f"{group:05d}.safetensors") as temporary:
         save_file(
             {"params": subnet.params, "active": subnet.active.astype(np.uint8)},
             temporary,
-            metadata={"report": json.dumps(subnet.report)},
+            metadata={"report": json.dumps(subnet.report), "key": key or ""},
         )
 
 
-def read_subnet(path: Path) -> Subnet:
-    """Read a group written by `write_subnet`."""
+def read_subnet(path: Path, key: str | None = None) -> Subnet:
+    """Read a group written by `write_subnet`; with a key, only if it's that fit's."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
+        if key is not None and file.metadata().get("key") != key:
+            raise RunError(
+                f"{path.parent} holds sub-networks of another fit (other images, labels, settings "
+                "or seed); use another folder, or empty this one"
+            )
         report = json.loads(file.metadata()["report"])
         return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
 
 
-def _finished(folder: Path, n_subnets: int) -> dict[int, Subnet]:
+def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet]:
     paths = {g: folder / f"{g:05d}.safetensors" for g in range(n_subnets)}
-    return {g: read_subnet(path) for g, path in paths.items() if path.exists()}
+    return {g: read_subnet(path, key) for g, path in paths.items() if path.exists()}
+
+
+def _fit_key(
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    starts: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+) -> str:
+    """Digest of all that a fit's sub-networks follow from."""
+    digest = hashlib.sha256(repr((plan, seed, images.shape, str(images.dtype))).encode())
+    for block in blocks(len(images)):
+        digest.update(np.ascontiguousarray(images[block]).data)
+        digest.update(np.ascontiguousarray(targets[block]).data)
+    for params, active in starts or ():
+        digest.update(np.ascontiguousarray(params).data)
+        digest.update(np.ascontiguousarray(active).data)
+    return digest.hexdigest()
 
 
 def stack(subnets: Sequence[Subnet]) -> tuple[np.ndarray, np.ndarray]:

@@ -228,7 +228,9 @@ class Units:
             if others:
                 k = _outer(xp, [vectors[i] for i in others])
             else:
-                k = xp.ones((*batch, 1, self.rank, n_units), dtype=params.dtype)
+                k = xp.ones(
+                    (*batch, 1, self.rank, n_units), dtype=params.dtype, device=_device(params)
+                )
             k = xp.reshape(k, (*batch, rest, self.rank * n_units))
             rows = xp.reshape(view, (*batch, n * length, rest))
             contracted.append(xp.reshape(rows @ k, (*batch, n, length, self.rank, n_units)))

@@ -1,0 +1,54 @@
+"""Peak memory of a run, its worker processes included."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+
+class PeakMemory:
+    """Samples the resident memory of this process and its children while a block runs.
+
+    Pages that processes share count once for each, so the figure is an upper bound. (The
+    operating system's own maximum for children starts, on Linux, from the parent's at the fork,
+    and would be far too high.)
+
+    Attributes
+    ----------
+    megabytes : float
+        Largest sum seen, in units of 2²⁰ bytes.
+    """
+
+    def __init__(self, interval: float = 0.1) -> None:
+        self.megabytes = 0.0
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        this = psutil.Process()
+        while True:
+            total = 0
+            for process in [this, *this.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.Error:
+                    continue  # it ended between the two calls
+            self.megabytes = max(self.megabytes, total / 2**20)
+            if self._stop.wait(self._interval):
+                return

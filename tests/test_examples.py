@@ -1,0 +1,75 @@
+"""Every example runs as a user would run it, and prints what its docstring promises."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+
+# One BLAS thread, as the suite runs on all cores; nothing may be fetched.
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONIOENCODING": "utf-8",
+}
+
+PROMISES = {
+    "bootstrap_honestly": (
+        r"inductive accuracy +0\.[789]\d+ .*\n"
+        r"agreement with guesses +(1\.0+|0\.9\d+) .*\n"
+        r"transductive accuracy +0\.[789]\d+ "
+    ),
+    "compare_jacobians": (
+        r"iteration +kaufman +golub-pereyra\n(?: +\d+ +\d+\.\d\d +\d+\.\d\d\n){12}$"
+    ),
+    "fit_exponentials": (
+        r"converged after \d+ iterations, rank 3 of 3\n(?:.*\n)+"
+        r"rate 1 +0\.50 +0\.(49|50|51)\d\n"
+        r"rate 2 +3\.00 +(2\.[89]|3\.[012])\d+\n"
+    ),
+    "sklearn_pipeline": r"(?:0\.\d+  \S+, (?:bilinear|symmetric)\n){4}best .*: 0\.9[3-9]\d\d",
+    "train_digits": (
+        r"test accuracy: 0\.9[5-9]\d\d\nsaved: model\.json, model\.safetensors\n"
+        r"loaded model predicts the same: True"
+    ),
+}
+
+
+def test_every_example_has_a_promise():
+    assert {path.stem for path in EXAMPLES} == set(PROMISES)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path, tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert re.search(PROMISES[path.stem], result.stdout), result.stdout
+    assert not any(tmp_path.iterdir()), "an example left files behind"
+    if path.stem == "compare_jacobians":
+        rows = [line.split()[1:] for line in result.stdout.splitlines()[1:]]
+        for column in zip(*rows, strict=True):
+            objective = [float(value) for value in column]
+            assert objective == sorted(objective, reverse=True)
+            assert objective[-1] < 0.8 * objective[0]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_an_example_is_short_and_says_what_it_shows(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 40
+    assert len(ast.get_docstring(ast.parse(source)) or "") > 40
