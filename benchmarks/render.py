@@ -1,0 +1,116 @@
+"""Write ``docs/results.md`` from ``benchmarks/results/*.json``; no number is typed by hand.
+
+A section appears where its file exists. A file has ``title``, ``provenance``, ``notes`` and
+``tables`` as `common.write_result` makes them, so a new benchmark needs no line here; known ones
+are put in order by `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import atomic_path
+
+HERE = Path(__file__).parent
+SECTIONS = {
+    "Quadratic units and variable projection": (
+        "presets",
+        "ablation",
+        "solver_race",
+        "damping",
+        "scaling",
+        "rivals",
+        "cifar10",
+    ),
+    "Low-rank reconstruction": ("lowrank_*",),
+    "Others": ("*",),
+}
+HEAD = """# Results
+
+Measured, not quoted. Every table was written by `benchmarks/render.py` from
+`benchmarks/results/*.json`; `make results` measures them again.
+"""
+
+
+def main() -> None:
+    """Render."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results.md")
+    args = parser.parse_args()
+    with atomic_path(args.out) as temporary:
+        temporary.write_text("\n".join(render(args.results)), encoding="utf-8")
+    print(args.out)
+
+
+def render(folder: Path) -> Iterable[str]:
+    """Lines of the page."""
+    yield HEAD
+    left = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    for heading, patterns in SECTIONS.items():
+        names = [n for pattern in patterns for n in list(left) if Path(n).match(pattern)]
+        if not names:
+            continue
+        yield f"## {heading}\n"
+        for name in dict.fromkeys(names):
+            yield from section(json.loads(left.pop(name).read_text(encoding="utf-8")), name)
+
+
+def section(result: dict[str, Any], name: str) -> Iterable[str]:
+    """One result file: where its figures come from, its tables, its notes."""
+    yield f"### {result.get('title', name)}\n"
+    yield from (f"- {line}" for line in _origin(result["provenance"]))
+    yield ""
+    for table in result.get("tables", []):
+        yield f"**{table['title']}**\n"
+        yield markdown(table["columns"], table["rows"])
+        yield ""
+    notes = result.get("notes", [])
+    yield from notes and (*(f"- {note}" for note in notes), "")
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; figures to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("  ", "&ensp;")
+
+
+def _origin(known: dict[str, Any]) -> Iterable[str]:
+    """Command, date, hardware, versions, then whatever else the benchmark noted."""
+    environment = known["environment"]
+    yield f"command: `{known['command']}`"
+    yield f"date: {environment['date']}; commit: `{known.get('commit')}`"
+    yield (
+        f"hardware: {environment['processor']}, {environment['cores']} cores; load at the start: "
+        f"{known['load_average_at_start']}"
+    )
+    other = ("date", "processor", "cores")
+    yield "versions: " + ", ".join(f"{k} {v}" for k, v in environment.items() if k not in other)
+    done = ("command", "environment", "commit", "code", "load_average_at_start")
+    for key, value in known.items():
+        if key not in done and value is not None:
+            yield f"{key.replace('_', ' ')}: {_plain(value)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return (";" if value and isinstance(value[0], dict) else ",").join(
+            f" {_plain(v)}" for v in value
+        )[1:]
+    if isinstance(value, str) and len(value) > 40 and " " not in value:
+        return f"`{value[:12]}…`"  # a fingerprint
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+
+
+if __name__ == "__main__":
+    main()

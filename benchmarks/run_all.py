@@ -1,0 +1,51 @@
+"""Run every benchmark in turn, each as a process of its own; options are passed on.
+
+python benchmarks/run_all.py --quick
+python benchmarks/run_all.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMMANDS = (
+    ("presets.py",),
+    ("solver_race.py",),
+    ("solver_race.py", "--damping"),
+    ("scaling.py",),
+    ("ablation.py",),
+    ("cifar10.py",),
+    ("rivals.py",),
+)
+RESUMABLE = ("ablation.py", "cifar10.py", "rivals.py")
+
+
+def main() -> None:
+    """Run all, the failed ones named at the end."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="../shared/data", help="folder of the data sets")
+    parser.add_argument("--quick", action="store_true", help="smoke test, nothing written")
+    parser.add_argument("--fresh", action="store_true", help="discard the rows there are")
+    args = parser.parse_args()
+    passed_on = ["--data", args.data, *(["--quick"] if args.quick else [])]
+    others = ((path.name,) for path in sorted(HERE.glob("lowrank_*.py")))
+    failed = []
+    for name, *options in (*COMMANDS, *others):
+        print(f"\n== {' '.join([name, *options])}\n", flush=True)
+        command = [sys.executable, str(HERE / name), *options, *passed_on]
+        if args.fresh and name in RESUMABLE:
+            command.append("--fresh")
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
