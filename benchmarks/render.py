@@ -1,4 +1,6 @@
-"""Write ``docs/results.md`` from ``benchmarks/results/*.json``; no number is typed by hand.
+"""Write ``docs/results.md``, and the results in the README, from ``benchmarks/results/*.json``.
+
+No number is typed by hand.
 
 A section appears where its file exists. A file has ``title``, ``provenance``, ``notes`` and
 ``tables`` as `common.write_result` makes them, so a new benchmark needs no line here; known ones
@@ -29,6 +31,10 @@ SECTIONS = {
     "Low-rank reconstruction": ("lowrank_*",),
     "Others": ("*",),
 }
+MARKS = (
+    "<!-- results: written by benchmarks/render.py -->",
+    "<!-- end of results -->",
+)
 HEAD = """# Results
 
 Measured, not quoted. Every table was written by `benchmarks/render.py` from
@@ -41,10 +47,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results.md")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
     args = parser.parse_args()
     with atomic_path(args.out) as temporary:
         temporary.write_text("\n".join(render(args.results)), encoding="utf-8")
     print(args.out)
+    presets = args.results / "presets.json"
+    if presets.exists() and args.readme.exists():
+        text = with_results(args.readme.read_text(encoding="utf-8"), readme_lines(presets))
+        with atomic_path(args.readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(args.readme)
+
+
+def with_results(readme: str, lines: Sequence[str]) -> str:
+    """The README with the lines between its two marks."""
+    before, rest = readme.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    return "\n".join([before + MARKS[0], *lines, MARKS[1] + after])
+
+
+def readme_lines(presets: Path) -> list[str]:
+    """The presets on MNIST in a few rows, with where they come from."""
+    result = json.loads(presets.read_text(encoding="utf-8"))
+    wanted = {
+        "inductive accuracy, %": "**inductive accuracy, %**",
+        "bootstrap: agreement with guesses, %": "after bootstrapping: agreement with the guesses, %",
+        "bootstrap: transductive accuracy, %": "after bootstrapping: transductive accuracy, %",
+        "parameters of the units": "parameters of the units",
+        "parameters in all": "parameters in all",
+        "sub-networks and glue, s": "sub-networks and glue, s",
+        "peak memory, MB": "peak memory, MB",
+    }
+    measured = [{row[0]: row[1] for row in table["rows"]} for table in result["tables"]]
+    columns = ["MNIST", *(f"`{t['title'].removeprefix('--preset ')}`" for t in result["tables"])]
+    rows = [[label, *(m[key] for m in measured)] for key, label in wanted.items()]
+    known = result["provenance"]
+    origin = (
+        f"`{known['command']}`, {known['environment']['date']}, {known['environment']['processor']}"
+        f", {known['environment']['cores']} cores, rankwise {known['environment']['rankwise']}; "
+        f"{_plain(known['n'])} images; seeds {_plain(known['seeds'])}; {known['spread']}."
+    )
+    return ["", markdown(columns, rows), "", origin, ""]
 
 
 def render(folder: Path) -> Iterable[str]:

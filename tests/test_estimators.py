@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rankwise import QuadraticClassifier, load_images
-from rankwise.estimators import resolve_device
+from rankwise.varpro.batched import resolve_device
 from rankwise.varpro.presets import PRESETS, sized_to_data
 
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
@@ -265,7 +265,7 @@ def test_counts_that_follow_from_one_another(digits):
         ({"n_units": 7, "n_subnets": 2}, "n_units must be a multiple of n_subnets, got 7 units"),
         ({"n_units": 0}, "n_units must be a whole number at least 1, got 0"),
         ({"n_subnets": 0.5}, "n_subnets must be a whole number at least 1, got 0.5"),
-        ({"samples_per_subnet": 0}, "samples_per_subnet must be at least 1, got 0"),
+        ({"samples_per_subnet": 0}, "samples_per_subnet must be a whole number at least 1, got 0"),
         ({"dtype": "float16"}, "dtype must be 'auto', 'float32' or 'float64', got 'float16'"),
         ({"window": True}, "window must be two fractions, False or None, got True"),
         ({"image_shape": (3, 3)}, r"image_shape \(3, 3\) has 9 pixels, but X has 64 a sample"),

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import isqrt, prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -16,14 +16,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from rankwise._progress import progress_bar
-from rankwise.errors import DataError
+from rankwise.varpro.batched import resolve_device
 from rankwise.varpro.bootstrap import MARGIN, BootstrapReport, guess_labels
 from rankwise.varpro.network import glue, normalise
-from rankwise.varpro.presets import PRESETS, UNITS_PER_SUBNET, Preset, sized_to_data
+from rankwise.varpro.presets import GIVEN, NetworkPlan, plan_network
 from rankwise.varpro.solvers import CONVERGED, MAX_ITERATIONS, NON_FINITE, STALLED
-from rankwise.varpro.starts import Start
-from rankwise.varpro.subnetworks import Subnet, SubnetPlan, stack, train_subnets
-from rankwise.varpro.units import make_units
+from rankwise.varpro.subnetworks import Subnet, stack, train_subnets
 
 _WORST_FIRST = (NON_FINITE, STALLED, MAX_ITERATIONS, CONVERGED)
 
@@ -144,20 +142,6 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    _parameter_names: ClassVar[tuple[str, ...]] = (
-        "unit",
-        "activation",
-        "rank",
-        "n_units",
-        "n_subnets",
-        "samples_per_subnet",
-        "solver",
-        "jacobian",
-        "max_iter",
-        "tol",
-        "ridge",
-    )
-
     def __init__(
         self,
         preset: str | None = None,
@@ -248,7 +232,8 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         folder: str | Path | None,
         starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
-        plan, n_subnets, glue_ridge = self._recipe
+        recipe = self._recipe
+        plan, n_subnets, ridge = recipe.subnet, recipe.n_subnets, recipe.ridge
         targets = np.eye(len(self.classes_), dtype=np.float32)[encoded]
         begin = time.perf_counter()
         with progress_bar("sub-networks", n_subnets, enabled=self.verbose > 0) as advance:
@@ -272,7 +257,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
                 params,
                 images,
                 targets,
-                ridge=glue_ridge if isinstance(glue_ridge, str) else glue_ridge * len(images),
+                ridge=ridge if isinstance(ridge, str) else ridge * len(images),
                 method=self.glue_method,
                 workers=_workers(self.n_jobs),
                 dtype=self._dtype,
@@ -299,65 +284,11 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         self.n_parameters_units_ = self.network_.n_parameters_units
         self.n_parameters_total_ = self.network_.n_parameters_total
 
-    def _plan(self, n_samples: int) -> tuple[SubnetPlan, int, float | str]:
-        """What to train, from the parameters, the preset and the size of the data."""
-        preset = self._preset()
-        chosen = {
-            name: getattr(preset, name) if getattr(self, name) is None else getattr(self, name)
-            for name in self._parameter_names
-        }
-        if self.max_iter is None and chosen["solver"] != preset.solver:
-            chosen["max_iter"] = None  # the preset's budget counts its own solver's steps
-        n_subnets, n_units = chosen["n_subnets"], chosen["n_units"]
-        if self.preset is None:
-            if self.n_subnets is None:
-                n_subnets = sized_to_data(n_samples) if n_units is None else _divide(n_units)
-            if self.n_units is None:
-                n_units = UNITS_PER_SUBNET * n_subnets
-        elif self.n_subnets is not None and self.n_units is None:
-            n_units = UNITS_PER_SUBNET * n_subnets
-        for name, value in (("n_units", n_units), ("n_subnets", n_subnets)):
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a whole number at least 1, got {value!r}")
-        n_units, n_subnets = int(n_units), int(n_subnets)
-        if n_units % n_subnets:
-            raise ValueError(
-                f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
-            )
-        if chosen["samples_per_subnet"] < 1:
-            raise ValueError(
-                f"samples_per_subnet must be at least 1, got {chosen['samples_per_subnet']}"
-            )
-        window = preset.window if self.window is None else self.window or None
-        if window is True:
-            raise ValueError("window must be two fractions, False or None, got True")
-        units = make_units(
-            chosen["unit"],
-            self.image_shape_,
-            rank=chosen["rank"],
-            activation=chosen["activation"],
+    def _plan(self, n_samples: int) -> NetworkPlan:
+        given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
+        return plan_network(
+            self.preset, given, self.image_shape_, n_samples=n_samples, dtype=self._dtype
         )
-        plan = SubnetPlan(
-            units=units,
-            n_units=n_units // n_subnets,
-            n_samples=chosen["samples_per_subnet"],
-            start=Start(window=window, smooth=preset.smooth),  # type: ignore[arg-type]
-            solver=chosen["solver"],
-            jacobian=chosen["jacobian"],
-            max_iterations=chosen["max_iter"],
-            ftol=chosen["tol"],
-            ridge=preset.subnet_ridge,
-            dtype=self._dtype,
-        )
-        return plan, n_subnets, chosen["ridge"]
-
-    def _preset(self) -> Preset:
-        if self.preset is None:
-            base = PRESETS["windowed"]
-            return Preset(**{**base.__dict__, "n_units": None, "n_subnets": None})
-        if self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; accepted: {', '.join(PRESETS)}")
-        return PRESETS[self.preset]
 
     # -- predicting -------------------------------------------------------------------------
 
@@ -513,14 +444,6 @@ def _without_imageset(X: Any) -> Any:
     return X.images if isinstance(X, ImageSet) else X
 
 
-def _divide(n_units: int) -> int:
-    """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
-    if int(n_units) != n_units or n_units < 1:
-        raise ValueError(f"n_units must be a whole number at least 1, got {n_units!r}")
-    divisors = [d for d in range(1, int(n_units) + 1) if n_units % d == 0]
-    return min(divisors, key=lambda d: abs(n_units / d - UNITS_PER_SUBNET))
-
-
 def _seed(random_state: Any) -> int:
     if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
         return int(random_state)
@@ -531,18 +454,3 @@ def _workers(n_jobs: int | None) -> int:
     from joblib import effective_n_jobs
 
     return int(effective_n_jobs(n_jobs))
-
-
-def resolve_device(device: str) -> str:
-    """``"auto"`` is a GPU where PyTorch finds one; asking for one that isn't there is an error."""
-    if device == "cpu" or device == "cpu:torch":
-        return device
-    if device not in ("auto", "cuda") and not device.startswith("cuda:"):
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda" if device == "auto" else device
-    if device == "auto":
-        return "cpu"
-    raise DataError("device 'cuda' was asked for, but PyTorch finds no GPU here; use 'cpu'")

@@ -25,7 +25,8 @@ from rankwise._memory import PeakMemory
 from rankwise._version import __version__
 from rankwise.data import ImageSet, load_images, read_image
 from rankwise.errors import DataError, RunError
-from rankwise.estimators import QuadraticClassifier, resolve_device
+from rankwise.estimators import QuadraticClassifier
+from rankwise.varpro.batched import resolve_device
 from rankwise.varpro.presets import PRESETS
 
 CONFIGURATION = "run.json"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from rankwise.varpro.starts import WINDOW
+from rankwise.varpro.starts import WINDOW, Start
+from rankwise.varpro.subnetworks import SubnetPlan
+from rankwise.varpro.units import make_units
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,9 @@ class Preset:
         As in `varpro.make_units`.
     window, smooth
         As in `varpro.Start`.
-    n_units : int or None
-        Units of the whole network; None sizes the network to the data, `sized_to_data`.
-    n_subnets : int or None
+    n_units : int
+        Units of the whole network.
+    n_subnets : int
         Sub-networks that share them.
     samples_per_subnet : int
         Mini-batch of a sub-network.
@@ -38,8 +42,8 @@ class Preset:
     rank: int
     window: tuple[float, float] | None
     smooth: int
-    n_units: int | None
-    n_subnets: int | None
+    n_units: int
+    n_subnets: int
     samples_per_subnet: int
     solver: str
     jacobian: str
@@ -97,6 +101,119 @@ UNITS_PER_SUBNET = 50
 
 _SAMPLES_PER_SIZE = 500
 _MOST_SUBNETS = 40
+
+
+GIVEN = (
+    "unit",
+    "activation",
+    "rank",
+    "window",
+    "n_units",
+    "n_subnets",
+    "samples_per_subnet",
+    "solver",
+    "jacobian",
+    "max_iter",
+    "tol",
+    "ridge",
+)
+"""Choices of a preset that a user can give instead."""
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What to train: one sub-network's plan, how many of them, the ridge of the glue."""
+
+    subnet: SubnetPlan
+    n_subnets: int
+    ridge: float | str
+
+
+def plan_network(
+    name: str | None,
+    given: Mapping[str, Any],
+    image_shape: tuple[int, ...],
+    *,
+    n_samples: int,
+    dtype: str,
+) -> NetworkPlan:
+    """A preset with what was given instead, for images of one shape.
+
+    Parameters
+    ----------
+    name : str or None
+        Of a preset; None is ``windowed`` sized to the data.
+    given : mapping
+        Values for any of `GIVEN`; ``window=False`` is the whole image.
+    image_shape : tuple of int
+    n_samples : int
+        Training images, for the size.
+    dtype : {"float32", "float64"}
+
+    Raises
+    ------
+    ValueError
+        If a name or a value isn't accepted; one sentence says what is.
+    """
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(PRESETS)}")
+    preset = PRESETS["windowed" if name is None else name]
+    if given.get("window") is True:
+        raise ValueError("window must be two fractions, False or None, got True")
+    n_units, n_subnets = _sizes(name, given, preset, n_samples)
+    counts = {"n_units": n_units, "n_subnets": n_subnets}
+    for count in ("rank", "samples_per_subnet"):
+        counts[count] = _whole(count, given.get(count, getattr(preset, count)))
+    window = given.get("window", preset.window) or None
+    chosen = replace(preset, **{**given, **counts, "window": window})
+    # A preset's budget counts its own solver's steps.
+    own_budget = chosen.solver == preset.solver or "max_iter" in given
+    units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
+    subnet = SubnetPlan(
+        units=units,
+        n_units=n_units // n_subnets,
+        n_samples=chosen.samples_per_subnet,
+        start=Start(window=chosen.window, smooth=chosen.smooth),
+        solver=chosen.solver,
+        jacobian=chosen.jacobian,
+        max_iterations=chosen.max_iter if own_budget else None,
+        ftol=chosen.tol,
+        ridge=chosen.subnet_ridge,
+        dtype=dtype,
+    )
+    return NetworkPlan(subnet, n_subnets, chosen.ridge)
+
+
+def _sizes(
+    name: str | None, given: Mapping[str, Any], preset: Preset, n_samples: int
+) -> tuple[int, int]:
+    """Units of the network and sub-networks that share them."""
+    sized = {k: _whole(k, given[k]) for k in ("n_units", "n_subnets") if k in given}
+    if "n_subnets" in sized:
+        n_subnets = sized["n_subnets"]
+    elif name is not None:
+        n_subnets = preset.n_subnets
+    else:
+        n_subnets = _divide(sized["n_units"]) if "n_units" in sized else sized_to_data(n_samples)
+    own_size = name is not None and "n_subnets" not in sized
+    n_units = sized.get("n_units", preset.n_units if own_size else UNITS_PER_SUBNET * n_subnets)
+    if n_units % n_subnets:
+        raise ValueError(
+            f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
+        )
+    return n_units, n_subnets
+
+
+def _whole(name: str, value: Any) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} must be a whole number at least 1, got {value!r}")
+    return int(value)
+
+
+def _divide(n_units: int) -> int:
+    """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
+    divisors = [d for d in range(1, n_units + 1) if n_units % d == 0]
+    return min(divisors, key=lambda d: abs(n_units / d - UNITS_PER_SUBNET))
 
 
 def sized_to_data(n_samples: int) -> int:
