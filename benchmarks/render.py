@@ -47,13 +47,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results.md")
-    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
+    parser.add_argument("--readme", type=Path, help="default: README.md, unless --results is given")
     args = parser.parse_args()
+    # Trial results rendered elsewhere must not end up in the README.
+    if args.readme is None and args.results == HERE / "results":
+        args.readme = HERE.parent / "README.md"
     with atomic_path(args.out) as temporary:
         temporary.write_text("\n".join(render(args.results)), encoding="utf-8")
     print(args.out)
     presets = args.results / "presets.json"
-    if presets.exists() and args.readme.exists():
+    if presets.exists() and args.readme is not None and args.readme.exists():
         text = with_results(args.readme.read_text(encoding="utf-8"), readme_lines(presets))
         with atomic_path(args.readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -72,7 +75,7 @@ def readme_lines(presets: Path) -> list[str]:
     result = json.loads(presets.read_text(encoding="utf-8"))
     wanted = {
         "inductive accuracy, %": "**inductive accuracy, %**",
-        "bootstrap: agreement with guesses, %": "after bootstrapping: agreement with the guesses, %",
+        "bootstrap: agreement with guesses, %": "after bootstrapping: agreement with guesses, %",
         "bootstrap: transductive accuracy, %": "after bootstrapping: transductive accuracy, %",
         "parameters of the units": "parameters of the units",
         "parameters in all": "parameters in all",

@@ -248,13 +248,16 @@ def run_setting(setting: str, net: Subnetwork, args: argparse.Namespace) -> dict
         "targets": {"near": near, "far": far},
         "samples": len(net.images),
         "parameters": len(start),
-        "racers": [_racer(name, runs, near, far) for name, runs in traces.items()],
+        "racers": [
+            _racer(name, runs, near, far, args.minpack_budget if name in MINPACK else args.budget)
+            for name, runs in traces.items()
+        ],
         "floor": floor(net),
     }
 
 
 def _racer(
-    name: str, runs: list[list[tuple[float, float]]], near: float, far: float
+    name: str, runs: list[list[tuple[float, float]]], near: float, far: float, budget: float
 ) -> dict[str, Any]:
     def reached(target: float) -> list[float] | None:
         times = [next((t for t, value in run if value <= target), None) for run in runs]
@@ -264,6 +267,7 @@ def _racer(
         "name": name,
         "seconds": {"near": reached(near), "far": reached(far)},
         "seconds_run": [run[-1][0] for run in runs],
+        "stopped_early": min(run[-1][0] for run in runs) < budget,
         "evaluations": [len(run) for run in runs],
         "best": min(value for run in runs for _, value in run),
         "trace": _thinned(runs[0]),
@@ -385,6 +389,9 @@ def race_table(result: dict[str, Any]) -> Table:
         cells = []
         for target in ("near", "far"):
             own, seconds = ours["seconds"][target], r["seconds"][target]
+            if seconds is None and r["stopped_early"]:
+                cells += ["never", ""]
+                continue
             if seconds is None:
                 least, sign = max(r["seconds_run"]), "> "
                 cells.append(f"> {least:.1f}")
@@ -528,7 +535,8 @@ RACE_NOTES = [
     "budget. Far: 1.02 times what the package's own LM, GP reaches in the iterations of the "
     "comparison. The number beside joint Adam is its learning rate. One start, the first seed's; "
     "only the package's own was repeated, between the rivals.",
-    "`>`: not reached within the budget; the time so far is a lower bound.",
+    "`>`: not reached within the budget; the time so far is a lower bound. never: "
+    "it stopped before, since no step improved any more.",
     "lbfgs, gradient-descent and search have no Gauss–Newton matrix, so the Jacobians don't "
     "concern them.",
 ]
