@@ -147,6 +147,15 @@ def test_evaluate_gives_the_accuracy_of_the_run(trained, monkeypatch, capsys):
     assert json.loads(stdout)["n_samples"] == 100
 
 
+def test_evaluate_holds_out_what_the_run_held_out(tmp_path, monkeypatch, capsys):
+    """With a seed of its own, the run's test images are still those that training never saw."""
+    arguments = ["train", "digits", "--out", tmp_path / "m", *FAST, "--seed", "7", "--json"]
+    report = json.loads(call(monkeypatch, capsys, *arguments)[0])
+    again = json.loads(call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", "--json")[0])
+    assert again["fingerprint"] == report["test"]["fingerprint"]
+    assert again["seed"] == 7
+
+
 def test_predict(trained, pictures, monkeypatch, capsys):
     out, _ = trained
     files = [pictures / "zero.png", pictures / "one.png"]
@@ -222,8 +231,6 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
         "evaluate",
         tmp_path / "m",
         tmp_path / "photos",
-        "--source-pattern",
-        "^(.*)_",
         "--skip-bad",
         "--json",
     )

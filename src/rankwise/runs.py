@@ -172,10 +172,21 @@ def _train(
 def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> dict[str, Any]:
     """Accuracy of a saved model on a source, with its confusion matrix.
 
-    Images are resized, and turned to grey, as the model's were.
+    Images are resized, and turned to grey, as the model's were. The seed and the source pattern
+    of a hold-out are those of the run unless given, so that its test images are the run's own.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a run, or of a model saved by `QuadraticClassifier.save`.
+    source, split : str
+        As for `rankwise.load_images`.
+    **reading
+        More options of `rankwise.load_images`; None counts as not given.
     """
     model = QuadraticClassifier.load(folder)
-    images = load_images(source, split=split, **_fitting_options(model), **reading)
+    options = _reading_of_run(folder) | {k: v for k, v in reading.items() if v is not None}
+    images = load_images(source, split=split, **_fitting_options(model), **options)
     unknown = set(images.class_names) - {str(c) for c in model.classes_}
     if unknown:
         raise DataError(
@@ -193,6 +204,7 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         "seconds": seconds,
         "source": source,
         "split": split,
+        "seed": options.get("seed"),
         "fingerprint": images.fingerprint,
         "skipped": list(images.skipped),
         "model": str(folder),
@@ -356,6 +368,17 @@ def _describe(images: ImageSet) -> dict[str, Any]:
 def _fitting_options(model: QuadraticClassifier) -> dict[str, Any]:
     shape = model.image_shape_
     return {"size": tuple(shape[:2]), "grey": len(shape) == 2}
+
+
+def _reading_of_run(folder: Path) -> dict[str, Any]:
+    """Seed and source pattern of the run in a folder: they decide what its hold-out is."""
+    path = folder / CONFIGURATION
+    if not path.exists():
+        return {}
+    run = json.loads(path.read_text(encoding="utf-8"))["run"]
+    return {"seed": run["seed"]} | {
+        k: v for k, v in run["reading"].items() if k == "source_pattern"
+    }
 
 
 def _some(names: set[str], most: int = 5) -> str:

@@ -126,7 +126,9 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Images, as for train.")],
     split: Annotated[str, typer.Option(help="test, train, all or a split's name.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Images, drawn by class.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the hold-out and the limit.")] = 42,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the hold-out and the limit; default: the run's.")
+    ] = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
     as_json: Json = False,
