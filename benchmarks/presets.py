@@ -39,7 +39,10 @@ def main() -> None:
         print(t.text(), end="\n\n")
     known = {
         "seeds": seeds,
-        "n": {key: reports[0][key]["n_samples"] for key in ("train", "test")},
+        "n": {
+            r["run"]["preset"]: {key: r[key]["n_samples"] for key in ("train", "test")}
+            for r in reports
+        },
         "spread": "mean (min–max) over the seeds",
     }
     notes = [

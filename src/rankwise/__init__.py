@@ -10,6 +10,12 @@ from rankwise._version import __version__
 if TYPE_CHECKING:
     from rankwise.data import ImageSet, load_images
     from rankwise.estimators import QuadraticClassifier
+    from rankwise.lowrank import (
+        LowRankAugmenter,
+        RandomLowRank,
+        low_rank_approximation,
+        spectrum,
+    )
     from rankwise.varpro import VariableProjection
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
@@ -18,14 +24,22 @@ _HOMES = {
     "load_images": "rankwise.data",
     "VariableProjection": "rankwise.varpro",
     "QuadraticClassifier": "rankwise.estimators",
+    "LowRankAugmenter": "rankwise.lowrank",
+    "RandomLowRank": "rankwise.lowrank",
+    "low_rank_approximation": "rankwise.lowrank",
+    "spectrum": "rankwise.lowrank",
 }
 
 __all__ = [
     "ImageSet",
+    "LowRankAugmenter",
     "QuadraticClassifier",
+    "RandomLowRank",
     "VariableProjection",
     "__version__",
     "load_images",
+    "low_rank_approximation",
+    "spectrum",
 ]
 
 

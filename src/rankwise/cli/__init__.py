@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rankwise.cli import model
+from rankwise.cli import lowrank, model
 from rankwise.errors import RankwiseError
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app.command()(model.demo)
 app.command()(model.train)
 app.command()(model.evaluate)
 app.command()(model.predict)
+app.command()(lowrank.augment)
+app.command()(lowrank.show)
 
 
 @app.callback(invoke_without_command=True)

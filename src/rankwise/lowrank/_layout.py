@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +61,30 @@ class Layout:
         return flat[..., : self.colours, :, :]
 
 
+def is_tensor(images: Any) -> bool:
+    """Whether `images` is a torch tensor, without importing torch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(images, torch.Tensor)
+
+
+def tensor_to_array(tensor: Any) -> NDArray:
+    """A CPU tensor's values; bfloat16, which numpy lacks, as float32."""
+    detached = tensor.detach()
+    return (detached.float() if str(detached.dtype) == "torch.bfloat16" else detached).numpy()
+
+
+def array_to_tensor(array: NDArray, like: Any) -> Any:
+    """A tensor of the dtype and the class of `like` (torchvision's images stay what they are)."""
+    import torch
+
+    return torch.from_numpy(array).to(like.dtype).as_subclass(type(like))
+
+
 def read_layout(
     shape: tuple[int, ...],
     *,
     is_tensor: bool,
-    channel_axis: int | None | str = "auto",
+    channel_axis: Any = "auto",
     alpha: bool | None = None,
 ) -> Layout:
     """Find the axes: tensors ``…×C×H×W`` or ``H×W``, arrays ``…×H×W×C`` or ``H×W``.

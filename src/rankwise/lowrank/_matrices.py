@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.lowrank._eigen import Tridiagonal, gram, wanted_vectors
+from rankwise.lowrank._eigen import Tridiagonal, grams, wanted_vectors
 from rankwise.lowrank.options import LowRankOptions
 from rankwise.lowrank.ranks import (
     doubtful,
@@ -32,7 +32,11 @@ class Wanted:
 
 
 def rebuild_matrices(
-    matrices: NDArray, group: int, wanted: Wanted, options: LowRankOptions, integer_limit: int | None
+    matrices: NDArray,
+    group: int,
+    wanted: Wanted,
+    options: LowRankOptions,
+    integer_limit: int | None,
 ) -> tuple[NDArray, NDArray[np.intp]]:
     """``A_k`` for every matrix and target.
 
@@ -52,25 +56,21 @@ def rebuild_matrices(
     """
     count, height, width = matrices.shape
     left = height <= width
-    reductions = [Tridiagonal(gram(matrix, left, integer_limit)) for matrix in matrices]
-    sigma = np.sqrt(np.maximum(np.stack([r.eigenvalues for r in reductions]), 0))
+    reductions = [Tridiagonal(gram) for gram in grams(matrices, left, integer_limit)]
+    sigma = np.sqrt(np.maximum(np.stack([r.eigenvalues for r in reductions])[:, ::-1], 0))
     order = sigma.shape[-1]
 
     def exact(image: int) -> NDArray[np.float64]:
         chosen = matrices[image * group : (image + 1) * group].astype(np.float64)
-        return np.linalg.svd(chosen, compute_uv=False)
+        return np.asarray(np.linalg.svd(chosen, compute_uv=False), np.float64)
 
     grouped = sigma.reshape(-1, group, order)
     ranks = choose_ranks(grouped, max(height, width), wanted, options, exact)
     flat = ranks.reshape(len(ranks), count)
     negligible = sigma[:, :1] * (1e-7 if matrices.dtype == np.float32 else 1e-15)
-    needed = (sigma > negligible).sum(axis=1)
-    spans = [_span(flat[:, i], int(needed[i]), order) for i in range(count)]
-    vectors = wanted_vectors(reductions, [s for s, _ in spans], matrices.dtype)
-    rebuilt = np.empty((len(ranks), *matrices.shape), matrices.dtype)
-    for i, (span, kept) in enumerate(spans):
-        _project(matrices[i], vectors[i], left, span, kept, flat[:, i], rebuilt[:, i])
-    return rebuilt, ranks
+    starts, stops, kept = _spans(flat, (sigma > negligible).sum(axis=1), order)
+    vectors = wanted_vectors(reductions, starts, stops, matrices.dtype)
+    return _project(matrices, vectors, left, starts, kept, flat), ranks
 
 
 def choose_ranks(
@@ -104,52 +104,45 @@ def choose_ranks(
     return ranks_from_fractions(spread(fractions), energies, options.rank_rule)
 
 
-def _span(ranks: NDArray[np.intp], needed: int, order: int) -> tuple[slice, bool]:
-    """The smaller of the kept and the dropped subspace that serves all ranks below n."""
-    partial = ranks[ranks < order]
-    if partial.size == 0:
-        return slice(0, 0), False
-    most, least = int(partial.max()), int(partial.min())
-    if most <= needed - least:
-        return slice(0, most), True
-    return slice(least, max(needed, least)), False
+def _spans(
+    ranks: NDArray[np.intp], needed: NDArray[np.intp], order: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """For each matrix the smaller of the kept and the dropped subspace that serves all targets.
+
+    `ranks` is (targets, matrices); a rank of n needs no subspace. `needed` counts the singular
+    values that aren't negligible.
+    """
+    partial = ranks < order
+    most = np.where(partial, ranks, 0).max(axis=0)
+    least = np.where(partial, ranks, order).min(axis=0)
+    dropped = np.maximum(needed - least, 0)
+    kept = most <= dropped
+    return np.where(kept, 0, least), np.where(kept, most, least + dropped), kept
 
 
 def _project(
-    matrix: NDArray,
+    matrices: NDArray,
     vectors: NDArray,
     left: bool,
-    span: slice,
-    kept: bool,
+    starts: NDArray[np.intp],
+    kept: NDArray[np.bool_],
     ranks: NDArray[np.intp],
-    out: NDArray,
-) -> None:
-    # kept:     A_k = U_k U_kᵀ A                dropped: A_k = A − U_d U_dᵀ A, d = k+1…
-    # (right:   A_k = A V_k V_kᵀ), each target adding to, or taking from, the one before it.
-    weights = vectors.T @ matrix if left else matrix @ vectors
-
-    def part(start: int, stop: int) -> NDArray:
-        low, high = max(start - span.start, 0), max(min(stop, span.stop) - span.start, 0)
+) -> NDArray:
+    # kept:    A_k = U_k U_kᵀ A          (left)    A V_k V_kᵀ        (right)
+    # dropped: A_k = A − U_d U_dᵀ A                A − A V_d V_dᵀ     with d = k+1, k+2, …
+    rebuilt = np.empty((len(ranks), *matrices.shape), matrices.dtype)
+    order = min(matrices.shape[1:])
+    turned = vectors.transpose(0, 2, 1)
+    weights = vectors @ matrices if left else matrices @ turned
+    places = starts[:, None] + np.arange(vectors.shape[1])
+    for out, rank in zip(rebuilt, ranks, strict=True):
+        used = ((places < rank[:, None]) == kept[:, None])[..., None]
         if left:
-            return vectors[:, low:high] @ weights[low:high]
-        return weights[:, low:high] @ vectors[:, low:high].T
-
-    order = min(matrix.shape)
-    targets = np.argsort(ranks, kind="stable")
-    previous: NDArray | None = None
-    at = 0 if kept else order
-    for target in targets if kept else targets[::-1]:
-        rank = int(ranks[target])
-        if rank >= order:
-            out[target] = matrix
-            continue
-        base = previous if previous is not None else (None if kept else matrix)
-        if rank == at and previous is not None:
-            out[target] = previous
-        elif base is None:
-            out[target] = part(0, rank)
-        elif kept:
-            np.add(base, part(at, rank), out=out[target])
+            np.matmul(turned, weights * used, out=out)
         else:
-            np.subtract(base, part(rank, at), out=out[target])
-        previous, at = out[target], rank
+            np.matmul(weights, vectors * used, out=out)
+        for m in np.flatnonzero(~kept):
+            np.subtract(matrices[m], out[m], out=out[m])
+        whole = rank >= order
+        out[whole] = matrices[whole]
+    return rebuilt

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from rankwise.errors import RankwiseError
 
-EnergyOf = Literal["sigma", "sigma_squared"]
-RankRule = Literal["reach", "nearest"]
-Channels = Literal["own", "shared", "luma-chroma", "joint"]
-Reference = Literal["paper", "notebook"]
+ENERGY_OF = ("sigma", "sigma_squared")
+RANK_RULES = ("reach", "nearest")
+CHANNELS = ("own", "shared", "luma-chroma", "joint")
 
 
 class OptionError(RankwiseError, ValueError):
@@ -38,20 +36,20 @@ class LowRankOptions:
         share their left singular vectors. The last two are neither's.
     """
 
-    energy_of: EnergyOf = "sigma"
-    rank_rule: RankRule = "reach"
-    channels: Channels = "own"
+    energy_of: str = "sigma"
+    rank_rule: str = "reach"
+    channels: str = "own"
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("energy_of", EnergyOf),
-            ("rank_rule", RankRule),
-            ("channels", Channels),
+        for name, choices in (
+            ("energy_of", ENERGY_OF),
+            ("rank_rule", RANK_RULES),
+            ("channels", CHANNELS),
         ):
             value = getattr(self, name)
-            if value not in get_args(kind):
-                choices = ", ".join(repr(choice) for choice in get_args(kind))
-                raise OptionError(f"{name}={value!r} isn't one of {choices}")
+            if value not in choices:
+                listed = ", ".join(repr(choice) for choice in choices)
+                raise OptionError(f"{name}={value!r} isn't one of {listed}")
 
 
 _REFERENCES: dict[str, LowRankOptions] = {
@@ -61,10 +59,10 @@ _REFERENCES: dict[str, LowRankOptions] = {
 
 
 def resolve_options(
-    reference: Reference = "paper",
-    energy_of: EnergyOf | None = None,
-    rank_rule: RankRule | None = None,
-    channels: Channels | None = None,
+    reference: str = "paper",
+    energy_of: str | None = None,
+    rank_rule: str | None = None,
+    channels: str | None = None,
 ) -> LowRankOptions:
     """Take `reference` as a whole, then put the options that were given in its place.
 

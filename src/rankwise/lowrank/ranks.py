@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from rankwise.lowrank.options import EnergyOf, LowRankOptions, OptionError, RankRule
+from rankwise.lowrank.options import LowRankOptions, OptionError
 
 _UNIT_ROUNDOFF = np.finfo(np.float64).eps / 2
 
 
-def check_energies(energies: NDArray) -> NDArray[np.float64]:
+def check_energies(energies: Any) -> NDArray[np.float64]:
     """Float64 energies, each in (0, 1].
 
     Raises
@@ -29,7 +31,7 @@ def check_energies(energies: NDArray) -> NDArray[np.float64]:
 
 
 def energy_fractions(
-    sigma: Float[np.ndarray, "*batch n"], energy_of: EnergyOf = "sigma"
+    sigma: Float[np.ndarray, "*batch n"], energy_of: str = "sigma"
 ) -> Float[np.ndarray, "*batch n"]:
     """``E_k = Σ_{i≤k} σ_i^p / Σ_i σ_i^p``, k = 1…n, with p = 1 or 2; all ones for a zero matrix."""
     weights = _weights(sigma, energy_of)
@@ -40,10 +42,10 @@ def energy_fractions(
 
 def rank_for_energy(
     sigma: Float[np.ndarray, "*batch n"],
-    energy: float | NDArray,
+    energy: Any,
     *,
-    energy_of: EnergyOf = "sigma",
-    rank_rule: RankRule = "reach",
+    energy_of: str = "sigma",
+    rank_rule: str = "reach",
 ) -> Int[np.ndarray, "*batch"]:
     """Ranks that keep a share `energy` of the spectrum.
 
@@ -79,12 +81,12 @@ def rank_for_energy(
     (3, 2)
     """
     LowRankOptions(energy_of, rank_rule)
-    wanted = check_energies(np.asarray(energy))
+    wanted = check_energies(energy)
     return ranks_from_fractions(energy_fractions(sigma, energy_of), wanted, rank_rule)
 
 
 def ranks_from_fractions(
-    fractions: Float[np.ndarray, "*batch n"], energy: NDArray[np.float64], rank_rule: RankRule
+    fractions: Float[np.ndarray, "*batch n"], energy: NDArray[np.float64], rank_rule: str
 ) -> NDArray[np.intp]:
     """The rule itself, on ready energies ``E_k`` (also means of them over channels)."""
     order = fractions.shape[-1]
@@ -103,8 +105,8 @@ def singular_value_bounds(
 
     The eigenvalues of the float64 Gram matrix are those of ``G + E`` (Weyl: none moves by more
     than ‖E‖₂ ≤ δ). Forming G costs ``m·u·‖A‖_F²`` (m products a sum, u = 2⁻⁵³), reducing it and
-    the QL iteration ``p(n)·u·‖G‖₂``, where p grows slowly (LAPACK Users' Guide, 4.7.1): p = 4n here,
-    several times what is ever seen. With λ̂ = σ̂² then
+    the QL iteration ``p(n)·u·‖G‖₂``, where p grows slowly (LAPACK Users' Guide, 4.7.1): p = 4n
+    here, several times what is ever seen. With λ̂ = σ̂² then
 
         |σ̂ − σ| = |λ̂ − λ| / (σ̂ + σ) ≤ min(δ / σ̂, √δ).
 
@@ -115,18 +117,21 @@ def singular_value_bounds(
     square = (sigma**2).sum(axis=-1, keepdims=True)
     delta = _UNIT_ROUNDOFF * (4 * order * largest**2 + other_side * square)
     root = np.sqrt(delta)
-    bound = np.divide(delta, sigma, out=np.broadcast_to(root, sigma.shape).copy(), where=sigma > root)
+    bound = np.divide(
+        delta, sigma, out=np.broadcast_to(root, sigma.shape).copy(), where=sigma > root
+    )
     return bound + order * _UNIT_ROUNDOFF * largest
 
 
 def fraction_bounds(
     sigma: Float[np.ndarray, "*batch n"],
     bounds: Float[np.ndarray, "*batch n"],
-    energy_of: EnergyOf,
+    energy_of: str,
 ) -> Float[np.ndarray, "*batch n"]:
-    """Bounds of ``E_k`` from those of σ: ``|δE_k| ≤ ((1 − E_k) Σ_{i≤k} b_i + E_k Σ_{i>k} b_i) / S``.
+    """Bounds of ``E_k``: ``|δE_k| ≤ ((1 − E_k) Σ_{i≤k} b_i + E_k Σ_{i>k} b_i) / S``.
 
-    S is the smallest sum that the bounds allow; for σ² the bounds are ``(2σ_i + b_i) b_i``.
+    Here b_i bounds the error of σ_i, and S is the smallest sum that the bounds allow; for σ² the
+    b_i are ``(2σ_i + b_i) b_i``.
     """
     errors = bounds if energy_of == "sigma" else (2 * sigma + bounds) * bounds
     total = _weights(sigma, energy_of).sum(axis=-1, keepdims=True)
@@ -143,7 +148,7 @@ def doubtful(
     fractions: Float[np.ndarray, "*batch n"],
     bounds: Float[np.ndarray, "*batch n"],
     energy: NDArray[np.float64],
-    rank_rule: RankRule,
+    rank_rule: str,
 ) -> NDArray[np.bool_]:
     """True where energies anywhere within `bounds` of `fractions` could give another rank."""
     wanted = np.broadcast_to(energy, fractions.shape[:-1])[..., None]
@@ -161,5 +166,5 @@ def doubtful(
     return rivals.any(axis=-1) & (wanted[..., 0] < 1)
 
 
-def _weights(sigma: NDArray[np.float64], energy_of: EnergyOf) -> NDArray[np.float64]:
+def _weights(sigma: NDArray[np.float64], energy_of: str) -> NDArray[np.float64]:
     return sigma if energy_of == "sigma" else sigma**2

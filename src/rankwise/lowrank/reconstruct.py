@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rankwise.lowrank._layout import (
     Layout,
+    array_to_tensor,
     colour_limits,
     integer_range,
+    is_tensor,
     read_layout,
+    tensor_to_array,
     working_dtype,
 )
 from rankwise.lowrank._matrices import Wanted, rebuild_matrices
 from rankwise.lowrank.options import (
-    Channels,
-    EnergyOf,
     LowRankOptions,
     OptionError,
-    RankRule,
-    Reference,
     resolve_options,
 )
 from rankwise.lowrank.ranks import check_energies
 
 # ITU-R BT.601, full range, without the offset of 128 that only shifts Cb and Cr.
-_TO_LUMA_CHROMA = np.array(
+LUMA_CHROMA = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
 )
-_FROM_LUMA_CHROMA = np.linalg.inv(_TO_LUMA_CHROMA)
+FROM_LUMA_CHROMA = np.linalg.inv(LUMA_CHROMA)
 
 # Entries of the Gram matrices of one block of images: their vectors then stay in the L2 cache.
-_BLOCK_ENTRIES = 60_000
+_BLOCK_ENTRIES = 128_000
 
 
 def low_rank_approximation(
     images: Any,
     *,
-    energy: float | Sequence[float] | NDArray | None = None,
-    rank: int | Sequence[int] | NDArray | None = None,
-    energy_of: EnergyOf | None = None,
-    rank_rule: RankRule | None = None,
-    channels: Channels | None = None,
-    reference: Reference = "paper",
-    channel_axis: int | None | str = "auto",
+    energy: Any = None,
+    rank: Any = None,
+    energy_of: str | None = None,
+    rank_rule: str | None = None,
+    channels: str | None = None,
+    reference: str = "paper",
+    channel_axis: Any = "auto",
     alpha: bool | None = None,
     clip: bool = True,
     return_rank: bool = False,
@@ -129,9 +126,7 @@ def low_rank_approximation(
     return (result, ranks) if return_rank else result
 
 
-def layout_of(
-    images: Any, channel_axis: int | None | str = "auto", alpha: bool | None = None
-) -> Layout:
+def layout_of(images: Any, channel_axis: Any = "auto", alpha: bool | None = None) -> Layout:
     """The layout of a tensor or an array (see `read_layout`).
 
     Raises
@@ -139,12 +134,13 @@ def layout_of(
     OptionError
         If `images` is neither, or its shape is unclear.
     """
-    if not isinstance(images, torch.Tensor | np.ndarray):
+    tensor = is_tensor(images)
+    if not tensor and not isinstance(images, np.ndarray):
         kind = type(images).__name__
         raise OptionError(f"images must be a torch tensor or a numpy array, not {kind}")
     return read_layout(
         tuple(images.shape),
-        is_tensor=isinstance(images, torch.Tensor),
+        is_tensor=tensor,
         channel_axis=channel_axis,
         alpha=alpha,
     )
@@ -165,17 +161,14 @@ def approximate(
     approximation : torch.Tensor or ndarray, (targets, *images.shape)
     ranks : ndarray of int, (targets, *batch, matrices)
     """
-    if isinstance(images, torch.Tensor):
-        if images.device.type != "cpu":
-            from rankwise.lowrank._device import approximate_on_device
+    if not is_tensor(images):
+        return _approximate_array(images, layout, wanted, options, clip)
+    if images.device.type != "cpu":
+        from rankwise.lowrank._device import approximate_on_device
 
-            return approximate_on_device(images, layout, wanted, options, clip)
-        tensor = images.detach()
-        if tensor.dtype == torch.bfloat16:
-            tensor = tensor.float()
-        result, ranks = _approximate_array(tensor.numpy(), layout, wanted, options, clip)
-        return torch.from_numpy(result).to(images.dtype).as_subclass(type(images)), ranks
-    return _approximate_array(images, layout, wanted, options, clip)
+        return approximate_on_device(images, layout, wanted, options, clip)
+    result, ranks = _approximate_array(tensor_to_array(images), layout, wanted, options, clip)
+    return array_to_tensor(result, images), ranks
 
 
 def matrices_per_image(layout: Layout, options: LowRankOptions) -> int:
@@ -240,7 +233,7 @@ def _approximate_block(
         work = np.ldexp(work, -exponent)
     split = options.channels == "luma-chroma" and colours == 3
     if split:
-        work = mix_colours(work, _TO_LUMA_CHROMA)
+        work = mix_colours(work, LUMA_CHROMA)
     if options.channels == "joint":
         work = np.ascontiguousarray(work.transpose(0, 2, 1, 3))
         matrices = work.reshape(count, height, colours * width)
@@ -254,12 +247,13 @@ def _approximate_block(
     else:
         copies = copies.reshape(-1, count, colours, height, width)
     if split:
-        copies = mix_colours(copies, _FROM_LUMA_CHROMA)
+        copies = mix_colours(copies, FROM_LUMA_CHROMA)
     if limits is not None:
         np.rint(copies, out=copies)
         _clip_to_type(copies, limits)
     elif exponent is not None:
-        copies = np.ldexp(copies, exponent)
+        with np.errstate(over="ignore"):  # next to the largest float; cut below
+            copies = np.ldexp(copies, exponent)
         if clip:
             np.clip(copies, low, high, out=copies)
     np.copyto(out, copies, casting="unsafe")

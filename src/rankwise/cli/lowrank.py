@@ -1,0 +1,135 @@
+"""``rankwise augment`` and ``rankwise show``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def augment(
+    source: Annotated[str, typer.Argument(help="digits, a hub id, a folder, an .npz file.")],
+    out: Annotated[Path, typer.Argument(help="Folder for originals and copies.")],
+    energy: Annotated[float, typer.Option(help="Mean share of Σσ that a copy keeps.")] = 0.975,
+    energy_std: Annotated[float, typer.Option(help="Its standard deviation.")] = 0.025,
+    skip_threshold: Annotated[
+        float, typer.Option(help="Share of the images that get no copy.")
+    ] = 0.8,
+    file_format: Annotated[
+        str, typer.Option("--format", help="parquet (the hub's layout) or folder.")
+    ] = "parquet",
+    reference: Annotated[
+        str, typer.Option(help="Rank rule and channels of the paper, or of its notebook.")
+    ] = "paper",
+    split: Annotated[str, typer.Option(help="Split to augment: the training images.")] = "train",
+    limit: Annotated[
+        int | None, typer.Option(help="Images to read, drawn by class with the seed.")
+    ] = None,
+    source_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression on file names; its first group is the source id."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same copies.")] = 42,
+    as_json: Json = False,
+) -> None:
+    """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
+    from rankwise.data import load_images
+    from rankwise.lowrank import LowRankAugmenter, NormalEnergy, RandomLowRank
+    from rankwise.lowrank.export import augment_files
+
+    transform = RandomLowRank(
+        NormalEnergy(energy, energy_std),
+        skip_threshold=skip_threshold,
+        reference=reference,
+        seed=seed,
+    )
+    augmenter = LowRankAugmenter(transform, workers=workers, progress=True)
+    images = load_images(
+        source,
+        split,
+        limit=limit,
+        seed=seed,
+        source_pattern=source_pattern,
+        on_error="skip" if skip_bad else "raise",
+        progress=True,
+    )
+    for line in images.skipped:
+        typer.echo(f"skipped {line}", err=True)
+    summary = augment_files(images, augmenter, out, file_format)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "skipped": images.n_skipped, **summary}))
+        return
+    typer.echo(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
+    if summary["copies"]:
+        typer.echo(
+            f"mean energy {summary['mean_energy']:.4f}, rank {summary['mean_rank']:.1f},"
+            f" relative error {summary['mean_error']:.4f};"
+            f" {summary['copies_equal_to_their_original']} copies equal their original"
+        )
+
+
+def show(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf, .svg …")],
+    energy: Annotated[float, typer.Option(help="Of the copies in the first picture.")] = 0.975,
+    size: Annotated[
+        int | None, typer.Option(help="Shrink the image to at most so many pixels a side.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random copies.")] = 42,
+    as_json: Json = False,
+) -> None:
+    """Draw what an energy means: channels, growing ranks, random copies, singular values."""
+    import numpy as np
+
+    from rankwise.lowrank import OptionError, rank_for_energy, spectrum
+    from rankwise.lowrank.pictures import draw_image, save_picture
+
+    pixels = _read(image, size)
+    if not 0 < energy <= 1:
+        raise OptionError(f"energy must lie in (0, 1], not {energy}")
+    save_picture(draw_image(pixels, energy=energy, seed=seed), out)
+    sigma = spectrum(pixels, channel_axis=-1)
+    ranks = np.asarray(rank_for_energy(sigma, energy)).tolist()
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "image": str(image),
+                    "out": str(out),
+                    "shape": list(pixels.shape),
+                    "energy": energy,
+                    "ranks": ranks,
+                    "singular_values": np.round(sigma, 6).tolist(),
+                }
+            )
+        )
+        return
+    listed = "/".join(map(str, ranks))
+    typer.echo(f"{out}: energy {energy:g} keeps rank {listed} of {sigma.shape[-1]}")
+
+
+def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]
+    import numpy as np
+    from PIL import Image
+
+    from rankwise.errors import DataError
+
+    try:
+        with Image.open(path) as file:
+            file.load()
+            grey = file.mode in ("1", "L", "LA", "I", "I;16", "F")
+            picture = file.convert("L" if grey else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} can't be read as an image: {error}") from None
+    if size is not None:
+        picture.thumbnail((size, size))
+    pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,207 @@
+"""Blocks of copies on disk: made in parallel, each whole or absent, found again after a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._files import atomic_path, write_json
+from rankwise.data import ImageSet
+from rankwise.errors import RunError
+from rankwise.lowrank._matrices import Wanted
+from rankwise.lowrank.options import LowRankOptions
+from rankwise.lowrank.quality import approximation_error, psnr
+from rankwise.lowrank.reconstruct import approximate, layout_of
+from rankwise.lowrank.transforms import RandomLowRank
+
+_BLOCK_BYTES = 4 * 2**20
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class CopyPlan:
+    """Which rows of a set get a copy, at which energy, in which block.
+
+    Attributes
+    ----------
+    rows : ndarray of int, (copies,)
+        Ascending.
+    energies : ndarray of float64, (copies,)
+    block : int
+        Copies in a block; the last one may hold fewer.
+    key : str
+        Hash of everything that the copies depend on.
+    """
+
+    rows: NDArray[np.int64]
+    energies: NDArray[np.float64]
+    block: int
+    key: str
+
+    def blocks(self) -> Iterator[tuple[int, slice]]:
+        """Number and range of each block."""
+        for number, start in enumerate(range(0, len(self.rows), self.block)):
+            yield number, slice(start, min(start + self.block, len(self.rows)))
+
+
+@dataclass(frozen=True)
+class CopyBlock:
+    """Copies and what is known about each.
+
+    Attributes
+    ----------
+    copies : ndarray of uint8, (b, H, W[, C])
+    ranks : ndarray of int, (b, matrices)
+    errors : ndarray of float64, (b,)
+        Relative Frobenius norm.
+    psnr : ndarray of float64, (b,)
+        Decibels; infinite for a copy that equals its image.
+    """
+
+    copies: NDArray[np.uint8]
+    ranks: NDArray[np.int64]
+    errors: NDArray[np.float64]
+    psnr: NDArray[np.float64]
+
+
+def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyPlan:
+    """Draw for every image of the set.
+
+    Rows that share a source id (crops, cells of one slide) have draws of their own: the second is
+    keyed by ``id#1``, and so on, in the order of the set.
+    """
+    seen: dict[str, int] = {}
+    keys = []
+    for source in images.source_ids.tolist():
+        times = seen.get(source, 0)
+        seen[source] = times + 1
+        keys.append(f"{source}#{times}" if times else source)
+    energies = transform.draw(len(images), keys, epoch)
+    rows = np.flatnonzero(~np.isnan(energies)).astype(np.int64)
+    block = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.image_shape))))
+    facts = {
+        "fingerprint": images.fingerprint,
+        "source_ids": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        "transform": transform.to_dict(),
+        "epoch": epoch,
+        "block": block,
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return CopyPlan(rows, energies[rows], block, key)
+
+
+def make_copies(
+    images: ImageSet,
+    plan: CopyPlan,
+    options: LowRankOptions,
+    folder: Path,
+    workers: int = 1,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    """Make those blocks of `plan` that aren't in `folder` yet.
+
+    Parameters
+    ----------
+    workers : int
+        Processes, one BLAS thread each; -1 for one a core. At most two blocks a worker are in
+        flight, whatever the size of the set.
+    advance : callable, optional
+        Told the number of copies whenever a block is there.
+
+    Raises
+    ------
+    RunError
+        If `folder` holds the copies of another plan.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    _claim(folder, plan.key)
+    missing = []
+    for number, part in plan.blocks():
+        if block_path(folder, number).exists():
+            if advance:
+                advance(part.stop - part.start)
+        else:
+            missing.append((number, part))
+    backend: dict[str, Any] = {}
+    if workers != 1 and len(missing) > 1:
+        backend = {"backend": "loky", "inner_max_num_threads": 1}
+    else:
+        workers = 1
+    with parallel_config(n_jobs=workers, **backend):
+        jobs = Parallel(return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)(
+            delayed(_make_block)(
+                images.images[plan.rows[part]],
+                plan.energies[part],
+                options,
+                block_path(folder, number),
+            )
+            for number, part in missing
+        )
+        for count in jobs:
+            if advance:
+                advance(count)
+
+
+def read_block(folder: Path, number: int) -> CopyBlock:
+    """One block, in memory.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged.
+    """
+    path = block_path(folder, number)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return CopyBlock(**{name: file[name] for name in CopyBlock.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise RunError(f"{path} is damaged ({error}); remove it and run again") from error
+
+
+def block_path(folder: Path, number: int) -> Path:
+    """Where block `number` lies."""
+    return folder / f"copies-{number:05d}.npz"
+
+
+def _claim(folder: Path, key: str) -> None:
+    path = folder / _PLAN
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            found = None
+        if found != key:
+            raise RunError(
+                f"{folder} holds copies made from other images or with other options;"
+                " choose another folder, or remove it"
+            )
+    else:
+        write_json(path, {"key": key})
+
+
+def _make_block(
+    images: NDArray[np.uint8],
+    energies: NDArray[np.float64],
+    options: LowRankOptions,
+    path: Path,
+) -> int:
+    from threadpoolctl import threadpool_limits
+
+    axis = -1 if images.ndim == 4 else None
+    layout = layout_of(images, axis)
+    with threadpool_limits(1):
+        copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
+        errors = approximation_error(images, copies[0], channel_axis=axis)
+        decibels = psnr(images, copies[0], channel_axis=axis)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, copies=copies[0], ranks=ranks[0], errors=errors, psnr=decibels)
+    return len(images)

@@ -1,0 +1,211 @@
+"""`LowRankAugmenter`: copies of a data set made once, beside their originals or cached on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._progress import progress_bar
+from rankwise.data import ImageSet
+from rankwise.data.storage import allocate
+from rankwise.lowrank._copies import CopyPlan, make_copies, plan_copies, read_block
+from rankwise.lowrank.options import OptionError
+from rankwise.lowrank.transforms import RandomLowRank
+
+_MEMORY = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class CopyLog:
+    """What was done, one entry for each copy.
+
+    Attributes
+    ----------
+    rows : ndarray of int64, (copies,)
+        Row of the original in the set that was augmented.
+    source_ids : ndarray of str, (copies,)
+    energies : ndarray of float64, (copies,)
+        As drawn, in (0, 1].
+    ranks : ndarray of int64, (copies, matrices)
+    errors : ndarray of float64, (copies,)
+        ``‖A − A_k‖_F / ‖A‖_F``, after rounding.
+    psnr : ndarray of float64, (copies,)
+        Decibels; infinite for a copy that equals its original.
+    """
+
+    rows: NDArray[np.int64]
+    source_ids: NDArray
+    energies: NDArray[np.float64]
+    ranks: NDArray[np.int64]
+    errors: NDArray[np.float64]
+    psnr: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class AugmentedSet:
+    """Originals and copies in one set, shuffled together.
+
+    Attributes
+    ----------
+    images : ImageSet
+        Each copy carries the label and the source id of its original, so that
+        `rankwise.data.hold_out_by_source` keeps them together and
+        `rankwise.data.check_no_shared_sources` refuses parts that don't.
+    copy_of : ndarray of int64, (n,)
+        For each row the place of its entry in `log`, or -1 for an original.
+    log : CopyLog
+    """
+
+    images: ImageSet
+    copy_of: NDArray[np.int64]
+    log: CopyLog
+
+
+class LowRankAugmenter:
+    """Make low-rank copies of part of a data set, as in section 3.2 of the paper.
+
+    Parameters
+    ----------
+    transform : RandomLowRank, optional
+        Draws and options. Default: the paper's, with seed 42 (its appendix C.2). Every draw
+        depends on the transform's seed (0 where it has none), the source id and the epoch only.
+    workers : int
+        Processes, one BLAS thread each; -1 for one a core.
+    progress : bool
+        Show a bar on standard error.
+
+    Examples
+    --------
+    >>> from rankwise.data import load_images
+    >>> digits = load_images("digits", limit=100)
+    >>> augmented = LowRankAugmenter(RandomLowRank(p=0.5, seed=1)).augment(digits)
+    >>> len(augmented.images) == 100 + len(augmented.log)
+    True
+    """
+
+    def __init__(
+        self,
+        transform: RandomLowRank | None = None,
+        *,
+        workers: int = 1,
+        progress: bool = False,
+    ) -> None:
+        if workers == 0 or workers < -1:
+            raise OptionError(f"workers must be a number from 1, or -1, not {workers}")
+        self.transform = RandomLowRank(seed=42) if transform is None else transform
+        self.workers = workers
+        self.progress = progress
+
+    def plan(self, images: ImageSet, epoch: int = 0) -> CopyPlan:
+        """Draw: which rows get a copy, at which energy. Decomposes nothing."""
+        return plan_copies(images, self.transform, epoch)
+
+    def augment(
+        self,
+        images: ImageSet,
+        *,
+        epoch: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+        shuffle: bool = True,
+    ) -> AugmentedSet:
+        """Put copies beside their originals.
+
+        Parameters
+        ----------
+        images : ImageSet
+            Training images only: what is tested on isn't augmented.
+        epoch : int
+            Another epoch draws anew.
+        cache : path, optional
+            A folder that keeps the copies. A second call, also after a stop, makes only what is
+            missing there.
+        shuffle : bool
+            Mix originals and copies (paper, section 3.2), by a permutation from the seed.
+            Without, the copies follow the originals.
+
+        Returns
+        -------
+        AugmentedSet
+            Memory-mapped where it exceeds 256 MiB.
+
+        Raises
+        ------
+        RunError
+            If `cache` holds copies of other images or options.
+        """
+        plan = self.plan(images, epoch)
+        total = len(images) + len(plan.rows)
+        order = self.order(total, epoch) if shuffle else np.arange(total)
+        places = np.empty(total, np.int64)
+        places[order] = np.arange(total)
+        pixels = allocate((total, *images.image_shape), _MEMORY)
+        for start in range(0, len(images), plan.block):
+            stop = min(start + plan.block, len(images))
+            pixels[places[start:stop]] = images.images[start:stop]
+        with self.copies(images, plan, cache) as folder:
+            log = self._gather(images, plan, folder, pixels, places[len(images) :])
+        parents = np.concatenate([np.arange(len(images)), plan.rows])[order]
+        copy_of = np.concatenate([np.full(len(images), -1), np.arange(len(plan.rows))])[order]
+        result = ImageSet.from_arrays(
+            pixels,
+            images.labels[parents],
+            class_names=images.class_names,
+            source_ids=images.source_ids[parents],
+            name=f"{images.name}+low-rank",
+        )
+        return AugmentedSet(replace(result, split=images.split), copy_of, log)
+
+    def order(self, total: int, epoch: int = 0) -> NDArray[np.int64]:
+        """The permutation that mixes originals and copies."""
+        seed = 0 if self.transform.seed is None else self.transform.seed
+        return np.random.default_rng([seed, epoch]).permutation(total)
+
+    @contextmanager
+    def copies(
+        self, images: ImageSet, plan: CopyPlan, cache: str | os.PathLike[str] | None = None
+    ) -> Iterator[Path]:
+        """Make the copies of `plan` in `cache`, or in a folder that goes with the context."""
+        with tempfile.TemporaryDirectory(prefix="rankwise-") as temporary:
+            folder = Path(temporary) if cache is None else Path(cache)
+            folder.mkdir(parents=True, exist_ok=True)
+            with progress_bar("copies", len(plan.rows), enabled=self.progress) as advance:
+                make_copies(images, plan, self.transform.options, folder, self.workers, advance)
+            yield folder
+
+    def _gather(
+        self,
+        images: ImageSet,
+        plan: CopyPlan,
+        folder: Path,
+        pixels: NDArray[np.uint8],
+        places: NDArray[np.int64],
+    ) -> CopyLog:
+        columns: dict[str, list[Any]] = {"ranks": [], "errors": [], "psnr": []}
+        for number, part in plan.blocks():
+            block = read_block(folder, number)
+            pixels[places[part]] = block.copies
+            for name, values in columns.items():
+                values.append(getattr(block, name))
+        joined = {
+            name: np.concatenate(values) if values else np.empty((0, 1) if name == "ranks" else 0)
+            for name, values in columns.items()
+        }
+        return CopyLog(
+            rows=plan.rows,
+            source_ids=images.source_ids[plan.rows],
+            energies=plan.energies,
+            ranks=joined["ranks"].astype(np.int64),
+            errors=joined["errors"],
+            psnr=joined["psnr"],
+        )

@@ -1,0 +1,218 @@
+"""Pictures of what an energy means: the paper's figures 2.1, 2.2 and 3.1, and a scree plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._files import atomic_path
+from rankwise.lowrank.draws import NormalEnergy
+from rankwise.lowrank.options import OptionError
+from rankwise.lowrank.quality import psnr
+from rankwise.lowrank.ranks import energy_fractions, rank_for_energy
+from rankwise.lowrank.reconstruct import low_rank_approximation
+from rankwise.lowrank.spectra import spectrum
+from rankwise.lowrank.transforms import RandomLowRank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
+_CHANNEL_COLOURS = {"grey": "0.25", "red": "#c23b22", "green": "#2e8b57", "blue": "#2a5db0"}
+_CHANNEL_MAPS = {"grey": "gray", "red": "Reds_r", "green": "Greens_r", "blue": "Blues_r"}
+_MARKED = (0.8, 0.9, 0.975, 0.99)
+_COPY = "#e07b00"
+
+
+def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 42) -> Figure:
+    """All four pictures of one image, on one sheet.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, (H, W) or (H, W, C)
+        Grey or colour; transparency is left out.
+    energy : float
+        Of the copies in the first picture; the paper's mean, 0.975.
+    seed : int
+        Of the random copies.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    OptionError
+        If the image has neither one nor three colours.
+    """
+    from matplotlib.figure import Figure
+
+    planes = _colours(image)
+    sheet = Figure(figsize=(11, 14.5), layout="constrained")
+    ratio = planes.shape[0] / planes.shape[1]
+    heights = [0.35 + 1.25 * ratio, 0.35 + 0.5 * ratio, 0.45 + 1.3 * ratio, 1.1]
+    parts: Any = sheet.subfigures(4, 1, height_ratios=heights, hspace=0.03)
+    draw_channels(parts[0], planes, energy)
+    draw_ranks(parts[1], planes)
+    draw_copies(parts[2], [planes], seed=seed)
+    draw_scree(parts[3], planes)
+    return sheet
+
+
+def draw_channels(figure: Any, image: NDArray[np.uint8], energy: float = 0.975) -> None:
+    """The paper's figure 2.1: the channels (top) and their low-rank copies (bottom)."""
+    planes = _colours(image)
+    names = _CHANNEL_NAMES[planes.shape[-1]]
+    copy, ranks = low_rank_approximation(planes, energy=energy, return_rank=True, alpha=False)
+    axes = figure.subplots(2, len(names) + (len(names) > 1), squeeze=False)
+    if len(names) > 1:
+        _show(axes[0, 0], planes, "image")
+        _show(axes[1, 0], copy, f"copy, {_decibels(planes, copy)}")
+    for c, name in enumerate(names):
+        colours = _CHANNEL_MAPS[name]
+        _show(axes[0, c - len(names)], planes[..., c], name, colours)
+        full = min(planes.shape[:2])
+        _show(axes[1, c - len(names)], copy[..., c], f"rank {ranks[c]} of {full}", colours)
+    figure.suptitle(f"Channels, and each at an energy of {energy:.4g}", fontsize=11)
+
+
+def draw_ranks(figure: Any, image: NDArray[np.uint8], ranks: Sequence[int] | None = None) -> None:
+    """The paper's figure 2.2: approximations of growing rank."""
+    planes = _colours(image)
+    full = min(planes.shape[:2])
+    if ranks is None:
+        ranks = sorted({min(full, max(1, round(full**power))) for power in np.linspace(0, 1, 7)})
+    fractions = energy_fractions(spectrum(planes, channel_axis=-1, alpha=False)).mean(axis=0)
+    copies = low_rank_approximation(planes, rank=list(ranks), channel_axis=-1, alpha=False)
+    axes = figure.subplots(1, len(ranks), squeeze=False)[0]
+    for axis, rank, copy in zip(axes, ranks, copies, strict=True):
+        share = f"{100 * fractions[min(rank, full) - 1]:.4g}% of Σσ"
+        _show(axis, copy, f"rank {rank}\n{share}\n{_decibels(planes, copy)}")
+    figure.suptitle("Cumulative ranks", fontsize=11)
+
+
+def draw_copies(
+    figure: Any,
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    *,
+    transform: RandomLowRank | None = None,
+    columns: int = 7,
+    seed: int = 42,
+) -> None:
+    """The paper's figure 3.1: originals (left half) and what an augmentation makes of them.
+
+    Its energies are N(0.90, 0.10) there, and so they are here by default; its skip threshold of 80%
+    would leave nearly all of a single image's draws alone, so half are. Copies have a border.
+    """
+    if transform is None:
+        transform = RandomLowRank(NormalEnergy(0.90, 0.10), p=0.5, seed=seed)
+    rows = 3
+    axes = figure.subplots(rows, columns + 1, squeeze=False, gridspec_kw={"wspace": 0.05})
+    energies = transform.draw(rows * columns, list(range(rows * columns)))
+    for row in range(rows):
+        for column in range(columns + 1):
+            axis = axes[row, column]
+            original = _colours(images[row % len(images)])
+            if column == 0:
+                _show(axis, original, "original" if row == 0 or len(images) > 1 else "")
+                axis.set_visible(row == 0 or len(images) > 1)
+                continue
+            energy = energies[row * columns + column - 1]
+            if np.isnan(energy):
+                _show(axis, original, "left alone")
+                continue
+            copy, ranks = low_rank_approximation(
+                original, energy=energy, return_rank=True, channel_axis=-1, alpha=False
+            )
+            listed = "/".join(map(str, ranks))
+            _show(axis, copy, f"{100 * energy:.1f}%: {listed}")
+            axis.axis("on")
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set(color=_COPY, linewidth=2.5)
+    law = f"energy: {transform.energy}, skip threshold {transform.skip_threshold:.0%}"
+    figure.suptitle(f"Augmented ({law}); percentages: energy and ranks of the copies", fontsize=11)
+
+
+def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
+    """Singular values of each channel, their cumulative energy, and ranks of usual energies."""
+    planes = _colours(image)
+    sigma = spectrum(planes, channel_axis=-1, alpha=False)
+    left, right = figure.subplots(1, 2)
+    places = np.arange(1, sigma.shape[-1] + 1)
+    for values, name in zip(sigma, _CHANNEL_NAMES[len(sigma)], strict=True):
+        style: dict[str, Any] = {"color": _CHANNEL_COLOURS[name], "label": name, "linewidth": 1.5}
+        shown = values > values[0] * 1e-12
+        left.semilogy(places[shown], values[shown], **style)
+        right.plot(places, 100 * energy_fractions(values), **style)
+    mean = energy_fractions(sigma).mean(axis=0)
+    for energy in _MARKED:
+        rank = int(np.flatnonzero(mean >= energy)[0]) + 1
+        right.plot([1, rank, rank], [100 * energy] * 2 + [0], color="0.6", linewidth=0.7, zorder=0)
+        right.annotate(
+            f"{100 * energy:g}%: {_ranks_text(rank_for_energy(sigma, energy))}",
+            (rank, 2),
+            xytext=(-2, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            ha="right",
+            rotation=90,
+        )
+    left.set(xlabel="i", ylabel="σ_i", title="Scree: singular values")
+    right.set(xlabel="rank", ylabel="% of Σσ", title="Cumulative energy, and ranks that reach it")
+    right.set_ylim(0, 101)
+    right.set_xlim(left=0)
+    for axis in (left, right):
+        axis.title.set_fontsize(10)
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False, fontsize=8)
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure, whole or not at all; its ending chooses the format.
+
+    Raises
+    ------
+    OptionError
+        If matplotlib can't write such files.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = Path(path)
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in kinds:
+        raise OptionError(f"{path} doesn't end in one of {', '.join(sorted(kinds))}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=130)
+
+
+def _colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    planes = image[..., None] if image.ndim == 2 else image
+    if planes.shape[-1] in (2, 4):
+        planes = planes[..., :-1]
+    if planes.shape[-1] not in _CHANNEL_NAMES:
+        raise OptionError(f"pictures need grey or RGB images, not {planes.shape[-1]} channels")
+    return planes
+
+
+def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray") -> None:
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest")
+    axis.set_title(title, fontsize=8)
+    axis.axis("off")
+
+
+def _decibels(image: NDArray[np.uint8], copy: NDArray[np.uint8]) -> str:
+    value = float(psnr(image, copy, channel_axis=-1, alpha=False))
+    return "equal" if np.isinf(value) else f"{value:.1f} dB"
+
+
+def _ranks_text(ranks: NDArray) -> str:
+    return "rank " + "/".join(map(str, ranks.tolist()))

@@ -1,0 +1,213 @@
+"""Pre-computed copies: the same whoever makes them, with their sources, whole or absent."""
+
+import json
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import pytest
+
+from lowrank.photos import digits, photo_crops
+from rankwise.data import ImageSet, check_no_shared_sources, hold_out_by_source, load_images
+from rankwise.errors import DataError, RunError
+from rankwise.lowrank import (
+    LowRankAugmenter,
+    NormalEnergy,
+    OptionError,
+    RandomLowRank,
+    UniformEnergy,
+    approximation_error,
+    low_rank_approximation,
+    psnr,
+)
+from rankwise.lowrank import _copies as copies_module
+from rankwise.lowrank.export import SOURCE_PATTERN, augment_files
+
+
+def some_digits(count=200, **kwargs):
+    images = digits()[:count]
+    return ImageSet.from_arrays(images, np.arange(count) % 10, name="digits", **kwargs)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(copies_module, "_BLOCK_BYTES", 64 * 16)  # 16 digits a block
+
+
+def test_copies_are_beside_their_originals_with_label_source_and_log():
+    images = some_digits(source_ids=[f"s{i}" for i in range(200)])
+    augmented = LowRankAugmenter(RandomLowRank(UniformEnergy(0.6, 0.9), p=0.4, seed=1)).augment(
+        images
+    )
+    result, log = augmented.images, augmented.log
+    assert len(result) == 200 + len(log)
+    assert 50 < len(log) < 110
+    originals = augmented.copy_of < 0
+    assert sorted(result.source_ids[originals]) == sorted(images.source_ids)
+    for row in range(len(result)):
+        source = int(result.source_ids[row][1:])
+        assert result.labels[row] == images.labels[source]
+        place = augmented.copy_of[row]
+        if place < 0:
+            assert (result.images[row] == images.images[source]).all()
+            continue
+        assert log.rows[place] == source
+        copy, rank = low_rank_approximation(
+            images.images[source], energy=log.energies[place], return_rank=True
+        )
+        assert (result.images[row] == copy).all()
+        assert log.ranks[place].tolist() == rank.tolist()
+        assert log.errors[place] == pytest.approx(
+            float(approximation_error(images.images[source], copy))
+        )
+        assert log.psnr[place] == pytest.approx(float(psnr(images.images[source], copy)))
+    assert (np.diff(np.flatnonzero(originals)) > 1).any()  # shuffled
+    apart = LowRankAugmenter(RandomLowRank(p=0.4, seed=1)).augment(images, shuffle=False)
+    assert (apart.copy_of[:200] < 0).all()
+
+
+def test_workers_blocks_and_order_change_nothing(small_blocks):
+    images = some_digits()
+    transform = RandomLowRank(NormalEnergy(0.9, 0.1), p=0.5, seed=3)
+    one = LowRankAugmenter(transform).augment(images)
+    two = LowRankAugmenter(transform, workers=2).augment(images)
+    assert one.images.fingerprint == two.images.fingerprint
+    assert (one.log.errors == two.log.errors).all()
+    backwards = images.subset(np.arange(200)[::-1])
+    there = LowRankAugmenter(transform).augment(backwards).log
+    ours = dict(zip(one.log.source_ids, one.log.energies, strict=True))
+    assert ours == dict(zip(there.source_ids, there.energies, strict=True))
+    assert LowRankAugmenter(transform).augment(images, epoch=1).log.rows.tolist() != (
+        one.log.rows.tolist()
+    )
+
+
+def test_rows_of_one_source_have_draws_of_their_own():
+    images = some_digits(source_ids=["slide"] * 100 + ["other"] * 100)
+    log = LowRankAugmenter(RandomLowRank(UniformEnergy(0.5, 0.9), p=1, seed=1)).augment(images).log
+    assert len(set(log.energies)) == 200
+    assert set(log.source_ids) == {"slide", "other"}
+
+
+def test_no_split_separates_a_copy_from_its_source():
+    augmented = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=1)).augment(some_digits()).images
+    rest, held_out = hold_out_by_source(augmented.labels, augmented.source_ids)
+    check_no_shared_sources(augmented.source_ids[rest], augmented.source_ids[held_out])
+    half = len(augmented) // 2
+    with pytest.raises(DataError, match="share"):
+        check_no_shared_sources(augmented.source_ids[:half], augmented.source_ids[half:])
+
+
+def test_a_cache_is_finished_not_made_again(small_blocks, tmp_path, monkeypatch):
+    images = some_digits()
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=1))
+    whole = augmenter.augment(images)
+    real, made = copies_module._make_block, []
+
+    def stop_at_third(pixels, energies, options, path):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(path)
+        return real(pixels, energies, options, path)
+
+    monkeypatch.setattr(copies_module, "_make_block", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        augmenter.augment(images, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+    def count(pixels, energies, options, path):
+        made.append(path)
+        return real(pixels, energies, options, path)
+
+    monkeypatch.setattr(copies_module, "_make_block", count)
+    resumed = augmenter.augment(images, cache=tmp_path)
+    assert resumed.images.fingerprint == whole.images.fingerprint
+    assert len(made) == len(set(made)) == len(list(tmp_path.glob("*.npz")))
+    augmenter.augment(images, cache=tmp_path)
+    assert len(made) == len(set(made))  # nothing was made a second time
+    with pytest.raises(RunError, match="other images or with other options"):
+        LowRankAugmenter(RandomLowRank(0.7, p=0.5, seed=1)).augment(images, cache=tmp_path)
+    block = next(tmp_path.glob("*.npz"))
+    block.write_bytes(block.read_bytes()[:100])
+    with pytest.raises(RunError, match="damaged"):
+        augmenter.augment(images, cache=tmp_path)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("file_format", ["parquet", "folder"])
+def test_files_load_with_the_hubs_tools_and_with_ours(tmp_path, colour, file_format):
+    pixels = photo_crops(24) if colour else digits()[:24]
+    labels = np.array(["cat", "dog"])[np.arange(24) % 2]
+    images = replace(
+        ImageSet.from_arrays(pixels, labels, source_ids=[f"a/{i}" for i in range(24)]),
+        split="train",
+    )
+    out = tmp_path / "out"
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=2))
+    summary = augment_files(images, augmenter, out, file_format)
+    total = summary["originals"] + summary["copies"]
+    assert summary["originals"] == 24
+    assert 0 < summary["copies"] < 24
+    assert not (out / ".copies").exists()
+
+    hub = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(hub) == total
+    assert hub.features["label"].names == ["cat", "dog"]
+    expected = augmenter.augment(images)
+    ours = load_images(out, "all", source_pattern=SOURCE_PATTERN)
+    assert len(ours) == total
+    assert ours.class_names == ("cat", "dog")
+    assert sorted(ours.source_ids) == sorted(
+        s.replace("/", "_") for s in expected.images.source_ids
+    )
+    key = lambda x: sorted(image.tobytes() for image in x)  # noqa: E731
+    assert key(ours.images) == key(expected.images.images)
+    train = load_images(out, "train", source_pattern=SOURCE_PATTERN)
+    test = load_images(out, "test", source_pattern=SOURCE_PATTERN)
+    check_no_shared_sources(train.source_ids, test.source_ids)
+
+    if file_format == "parquet":
+        assert sum(e is not None for e in hub["energy"]) == summary["copies"]
+        for row in hub:
+            if row["energy"] is not None:
+                assert row["energy"] == 0.8
+                assert len(row["rank"]) == (3 if colour else 1)
+                assert row["error"] > 0
+                assert row["psnr"] > 5
+                assert row["source_id"].startswith("a/")
+    else:
+        log = (out / "augment-log.csv").read_text().splitlines()
+        assert log[0] == "file,label,source_id,energy,rank,error,psnr"
+        assert len(log) == total + 1
+        assert all((out / line.split(",")[0]).is_file() for line in log[1:])
+
+    stamp = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert augment_files(images, augmenter, out, file_format) == summary
+    assert stamp == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(RunError, match="another augmentation"):
+        augment_files(images, LowRankAugmenter(RandomLowRank(0.7)), out, file_format)
+
+
+def test_files_are_finished_after_a_stop(tmp_path, monkeypatch):
+    images = replace(some_digits(), split="train")
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=2))
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("rankwise.lowrank.export._png", lambda pixels: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            augment_files(images, augmenter, out)
+    assert not list(out.glob("*.parquet"))
+    summary = augment_files(images, augmenter, out)
+    assert json.loads((out / "augment.json").read_text()) == summary
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="isn't empty"):
+        augment_files(some_digits(), LowRankAugmenter(), tmp_path)
+    with pytest.raises(RunError, match="is a file"):
+        augment_files(some_digits(), LowRankAugmenter(), tmp_path / "thesis.tex")
+    with pytest.raises(OptionError, match="format must be"):
+        augment_files(some_digits(), LowRankAugmenter(), tmp_path / "new", "zip")
+    with pytest.raises(OptionError, match="workers"):
+        LowRankAugmenter(workers=0)

@@ -1,0 +1,129 @@
+"""Pictures and the two commands."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+import typer
+from matplotlib.figure import Figure
+from PIL import Image
+from typer.testing import CliRunner
+
+from lowrank.photos import photo_crops
+from rankwise.cli.lowrank import augment, show
+from rankwise.data import load_images
+from rankwise.errors import DataError, RunError
+from rankwise.lowrank import OptionError, RandomLowRank, rank_for_energy, spectrum
+from rankwise.lowrank.pictures import (
+    draw_channels,
+    draw_copies,
+    draw_image,
+    draw_ranks,
+    draw_scree,
+    save_picture,
+)
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes]
+
+
+@pytest.fixture
+def commands():
+    app = typer.Typer()
+    app.command()(augment)
+    app.command()(show)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return run
+
+
+def test_channels_name_their_ranks():
+    image = photo_crops(48)[0]
+    figure = Figure()
+    draw_channels(figure, image, energy=0.9)
+    ranks = rank_for_energy(spectrum(image), 0.9)
+    assert titles(figure)[:4] == ["image", "red", "green", "blue"]
+    assert titles(figure)[5:] == [f"rank {rank} of 48" for rank in ranks]
+    grey = Figure()
+    draw_channels(grey, image[..., 0])
+    assert titles(grey)[0] == "grey"
+
+
+def test_ranks_end_at_the_image():
+    figure = Figure()
+    draw_ranks(figure, photo_crops(48)[0])
+    assert titles(figure)[0].startswith("rank 1\n")
+    assert titles(figure)[-1] == "rank 48\n100% of Σσ\nequal"
+
+
+def test_copies_stand_out_from_images_left_alone():
+    figure = Figure()
+    draw_copies(figure, photo_crops(32)[:3], transform=RandomLowRank(0.8, p=0.5, seed=1))
+    framed = [axis for axis in figure.axes if axis.axison]
+    assert 0 < len(framed) < 21
+    assert all(axis.get_title().startswith("80.0%") for axis in framed)
+    assert titles(figure).count("left alone") == 21 - len(framed)
+    assert titles(figure).count("original") == 3
+
+
+def test_scree_marks_the_ranks_that_reach_an_energy():
+    image = photo_crops(48)[0]
+    figure = Figure()
+    draw_scree(figure, image)
+    texts = [text.get_text() for text in figure.axes[1].texts]
+    expected = "/".join(map(str, rank_for_energy(spectrum(image), 0.975)))
+    assert f"97.5%: rank {expected}" in texts
+
+
+def test_one_sheet_is_written_whole(tmp_path):
+    image = np.dstack([photo_crops(32)[0], np.full((32, 32), 9, np.uint8)])
+    save_picture(draw_image(image), tmp_path / "sheet.png")
+    pixels = matplotlib.image.imread(tmp_path / "sheet.png")
+    assert pixels.shape[0] > 1000
+    assert pixels[..., :3].std() > 0.1
+    with pytest.raises(OptionError, match=r"doesn't end in"):
+        save_picture(Figure(), tmp_path / "sheet.doc")
+    with pytest.raises(OptionError, match="grey or RGB"):
+        draw_image(np.zeros((8, 8, 5), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_show(commands, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo_crops(40)[0]).save(path)
+    done = commands("show", path, "--out", tmp_path / "a.png", "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["ranks"] == rank_for_energy(spectrum(photo_crops(40)[0]), 0.975).tolist()
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    grey = commands("show", path, "--out", tmp_path / "b.svg", "--size", "20")
+    assert "of 20" in grey.stdout
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    broken = commands("show", tmp_path / "bad.png", "--out", tmp_path / "c.png")
+    assert isinstance(broken.exception, DataError)
+    wrong = commands("show", path, "--out", tmp_path / "c.png", "--energy", "1.5")
+    assert isinstance(wrong.exception, OptionError)
+
+
+def test_augment(commands, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("augment", "digits", out, "--limit", 60, "--skip-threshold", 0.5, "--seed", 7)
+    done = commands(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["originals"] == 60
+    assert result["copies"] > 15
+    assert len(load_images(out, "all")) == 60 + result["copies"]
+    again = commands(*arguments)
+    assert f"60 originals and {result['copies']} copies" in again.stdout
+    other = commands(*arguments, "--energy", 0.8)
+    assert isinstance(other.exception, RunError)
+    folder = commands(*(*arguments[:2], tmp_path / "f"), *arguments[3:], "--format", "folder")
+    assert folder.exit_code == 0
+    assert len(list((tmp_path / "f").rglob("*.png"))) == 60 + result["copies"]
+    contradiction = commands("augment", "digits", tmp_path / "g", "--skip-threshold", 2)
+    assert isinstance(contradiction.exception, OptionError)
