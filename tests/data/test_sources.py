@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from rankwise.data import hub, load_images
 from rankwise.errors import DataError
@@ -370,3 +371,15 @@ class TestNpz:
             archive.write(tmp_path / "y.npy", "y.npy")
         with pytest.raises(DataError, match=r"x\.npy of .*x\.npz is truncated"):
             load_images(path, "all")
+
+
+def test_a_damaged_record_of_an_augmentation_is_named(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((4, 2, 2), np.uint8), labels=[0, 1, 0, 1])
+    for label in ("a", "b"):
+        (tmp_path / "d" / label).mkdir(parents=True)
+    (tmp_path / "d" / "augment.json").write_text("{}")
+    for label in ("a", "b"):
+        for i in range(3):
+            Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / "d" / label / f"{i}.png")
+    with pytest.raises(DataError, match=r"augment\.json is damaged: it should name"):
+        load_images(tmp_path / "d")

@@ -106,8 +106,7 @@ def test_what_is_not_doubtful_survives_any_error_within_the_bounds(
     sigma, energy, size, rule, random
 ):
     fractions = energy_fractions(sigma)
-    bounds = np.full_like(fractions, size)
-    if doubtful(fractions[None], bounds[None], np.array(energy), rule).any():
+    if doubtful(fractions[None], np.array([[size]]), np.array(energy), rule).any():
         return
     # Any monotone sequence within the bounds, ending at 1, has the same rank.
     moved = fractions + 0.99 * size * np.array([random.uniform(-1, 1) for _ in sigma])

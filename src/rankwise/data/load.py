@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ _ACCEPTED = (
     "'digits', a hub id such as 'ylecun/mnist', a folder of the hub's parquet files, a folder with "
     "one sub-folder per class, a folder of IDX files, and an .npz archive are accepted"
 )
+AUGMENT_RECORD = "augment.json"
+"""Written by ``rankwise augment`` beside its images."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -79,7 +83,8 @@ def load_images(
         A regular expression, searched in each file's name (in its whole path if the expression
         holds a ``/``). Its first group, or else the whole match, is the sample's source id, as in
         ``r"^([^_]+)_"`` for the text up to the first underscore. By default every image is a
-        source of its own, under its path where it has one, else its row number.
+        source of its own, under its path where it has one, else its row number; in a folder that
+        ``rankwise augment`` wrote, a copy has the id of its original, so no split parts them.
     progress : bool
         Show a progress bar on standard error.
     memory_limit : int
@@ -104,7 +109,7 @@ def load_images(
     reader = open_reader(source)
     samples = Samples.of(reader, _splits_to_read(reader, source, split))
     usable, skipped = samples.usable(skip=on_error == "skip")
-    ids = samples.source_ids(source_pattern, usable)
+    ids = samples.source_ids(source_pattern or _pattern_left_by_augment(source), usable)
     check_classes(samples.labels[usable], samples.class_names, f"{source}")
     if split in ("train", "test") and "test" not in reader.splits:
         rest, held_out = hold_out_by_source(samples.labels[usable], ids[usable], seed=seed)
@@ -137,6 +142,21 @@ def load_images(
         split=split,
         skipped=(*skipped, *bad),
     )
+
+
+def _pattern_left_by_augment(source: str | os.PathLike[str]) -> str | None:
+    """The source pattern in the record that ``rankwise augment`` leaves beside its images."""
+    record = Path(source) / AUGMENT_RECORD
+    if not record.is_file():
+        return None
+    try:
+        pattern = json.loads(record.read_text(encoding="utf-8"))["source_pattern"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{record} is damaged: it should name the source pattern of the copies beside it; "
+            "give source_pattern, or augment again."
+        ) from error
+    return str(pattern)
 
 
 def read_image(path: str | os.PathLike[str], *, image_shape: Sequence[int]) -> NDArray[np.uint8]:

@@ -15,9 +15,9 @@ from scipy.linalg import blas, lapack
 from rankwise.lowrank._twisted import twisted_vectors
 
 # Columns of a block of Householder vectors. In DSYTRD 8 beats LAPACK's 32 at the orders of images
-# (100: 137 against 167 µs; 224: 854 against 960 µs, OpenBLAS 0.3.31); applying them, 48 is best.
+# (100: 137 against 167 µs; 224: 854 against 960 µs, OpenBLAS 0.3.31); applying them, about 56.
 _REDUCTION_BLOCK = 8
-_REFLECTOR_BLOCK = 48
+_REFLECTOR_BLOCK = 56
 _SMALL = 64  # up to this order, batched Gram products and one call of xORMQR beat blocks
 _ORMQR_WORK = 64 * _SMALL + 65 * 64
 
@@ -111,13 +111,15 @@ class Tridiagonal:
         flat = reflectors.reshape(-1)
         flat[:: order + 1] = 0
         flat[1 :: order + 1] = 1
-        idle = self._tau == 0  # reflectors that do nothing
-        reflectors[:-1][idle] = 0
-        inverse_scales = 1 / np.where(idle, 1.0, self._tau)
+        scales = self._tau
+        if not scales.all():  # some reflectors do nothing
+            reflectors[:-1][scales == 0] = 0
+            scales = np.where(scales == 0, 1.0, scales)
+        inverse_scales = 1 / scales
         solve = lapack.strtrs if rows.dtype == np.float32 else lapack.dtrtrs
-        last = (order - 2) // _REFLECTOR_BLOCK * _REFLECTOR_BLOCK
-        for start in range(last, -1, -_REFLECTOR_BLOCK):
-            stop = min(start + _REFLECTOR_BLOCK, order - 1)
+        width = -(-(order - 1) // max(1, round((order - 1) / _REFLECTOR_BLOCK)))
+        for start in reversed(range(0, order - 1, width)):
+            stop = min(start + width, order - 1)
             block = reflectors[start:stop, start + 1 :]
             inverse = block @ block.T
             inverse.reshape(-1)[:: stop - start + 1] = inverse_scales[start:stop]

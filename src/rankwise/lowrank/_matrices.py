@@ -90,11 +90,13 @@ def choose_ranks(
         return np.repeat(np.minimum(wanted.values, order)[..., None], sigma.shape[1], axis=-1)
     bounds = fraction_bounds(sigma, singular_value_bounds(sigma, other_side), options.energy_of)
     fractions = energy_fractions(sigma, options.energy_of)
-    shape = (len(wanted.values), *sigma.shape)
+    targets = len(wanted.values)
 
     def spread(values: NDArray) -> NDArray:
-        mean = values.mean(axis=1, keepdims=True) if options.channels == "shared" else values
-        return np.broadcast_to(mean, shape)
+        if options.channels == "shared":
+            mean = values.mean(axis=1, keepdims=True)
+            values = np.broadcast_to(mean, values.shape)
+        return np.broadcast_to(values, (targets, *values.shape))
 
     energies = wanted.values[..., None]
     unsure = doubtful(spread(fractions), spread(bounds), energies, options.rank_rule)

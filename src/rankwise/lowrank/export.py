@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rankwise._files import atomic_path, write_json
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
+from rankwise.data.load import AUGMENT_RECORD
 from rankwise.errors import RunError
 from rankwise.lowrank.augmenter import AugmentedSet, LowRankAugmenter
 from rankwise.lowrank.options import OptionError
@@ -26,7 +27,7 @@ FORMATS = ("parquet", "folder")
 LOG = "augment-log.csv"
 SOURCE_PATTERN = r"^(.*)--"  # finds the source id in a file name that `augment_files` wrote
 
-_DONE = "augment.json"
+_DONE = AUGMENT_RECORD
 _COPIES = ".copies"
 _ROW_GROUP = 1000  # at most; fewer where images are large
 _GROUP_BYTES = 32 * 2**20

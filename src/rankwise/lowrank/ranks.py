@@ -127,26 +127,25 @@ def fraction_bounds(
     sigma: Float[np.ndarray, "*batch n"],
     bounds: Float[np.ndarray, "*batch n"],
     energy_of: str,
-) -> Float[np.ndarray, "*batch n"]:
-    """Bounds of ``E_k``: ``|δE_k| ≤ ((1 − E_k) Σ_{i≤k} b_i + E_k Σ_{i>k} b_i) / S``.
+) -> Float[np.ndarray, "*batch 1"]:
+    """Bound of all ``E_k`` of a spectrum: ``|δE_k| ≤ Σ_i b_i / (Σ_i σ_i − Σ_i b_i)``.
 
-    Here b_i bounds the error of σ_i, and S is the smallest sum that the bounds allow; for σ² the
-    b_i are ``(2σ_i + b_i) b_i``.
+    Here b_i bounds the error of σ_i; for σ² it is ``(2σ_i + b_i) b_i`` instead. A share of a sum
+    moves by ``((1 − E_k) δ(head) − E_k δ(tail)) / sum``, at most the whole error over the sum.
     """
-    errors = bounds if energy_of == "sigma" else (2 * sigma + bounds) * bounds
-    total = _weights(sigma, energy_of).sum(axis=-1, keepdims=True)
-    fractions = energy_fractions(sigma, energy_of)
-    head = np.cumsum(errors, axis=-1)
-    all_errors = head[..., -1:]
-    least = np.maximum(total - all_errors, np.finfo(np.float64).tiny)
-    rounding = 4 * sigma.shape[-1] * _UNIT_ROUNDOFF
-    spread = ((1 - fractions) * head + fractions * (all_errors - head)) / least + rounding
+    if energy_of == "sigma":
+        total, errors = sigma.sum(axis=-1, keepdims=True), bounds
+    else:
+        total, errors = (sigma**2).sum(axis=-1, keepdims=True), (2 * sigma + bounds) * bounds
+    error = errors.sum(axis=-1, keepdims=True)
+    least = np.maximum(total - error, np.finfo(np.float64).tiny)
+    spread = error / least + 4 * sigma.shape[-1] * _UNIT_ROUNDOFF
     return np.where(total > 0, np.minimum(spread, 1), 0)
 
 
 def doubtful(
     fractions: Float[np.ndarray, "*batch n"],
-    bounds: Float[np.ndarray, "*batch n"],
+    bounds: Float[np.ndarray, "*batch 1"],
     energy: NDArray[np.float64],
     rank_rule: str,
 ) -> NDArray[np.bool_]:
@@ -158,10 +157,10 @@ def doubtful(
         return (np.abs(off) <= bounds)[..., :-1].any(axis=-1) & (wanted[..., 0] < 1)
     best = np.abs(off).argmin(axis=-1)[..., None]
     lead = np.abs(off) - np.take_along_axis(np.abs(off), best, axis=-1)
-    close = lead <= bounds + np.take_along_axis(bounds, best, axis=-1)
+    close = lead <= 2 * bounds
     places = np.arange(fractions.shape[-1])
     # Past the first that surely reaches the energy, none is nearer: energies only grow.
-    reached = np.take_along_axis(off - bounds, best, axis=-1) >= 0
+    reached = np.take_along_axis(off, best, axis=-1) >= bounds
     rivals = close & (places != best) & ~((places > best) & reached)
     return rivals.any(axis=-1) & (wanted[..., 0] < 1)
 
