@@ -1,0 +1,52 @@
+"""The README: its Python runs, its figures are those of the measured results."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def render():
+    spec = importlib.util.spec_from_file_location("render", ROOT / "benchmarks" / "render.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_python_in_it_runs(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    exec(compile(code, "README.md", "exec"), {"image": image, "__name__": "readme"})
+    if "print" in code:
+        assert "test images" in capsys.readouterr().out
+
+
+def test_its_figures_are_those_of_the_results():
+    module = render()
+    lines = module.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
+    assert module.with_results(README, lines) == README
+
+
+def test_results_md_is_rendered_from_the_results():
+    module = render()
+    expected = "\n".join(module.render(ROOT / "benchmarks" / "results"))
+    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == expected
+
+
+def test_no_result_names_a_machine_s_folders():
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+        assert not re.search(r'"/(work|tmp|home|root|Users)/', text), path.name
+
+
+@pytest.mark.parametrize("name", sorted({*re.findall(r"\]\(((?!http)[^)#]+)", README)}))
+def test_its_links_lead_somewhere(name):
+    assert (ROOT / name).exists()
