@@ -299,6 +299,95 @@ def test_another_run_in_the_folder_is_refused(trained, monkeypatch, capsys):
     assert "--overwrite" in err
 
 
+@pytest.mark.parametrize("name", ["run.json", "report.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_record_is_named(trained, tmp_path, monkeypatch, capsys, name, content):
+    import shutil
+
+    shutil.copytree(trained[0], tmp_path / "m")
+    (tmp_path / "m" / name).write_text(content)
+    arguments = ["train", "digits", "--out", tmp_path / "m", *FAST, "--bootstrap"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert f"{name} is damaged" in err
+    if name == "run.json":
+        _, err = call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", expect=1)
+        assert f"{name} is damaged" in err
+
+
+def test_the_demo_leaves_another_run_alone(trained, monkeypatch, capsys):
+    _, err = call(monkeypatch, capsys, "demo", "--out", trained[0], expect=1)
+    assert "holds another run" in err
+
+
+def class_folders(folder, per_class=12, names=("a", "b")):
+    rng = np.random.default_rng(0)
+    for level, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = rng.normal(60 + 80 * level, 20, (8, 8)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}-x.png")
+
+
+def test_no_source_is_on_both_sides_of_explicit_splits(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "s" / "train")
+    class_folders(tmp_path / "s" / "test")
+    arguments = ["train", tmp_path / "s", "--out", tmp_path / "m", *FAST]
+    _, err = call(monkeypatch, capsys, *arguments, "--source-pattern", r"^(\d+)", expect=1)
+    assert "error:" in err
+    assert "source" in err
+    call(monkeypatch, capsys, *arguments, "--json")
+
+
+def test_classes_of_the_splits(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "more" / "train")
+    class_folders(tmp_path / "more" / "test", names=("a", "b", "c"))
+    _, err = call(
+        monkeypatch, capsys, "train", tmp_path / "more", "--out", tmp_path / "x", *FAST, expect=1
+    )
+    assert "classes in test images only, not in training: c" in err
+    class_folders(tmp_path / "one" / "train")
+    class_folders(tmp_path / "one" / "test", names=("a",))
+    stdout, _ = call(
+        monkeypatch, capsys, "train", tmp_path / "one", "--out", tmp_path / "m", *FAST, "--json"
+    )
+    assert json.loads(stdout)["test"]["n_samples"] == 12
+
+
+def test_names_in_brackets_and_foreign_scripts_are_printed(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "my photos [old]", names=("[red]é", "狗"))
+    arguments = [tmp_path / "my photos [old]", "--out", tmp_path / "m"]
+    _, err = call(monkeypatch, capsys, "train", *arguments, *FAST)
+    assert "Warning" not in err
+    file = tmp_path / "my photos [old]" / "狗" / "0-x.png"
+    stdout, _ = call(monkeypatch, capsys, "predict", tmp_path / "m", file)
+    assert "[old]" in "".join(stdout.split())
+    stdout, _ = call(monkeypatch, capsys, "evaluate", tmp_path / "m", arguments[0])
+    assert "[red]é" in stdout
+
+
+def test_memory_that_is_not_there(tmp_path, monkeypatch, capsys):
+    from rankwise import runs
+
+    def train(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(runs, "train", train)
+    _, err = call(monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", expect=1)
+    assert "error: not enough memory; use fewer --units" in err
+
+
+def test_a_source_spelled_differently_is_the_same_run(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, capsys, "train", "photos/", "--out", "m", *FAST, "--json")
+    stdout, _ = call(
+        monkeypatch, capsys, "train", tmp_path / "photos", "--out", "m", *FAST, "--json"
+    )
+    assert json.loads(stdout)["already_complete"]
+    _, err = call(monkeypatch, capsys, "train", "photos", "--out", "photos/m", *FAST, expect=1)
+    assert "lies inside the source photos" in err
+
+
 def test_overwrite_discards_a_run(tmp_path, monkeypatch, capsys):
     base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--json"]
     call(monkeypatch, capsys, *base)
@@ -337,6 +426,9 @@ def a_file(tmp_path):
         (["train", "digits", "--jacobian", "exact"], None, "unknown jacobian 'exact'"),
         (["train", "digits", "--device", "tpu"], None, "device must be 'auto', 'cpu' or 'cuda'"),
         (["train", "digits", "--units", "7", "--subnets", "2"], None, "multiple of n_subnets"),
+        (["train", "digits", "--workers", "0"], None, "workers must be a number of processes"),
+        (["train", "digits", "--max-iter", "-3"], None, "max_iter must be a whole number"),
+        (["train", "digits", "--ridge", "-1"], None, "got -1.0"),
         (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits", "--overwrite"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits"], a_file, "is a file; give a folder"),

@@ -1,5 +1,6 @@
 """`QuadraticClassifier` as a scikit-learn user meets it."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -58,9 +59,7 @@ def test_a_fit_says_how_it_ended(fitted):
 def test_probabilities_sum_to_one_and_agree_with_the_prediction(fitted, digits):
     images, _ = digits
     for squash in (False, True):
-        model = clone(fitted).set_params(squash=squash)
-        model.__dict__.update({k: v for k, v in fitted.__dict__.items() if k.endswith("_")})
-        model._dtype = fitted._dtype
+        model = copy.deepcopy(fitted).set_params(squash=squash)
         probabilities = model.predict_proba(images[:50])
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         assert probabilities.min() >= 0
@@ -74,6 +73,19 @@ def test_images_and_flat_rows_give_the_same_model(digits):
     b = QuadraticClassifier(**SMALL).fit(images[:200].reshape(200, 64), labels[:200])
     np.testing.assert_array_equal(a.outputs(images), b.outputs(images.reshape(-1, 64)))
     np.testing.assert_array_equal(a.outputs(images), a.outputs(images.reshape(-1, 64)))
+
+
+def test_pixels_keep_the_scale_of_the_fit_whatever_their_type(digits):
+    images, labels = digits
+    on_bytes = QuadraticClassifier(**SMALL).fit(images[:200], labels[:200])
+    expected = on_bytes.outputs(images[200:300])
+    for other in (images.astype(int), images.astype(float), images.astype(np.float32)):
+        np.testing.assert_allclose(on_bytes.outputs(other[200:300]), expected, atol=1e-4)
+    on_floats = QuadraticClassifier(**SMALL).fit(images[:200].astype(np.float32), labels[:200])
+    np.testing.assert_array_equal(
+        on_floats.outputs(images[200:300]),
+        on_floats.outputs(images[200:300].astype(np.float32)),
+    )
 
 
 def test_the_same_seed_gives_the_same_model_whatever_the_workers(digits):
@@ -251,6 +263,7 @@ def test_counts_that_follow_from_one_another(digits):
     assert slow.n_iter_ > 6, "another solver has a budget of its own"
     prime = QuadraticClassifier(n_units=np.int64(53), max_iter=1).fit(images, labels)
     assert len(prime.subnet_reports_) == 1
+    assert len(QuadraticClassifier(n_units=101, max_iter=0).fit(images, labels).statuses_) == 1
     two = QuadraticClassifier(preset="windowed", n_subnets=2, max_iter=1).fit(images, labels)
     assert two.network_.params.shape[1] == 100
 
@@ -268,6 +281,13 @@ def test_counts_that_follow_from_one_another(digits):
         ({"samples_per_subnet": 0}, "samples_per_subnet must be a whole number at least 1, got 0"),
         ({"dtype": "float16"}, "dtype must be 'auto', 'float32' or 'float64', got 'float16'"),
         ({"window": True}, "window must be two fractions, False or None, got True"),
+        ({"window": 0.5}, "window must be two fractions, False or None, got 0.5"),
+        ({"max_iter": -3}, "max_iter must be a whole number at least 0, got -3"),
+        ({"max_iter": 2.5}, "max_iter must be a whole number at least 0, got 2.5"),
+        ({"tol": -1.0}, "tol must be a number at least 0, got -1.0"),
+        ({"ridge": -1.0}, "ridge must be a number at least 0, 'gcv' or 'loo', got -1.0"),
+        ({"ridge": np.nan}, "ridge must be a number at least 0, 'gcv' or 'loo', got nan"),
+        ({"activation": "relu6"}, "unknown activation 'relu6'; accepted: tanh, logistic"),
         ({"image_shape": (3, 3)}, r"image_shape \(3, 3\) has 9 pixels, but X has 64 a sample"),
         ({"unit": "colour"}, "needs colour images"),
         ({"solver": "adam"}, "unknown solver 'adam'"),

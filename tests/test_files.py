@@ -25,9 +25,14 @@ def test_a_whole_file_with_the_usual_mode(tmp_path):
 def test_an_interruption_leaves_what_was_there(tmp_path):
     target = tmp_path / "report.json"
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.json"]
 

@@ -38,6 +38,9 @@ def test_round_trip(tmp_path, labels):
     again = QuadraticClassifier.load(tmp_path / "new" / "folder")
     np.testing.assert_array_equal(original.outputs(IMAGES), again.outputs(IMAGES))
     np.testing.assert_array_equal(original.predict(IMAGES), again.predict(IMAGES))
+    np.testing.assert_array_equal(
+        original.outputs(IMAGES.astype(int)), again.outputs(IMAGES.astype(int))
+    )
     assert again.predict(IMAGES).dtype == original.predict(IMAGES).dtype
     assert again.n_parameters_units_ == original.n_parameters_units_
     assert again.status_ == original.status_

@@ -128,7 +128,8 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Images of type uint8 are divided by 255, the paper's [0, 1]; others are used as they are. A
+    A model fitted on images of type uint8 divides pixels by 255, to the paper's [0, 1], whatever
+    type they have at prediction; one fitted on any other type uses values as they are. A
     symmetric unit ``wᵀXw`` sees only the symmetric part of ``X``: an image and its transpose look
     alike to it.
 
@@ -354,7 +355,15 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         rng = np.random.default_rng([self._seed, 1])
         guesses, ambiguous = guess_labels(outputs, rng, margin)
         result = QuadraticClassifier(**self.get_params())
-        for name in ("classes_", "image_shape_", "n_features_in_", "_dtype", "_recipe", "_seed"):
+        for name in (
+            "classes_",
+            "image_shape_",
+            "n_features_in_",
+            "_dtype",
+            "_fitted_on_uint8",
+            "_recipe",
+            "_seed",
+        ):
             setattr(result, name, getattr(self, name))
         result._train(images, guesses, self._seed + 1, folder, starts=self._subnet_params)
         labels = result.outputs(images).argmax(axis=1)
@@ -397,6 +406,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         X = _without_imageset(X)
         if self.dtype not in ("auto", "float32", "float64"):
             raise ValueError(f"dtype must be 'auto', 'float32' or 'float64', got {self.dtype!r}")
+        self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
         single = getattr(X, "dtype", None) in (np.uint8, np.float32)
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
@@ -416,6 +426,12 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
             )
+        # The scale is that of the fit: pixels 0 to 255 in another type are still divided by 255,
+        # and uint8 values given to a model of unscaled images aren't.
+        if self._fitted_on_uint8 and X.dtype != np.uint8:
+            X = X / np.asarray(255, dtype=X.dtype)
+        elif not self._fitted_on_uint8 and X.dtype == np.uint8:
+            X = X.astype(self._dtype)
         return X.reshape(len(X), *self.image_shape_)
 
     def _accepted_dtype(self, X: Any) -> Any:

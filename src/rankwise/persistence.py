@@ -55,6 +55,7 @@ def save_classifier(model: QuadraticClassifier, folder: Path) -> None:
             "activation": network.units.activation,
         },
         "n_active": network.n_active,
+        "fitted_on_uint8": bool(model._fitted_on_uint8),
         "classes": {"dtype": model.classes_.dtype.str, "values": model.classes_.tolist()},
         "parameters": {
             name: value for name, value in model.get_params().items() if name not in _NOT_KEPT
@@ -149,6 +150,7 @@ def _build(description: dict[str, Any], content: bytes) -> QuadraticClassifier:
     model.classes_ = classes
     model.image_shape_ = units.shape
     model._dtype = str(params.dtype)
+    model._fitted_on_uint8 = bool(description["fitted_on_uint8"])
     model.n_features_in_ = int(np.prod(units.shape))
     model.n_parameters_units_ = model.network_.n_parameters_units
     model.n_parameters_total_ = model.network_.n_parameters_total

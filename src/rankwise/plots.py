@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,5 +94,7 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, 
 
 
 def _save(figure: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # Class names may be in scripts that the font lacks; the figures stay readable.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(temporary, format="png", dpi=130)

@@ -23,11 +23,12 @@ import numpy as np
 from rankwise._files import write_json
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
-from rankwise.data import ImageSet, load_images, read_image
+from rankwise.data import ImageSet, check_no_shared_sources, load_images, read_image
 from rankwise.errors import DataError, RunError
 from rankwise.estimators import QuadraticClassifier
+from rankwise.persistence import DESCRIPTION, WEIGHTS
 from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.presets import PRESETS
+from rankwise.varpro.presets import PRESETS, check_given
 
 CONFIGURATION = "run.json"
 REPORT = "report.json"
@@ -116,6 +117,12 @@ def _train(
     """The run itself; gives its report and what draws its pictures."""
     begin = time.perf_counter()
     device = resolve_device(device)
+    check_given(run.preset, run.parameters)
+    if workers == 0:
+        raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
+    source = Path(run.source)
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     model = QuadraticClassifier(
         run.preset,
         **run.parameters,
@@ -266,22 +273,33 @@ def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
             f"{run.source}: training images have shape {train_set.image_shape}, test images "
             f"{test_set.image_shape}; give a size to bring them together"
         )
+    check_no_shared_sources(train_set.source_ids, test_set.source_ids)
+    unseen = np.setdiff1d(test_set.labels, train_set.labels)
+    if len(unseen):
+        names = {train_set.class_names[i] for i in unseen}
+        raise DataError(
+            f"{run.source}: classes in test images only, not in training: {_some(names)}"
+        )
     return train_set, test_set
 
 
 def _configuration(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) -> dict[str, Any]:
     return {
-        "run": {
-            "source": run.source,
-            "preset": run.preset,
-            "parameters": _plain(run.parameters),
-            "reading": _plain(run.reading),
-            "limit": run.limit,
-            "seed": run.seed,
-        },
+        "run": _described(run),
         "train_fingerprint": train_set.fingerprint,
         "test_fingerprint": test_set.fingerprint,
         "rankwise": __version__,
+    }
+
+
+def _described(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "source": run.source,
+        "preset": run.preset,
+        "parameters": _plain(run.parameters),
+        "reading": _plain(run.reading),
+        "limit": run.limit,
+        "seed": run.seed,
     }
 
 
@@ -301,17 +319,17 @@ def _claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[st
     elif overwrite:
         for name in (SUBNETS, "bootstrap"):
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / REPORT).unlink(missing_ok=True)
+        for name in (REPORT, DESCRIPTION, WEIGHTS, "units.png", "confusion.png"):
+            (out / name).unlink(missing_ok=True)
     else:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        different = _differences(found, configuration)
+        different = _differences(_read_json(path), configuration)
         if different:
             raise RunError(
                 f"{out} holds another run (different: {', '.join(different)}); choose another "
                 "folder, or discard it with --overwrite"
             )
         report = out / REPORT
-        return json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
+        return _read_json(report) if report.exists() else None
     write_json(path, configuration)
     return None
 
@@ -319,7 +337,28 @@ def _claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[st
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     names = [k for k in wanted if k != "run" and found.get(k) != wanted[k]]
     run = found.get("run", {})
-    return [k for k in wanted["run"] if run.get(k) != wanted["run"][k]] + names
+    # The source may be spelled differently: the fingerprints say whether it's the same.
+    asked = [k for k in wanted["run"] if k != "source" and run.get(k) != wanted["run"][k]]
+    return asked + names
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A record of a run, or one sentence that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged: it isn't JSON; discard the run with --overwrite"
+        ) from error
+    if not isinstance(value, dict) or not isinstance(value.get("run"), dict):
+        raise RunError(f"{path} is damaged or foreign: it describes no run")
+    return value
+
+
+def holds(run: TrainingRun, out: Path) -> bool:
+    """Whether a folder holds this very run, complete or not."""
+    path = out / CONFIGURATION
+    return path.exists() and _read_json(path)["run"] == _described(run)
 
 
 def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dict[str, Any]:
@@ -375,7 +414,7 @@ def _reading_of_run(folder: Path) -> dict[str, Any]:
     path = folder / CONFIGURATION
     if not path.exists():
         return {}
-    run = json.loads(path.read_text(encoding="utf-8"))["run"]
+    run = _read_json(path)["run"]
     return {"seed": run["seed"]} | {
         k: v for k, v in run["reading"].items() if k == "source_pattern"
     }

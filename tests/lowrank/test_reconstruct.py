@@ -81,6 +81,37 @@ def test_copies_equal_those_of_the_svd(size, energy):
     assert np.abs(double[..., 0] - exact[..., 0]).max() < 1e-8
 
 
+@pytest.mark.parametrize("size", [16, 32, 64, 70])
+def test_batches_equal_the_svd_too(size):
+    images = photo_crops(size).astype(np.float32)
+    copies, ranks = low_rank_approximation(images, energy=[0.7, 0.97], clip=False, return_rank=True)
+    for t in range(2):
+        for i in range(0, 24, 5):
+            for c in range(3):
+                exact = svd_copy(images[i, ..., c], ranks[t, i, c])
+                assert np.abs(copies[t, i, ..., c] - exact).max() < 0.01
+
+
+def test_repeated_and_vanishing_singular_values_in_a_batch():
+    """Where twisted factorisations fail and divide and conquer has to step in."""
+    random = np.random.default_rng(3)
+    u, v = (np.linalg.qr(random.normal(size=(40, 40)))[0] for _ in range(2))
+    images = np.zeros((12, 40, 40), np.float32)
+    images[0] = 100 * u[:, :20] @ v[:20]  # σ = 100, twenty times
+    images[1] = np.eye(40)
+    images[2, :20, :20] = images[2, 20:, 20:] = random.random((20, 20))  # every σ twice
+    images[3, 5:9, 30:] = 1
+    images[4:] = photo_crops(40)[:8, ..., 0]
+    sigma = np.linalg.svd(images.astype(float), compute_uv=False)
+    for rank in (1, 2, 7, 19, 33):
+        copies = low_rank_approximation(images, rank=rank, channel_axis=None, clip=False)
+        assert np.isfinite(copies).all()
+        errors = np.linalg.norm(images - copies.astype(float), axis=(1, 2))
+        best = np.sqrt((sigma[:, rank:] ** 2).sum(-1))
+        assert (errors <= best * (1 + 1e-5) + 1e-5 * sigma[:, 0]).all()
+        assert (np.linalg.svd(copies.astype(float))[1][:, rank:] <= 1e-5 * sigma[:, :1]).all()
+
+
 @pytest.mark.parametrize("size", [28, 100])
 def test_no_other_matrix_of_the_rank_is_nearer(size):
     image = photo_crops(size)[2, ..., 1].astype(np.float32)

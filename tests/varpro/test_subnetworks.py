@@ -102,6 +102,14 @@ def test_a_folder_of_another_fit_is_refused(digits, tmp_path, change):
         train_subnets(images, targets, other, 1, seed=seed, folder=tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x08" + 7 * b"\0" + b"{}      "])
+def test_a_damaged_file_is_trained_again(digits, tmp_path, content):
+    whole = train_subnets(*digits, plan(), 2, folder=tmp_path)
+    (tmp_path / "00001.safetensors").write_bytes(content)
+    same(whole, train_subnets(*digits, plan(), 2, folder=tmp_path))
+    same(whole[1:], [read_subnet(tmp_path / "00001.safetensors")])
+
+
 def test_training_lowers_the_objective_and_says_how_it_ended(digits):
     subnet = train_subnet(*digits, plan(max_iterations=8), 42, 0)
     history = [entry["objective"] for entry in subnet.report["history"]]

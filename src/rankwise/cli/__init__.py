@@ -46,6 +46,12 @@ def main() -> None:
     except (RankwiseError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except MemoryError:
+        typer.echo(
+            "error: not enough memory; use fewer --units, --samples-per-subnet or --workers",
+            err=True,
+        )
+        sys.exit(1)
     except OSError as error:
         typer.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
         sys.exit(1)

@@ -32,10 +32,11 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train on the handwritten digits embedded in scikit-learn; a few seconds."""
-    from rankwise.runs import TrainingRun
+    from rankwise.runs import TrainingRun, holds
 
     run = TrainingRun("digits", parameters={"n_subnets": 8}, bootstrap=True)
-    _train(run, out, workers=-1, device="cpu", overwrite=True, as_json=as_json)
+    # An earlier demo is shown anew; any other run is left alone.
+    _train(run, out, workers=-1, device="cpu", overwrite=holds(run, out), as_json=as_json)
 
 
 def train(
@@ -73,7 +74,7 @@ def train(
     ] = False,
     workers: Annotated[int, typer.Option(help="Sub-networks at a time; -1 for one a core.")] = -1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 42,
     limit: Annotated[
         int | None, typer.Option(help="Training images, drawn by class with the seed.")
     ] = None,
@@ -236,12 +237,15 @@ def _print_table(
 ) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=any(header))
+    # Text, not markup: file and class names may hold brackets.
+    heading = None if title is None else Text(title)
+    table = Table(title=heading, title_justify="left", show_header=any(header))
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console = Console()
     console.print(table, width=min(80, console.width))
 

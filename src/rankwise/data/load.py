@@ -110,7 +110,9 @@ def load_images(
     samples = Samples.of(reader, _splits_to_read(reader, source, split))
     usable, skipped = samples.usable(skip=on_error == "skip")
     ids = samples.source_ids(source_pattern or _pattern_left_by_augment(source), usable)
-    check_classes(samples.labels[usable], samples.class_names, f"{source}")
+    # A test split of one class can be predicted, but not trained on.
+    if split != "test" or "test" not in reader.splits:
+        check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
     if split in ("train", "test") and "test" not in reader.splits:
         rest, held_out = hold_out_by_source(samples.labels[usable], ids[usable], seed=seed)
         usable = usable[held_out if split == "test" else rest]
@@ -130,7 +132,7 @@ def load_images(
     kept = usable[good]
     labels = samples.labels[kept]
     # A small limit may choose one class only, and was asked for; bad files weren't.
-    if bad and (limit is None or not len(kept)):
+    if bad and (limit is None or not len(kept)) and (split != "test" or not len(kept)):
         check_classes(labels, samples.class_names, f"{source} ({split})")
     return ImageSet(
         images=images,

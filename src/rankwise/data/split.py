@@ -105,7 +105,7 @@ def check_no_shared_sources(*groups_of_ids: ArrayLike) -> None:
     """Raise where two parts of a split hold samples of one source.
 
     A model tested on a copy, a crop or a neighbour of a training image looks better than it is;
-    so every split in rankwise passes its parts' source ids through this check.
+    so every training run passes the source ids of its parts through this check.
 
     Parameters
     ----------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,11 @@ class Layout:
         return self.shape[: -2 if self.channel_axis is None else -3]
 
     @property
+    def images(self) -> int:
+        """The number of images."""
+        return math.prod(self.batch)
+
+    @property
     def colours(self) -> int:
         """The number of channels that an approximation touches."""
         if self.channel_axis is None:
@@ -50,7 +57,7 @@ class Layout:
         A view wherever the array's strides allow one, so writing into it writes into a fresh array.
         """
         head = tuple(array.shape[:leading])
-        count = int(np.prod(self.batch, dtype=np.int64))
+        count = self.images
         if self.channel_axis is None:
             return array.reshape(*head, count, 1, *self.shape[-2:])
         flat = array.reshape(*head, count, *self.shape[-3:])
@@ -80,6 +87,7 @@ def array_to_tensor(array: NDArray, like: Any) -> Any:
     return torch.from_numpy(array).to(like.dtype).as_subclass(type(like))
 
 
+@lru_cache  # a transform sees the same shape again and again
 def read_layout(
     shape: tuple[int, ...],
     *,
@@ -132,6 +140,7 @@ def _guess_axis(shape: tuple[int, ...], is_tensor: bool) -> int | None:
     )
 
 
+@lru_cache
 def integer_range(dtype: np.dtype) -> tuple[int, int] | None:
     """Smallest and largest value of an integer type; None for floats.
 
@@ -148,6 +157,7 @@ def integer_range(dtype: np.dtype) -> tuple[int, int] | None:
     raise OptionError(f"images must be integers or floats, not {dtype}")
 
 
+@lru_cache
 def working_dtype(dtype: np.dtype) -> type[np.float32] | type[np.float64]:
     """Float32 where it holds the input exactly, float64 elsewhere."""
     exact = dtype.itemsize <= 2 if dtype.kind in "iu" else dtype.itemsize <= 4

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.lowrank._eigen import Tridiagonal, grams, wanted_vectors
+from rankwise.lowrank._eigen import (
+    Tridiagonal,
+    dense,
+    few_and_small,
+    grams,
+    wanted_vectors,
+)
 from rankwise.lowrank.options import LowRankOptions
 from rankwise.lowrank.ranks import (
     doubtful,
@@ -56,21 +62,32 @@ def rebuild_matrices(
     """
     count, height, width = matrices.shape
     left = height <= width
-    reductions = [Tridiagonal(gram) for gram in grams(matrices, left, integer_limit)]
-    sigma = np.sqrt(np.maximum(np.stack([r.eigenvalues for r in reductions])[:, ::-1], 0))
-    order = sigma.shape[-1]
+    order = min(height, width)
 
     def exact(image: int) -> NDArray[np.float64]:
         chosen = matrices[image * group : (image + 1) * group].astype(np.float64)
         return np.asarray(np.linalg.svd(chosen, compute_uv=False), np.float64)
 
-    grouped = sigma.reshape(-1, group, order)
-    ranks = choose_ranks(grouped, max(height, width), wanted, options, exact)
-    flat = ranks.reshape(len(ranks), count)
-    negligible = sigma[:, :1] * (1e-7 if matrices.dtype == np.float32 else 1e-15)
-    starts, stops, kept = _spans(flat, (sigma > negligible).sum(axis=1), order)
-    vectors = wanted_vectors(reductions, starts, stops, matrices.dtype)
-    return _project(matrices, vectors, left, starts, kept, flat), ranks
+    def ranks_of(values: NDArray[np.float64]) -> NDArray[np.intp]:
+        sigma = np.sqrt(np.maximum(values, 0)).reshape(-1, group, order)
+        return choose_ranks(sigma, max(height, width), wanted, options, exact)
+
+    if few_and_small(count, order):
+        values, vectors = dense(matrices, left, integer_limit)
+        ranks = ranks_of(values)
+        flat = ranks.reshape(-1, count)
+        starts, kept = np.zeros(count, np.intp), np.ones(count, bool)
+        stops = starts + order
+    else:
+        reductions = [Tridiagonal(gram) for gram in grams(matrices, left, integer_limit)]
+        values = np.stack([r.eigenvalues for r in reductions])[:, ::-1]
+        ranks = ranks_of(values)
+        flat = ranks.reshape(-1, count)
+        # σ below a rounding error of σ_1 add nothing, on either side of the rank.
+        negligible = values[:, :1] * (1e-14 if matrices.dtype == np.float32 else 1e-30)
+        starts, stops, kept = _spans(flat, (values > negligible).sum(axis=1), order)
+        vectors = wanted_vectors(reductions, starts, stops, matrices.dtype)
+    return _project(matrices, vectors, left, starts, stops, kept, flat), ranks
 
 
 def choose_ranks(
@@ -88,22 +105,20 @@ def choose_ranks(
     order = sigma.shape[-1]
     if wanted.are_ranks:
         return np.repeat(np.minimum(wanted.values, order)[..., None], sigma.shape[1], axis=-1)
+    shared = options.channels == "shared"
+
+    def averaged(values: NDArray) -> NDArray:
+        return values.mean(axis=1, keepdims=True) if shared else values
+
     bounds = fraction_bounds(sigma, singular_value_bounds(sigma, other_side), options.energy_of)
     fractions = energy_fractions(sigma, options.energy_of)
-    targets = len(wanted.values)
-
-    def spread(values: NDArray) -> NDArray:
-        if options.channels == "shared":
-            mean = values.mean(axis=1, keepdims=True)
-            values = np.broadcast_to(mean, values.shape)
-        return np.broadcast_to(values, (targets, *values.shape))
-
-    energies = wanted.values[..., None]
-    unsure = doubtful(spread(fractions), spread(bounds), energies, options.rank_rule)
-    images = np.flatnonzero(unsure.any(axis=(0, 2)))
-    for image in images:
-        fractions[image] = energy_fractions(exact(int(image)), options.energy_of)
-    return ranks_from_fractions(spread(fractions), energies, options.rank_rule)
+    energies = wanted.values[..., None]  # (targets, images, 1)
+    unsure = doubtful(averaged(fractions), averaged(bounds), energies, options.rank_rule)
+    if unsure.any():
+        for image in np.flatnonzero(unsure.any(axis=(0, 2))):
+            fractions[image] = energy_fractions(exact(int(image)), options.energy_of)
+    ranks = ranks_from_fractions(averaged(fractions), energies, options.rank_rule)
+    return np.repeat(ranks, sigma.shape[1], axis=2) if shared else ranks
 
 
 def _spans(
@@ -127,6 +142,7 @@ def _project(
     vectors: NDArray,
     left: bool,
     starts: NDArray[np.intp],
+    stops: NDArray[np.intp],
     kept: NDArray[np.bool_],
     ranks: NDArray[np.intp],
 ) -> NDArray:
@@ -135,16 +151,21 @@ def _project(
     rebuilt = np.empty((len(ranks), *matrices.shape), matrices.dtype)
     order = min(matrices.shape[1:])
     turned = vectors.transpose(0, 2, 1)
-    weights = vectors @ matrices if left else matrices @ turned
-    places = starts[:, None] + np.arange(vectors.shape[1])
+    weights = turned @ matrices if left else matrices @ vectors
+    places = starts[:, None] + np.arange(vectors.shape[2])
+    real = places < stops[:, None]
     for out, rank in zip(rebuilt, ranks, strict=True):
-        used = ((places < rank[:, None]) == kept[:, None])[..., None]
+        used = ((places < rank[:, None]) == kept[:, None]) & real
+        some = used.any(axis=0)
+        first, last = (int(some.argmax()), int(some.nonzero()[0][-1]) + 1) if some.any() else (0, 0)
+        part, used = slice(first, last), used[:, first:last]
         if left:
-            np.matmul(turned, weights * used, out=out)
+            np.matmul(vectors[:, :, part], weights[:, part] * used[:, :, None], out=out)
         else:
-            np.matmul(weights, vectors * used, out=out)
+            np.matmul(weights[:, :, part] * used[:, None], turned[:, part], out=out)
         for m in np.flatnonzero(~kept):
             np.subtract(matrices[m], out[m], out=out[m])
         whole = rank >= order
-        out[whole] = matrices[whole]
+        if whole.any():
+            out[whole] = matrices[whole]
     return rebuilt

@@ -45,7 +45,7 @@ def twisted_vectors(
 
     Returns
     -------
-    vectors : ndarray, (matrices, d, n)
+    vectors : ndarray, (matrices, n, d)
         A view of memory that the next call overwrites; not finite where a pivot vanished.
     residuals : ndarray, (matrices, d)
         ``‖(T − λI) z‖``.
@@ -99,4 +99,4 @@ def twisted_vectors(
         norms = np.sqrt(np.einsum("il,il->l", vectors, vectors))
         vectors /= norms
         residuals = least / norms
-    return vectors.reshape(order, *lanes).transpose(1, 2, 0), residuals.reshape(lanes)
+    return vectors.reshape(order, *lanes).transpose(1, 0, 2), residuals.reshape(lanes)

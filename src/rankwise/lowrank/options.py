@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rankwise.errors import RankwiseError
 
@@ -58,6 +59,7 @@ _REFERENCES: dict[str, LowRankOptions] = {
 }
 
 
+@lru_cache
 def resolve_options(
     reference: str = "paper",
     energy_of: str | None = None,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from rankwise.lowrank.options import LowRankOptions, OptionError
 
-_UNIT_ROUNDOFF = np.finfo(np.float64).eps / 2
+_UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 def check_energies(energies: Any) -> NDArray[np.float64]:
@@ -21,6 +22,8 @@ def check_energies(energies: Any) -> NDArray[np.float64]:
     OptionError
         If one of them isn't.
     """
+    if isinstance(energies, float) and 0 < energies <= 1:
+        return np.array(energies)
     try:
         values = np.asarray(energies, dtype=np.float64)
     except (TypeError, ValueError):
@@ -37,6 +40,8 @@ def energy_fractions(
     weights = _weights(sigma, energy_of)
     totals = np.cumsum(weights, axis=-1)
     last = totals[..., -1:]
+    if (last > 0).all():
+        return totals / last
     return np.divide(totals, last, out=np.ones_like(totals), where=last > 0)
 
 
@@ -81,21 +86,25 @@ def rank_for_energy(
     (3, 2)
     """
     LowRankOptions(energy_of, rank_rule)
-    wanted = check_energies(energy)
+    wanted = np.broadcast_to(check_energies(energy), sigma.shape[:-1])
     return ranks_from_fractions(energy_fractions(sigma, energy_of), wanted, rank_rule)
 
 
 def ranks_from_fractions(
-    fractions: Float[np.ndarray, "*batch n"], energy: NDArray[np.float64], rank_rule: str
+    fractions: NDArray[np.float64], energy: NDArray[np.float64], rank_rule: str
 ) -> NDArray[np.intp]:
-    """The rule itself, on ready energies ``E_k`` (also means of them over channels)."""
+    """The rule itself, on ready energies ``E_k`` (also means of them over channels).
+
+    `fractions` is (…, n); `energy` broadcasts with its other axes, and may have more before them.
+    """
     order = fractions.shape[-1]
-    wanted = np.broadcast_to(energy, fractions.shape[:-1])[..., None]
+    wanted = energy[..., None]
     if rank_rule == "reach":
-        rank = np.minimum((fractions < wanted).sum(axis=-1) + 1, order)
+        # The last energy is 1, whatever its rounding.
+        rank = (fractions[..., :-1] < wanted).sum(axis=-1) + 1
     else:
         rank = np.abs(fractions - wanted).argmin(axis=-1) + 1
-    return np.where(wanted[..., 0] == 1, order, rank)
+    return np.where(energy == 1, order, rank)
 
 
 def singular_value_bounds(
@@ -114,13 +123,10 @@ def singular_value_bounds(
     """
     order = sigma.shape[-1]
     largest = sigma[..., :1]
-    square = (sigma**2).sum(axis=-1, keepdims=True)
-    delta = _UNIT_ROUNDOFF * (4 * order * largest**2 + other_side * square)
-    root = np.sqrt(delta)
-    bound = np.divide(
-        delta, sigma, out=np.broadcast_to(root, sigma.shape).copy(), where=sigma > root
-    )
-    return bound + order * _UNIT_ROUNDOFF * largest
+    square = (sigma * sigma).sum(axis=-1, keepdims=True)
+    delta = _UNIT_ROUNDOFF * (4 * order * largest * largest + other_side * square)
+    root = np.maximum(np.sqrt(delta), _TINY)
+    return delta / np.maximum(sigma, root) + order * _UNIT_ROUNDOFF * largest
 
 
 def fraction_bounds(
@@ -138,31 +144,32 @@ def fraction_bounds(
     else:
         total, errors = (sigma**2).sum(axis=-1, keepdims=True), (2 * sigma + bounds) * bounds
     error = errors.sum(axis=-1, keepdims=True)
-    least = np.maximum(total - error, np.finfo(np.float64).tiny)
-    spread = error / least + 4 * sigma.shape[-1] * _UNIT_ROUNDOFF
-    return np.where(total > 0, np.minimum(spread, 1), 0)
+    least = np.maximum(total - error, _TINY)
+    rounding = 4 * sigma.shape[-1] * _UNIT_ROUNDOFF
+    return np.minimum(error / least + rounding, 1) * (total > 0)
 
 
 def doubtful(
-    fractions: Float[np.ndarray, "*batch n"],
-    bounds: Float[np.ndarray, "*batch 1"],
+    fractions: NDArray[np.float64],
+    bounds: NDArray[np.float64],
     energy: NDArray[np.float64],
     rank_rule: str,
 ) -> NDArray[np.bool_]:
-    """True where energies anywhere within `bounds` of `fractions` could give another rank."""
-    wanted = np.broadcast_to(energy, fractions.shape[:-1])[..., None]
-    off = fractions - wanted
+    """True where energies anywhere within `bounds` of `fractions` could give another rank.
+
+    Shapes as in `ranks_from_fractions`; `bounds` is (…, 1).
+    """
+    off = fractions - energy[..., None]
     if rank_rule == "reach":
-        # The last one is 1 by definition, whatever the rounding.
-        return (np.abs(off) <= bounds)[..., :-1].any(axis=-1) & (wanted[..., 0] < 1)
+        unsure = np.abs(off[..., :-1]) <= bounds
+        return np.asarray(unsure.any(axis=-1) & (energy < 1))
     best = np.abs(off).argmin(axis=-1)[..., None]
     lead = np.abs(off) - np.take_along_axis(np.abs(off), best, axis=-1)
-    close = lead <= 2 * bounds
     places = np.arange(fractions.shape[-1])
     # Past the first that surely reaches the energy, none is nearer: energies only grow.
     reached = np.take_along_axis(off, best, axis=-1) >= bounds
-    rivals = close & (places != best) & ~((places > best) & reached)
-    return rivals.any(axis=-1) & (wanted[..., 0] < 1)
+    rivals = (lead <= 2 * bounds) & (places != best) & ~((places > best) & reached)
+    return np.asarray(rivals.any(axis=-1) & (energy < 1))
 
 
 def _weights(sigma: NDArray[np.float64], energy_of: str) -> NDArray[np.float64]:

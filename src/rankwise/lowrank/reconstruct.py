@@ -18,6 +18,7 @@ from rankwise.lowrank._layout import (
     working_dtype,
 )
 from rankwise.lowrank._matrices import Wanted, rebuild_matrices
+from rankwise.lowrank._small import fits, rebuild_small
 from rankwise.lowrank.options import (
     LowRankOptions,
     OptionError,
@@ -113,15 +114,13 @@ def low_rank_approximation(
     options = resolve_options(reference, energy_of, rank_rule, channels)
     if (energy is None) == (rank is None):
         raise OptionError("give either energy or rank")
-    given = np.asarray(energy if rank is None else rank)
-    if given.ndim > 1:
+    targets = check_energies(energy) if rank is None else _check_ranks(np.asarray(rank))
+    if targets.ndim > 1:
         raise OptionError("several energies or ranks are given as a flat sequence")
-    targets = check_energies(given) if rank is None else _check_ranks(given)
     layout = layout_of(images, channel_axis, alpha)
-    count = int(np.prod(layout.batch, dtype=np.int64))
-    wanted = Wanted(np.repeat(targets.reshape(-1, 1), count, axis=1), rank is not None)
+    wanted = Wanted(np.repeat(targets.reshape(-1, 1), layout.images, axis=1), rank is not None)
     result, ranks = approximate(images, layout, wanted, options, clip)
-    if given.ndim == 0:
+    if targets.ndim == 0:
         result, ranks = result[0], ranks[0]
     return (result, ranks) if return_rank else result
 
@@ -241,7 +240,10 @@ def _approximate_block(
         matrices = work.reshape(count * group, height, width)
     integers = limits is not None and not split
     largest = max(abs(limits[0]), limits[1]) if limits is not None and integers else None
-    copies, ranks = rebuild_matrices(matrices, group, wanted, options, largest)
+    small = None
+    if fits(matrices.shape, wanted, options):
+        small = rebuild_small(matrices, float(wanted.values[0, 0]), largest)
+    copies, ranks = small or rebuild_matrices(matrices, group, wanted, options, largest)
     if options.channels == "joint":
         copies = copies.reshape(-1, count, height, colours, width).transpose(0, 1, 3, 2, 4)
     else:
@@ -272,10 +274,13 @@ def _clip_to_type(copies: NDArray, limits: tuple[int, int]) -> None:
     top: float = high
     if float(high) > high:  # 2⁶³ − 1 rounds up in float64: the largest float below
         top = float(np.nextafter(copies.dtype.type(high), copies.dtype.type(0)))
-    np.clip(copies, low, top, out=copies)
+    np.maximum(copies, low, out=copies)
+    np.minimum(copies, top, out=copies)
 
 
 def _restore_whole(whole: NDArray[np.bool_], planes: NDArray, out: NDArray) -> None:
     """Put the original where nothing was dropped: equal to the last bit, whatever the path."""
+    if not whole.any():
+        return
     for target, image in zip(*np.nonzero(whole.all(axis=-1)), strict=True):
         out[target, image] = planes[image]

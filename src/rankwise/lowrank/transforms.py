@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -192,7 +193,7 @@ class RandomLowRank:
         """
         if not _is_pil(image):
             shape = layout_of(image, self.channel_axis, self.alpha).batch
-            return self.apply(image, np.full(int(np.prod(shape, dtype=np.int64)), energy))
+            return self.apply(image, np.full(math.prod(shape), energy))
         if image.mode not in _PIL_ALPHA:
             raise OptionError(f"PIL images of mode {image.mode!r} have no channels to approximate")
         array = np.asarray(image)
@@ -234,7 +235,7 @@ class RandomLowRank:
         if batch and isinstance(source_id, str):
             raise OptionError("a batch needs a source id for every image, not one")
         ids = source_id if batch or source_id is None else [source_id]
-        energies = self.draw(int(np.prod(batch, dtype=np.int64)), ids, epoch)
+        energies = self.draw(math.prod(batch), ids, epoch)
         if np.isnan(energies).all():
             return image
         return self.at(image, float(energies[0])) if pil else self.apply(image, energies)

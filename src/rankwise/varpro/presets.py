@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf, log
+from numbers import Real
 from typing import Any
 
+from rankwise.varpro.activations import ACTIVATIONS
+from rankwise.varpro.functional import JACOBIANS
+from rankwise.varpro.solvers import SOLVERS
 from rankwise.varpro.starts import WINDOW, Start
 from rankwise.varpro.subnetworks import SubnetPlan
-from rankwise.varpro.units import make_units
+from rankwise.varpro.units import UNIT_KINDS, make_units
 
 
 @dataclass(frozen=True)
@@ -155,17 +160,14 @@ def plan_network(
     ValueError
         If a name or a value isn't accepted; one sentence says what is.
     """
-    if name is not None and name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(PRESETS)}")
+    check_given(name, given)
     preset = PRESETS["windowed" if name is None else name]
-    if given.get("window") is True:
-        raise ValueError("window must be two fractions, False or None, got True")
     n_units, n_subnets = _sizes(name, given, preset, n_samples)
     counts = {"n_units": n_units, "n_subnets": n_subnets}
-    for count in ("rank", "samples_per_subnet"):
-        counts[count] = _whole(count, given.get(count, getattr(preset, count)))
+    for count in ("rank", "samples_per_subnet", "max_iter"):
+        counts[count] = int(given.get(count, getattr(preset, count)))
     window = given.get("window", preset.window) or None
-    chosen = replace(preset, **{**given, **counts, "window": window})
+    chosen = replace(preset, **{**given, **counts, "window": window and tuple(window)})
     # A preset's budget counts its own solver's steps.
     own_budget = chosen.solver == preset.solver or "max_iter" in given
     units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
@@ -182,6 +184,40 @@ def plan_network(
         dtype=dtype,
     )
     return NetworkPlan(subnet, n_subnets, chosen.ridge)
+
+
+def check_given(name: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse what no images could make right, before any are read.
+
+    Raises
+    ------
+    ValueError
+        One sentence: what was given, what is accepted.
+    """
+    if name is not None and name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(PRESETS)}")
+    names = {
+        "unit": UNIT_KINDS,
+        "activation": tuple(ACTIVATIONS),
+        "solver": SOLVERS,
+        "jacobian": JACOBIANS,
+    }
+    for label, accepted in names.items():
+        if label in given and given[label] not in accepted:
+            raise ValueError(f"unknown {label} {given[label]!r}; accepted: {', '.join(accepted)}")
+    for label in ("rank", "n_units", "n_subnets", "samples_per_subnet"):
+        if label in given:
+            _whole(label, given[label])
+    if "max_iter" in given:
+        _whole("max_iter", given["max_iter"], least=0)
+    if not 0 <= given.get("tol", 0.0) < inf:
+        raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
+    ridge = given.get("ridge", "gcv")
+    if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < inf)):
+        raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
+    window = given.get("window", False)
+    if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
+        raise ValueError(f"window must be two fractions, False or None, got {window!r}")
 
 
 def _sizes(
@@ -204,16 +240,16 @@ def _sizes(
     return n_units, n_subnets
 
 
-def _whole(name: str, value: Any) -> int:
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number at least 1, got {value!r}")
-    return int(value)
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if not isinstance(value, Real) or not float(value).is_integer() or float(value) < least:
+        raise ValueError(f"{name} must be a whole number at least {least}, got {value!r}")
+    return int(float(value))
 
 
 def _divide(n_units: int) -> int:
     """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
     divisors = [d for d in range(1, n_units + 1) if n_units % d == 0]
-    return min(divisors, key=lambda d: abs(n_units / d - UNITS_PER_SUBNET))
+    return min(divisors, key=lambda d: abs(log(n_units / d / UNITS_PER_SUBNET)))
 
 
 def sized_to_data(n_samples: int) -> int:

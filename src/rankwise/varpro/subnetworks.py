@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,18 +268,27 @@ def read_subnet(path: Path, key: str | None = None) -> Subnet:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        if key is not None and file.metadata().get("key") != key:
+        metadata = file.metadata() or {}
+        if key is not None and metadata["key"] != key:
             raise RunError(
                 f"{path.parent} holds sub-networks of another fit (other images, labels, settings "
                 "or seed); use another folder, or empty this one"
             )
-        report = json.loads(file.metadata()["report"])
+        report = json.loads(metadata["report"])
         return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
 
 
 def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet]:
-    paths = {g: folder / f"{g:05d}.safetensors" for g in range(n_subnets)}
-    return {g: read_subnet(path, key) for g, path in paths.items() if path.exists()}
+    from safetensors import SafetensorError
+
+    done = {}
+    for group in range(n_subnets):
+        path = folder / f"{group:05d}.safetensors"
+        if path.exists():
+            # A damaged file is as good as none: its group is trained again.
+            with suppress(SafetensorError, KeyError, ValueError):
+                done[group] = read_subnet(path, key)
+    return done
 
 
 def _fit_key(
