@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -246,50 +244,32 @@ def test_demo(tmp_path):
     assert json.loads(again)["inductive_accuracy"] > 0.95
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
-    """Ctrl-C on a run in a process group of its own, then the same command."""
-    arguments = [
-        "train",
-        "digits",
-        "--units",
-        "80",
-        "--subnets",
-        "8",
-        "--unit",
-        "bilinear",
-        "--whole-image",
-        "--max-iter",
-        "60",
-        "--workers",
-        "2",
-        "--json",
-    ]
-    command = [sys.executable, "-m", "rankwise", *arguments, "--out", tmp_path / "a"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "a").glob("subnets/*.safetensors")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "finished sub-networks are kept in" in stderr
-    assert "Traceback" not in stderr
-    kept = len(list((tmp_path / "a").glob("subnets/*.safetensors")))
-    assert 1 <= kept < 8
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, capsys):
+    """Ctrl-C during the third of five sub-networks, then the same command."""
+    from rankwise.varpro import subnetworks
+
+    arguments = ["train", "digits", "--units", "50", "--subnets", "5", "--max-iter", "3"]
+    arguments += ["--workers", "1", "--limit", "200", "--json"]
+    original, calls = subnetworks.train_subnet, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subnetworks, "train_subnet", interrupted)
+        _, err = call(patch, capsys, *arguments, "--out", tmp_path / "a", expect=130)
+    assert "interrupted: 2 finished sub-networks are kept in" in err
     assert not (tmp_path / "a" / "report.json").exists()
-    stdout, _ = run(*arguments, "--out", tmp_path / "a")
-    resumed = json.loads(stdout)
-    assert resumed["resumed_subnets"] == kept
-    stdout, _ = run(*arguments, "--out", tmp_path / "b")
-    whole = json.loads(stdout)
+    resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_subnets"] == 2
+    whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
     assert whole["resumed_subnets"] == 0
     assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
-    for name in ("model.safetensors",):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_another_run_in_the_folder_is_refused(trained, monkeypatch, capsys):

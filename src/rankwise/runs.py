@@ -138,7 +138,7 @@ def _train(
     previous = _claim(out, configuration, overwrite)
     if previous is not None and (not run.bootstrap or "bootstrap" in previous):
         return previous | {"already_complete": True}, lambda: None
-    resumed = len(list((out / SUBNETS).glob("*.safetensors")))
+    resumed = len(list((out / SUBNETS).glob("[0-9]*.safetensors")))
     model.fit(train_set.images, _names(train_set))
     model.save(out)
     fitted = time.perf_counter()

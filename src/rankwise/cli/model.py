@@ -178,7 +178,7 @@ def _train(
             run, out, workers=workers, device=device, overwrite=overwrite, verbose=not as_json
         )
     except KeyboardInterrupt:
-        kept = len(list((out / runs.SUBNETS).glob("*.safetensors")))
+        kept = len(list((out / runs.SUBNETS).glob("[0-9]*.safetensors")))
         typer.echo(
             f"interrupted: {kept} finished sub-networks are kept in {out}; the same command goes "
             "on from there",

@@ -18,7 +18,6 @@ from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.options import LowRankOptions
-from rankwise.lowrank.quality import approximation_error, psnr
 from rankwise.lowrank.reconstruct import approximate, layout_of
 from rankwise.lowrank.transforms import RandomLowRank
 
@@ -200,8 +199,20 @@ def _make_block(
     layout = layout_of(images, axis)
     with threadpool_limits(1):
         copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
-        errors = approximation_error(images, copies[0], channel_axis=axis)
-        decibels = psnr(images, copies[0], channel_axis=axis)
+        errors, decibels = _measure(layout.planes(images), layout.planes(copies[0]))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, copies=copies[0], ranks=ranks[0], errors=errors, psnr=decibels)
     return len(images)
+
+
+def _measure(
+    images: NDArray[np.uint8], copies: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`approximation_error` and `psnr` of planes (b, C, H, W), both from one difference."""
+    values = images.reshape(len(images), -1).astype(np.float64)
+    norms = np.einsum("ij,ij->i", values, values)
+    values -= copies.reshape(len(copies), -1)
+    squares = np.einsum("ij,ij->i", values, values)
+    errors = np.sqrt(np.divide(squares, norms, out=np.zeros_like(norms), where=norms > 0))
+    with np.errstate(divide="ignore"):
+        return errors, 10 * np.log10(255.0**2 * values.shape[1] / squares)

@@ -151,11 +151,15 @@ def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
         left.semilogy(places[shown], values[shown], **style)
         right.plot(places, 100 * energy_fractions(values), **style)
     mean = energy_fractions(sigma).mean(axis=0)
+    marked: dict[int, list[float]] = {}
     for energy in _MARKED:
-        rank = int(np.flatnonzero(mean >= energy)[0]) + 1
-        right.plot([1, rank, rank], [100 * energy] * 2 + [0], color="0.6", linewidth=0.7, zorder=0)
+        marked.setdefault(int(np.flatnonzero(mean >= energy)[0]) + 1, []).append(energy)
+    for rank, energies in marked.items():
+        for energy in energies:
+            height = [100 * energy, 100 * energy, 0]
+            right.plot([1, rank, rank], height, color="0.6", linewidth=0.7, zorder=0)
         right.annotate(
-            f"{100 * energy:g}%: {_ranks_text(rank_for_energy(sigma, energy))}",
+            "; ".join(f"{100 * e:g}%: {_ranks_text(rank_for_energy(sigma, e))}" for e in energies),
             (rank, 2),
             xytext=(-2, 0),
             textcoords="offset points",

