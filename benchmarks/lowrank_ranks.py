@@ -48,7 +48,8 @@ def main() -> None:
             )
     columns = ["", "images", "ranks", "different", "settled by an SVD"]
     table = Table("Ranks that differ from a float64 SVD's", columns, rows)
-    print(f"\n{table.text()}")
+    different = sum(found["different"] for found in data.values())
+    print(f"\n{table.text()}\nbar: no rank differs — {'missed' if different else 'met'}")
     notes = [
         f"Energies {', '.join(map(str, ENERGIES))}; own ranks (reach, nearest) and shared ones.",
         "Settled by an SVD: images with a threshold within the error bound, of images × runs.",

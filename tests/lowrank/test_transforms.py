@@ -213,3 +213,10 @@ def test_ids_must_fit_the_batch():
         transform(images, source_id="abc")
     with pytest.raises(TypeError, match="needs an image"):
         transform()
+
+
+@pytest.mark.parametrize("energy", [NormalEnergy(), UniformEnergy(0.4, 0.8), FixedEnergy(0.7)])
+def test_the_ends_of_the_unit_interval_give_energies_too(energy):
+    least, most = energy.of(np.array([0.0, 1.0]))
+    assert 0 < least <= most <= 1
+    assert np.isfinite([least, most]).all()

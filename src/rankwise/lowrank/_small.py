@@ -6,12 +6,16 @@ the first rank that reaches it. Calls into numpy, not sums, are what an image of
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from rankwise.lowrank._eigen import SMALL, products
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.options import LowRankOptions
+from rankwise.lowrank.ranks import singular_value_bounds
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
@@ -36,35 +40,50 @@ def rebuild_small(
 
     With the tails ``t_j = σ_n + … + σ_{n−j+1}``, the first rank that reaches the energy drops as
     many as have ``t_j ≤ (1 − energy) t_n``. No tail moves by more than the sum of the bounds of
-    `rankwise.lowrank.ranks.singular_value_bounds`.
+    `rankwise.lowrank.ranks.singular_value_bounds`, of which none exceeds ``√δ + n·u·σ_1``.
 
     Returns
     -------
     copies : ndarray, (1, m, H, W)
     ranks : ndarray of int, (1, 1, m)
     """
-    _, height, width = matrices.shape
+    if energy == 1:
+        return None
+    count, height, width = matrices.shape
     left = height <= width
     order, other_side = (height, width) if left else (width, height)
-    values, vectors = np.linalg.eigh(products(matrices, left, integer_limit))
-    sigma = np.sqrt(np.maximum(values, 0))  # ascending
-    largest = sigma[:, -1:]
-    delta = _UNIT_ROUNDOFF * (4 * order + other_side * order) * largest * largest
-    error = (delta / np.maximum(sigma, np.sqrt(delta) + 1e-300)).sum(axis=1, keepdims=True)
-    error += order * order * _UNIT_ROUNDOFF * largest
-    tails = sigma.cumsum(axis=1)
-    off = tails - (1 - energy) * tails[:, -1:]
-    if energy == 1 or (np.abs(off) <= error).any():
-        return None
-    dropped = (off < 0).sum(axis=1)
-    vectors = vectors.astype(matrices.dtype)
-    kept = np.arange(order) >= dropped[:, None]
-    if left:
-        weights = vectors.transpose(0, 2, 1) @ matrices
-        weights *= kept[:, :, None]
-        copies = vectors @ weights
-    else:
-        weights = matrices @ vectors
-        weights *= kept[:, None, :]
-        copies = weights @ vectors.transpose(0, 2, 1)
-    return copies[None], (order - dropped)[None, None]
+    coarse = math.sqrt(_UNIT_ROUNDOFF * order * (4 + other_side)) + 5 * order * _UNIT_ROUNDOFF
+    copies = np.empty((1, count, height, width), matrices.dtype)
+    ranks = np.empty((1, 1, count), np.intp)
+    grams = products(matrices, left, integer_limit)
+    for m in range(count):
+        matrix = matrices[m]
+        # Symmetric, so its transpose is itself in Fortran's order, for LAPACK to overwrite.
+        values, vectors, info = lapack.dsyevd(grams[m].T, lower=1, overwrite_a=1)
+        if info:
+            return None
+        sigma = np.sqrt(np.maximum(values, 0))  # ascending
+        tails = sigma.cumsum()
+        limit = (1 - energy) * float(tails[-1])
+        dropped = _dropped(tails, limit, order * coarse * float(sigma[-1]))
+        if dropped is None:
+            error = singular_value_bounds(sigma[::-1], other_side).sum()
+            error += 4 * order * _UNIT_ROUNDOFF * tails[-1]
+            dropped = _dropped(tails, limit, float(error))
+        if dropped is None:
+            return None
+        ranks[0, 0, m] = order - dropped
+        kept = vectors[:, dropped:].astype(matrices.dtype)
+        if dropped == 0:
+            copies[0, m] = matrix
+        elif left:
+            np.matmul(kept, kept.T @ matrix, out=copies[0, m])
+        else:
+            np.matmul(matrix @ kept, kept.T, out=copies[0, m])
+    return copies, ranks
+
+
+def _dropped(tails: NDArray[np.float64], limit: float, error: float) -> int | None:
+    """How many tails are below the limit; None if the next is within the error of it."""
+    dropped = int(tails.searchsorted(limit - error))
+    return dropped if tails[dropped] > limit + error else None

@@ -13,6 +13,8 @@ from rankwise.lowrank.options import OptionError
 
 Number = float | int
 
+# Generators' unit interval holds 0, and 1 after rounding; the inverse of the normal holds neither.
+_OPEN = (2.0**-54, 1 - 2.0**-53)
 _LEAST = 1e-6  # draws are cut to (0, 1]; below this any image keeps rank 1
 
 
@@ -37,7 +39,7 @@ class NormalEnergy:
         """The energies at these points of the unit interval (the inverse distribution)."""
         from scipy.special import ndtri
 
-        return np.clip(self.mean + self.std * ndtri(uniform), _LEAST, 1)
+        return np.clip(self.mean + self.std * ndtri(np.clip(uniform, *_OPEN)), _LEAST, 1)
 
 
 @dataclass(frozen=True)

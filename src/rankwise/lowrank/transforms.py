@@ -144,8 +144,7 @@ class RandomLowRank:
                 raise OptionError(f"{len(source_ids)} source ids for {count} images")
             seed = 0 if self.seed is None else self.seed
             uniform = np.array([uniforms_for(seed, s, epoch) for s in source_ids]).reshape(-1, 2)
-        # The generator's interval holds 0, the normal's inverse doesn't.
-        energies = self.energy.of(np.maximum(uniform[:, 1], 2.0**-54))
+        energies = self.energy.of(uniform[:, 1])
         return np.where(uniform[:, 0] < self.p, energies, np.nan)
 
     def __call__(self, *inputs: Any, source_id: Any = None, epoch: int = 0) -> Any:

@@ -80,7 +80,7 @@ class RandomLowRank(ImageOnlyTransform):
 
     def get_params(self) -> dict[str, float]:
         """Draw an energy, from the random numbers that ``Compose(seed=…)`` governs."""
-        uniform = np.array([max(self.py_random.random(), 2.0**-54)])
+        uniform = np.array([self.py_random.random()])
         return {"kept_energy": float(read_energy(self.energy).of(uniform)[0])}
 
     def apply(self, img: NDArray, kept_energy: float, **params: Any) -> NDArray:

@@ -90,8 +90,7 @@ class RandomLowRank(keras.layers.Layer):
         images = inputs if batched else inputs[None]
         drawn = keras.random.uniform((2, len(images)), seed=self.generator)
         chosen, places = keras.ops.convert_to_numpy(drawn).astype(np.float64)
-        energies = self.energy.of(np.clip(places, 2.0**-54, 1 - 2.0**-25))
-        energies = np.where(chosen < self.p, energies, 1.0)
+        energies = np.where(chosen < self.p, self.energy.of(places), 1.0)
         layout = layout_of(images, -1 if self.data_format == "channels_last" else -3)
         copies, _ = approximate(images, layout, Wanted(energies[None]), self.options)
         return copies[0] if batched else copies[0][0]

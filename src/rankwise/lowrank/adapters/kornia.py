@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.adapters._missing import missing
 from rankwise.lowrank.draws import Energy, NormalEnergy, Number, read_energy
@@ -47,7 +45,7 @@ class EnergyGenerator(RandomGeneratorBase):
         """One energy an image, or one for all."""
         count = batch_shape[0]
         drawn = self._uniform.sample((1 if same_on_batch else count,)).cpu().double().numpy()
-        energies = self.energy.of(np.clip(drawn, 2.0**-54, 1 - 2.0**-25))
+        energies = self.energy.of(drawn)
         return {"energy": torch.from_numpy(energies).expand(count).clone()}
 
 

@@ -80,7 +80,7 @@ class RandomLowRank(v2.Transform):
         chosen, place = torch.rand(2, dtype=torch.float64).tolist()
         if chosen >= self.p:
             return {"energy": None}
-        return {"energy": float(self.energy.of(np.array([max(place, 2.0**-54)]))[0])}
+        return {"energy": float(self.energy.of(np.array([place]))[0])}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Approximate one image, or every frame."""

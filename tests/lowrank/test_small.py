@@ -1,0 +1,125 @@
+"""One small image at a time: the short path against float64 SVDs and against whole batches."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from lowrank.oracle import rank_from_sigma, svd_copy, svd_rank
+from lowrank.photos import digits, photo_crops, photo_sigma
+from rankwise.lowrank import _small, low_rank_approximation, reconstruct
+from rankwise.lowrank._matrices import Wanted
+from rankwise.lowrank.options import LowRankOptions
+
+ENERGIES = [0.05, 0.3, 0.8, 0.9, 0.975, 0.999, 0.9999]
+
+
+def _in_one_go(images, energy):
+    """Copies and ranks, with the general path barred where `rebuild_small` gives an answer."""
+    taken = []
+
+    def rebuild(*arguments):
+        taken.append(_small.rebuild_small(*arguments))
+        return taken[-1]
+
+    with patch.object(reconstruct, "rebuild_small", rebuild):
+        found = low_rank_approximation(images, energy=energy, return_rank=True)
+    return *found, taken[0] is not None
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+@pytest.mark.parametrize("size", [28, 32, 64])
+def test_ranks_are_those_of_a_float64_svd(size, energy):
+    served = 0
+    for image, sigma in zip(photo_crops(size), photo_sigma(size), strict=True):
+        _, ranks, short = _in_one_go(image, energy)
+        assert ranks.tolist() == rank_from_sigma(sigma, energy).tolist()
+        served += short
+    assert served >= 23  # of 24: the bound is no excuse for taking the long path
+
+
+def test_ranks_of_digits_with_empty_rows_and_columns():
+    for image in digits()[:300]:
+        for energy in (0.9, 0.9999):
+            _, rank, _ = _in_one_go(image, energy)
+            assert rank.tolist() == svd_rank(image[None], energy).tolist()
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 60), (60, 20), (1, 30), (30, 1), (32, 300)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64])
+def test_copies_are_those_of_the_svd(shape, dtype):
+    random = np.random.default_rng(4)
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else None
+    low, high = (limits.min, limits.max) if limits else (-2, 3)
+    image = (low + (high - low) * random.random(shape)).astype(dtype)
+    before = image.copy()
+    copy, rank, short = _in_one_go(image, 0.7)
+    assert short
+    assert copy.dtype == dtype
+    assert (image == before).all()
+    exact = np.clip(svd_copy(image, rank[0]), image.min() if limits is None else low, high)
+    if limits is None:
+        exact = np.minimum(exact, image.max())
+    tolerance = 1e-5 if limits is None else 0.51 + 1e-5 * high
+    assert np.abs(copy.astype(float) - exact).max() < tolerance
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_image_equals_the_same_in_a_batch(axis):
+    images = np.moveaxis(photo_crops(30), -1, axis + 1)
+    together = low_rank_approximation(images, energy=0.9, channel_axis=axis + 1)
+    for image, copy in zip(images, together, strict=True):
+        alone = low_rank_approximation(image, energy=0.9, channel_axis=axis)
+        assert np.abs(alone.astype(int) - copy).max() <= 1  # a half may fall to either side
+        assert (alone != copy).mean() < 1e-3
+        one = low_rank_approximation(image[None], energy=0.9, channel_axis=axis + 1)
+        assert (one[0] == alone).all()
+
+
+def test_a_full_rank_gives_the_image_and_a_doubt_none():
+    image = np.eye(6, dtype=np.uint8) * 200
+    copy, rank, short = _in_one_go(image, 0.9)
+    assert rank.tolist() == [6]
+    assert short
+    assert (copy == image).all()
+    matrices = image[None].astype(np.float32)
+    assert _small.rebuild_small(matrices, 0.5, 255) is None  # the third of six steps, exactly
+    assert _small.rebuild_small(matrices, 1.0, 255) is None
+    assert _small.rebuild_small(np.zeros((1, 6, 6), np.float32), 0.9, 255) is None
+
+
+def test_a_threshold_beyond_the_coarse_bound_is_settled_by_the_fine_one():
+    image = photo_crops(32)[0, ..., 0]
+    sigma = np.linalg.svd(image.astype(float), compute_uv=False)
+    fractions = np.cumsum(sigma) / sigma.sum()
+    for k in (5, 9):
+        for shift in (-1e-8, 1e-8):
+            _, rank, short = _in_one_go(image, fractions[k] + shift)
+            assert short
+            assert rank.tolist() == [k + 1 + (shift > 0)]
+
+
+def test_transparency_is_copied():
+    image = np.dstack([photo_crops(32)[0], np.full((32, 32), 9, np.uint8)])
+    copy, ranks, short = _in_one_go(image, 0.8)
+    assert short
+    assert ranks.shape == (3,)
+    assert (copy[..., 3] == 9).all()
+    assert (copy[..., :3] == low_rank_approximation(image[..., :3], energy=0.8)).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted", "options"),
+    [
+        ((5, 28, 28), Wanted(np.array([[0.9]])), LowRankOptions()),
+        ((1, 65, 65), Wanted(np.array([[0.9]])), LowRankOptions()),
+        ((1, 28, 28), Wanted(np.array([[0.9], [0.8]])), LowRankOptions()),
+        ((1, 28, 28), Wanted(np.array([[3]]), are_ranks=True), LowRankOptions()),
+        ((1, 28, 28), Wanted(np.array([[0.9]])), LowRankOptions(energy_of="sigma_squared")),
+        ((1, 28, 28), Wanted(np.array([[0.9]])), LowRankOptions(rank_rule="nearest")),
+        ((1, 28, 28), Wanted(np.array([[0.9]])), LowRankOptions(channels="shared")),
+    ],
+)
+def test_other_requests_take_the_general_path(shape, wanted, options):
+    assert not _small.fits(shape, wanted, options)
+    assert _small.fits((3, 28, 40), Wanted(np.array([[0.9]])), LowRankOptions())
