@@ -1,0 +1,411 @@
+"""Backbones: networks whose features a head is fitted on.
+
+A backbone takes float32 images ``(n, C, H, W)`` in [-1, 1], as every network of this package, and
+gives features ``(n, d)``. Whatever another library's weights expect (mean and deviation of a
+channel, three channels) is done inside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rankwise._files import atomic_path
+from rankwise._progress import progress_bar
+from rankwise.data import ImageSet
+from rankwise.data.storage import allocate
+from rankwise.errors import MissingDependencyError, ModelFileError
+from rankwise.nets.batches import scale
+from rankwise.varpro.batched import resolve_device
+
+FORMAT = "rankwise-backbone"
+BATCH = 256
+"""Images a batch of a forward pass."""
+
+
+class SmallResNet(nn.Module):
+    """A residual network of 0.6 million parameters for small images of any size.
+
+    Three stages of one residual block each (He et al., 2016), every stage halving the sides, then
+    a 1×1 convolution to `n_features` channels and the mean over positions.
+
+    Parameters
+    ----------
+    n_classes : int
+    width : int, default=32
+        Channels of the first stage; each later stage has twice as many.
+    n_features : int, default=512
+    """
+
+    def __init__(self, n_classes: int, *, width: int = 32, n_features: int = 512) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = 3
+        for stage in range(3):
+            stages += [_convolution(channels, width << stage, stride=2), Residual(width << stage)]
+            channels = width << stage
+        self.stages = nn.Sequential(*stages, nn.Conv2d(channels, n_features, 1), nn.ReLU())
+        self.head = nn.Linear(n_features, n_classes)
+        self.n_features = n_features
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Features ``(n, n_features)`` of images ``(n, 3, H, W)``, sides of 8 pixels or more."""
+        return self.stages(x).mean(dim=(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(n, n_classes)``."""
+        return self.head(self.features(x))
+
+
+class Residual(nn.Module):
+    """``relu(x + f(x))``, ``f`` two 3×3 convolutions with batch normalisation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.norm(self.second(self.first(x))))
+
+
+def _convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(out),
+        nn.ReLU(),
+    )
+
+
+class Backbone(nn.Module):
+    """A network without its head, frozen, with the identity that cached features are kept under.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its ``features`` are used where it has them, else its outputs; maps ``(n, d, h, w)`` are
+        averaged over positions.
+    name : str
+        What it is, for reports.
+    record : dict, optional
+        How to build `network` again without its weights: see `build_network`.
+    channels : int, optional
+        Channels the network takes: grey images are repeated to that many. None takes any.
+    mean, std : sequence of float, optional
+        Of pixels in [0, 1], channel by channel, where the weights expect normalised images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        *,
+        record: dict[str, Any] | None = None,
+        channels: int | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.record = record
+        self.channels = channels
+        self.mean = None if mean is None else tuple(float(v) for v in mean)
+        self.std = None if std is None else tuple(float(v) for v in std)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features ``(n, d)`` of images ``(n, C, H, W)`` in [-1, 1]."""
+        if self.channels is not None and x.shape[1] != self.channels:
+            if x.shape[1] != 1:
+                raise ValueError(
+                    f"backbone {self.name} takes images of {self.channels} channel(s), got "
+                    f"{x.shape[1]}"
+                )
+            x = x.expand(-1, self.channels, -1, -1)
+        if self.mean is not None and self.std is not None:
+            mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+            x = (x * 0.5 + 0.5 - mean) / std
+        y = self.network.features(x) if _has_head(self.network) else self.network(x)
+        return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: statistics of frozen layers must not move."""
+        return super().train(False)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over structure, weights and normalisation."""
+        digest = hashlib.sha256(f"{self.network}{self.channels}{self.mean}{self.std}".encode())
+        for key, value in sorted(self.network.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def _has_head(network: nn.Module) -> bool:
+    # torchvision's networks have a `features` too, which are maps before their own pooling.
+    return callable(getattr(network, "features", None)) and hasattr(network, "n_features")
+
+
+def as_backbone(network: nn.Module, name: str | None = None) -> Backbone:
+    """Any module that maps images to features, frozen; a `Backbone` stays as it is."""
+    if isinstance(network, Backbone):
+        return network
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"a backbone is a torch.nn.Module, a name or a file, got {type(network).__name__}"
+        )
+    return Backbone(network, name or type(network).__name__)
+
+
+def build_network(record: dict[str, Any]) -> nn.Module:
+    """A network from its record, without its weights.
+
+    Parameters
+    ----------
+    record : dict
+        ``architecture`` ("small-resnet", or a name of `rankwise.nets.make_network`),
+        ``n_classes``, and ``options`` (for "small-resnet") or ``image_shape`` (for the others).
+    """
+    if record["architecture"] == "small-resnet":
+        return SmallResNet(record["n_classes"], **record.get("options", {}))
+    from rankwise.nets import make_network
+
+    return make_network(record["architecture"], tuple(record["image_shape"]), record["n_classes"])
+
+
+def save_backbone(network: nn.Module, path: str | Path, record: dict[str, Any]) -> None:
+    """Write a network as one safetensors file that `load_backbone` reads.
+
+    Parameters
+    ----------
+    network : nn.Module
+    path : path
+    record : dict
+        As for `build_network`; further entries, such as what it was trained on, are kept too.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"format": FORMAT, "record": json.dumps(record)})
+
+
+def load_backbone(name_or_file: str | Path) -> Backbone:
+    """Read a frozen backbone.
+
+    Parameters
+    ----------
+    name_or_file : str or path
+        A ``.safetensors`` file written by `save_backbone`; ``"torchvision/resnet18"`` and the
+        like, where torchvision is installed; ``"timm/resnet18.a1_in1k"`` and the like, a hub id
+        of timm's, where timm is installed. The last two fetch their weights once.
+
+    Raises
+    ------
+    ModelFileError
+        If the file can't be read, is damaged, or is no backbone.
+    MissingDependencyError
+        If the library that the name belongs to isn't installed.
+    ValueError
+        If the name isn't one of those.
+    """
+    text = str(name_or_file)
+    path = Path(text)
+    if path.suffix == ".safetensors" or path.is_file():
+        return _from_file(path)
+    library, _, model = text.partition("/")
+    if library == "torchvision" and model:
+        return _from_torchvision(text, model)
+    if library == "timm" and model:
+        return _from_timm(text)
+    raise ValueError(
+        f"unknown backbone {text!r}; accepted: a .safetensors file written by save_backbone, "
+        "'torchvision/NAME' or 'timm/NAME' (NAME of a model with pre-trained weights)"
+    )
+
+
+def backbone_record(path: str | Path) -> dict[str, Any]:
+    """What a backbone file says of itself: architecture, and what it was trained on."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path} can't be read: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ModelFileError(
+                f"{path} isn't a backbone of rankwise: its metadata hold no {FORMAT!r}; "
+                "save_backbone writes such files"
+            )
+        return json.loads(metadata["record"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path} is damaged: {error}") from error
+
+
+def _from_file(path: Path) -> Backbone:
+    from safetensors.torch import load_file
+
+    record = backbone_record(path)
+    try:
+        network = build_network(record)
+        network.load_state_dict(load_file(path))
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(f"{path} doesn't fit its architecture: {reason}") from error
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    return Backbone(network, path.name, record=record, channels=first.in_channels)
+
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _from_torchvision(name: str, model: str) -> Backbone:
+    try:
+        from torchvision.models import get_model, list_models
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"backbone {name!r} needs torchvision: pip install 'rankwise[torchvision]'"
+        ) from error
+    if model not in list_models():
+        raise ValueError(f"torchvision has no model {model!r}; torchvision.models.list_models()")
+    network = get_model(model, weights="DEFAULT")
+    last = [n for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent, _, attribute = last.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
+    return Backbone(network, name, channels=3, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
+
+
+def _from_timm(name: str) -> Backbone:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"backbone {name!r} needs timm: pip install 'rankwise[timm]'"
+        ) from error
+    try:
+        network = timm.create_model(f"hf-hub:{name}", pretrained=True, num_classes=0)
+    except Exception as error:
+        # timm and the hub raise errors of many kinds for a name they don't know.
+        raise ValueError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
+    config = timm.data.resolve_model_data_config(network)
+    return Backbone(
+        network, name, channels=config["input_size"][0], mean=config["mean"], std=config["std"]
+    )
+
+
+def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> torch.Tensor:
+    """Images as networks take them: uint8 ``(n, H, W[, C])`` to float32 ``(n, C, H, W)``, [-1, 1].
+
+    Floating-point batches ``(n, C, H, W)`` pass as they are.
+    """
+    batch = torch.as_tensor(
+        np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
+    )
+    batch = batch.to(device)
+    if batch.is_floating_point():
+        if batch.ndim != 4:
+            raise ValueError(
+                "floating-point images are batches (n, channels, height, width) in [-1, 1], got "
+                f"shape {tuple(batch.shape)}"
+            )
+        return batch.float()
+    if batch.dtype != torch.uint8 or batch.ndim not in (3, 4):
+        raise ValueError(
+            "images are uint8 of shape (n, height, width[, channels]) or floating point of shape "
+            f"(n, channels, height, width), got {batch.dtype} of shape {tuple(batch.shape)}"
+        )
+    return scale(batch)
+
+
+def iterate_features(
+    backbone: nn.Module, images: Any, *, batch_size: int = BATCH, device: str = "auto"
+) -> Iterator[np.ndarray]:
+    """Features of images, float32 blocks of shape (at most `batch_size`, d), in order.
+
+    The images are read batch by batch, so a memory-mapped array never has to fit in memory.
+    """
+    target = torch.device(resolve_device(device))
+    model = as_backbone(backbone).to(target)
+    with torch.inference_mode():
+        for first in range(0, len(images), batch_size):
+            batch = to_float_batch(images[first : first + batch_size], target)
+            yield model(batch).float().cpu().numpy()
+
+
+def extract_features(
+    backbone: nn.Module,
+    images: Any,
+    *,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Features of images in one array, from the cache where they are there already.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Taken as `as_backbone` does.
+    images : ImageSet, or array as `to_float_batch` takes it
+    batch_size : int, default=256
+    device : {"auto", "cpu", "cuda"}
+    cache : path, optional
+        Folder of earlier features. A file's name is a hash of the backbone's and the images'
+        fingerprints, so a changed backbone or image is never given another's features.
+    progress : bool
+
+    Returns
+    -------
+    float32 array of shape (n, d)
+        Memory-mapped where it comes from the cache (then read-only), or exceeds 256 MiB.
+    """
+    model = as_backbone(backbone)
+    path = None
+    if cache is not None:
+        key = hashlib.sha256(f"{model.fingerprint} {_images_fingerprint(images)}".encode())
+        path = Path(cache) / f"features-{key.hexdigest()[:32]}.npy"
+        if path.exists():
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    pixels = images.images if isinstance(images, ImageSet) else images
+    features = np.empty((0, 0), dtype=np.float32)
+    first = 0
+    with progress_bar("features", len(pixels), enabled=progress) as advance:
+        for block in iterate_features(model, pixels, batch_size=batch_size, device=device):
+            if first == 0:
+                shape = (len(pixels), 4 * block.shape[1])
+                features = allocate(shape).view(np.float32)
+            features[first : first + len(block)] = block
+            first += len(block)
+            advance(len(block))
+    if path is None:
+        return features
+    with atomic_path(path) as temporary:
+        np.save(temporary, features, allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _images_fingerprint(images: Any) -> str:
+    if isinstance(images, ImageSet):
+        return images.fingerprint
+    array = np.ascontiguousarray(torch.as_tensor(images).numpy())
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()

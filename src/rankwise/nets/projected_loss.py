@@ -1,0 +1,176 @@
+"""Training with the last layer projected out: variable projection for any network with features.
+
+With features ``Φ(θ)`` of a mini-batch (a constant column last), one-hot targets ``τ`` and carried
+statistics ``G₀, B₀, t₀`` of earlier batches, weight ``n₀``, the functional is
+
+``F(θ) = min_A ½‖τ − ΦA‖² + ½(tr AᵀG₀A − 2 tr AᵀB₀ + t₀) + ½μ(n + n₀)‖A‖²`` over ``n + n₀``;
+
+without statistics this is ``½‖P⊥τ‖²/n`` of the ridge-augmented ``Φ``. The minimum is a closed
+form, ``A = (ΦᵀΦ + G₀ + μ(n + n₀)I)⁻¹(Φᵀτ + B₀)``, by one Cholesky in float64. Since ``∂F/∂A = 0``
+there (the envelope theorem), the gradient of ``F`` in ``θ`` is that of ``½‖τ − ΦA‖²`` with ``A`` held
+still: exact, and no cheaper to get in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rankwise.nets.losses import Batch, Loss
+from rankwise.varpro.class_ridge import RidgeFamily, modelled_temperature
+from rankwise.varpro.statistics import block_statistics, design
+
+
+def solve_layer(
+    gram: torch.Tensor, cross: torch.Tensor, ridge: torch.Tensor | float
+) -> torch.Tensor:
+    """``(G + μI)⁻¹B`` by Cholesky; the last row, the constant's, has no ridge.
+
+    Parameters
+    ----------
+    gram, cross : float64 tensors of shape (m + 1, m + 1) and (m + 1, K)
+    ridge : float
+        ``μ``, in all.
+
+    Returns
+    -------
+    float64 tensor of shape (m + 1, K)
+    """
+    damped = gram.clone()
+    diagonal = damped.diagonal()
+    # A feature that is zero on every sample so far still needs a pivot.
+    diagonal[:-1] += ridge + 1e-12 * diagonal.max()
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(damped))
+
+
+def with_constant(features: torch.Tensor) -> torch.Tensor:
+    """Features (n, m) with a column of ones, (n, m + 1)."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+
+
+class ProjectedLoss(Loss):
+    """The variable projection functional as a loss; the output layer is solved, never stepped.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With ``features(x) -> (n, m)`` and ``head``, its last `nn.Linear`.
+    ridge : float, default=1e-3
+        ``μ``, per sample.
+    window : float or None, default=50
+        Batches that the carried statistics add up to: they fade by ``ρ = 1 − 1/window`` a batch,
+        since features move. 1 carries none, each batch stands alone; None never fades.
+
+    Notes
+    -----
+    At the end of an epoch, `finish` solves the output layer on the features of all training
+    images, in one pass, ridge by generalised cross-validation, divides it by the fitted temperature
+    (see `rankwise.varpro.class_ridge`), and writes it into ``model.head``: a softmax of the
+    network's outputs are calibrated probabilities.
+    """
+
+    trains_head = False
+    gram: torch.Tensor
+    cross: torch.Tensor
+    squares: torch.Tensor
+    weight: torch.Tensor
+
+    def __init__(
+        self, model: nn.Module, *, ridge: float = 1e-3, window: float | None = 50
+    ) -> None:
+        super().__init__()
+        if not (callable(getattr(model, "features", None)) and hasattr(model, "head")):
+            raise ValueError(
+                f"output 'varpro' needs a network with features(x) and head, {type(model).__name__}"
+                " lacks one"
+            )
+        if not ridge > 0:
+            raise ValueError(f"ridge must be above 0, got {ridge}")
+        if window is not None and not window >= 1:
+            raise ValueError(f"window must be at least 1 batch, or None, got {window}")
+        head: nn.Linear = model.head
+        size, k = head.in_features + 1, head.out_features
+        self.n_classes, self.ridge = k, ridge
+        self.decay = 1.0 if window is None else 1.0 - 1.0 / window
+        zeros = torch.zeros
+        self.register_buffer("gram", zeros(size, size, dtype=torch.float64))
+        self.register_buffer("cross", zeros(size, k, dtype=torch.float64))
+        self.register_buffer("squares", zeros((), dtype=torch.float64))
+        self.register_buffer("weight", zeros((), dtype=torch.float64))
+
+    def functional(
+        self, features: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``F`` of a batch, differentiable in its features, and ``A``; statistics stay as they are.
+
+        Parameters
+        ----------
+        features : tensor of shape (n, m)
+        targets : tensor of shape (n, K)
+        """
+        phi = with_constant(features)
+        with torch.no_grad():
+            wide, tau = phi.double(), targets.double()
+            total = self.weight + len(tau)
+            gram = self.gram + wide.T @ wide
+            cross = self.cross + wide.T @ tau
+            layer = solve_layer(gram, cross, self.ridge * total)
+            shrunk = self.ridge * total * layer[:-1].square().sum()
+            carried = (layer * (self.gram @ layer - 2.0 * self.cross)).sum() + self.squares
+            rest = 0.5 * (shrunk + carried)
+        residual = targets.to(phi) - phi @ layer.to(phi)
+        value = (0.5 * residual.square().sum() + rest.to(phi)) / total.to(phi)
+        return value, layer
+
+    def carry(self, features: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add a batch to the statistics, then let them fade."""
+        with torch.no_grad():
+            wide, tau = with_constant(features.detach()).double(), targets.double()
+            for kept, new in (
+                (self.gram, wide.T @ wide),
+                (self.cross, wide.T @ tau),
+                (self.squares, tau.square().sum()),
+                (self.weight, torch.tensor(float(len(tau)), device=tau.device)),
+            ):
+                kept.add_(new).mul_(self.decay)
+
+    def forward(
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``½‖τ − ΦA‖²/n`` of a training batch, and the outputs ``ΦA``.
+
+        Its gradient is that of ``F`` times ``(n + n₀)/n``, which makes it a mean over the batch
+        whatever has been carried; its value leaves out what no gradient sees.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            features = model.features(x).float()
+            targets = F.one_hot(y, self.n_classes).to(features)
+            _, layer = self.functional(features.detach(), targets)
+            outputs = with_constant(features) @ layer.to(features)
+            loss = 0.5 * (targets - outputs).square().sum() / len(y)
+            self.carry(features, targets)
+        return loss, outputs.detach()
+
+    def finish(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+        """Solve the output layer on all training images and write it into ``model.head``."""
+        total = None
+        for x, y in batches:
+            part = block_statistics(model.features(x), y.cpu().numpy())
+            total = part if total is None else total + part
+        if total is None:
+            return
+        family = RidgeFamily(design(total))
+        ridge = min(family.gcv_errors(family.path()), key=lambda pair: pair[1])[0]
+        coef, intercept, *_ = family.solve(ridge)
+        temperature = modelled_temperature(total, family, ridge)
+        with torch.no_grad():
+            weight, bias = model.head.weight, model.head.bias
+            weight.zero_()
+            # A class without a training image is never predicted.
+            bias.fill_(-1.0 / temperature)
+            rows = torch.as_tensor(total.classes, device=weight.device)
+            weight[rows] = torch.as_tensor(coef / temperature).to(weight)
+            bias[rows] = torch.as_tensor(intercept / temperature).to(bias)

@@ -1,0 +1,427 @@
+"""`VarProHead` as a scikit-learn user, a streamer and a torch user meet it."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import Ridge, RidgeClassifierCV
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from rankwise import ImageSet, VarProHead
+from rankwise.errors import DataError, ModelFileError
+from rankwise.nets.backbones import SmallResNet, save_backbone
+from rankwise.nets.head import load_head
+
+
+@parametrize_with_checks([VarProHead(), VarProHead(alpha=1.0), VarProHead("gcv", rank=2)])
+def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return x, y
+
+
+def equal(a, b, x, atol=1e-9):
+    np.testing.assert_allclose(a.outputs(x), b.outputs(x), atol=atol)
+
+
+# -- against scikit-learn --------------------------------------------------------------------
+
+
+def test_a_given_ridge_is_scikit_learns(digits):
+    x, y = digits
+    ours = VarProHead(3.0, standardise=False).fit(x, y)
+    theirs = Ridge(3.0).fit(x, np.eye(10)[y])
+    np.testing.assert_allclose(ours.outputs(x), theirs.predict(x), atol=1e-9)
+    assert ours.chosen_by_ == "given"
+    assert ours.criterion_ == []
+    scaled = make_pipeline(StandardScaler(), Ridge(3.0)).fit(x, np.eye(10)[y])
+    np.testing.assert_allclose(VarProHead(3.0).fit(x, y).outputs(x), scaled.predict(x), atol=1e-9)
+
+
+def test_the_ridge_is_the_one_with_the_least_left_out_error(digits):
+    x, y = digits[0][:300], digits[1][:300]
+    alphas = [1e-3, 1.0, 30.0, 1e3]
+    head = VarProHead(alphas=alphas, standardise=False).fit(x, y)
+    # scikit-learn's left-out errors, of targets ±1: four times those of 0 and 1.
+    theirs = RidgeClassifierCV(alphas, store_cv_results=True).fit(x, y)
+    errors = (theirs.cv_results_**2).sum(axis=1).mean(axis=0) / 4
+    if theirs.cv_results_.min() >= 0:
+        errors = theirs.cv_results_.sum(axis=1).mean(axis=0) / 4
+    np.testing.assert_allclose([e for _, e in head.criterion_], errors, rtol=1e-6)
+    assert head.alpha_ == theirs.alpha_
+    assert head.chosen_by_ == "loo"
+
+
+def test_leave_one_out_predictions_are_brute_force(digits):
+    x, y = digits[0][:60], digits[1][:60]
+    head = VarProHead(5.0, standardise=False).fit(x, y)
+    found = head.leave_one_out_predictions(x, y)
+    for j in range(0, 60, 7):
+        keep = np.arange(60) != j
+        model = Ridge(5.0).fit(x[keep], np.eye(10)[y[keep]])
+        np.testing.assert_allclose(found[j], model.predict(x[j : j + 1])[0], atol=1e-9)
+    some = head.leave_one_out_predictions(x[10:20], y[10:20])
+    np.testing.assert_allclose(some, found[10:20], atol=1e-12)
+
+
+def test_it_classifies(digits):
+    x, y = digits
+    for options in ({}, {"alpha": "gcv"}, {"class_weight": "balanced"}, {"rank": 40}):
+        assert cross_val_score(VarProHead(**options), x, y, cv=3).mean() > 0.87
+    head = VarProHead(rank=40).fit(x, y)
+    assert head.rank_ == 40
+    assert head.condition_ > 1
+
+
+def test_probabilities_are_calibrated_and_sum_to_one(digits):
+    x, y = digits
+    head = VarProHead().fit(x[:1000], y[:1000])
+    p = head.predict_proba(x[1000:])
+    np.testing.assert_allclose(p.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(head.classes_[p.argmax(axis=1)], head.predict(x[1000:]))
+    nll = -np.log(p[np.arange(len(p)), y[1000:]]).mean()
+    confidence, accuracy = p.max(axis=1).mean(), head.score(x[1000:], y[1000:])
+    assert nll < 0.5
+    assert abs(confidence - accuracy) < 0.08
+    assert 0.01 < head.temperature_ < 1
+    # From statistics alone, about as good.
+    stream = VarProHead("gcv").partial_fit(x[:1000], y[:1000])
+    assert stream.temperature_ == pytest.approx(head.temperature_, rel=0.3)
+
+
+# -- streams ---------------------------------------------------------------------------------
+
+
+def blocks(x, y, size=100):
+    return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+
+
+def test_arrays_blocks_and_loaders_give_the_same(digits):
+    x, y = digits
+    whole = VarProHead().fit(x, y)
+    pairs = blocks(x, y)
+    equal(VarProHead().fit(pairs), whole, x)
+    loader = DataLoader(TensorDataset(torch.as_tensor(x), torch.as_tensor(y)), batch_size=64)
+    streamed = VarProHead().fit(loader)
+    equal(streamed, whole, x)
+    assert streamed.chosen_by_ == "loo"
+    assert streamed.temperature_ == pytest.approx(whole.temperature_)
+    np.testing.assert_allclose(streamed.outputs(loader), whole.outputs(x), atol=1e-9)
+    np.testing.assert_allclose(
+        streamed.leave_one_out_predictions(loader), whole.leave_one_out_predictions(x, y), atol=1e-8
+    )
+    equal(VarProHead(block_size=77).fit(x, y), whole, x)
+    equal(VarProHead().fit(torch.as_tensor(x), torch.as_tensor(y)), whole, x)
+    equal(VarProHead(device="cpu:torch").fit(x, y), whole, x)
+
+
+def test_weighted_blocks(digits):
+    x, y = digits
+    w = np.arange(len(y)) % 3.0
+    whole = VarProHead().fit(x, y, sample_weight=w)
+    triples = [(x[i : i + 99], y[i : i + 99], w[i : i + 99]) for i in range(0, len(x), 99)]
+    equal(VarProHead().fit(triples), whole, x)
+    repeated = VarProHead().fit(np.repeat(x, w.astype(int), axis=0), np.repeat(y, w.astype(int)))
+    equal(whole, repeated, x)
+
+
+def test_an_iterator_that_runs_out_uses_gcv_and_says_so(digits):
+    x, y = digits
+    with pytest.warns(UserWarning, match="can be read only once"):
+        head = VarProHead().fit(iter(blocks(x, y)))
+    assert head.chosen_by_ == "gcv"
+    equal(head, VarProHead("gcv").fit(x, y), x)
+
+
+def test_days_add_up(digits):
+    x, y = digits
+    whole = VarProHead("gcv").fit(x, y)
+    days = VarProHead("gcv").partial_fit(x[:500], y[:500], classes=np.arange(10))
+    days.partial_fit(x[500:501], y[500:501])
+    days.partial_fit(x[501:], y[501:])
+    equal(days, whole, x)
+    elsewhere = VarProHead("gcv").fit(x[:900], y[:900])
+    other = VarProHead("gcv").fit(x[900:], y[900:])
+    equal(copy.deepcopy(elsewhere).merge(other), whole, x)
+    equal(elsewhere.merge(other.statistics_), whole, x)
+
+
+def test_heads_of_other_classes_merge(digits):
+    x, y = digits
+    low, high = y < 5, y >= 5
+    head = VarProHead(1.0).fit(x[low], y[low]).merge(VarProHead(1.0).fit(x[high], y[high]))
+    equal(head, VarProHead(1.0).fit(x, y), x)
+
+
+def test_a_block_without_some_class_changes_nothing(digits):
+    x, y = digits
+    order = np.argsort(y, kind="stable")
+    equal(VarProHead().fit(blocks(x[order], y[order])), VarProHead().fit(x, y), x, 1e-8)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 2.0, 9: 0.5}])
+def test_unlearning_is_never_having_seen(digits, class_weight):
+    x, y = digits
+    make = lambda: VarProHead(2.0, class_weight=class_weight)  # noqa: E731 - three uses
+    head = make().fit(x, y).unlearn(x[1500:], y[1500:])
+    equal(head, make().fit(x[:1500], y[:1500]), x)
+    assert head.statistics_.n_samples == 1500
+    head.unlearn(x[:1500], y[:1500])
+    with pytest.raises(ValueError, match="no samples left"):
+        head.predict(x)
+    with pytest.raises(ValueError, match="can't be removed"):
+        head.unlearn(x[:5], y[:5])
+
+
+def test_likely_wrong_labels_come_first(digits):
+    x, y = digits
+    rng = np.random.default_rng(0)
+    planted = rng.choice(len(y), 18, replace=False)
+    wrong = y.copy()
+    wrong[planted] = (wrong[planted] + rng.integers(1, 10, 18)) % 10
+    rows, margins = VarProHead().fit(x, wrong).likely_wrong_labels(x, wrong)
+    assert (np.diff(margins) >= 0).all()
+    assert sorted(rows) == list(range(len(y)))
+    assert len(set(rows[:36]) & set(planted)) >= 14
+
+
+# -- awkward features --------------------------------------------------------------------------
+
+
+def test_more_features_than_samples():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 200)), np.arange(30) % 3
+    x[:, :3] += 4 * np.eye(3)[y]
+    head = VarProHead(1.0, standardise=False).fit(x, y)
+    np.testing.assert_allclose(
+        head.outputs(x), Ridge(1.0).fit(x, np.eye(3)[y]).predict(x), atol=1e-9
+    )
+    assert np.isfinite(VarProHead().fit(x, y).coef_).all()
+
+
+def test_duplicate_constant_and_distant_features(digits):
+    x, y = digits
+    wide = np.hstack([x, x[:, 20:30], np.full((len(x), 1), 7.0)]) + 1e6
+    plain, other = VarProHead("gcv").fit(x, y), VarProHead("gcv").fit(wide, y)
+    assert np.isfinite(other.coef_).all()
+    assert abs(plain.score(x, y) - other.score(wide, y)) < 0.01
+
+
+def test_features_that_are_not_finite_are_named(digits):
+    x, y = digits[0].copy(), digits[1]
+    x[1234, 5] = np.inf
+    message = "NaN or infinity: row 1234, feature 5 is inf"
+    for head in (VarProHead(), VarProHead(block_size=100), VarProHead(device="cpu:torch")):
+        with pytest.raises(ValueError, match=message):
+            head.fit(x, y)
+    with pytest.raises(ValueError, match=message):
+        VarProHead().fit(blocks(x, y))
+    fitted = VarProHead().fit(x[:1000], y[:1000])
+    with pytest.raises(ValueError, match=message):
+        fitted.predict(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": "ridge"}, "number at least 0, 'loo' or 'gcv'"),
+        ({"alpha": -1.0}, "number at least 0"),
+        ({"alpha": True}, "number at least 0"),
+        ({"alphas": []}, "one or more numbers"),
+        ({"alphas": [-1.0]}, "none below 0"),
+        ({"rank": 0}, "rank must be a whole number"),
+        ({"block_size": 2.5}, "block_size must be a whole number"),
+        ({"batch_size": None}, "batch_size must be a whole number"),
+        ({"class_weight": "heavy"}, "None, 'balanced' or a dict"),
+        ({"class_weight": {"x": 1.0}}, "names class 'x'"),
+        ({"device": "tpu"}, "device must be"),
+        ({"backbone": 3}, "unknown backbone '3'"),
+    ],
+)
+def test_parameters_that_are_not_accepted(digits, options, message):
+    with pytest.raises(ValueError, match=message):
+        VarProHead(**options).fit(digits[0][:50], digits[1][:50])
+
+
+def test_input_that_is_not_accepted(digits):
+    x, y = digits
+    head = VarProHead("gcv")
+    cases = [
+        (([x[:5], x[5:9]],), "holds no samples|requires y|array"),
+        (([(x[:5],), (x[5:9],)],), r"\(features, labels\)"),
+        (([(x[:5], y[:4])],), "5 samples, 4 labels"),
+        (([(x[:5], y[:5], -np.ones(5))],), "weight below 0"),
+        (([(x[:5].reshape(5, 8, 8), y[:5])],), "images need a backbone"),
+        ((iter([]),), "holds no samples"),
+        ((x, np.zeros(len(x))), "only one class"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            head.fit(*arguments)
+    with pytest.raises(ValueError, match="every sample weight is 0|zero"):
+        head.fit(x, y, sample_weight=np.zeros(len(y)))
+    with pytest.raises(ValueError, match="sample weights in its blocks"):
+        head.fit(blocks(x, y), sample_weight=np.ones(len(y)))
+    fitted = VarProHead("gcv").partial_fit(x, y)
+    with pytest.raises(ValueError, match="label 11 isn't among the classes"):
+        fitted.partial_fit(x[:2], np.array([1, 11]))
+    with pytest.raises(ValueError, match="label 11 isn't one of"):
+        fitted.likely_wrong_labels(x[:2], np.array([1, 11]))
+    with pytest.raises(AttributeError, match="isn't fitted"):
+        _ = VarProHead().coef_
+    with pytest.raises(ValueError, match="no backbone"):
+        fitted.attach()
+
+
+class Fickle:
+    """An iterable that gives less the second time."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __iter__(self):
+        now, self.pairs = self.pairs, self.pairs[1:]
+        return iter(now)
+
+
+def test_an_iterable_that_changes_is_noticed(digits):
+    with pytest.raises(ValueError, match="the first time and 1697 the second"):
+        VarProHead().fit(Fickle(blocks(*digits)))
+
+
+# -- modules, backbones and files ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images():
+    bunch = load_digits()
+    pixels = (bunch.images[:400] * 255 / 16).astype(np.uint8)
+    return ImageSet.from_arrays(pixels, bunch.target[:400], [f"d{i}" for i in range(10)])
+
+
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "b.safetensors"
+    options = {"width": 8, "n_features": 40}
+    record = {"architecture": "small-resnet", "n_classes": 4, "options": options}
+    save_backbone(SmallResNet(4, **options), path, record)
+    return path
+
+
+def batch(images):
+    return torch.as_tensor(images.images)[:, None].float() / 127.5 - 1
+
+
+def test_the_module_and_the_estimator_give_the_same(images, backbone_file):
+    head = VarProHead(backbone=backbone_file).fit(images)
+    assert head.classes_[0] == "d0"
+    assert head.image_shape_ == (8, 8)
+    module = head.attach()
+    assert isinstance(module[1], nn.Linear)
+    with torch.no_grad():
+        outputs = module(batch(images)).numpy()
+        calibrated = head.attach(calibrated=True)(batch(images)).softmax(dim=1).numpy()
+    np.testing.assert_allclose(outputs, head.outputs(images), atol=2e-4)
+    np.testing.assert_allclose(calibrated, head.predict_proba(images.images), atol=2e-3)
+    linear = head.to_linear()
+    assert (linear.in_features, linear.out_features) == (40, 10)
+    assert head.score(images.images, np.array(images.class_names)[images.labels]) > 0.6
+
+
+def test_any_module_is_a_backbone(images):
+    flat = nn.Flatten()
+    y = images.labels
+    head = VarProHead(1.0, backbone=flat).fit(images.images, y)
+    pixels = images.images.reshape(400, 64) / 127.5 - 1
+    np.testing.assert_allclose(
+        head.outputs(images.images), VarProHead(1.0).fit(pixels, y).outputs(pixels), atol=1e-5
+    )
+    loader = DataLoader(TensorDataset(batch(images), torch.as_tensor(y)), batch_size=50)
+    streamed = VarProHead(1.0, backbone=flat).fit(loader)
+    np.testing.assert_allclose(
+        streamed.outputs(images.images), head.outputs(images.images), atol=1e-6
+    )
+    np.testing.assert_allclose(streamed.outputs(loader), head.outputs(images.images), atol=1e-6)
+    with pytest.raises(DataError, match="fitted on"):
+        head.predict(images.images[:, :4])
+    with pytest.raises(ValueError, match="can't be written"):
+        head.save("never-made")
+
+
+def test_saved_and_loaded_is_the_same(images, backbone_file, tmp_path):
+    head = VarProHead(backbone=backbone_file, class_weight={"d3": 2.0}).fit(images)
+    head.save(tmp_path)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"model.json", "model.safetensors", "backbone.safetensors"}
+    loaded = load_head(tmp_path)
+    np.testing.assert_array_equal(loaded.outputs(images), head.outputs(images))
+    np.testing.assert_array_equal(loaded.predict_proba(images), head.predict_proba(images))
+    assert loaded.classes_.tolist() == head.classes_.tolist()
+    assert (loaded.alpha_, loaded.chosen_by_) == (head.alpha_, "loo")
+    assert loaded.image_shape_ == (8, 8)
+    # Statistics travel with it: it can learn and unlearn on.
+    assert loaded.unlearn(images.subset(range(100))).statistics_.n_samples == 300
+
+
+def test_text_and_number_labels_survive_the_file(digits, tmp_path):
+    x, y = digits
+    for labels in (y, y.astype(str), y.astype(float)):
+        VarProHead(1.0, alphas=None).fit(x, labels).save(tmp_path)
+        assert VarProHead.load(tmp_path).predict(x).dtype == labels.dtype
+
+
+def test_damaged_files_are_named(digits, tmp_path):
+    x, y = digits
+    with pytest.raises(ModelFileError, match=r"model\.json can't be read"):
+        load_head(tmp_path)
+    VarProHead(1.0).fit(x, y).save(tmp_path)
+    path = tmp_path / "model.json"
+    good = path.read_text(encoding="utf-8")
+
+    def edited(**changes):
+        path.write_text(json.dumps(json.loads(good) | changes), encoding="utf-8")
+
+    for change, message in (
+        ({"format": "other"}, "isn't a head of rankwise"),
+        ({"format_version": 9}, "format version 9"),
+        ({"solved": {}}, "is damaged: KeyError"),
+        ({"weights_sha256": "0"}, "checksum"),
+    ):
+        edited(**change)
+        with pytest.raises(ModelFileError, match=message):
+            load_head(tmp_path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ModelFileError, match="isn't JSON"):
+        load_head(tmp_path)
+    path.write_text(good, encoding="utf-8")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"model\.safetensors can't be read"):
+        load_head(tmp_path)
+
+
+def test_a_backbone_that_changed_is_noticed(images, backbone_file, tmp_path):
+    VarProHead(1.0, backbone=backbone_file).fit(images).save(tmp_path)
+    options = {"width": 8, "n_features": 40}
+    record = {"architecture": "small-resnet", "n_classes": 4, "options": options}
+    torch.manual_seed(1)
+    save_backbone(SmallResNet(4, **options), tmp_path / "backbone.safetensors", record)
+    with pytest.raises(ModelFileError, match="have changed"):
+        load_head(tmp_path)
+
+
+def test_progress_is_shown_on_request(digits, capsys):
+    VarProHead(verbose=1).fit(*digits)
+    assert "statistics" in capsys.readouterr().err

@@ -1,0 +1,469 @@
+"""Training: what an epoch is, determinism, kills and resumption, the best epoch, messages."""
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nets.small import Tiny, assert_same_state, digits, without_seconds
+from rankwise.errors import RunError
+from rankwise.nets import (
+    StopTraining,
+    TrainingSettings,
+    default_augmentation,
+    make_network,
+    predict_logits,
+    train_network,
+    updates_per_pass,
+)
+from rankwise.nets.batches import EpochBatches, pass_order, scale
+from rankwise.nets.losses import CrossEntropyLoss, Loss
+
+IMAGES, LABELS = digits(360)
+TRAIN = (IMAGES[:240], LABELS[:240])
+VALIDATION = (IMAGES[240:], LABELS[240:])
+SETTINGS = TrainingSettings(epochs=4, batch_size=50, learning_rate=3e-3)
+
+
+class KillError(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(model=None, settings=SETTINGS, **options):
+    options.setdefault("validation", VALIDATION)
+    options.setdefault("augment", default_augmentation())
+    return train_network(model or Tiny(), *TRAIN, settings, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield train()
+    torch.set_num_threads(before)
+
+
+# -- batches --------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 9), st.integers(0, 3))
+def test_epochs_are_passes_cut_into_equal_numbers_of_updates(n, size, steps, seed):
+    images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1)
+    epoch = [0]
+    batches = EpochBatches(
+        images, torch.arange(n), size, steps, seed, lambda: epoch[0], lambda: (0, 1)
+    )
+    seen = []
+    for epoch[0] in range(3):
+        rows = [y for _, y in batches]
+        assert len(rows) == len(batches) == steps
+        seen += rows
+    per_pass = updates_per_pass(n, size)
+    for number in range(3 * steps // per_pass):
+        whole_pass = torch.cat(seen[number * per_pass : (number + 1) * per_pass])
+        assert whole_pass.tolist() == pass_order(n, seed, number).tolist()
+        assert sorted(whole_pass.tolist()) == list(range(n))
+    if n > 1 and size > 1:
+        assert min(map(len, seen)) > 1  # batch norm needs two
+
+
+@given(st.integers(4, 40), st.integers(4, 16), st.integers(1, 4))
+def test_devices_share_a_batch_evenly(n, size, n_devices):
+    def rows(rank):
+        images = torch.zeros(n, 1, 1, dtype=torch.uint8)
+        steps = updates_per_pass(n, size)
+        labels = torch.arange(n)
+        parts = EpochBatches(images, labels, size, steps, 0, lambda: 0, lambda: (rank, n_devices))
+        return [y.tolist() for _, y in parts]
+
+    parts = [rows(rank) for rank in range(n_devices)]
+    for shares in zip(*parts, strict=True):
+        assert len({len(share) for share in shares}) == 1
+    everything = [row for part in parts for share in part for row in share]
+    assert len(everything) == len(set(everything))
+    assert len(everything) > n - n_devices * updates_per_pass(n, size)
+
+
+def test_scaling_is_min_max_of_the_type():
+    grey = torch.tensor([[[0, 255], [51, 102]]], dtype=torch.uint8)
+    expected = torch.tensor([[[[-1.0, 1.0], [-0.6, -0.2]]]])
+    torch.testing.assert_close(scale(grey), expected)
+    colour = torch.arange(2 * 3 * 4 * 3, dtype=torch.uint8).view(2, 3, 4, 3)
+    found = scale(colour)
+    assert found.shape == (2, 3, 3, 4)
+    assert found.dtype == torch.float32
+    assert found[1, 2, 0, 3] == pytest.approx(float(colour[1, 0, 3, 2]) / 127.5 - 1, abs=1e-6)
+
+
+# -- results --------------------------------------------------------------------------------
+
+
+def test_it_learns_digits_and_predicts_what_it_measured():
+    images, labels = digits(1500)
+    model = make_network("simple-cnn", (8, 8), 10)
+    data = (images[:1200], labels[:1200])
+    held = (images[1200:], labels[1200:])
+    result = train_network(model, *data, TrainingSettings(8), validation=held, device="cpu")
+    last = result.history[-1]
+    assert last["validation_accuracy"] > 0.9
+    assert last["train_loss"] < 0.3 < result.history[0]["train_loss"]
+    logits = predict_logits(model, held[0], batch_size=77, device="cpu")
+    assert logits.shape == (300, 10)
+    assert logits.dtype == np.float32
+    assert (logits.argmax(1) == held[1]).mean() == pytest.approx(last["validation_accuracy"])
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    loss = -log_p[np.arange(300), held[1]].mean()
+    assert loss == pytest.approx(last["validation_loss"], rel=1e-5)
+    assert_same_state(result.last_state, model.state_dict())
+
+
+def test_history_is_complete(whole):
+    assert [e["epoch"] for e in whole.history] == [1, 2, 3, 4]
+    assert [e["n_updates"] for e in whole.history] == [5, 10, 15, 20]
+    assert whole.n_updates == 20
+    assert whole.seconds == pytest.approx(sum(e["seconds"] for e in whole.history))
+    assert all(e["learning_rate"] == 3e-3 for e in whole.history)
+    assert all(0 <= e["train_accuracy"] <= 1 and e["train_loss"] > 0 for e in whole.history)
+    assert not whole.stopped
+
+
+def test_first_epoch_is_the_obvious_loop():
+    model, own = Tiny(), Tiny()
+    settings = TrainingSettings(1, batch_size=240, optimizer="sgd", learning_rate=0.1)
+    model.dropout.p = own.dropout.p = 0.0
+    result = train_network(model, *TRAIN, settings, device="cpu")
+    x = torch.from_numpy(TRAIN[0]).float().unsqueeze(1) / 127.5 - 1
+    own.train()
+    loss = torch.nn.functional.cross_entropy(own(x), torch.from_numpy(TRAIN[1]))
+    loss.backward()
+    with torch.no_grad():
+        for p in own.parameters():
+            p -= 0.1 * p.grad
+    assert result.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, value in own.state_dict().items():
+        torch.testing.assert_close(result.last_state[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_same_seed_same_numbers_whatever_came_before(whole):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = train()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert without_seconds(again.history) == without_seconds(whole.history)
+    assert_same_state(again.last_state, whole.last_state)
+    other = train(seed=43)
+    assert other.history[0]["train_loss"] != whole.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+def test_every_optimizer_trains(optimizer):
+    rate = 0.05 if optimizer == "sgd" else 3e-3
+    settings = TrainingSettings(3, batch_size=50, optimizer=optimizer, learning_rate=rate)
+    result = train(settings=settings, augment=None)
+    assert result.history[-1]["train_loss"] < 0.8 * result.history[0]["train_loss"]
+
+
+def test_best_epoch_is_the_first_of_the_highest(whole):
+    scores = [e["validation_accuracy"] for e in whole.history]
+    assert whole.best_epoch == scores.index(max(scores)) + 1
+    model = Tiny()
+    model.load_state_dict(whole.best_state)
+    hits = predict_logits(model, VALIDATION[0], device="cpu").argmax(1) == VALIDATION[1]
+    assert hits.mean() == pytest.approx(max(scores))
+    # With a rate of almost nothing all epochs tie; batch norm in the backbone must not differ.
+    model.norm.momentum = 0.0
+    tied = train(model, TrainingSettings(3, batch_size=50, learning_rate=1e-12))
+    assert len({e["validation_accuracy"] for e in tied.history}) == 1
+    assert tied.best_epoch == 1
+
+
+def test_without_validation_the_last_epoch_is_best():
+    result = train(settings=TrainingSettings(2, batch_size=80), validation=None)
+    assert result.best_epoch == 2
+    assert result.history[0]["validation_accuracy"] is None
+    assert_same_state(result.best_state, result.last_state)
+
+
+def test_steps_per_epoch_gives_equal_updates():
+    settings = TrainingSettings(3, batch_size=50, steps_per_epoch=7)
+    few = train_network(Tiny(), *TRAIN, settings, device="cpu")
+    more = train_network(Tiny(), IMAGES, LABELS, settings, device="cpu")
+    assert few.n_updates == more.n_updates == 21
+    assert [e["n_updates"] for e in few.history] == [7, 14, 21]
+
+
+# -- kills ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [None, 12])
+def test_resumed_is_uninterrupted(whole, tmp_path, step):
+    """Killed after an epoch (in `after_epoch`, thus before its checkpoint), and in the middle."""
+    calls = []
+
+    def kill_after(epoch, metrics):
+        if step is None and epoch == 3:
+            raise KillError
+
+    class KillingAugment(torch.nn.Module):
+        def forward(self, x):
+            calls.append(1)
+            if len(calls) == step:
+                raise KillError
+            return default_augmentation()(x)
+
+    with pytest.raises(KillError):
+        train(folder=tmp_path, after_epoch=kill_after, augment=KillingAugment())
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 2
+    epochs = []
+    model = Tiny(seed=5)  # its weights don't matter, those of the checkpoint are taken
+    resumed = train(model, folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == [3, 4]
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    assert resumed.best_epoch == whole.best_epoch
+    assert_same_state(resumed.last_state, whole.last_state)
+    assert_same_state(resumed.best_state, whole.best_state)
+    # Once more: read, not trained.
+    again = train(Tiny(seed=6), folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == [3, 4]
+    assert again.history == resumed.history
+    assert_same_state(again.best_state, whole.best_state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "history.json",
+        "last.ckpt",
+        "training.json",
+    ]
+
+
+def test_keyboard_interrupt_stays_one(tmp_path):
+    import signal
+
+    def interrupt(epoch, metrics):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(after_epoch=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_stop_training_returns_what_there_is(whole, tmp_path):
+    def stop(epoch, metrics):
+        assert metrics["epoch"] == epoch
+        if epoch == 2:
+            raise StopTraining
+
+    result = train(folder=tmp_path, after_epoch=stop)
+    assert result.stopped
+    assert without_seconds(result.history) == without_seconds(whole.history[:2])
+    again = train(folder=tmp_path)
+    assert again.stopped
+    assert again.history == result.history
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    short = TrainingSettings(1, batch_size=80)
+    train(settings=short, folder=tmp_path)
+    with pytest.raises(RunError, match=r"holds another training \(different: settings\); choose"):
+        train(folder=tmp_path)
+    with pytest.raises(RunError, match=r"different: images, network, seed, validation"):
+        train_network(Tiny(n_classes=11), *VALIDATION, short, folder=tmp_path, seed=1, device="cpu")
+
+
+def test_damaged_folders_are_refused(tmp_path):
+    short = TrainingSettings(1, batch_size=80)
+    train(settings=short, folder=tmp_path)
+    for name in ("best.safetensors", "last.ckpt", "training.json"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises(RunError, match=rf"{name} is damaged"):
+            train(settings=short, folder=tmp_path)
+
+
+# -- options --------------------------------------------------------------------------------
+
+
+def test_silence_and_the_bar(capfd, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    level = logging.getLogger("lightning.pytorch").level
+    short = TrainingSettings(1, batch_size=80)
+    train(settings=short)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert not recwarn.list
+    assert logging.getLogger("lightning.pytorch").level == level
+    train(settings=short, progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "3/3" in err
+
+
+def test_frozen_parts_stay_as_they_are():
+    model = Tiny()
+    model.norm.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.norm.state_dict().items()}
+    conv = model.conv.weight.detach().clone()
+    train(model, TrainingSettings(1, batch_size=80))
+    for name, value in model.norm.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not torch.equal(model.conv.weight, conv)
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter to train: all of them are frozen"):
+        train(model, TrainingSettings(1))
+
+
+class SolvedHead(Loss):
+    """A head that isn't trained but overwritten at the end of each epoch."""
+
+    trains_head = False
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("finished", torch.zeros(()))
+        self.seen = []
+
+    def forward(self, model, x, y):
+        return CrossEntropyLoss()(model, x, y)
+
+    def finish(self, model, batches):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        labels = [y for _, y in batches]
+        assert torch.cat(labels).tolist() == TRAIN[1].tolist()
+        assert sum(len(x) for x, _ in batches) == len(TRAIN[1])  # again, and unaugmented
+        assert all(torch.equal(x, scale(torch.from_numpy(TRAIN[0][:512]))) for x, _ in batches)
+        self.seen.append(model.head.weight.clone())
+        self.finished += 1
+        model.head.weight.fill_(float(self.finished))
+        model.head.bias.zero_()
+
+
+def test_a_loss_may_solve_for_the_head(monkeypatch, tmp_path):
+    made = []
+
+    def make(output, model):
+        made.append(SolvedHead())
+        return made[-1]
+
+    monkeypatch.setattr("rankwise.nets.training.make_loss", make)
+    model = Tiny()
+    start = model.head.weight.detach().clone()
+
+    def kill(epoch, metrics):
+        if epoch == 2:
+            raise KillError
+
+    with pytest.raises(KillError):
+        train(model, TrainingSettings(3, batch_size=80), folder=tmp_path, after_epoch=kill)
+    assert torch.equal(made[0].seen[0], start)  # the optimiser left it alone
+    result = train(Tiny(), TrainingSettings(3, batch_size=80), folder=tmp_path)
+    # The loss's buffer went through the checkpoint; validation saw the head that was solved for.
+    assert made[1].finished == 3
+    assert result.last_state["head.weight"].unique().tolist() == [3.0]
+    assert result.history[0]["validation_loss"] == pytest.approx(math.log(10), abs=1e-3)
+
+
+def test_bfloat16_mixed_precision_trains():
+    result = train(settings=TrainingSettings(2, batch_size=50, precision="bf16-mixed"))
+    assert result.last_state["conv.weight"].dtype == torch.float32
+    assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
+
+
+def test_prediction_leaves_modes_alone():
+    model = Tiny().train()
+    model.norm.eval()
+    predict_logits(model, TRAIN[0], device="cpu")
+    assert model.training
+    assert not model.norm.training
+
+
+# -- messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be a whole number of 1 or more"),
+        ({"learning_rate": 0}, "learning_rate must be positive; got 0"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'; accepted: adam, adamw, rmsprop, sgd"),
+        ({"precision": "16"}, "unknown precision '16'; accepted: 32-true, bf16-mixed, 16-mixed"),
+        ({"output": "hinge"}, "unknown output 'hinge'; accepted: softmax, varpro"),
+    ],
+)
+def test_wrong_settings_are_refused(choices, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**{"epochs": 1, **choices})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((IMAGES / 255, LABELS), {}, r"images must be a uint8 array .*; got float64 \(360, 8, 8\)"),
+        ((IMAGES[0], LABELS[:8]), {}, r"images must be a uint8 array"),
+        ((IMAGES[:0], LABELS[:0]), {}, "with n ≥ 1"),
+        ((IMAGES, LABELS[:9]), {}, r"labels of the images must be 360 whole numbers from 0"),
+        ((IMAGES, LABELS - 1), {}, "whole numbers from 0"),
+        ((IMAGES, LABELS + 0.5), {}, "got float64"),
+        ((IMAGES, LABELS), {"validation": (IMAGES[:, :7], LABELS)}, r"shape \(7, 8\), the train"),
+        ((IMAGES, LABELS), {"device": "tpu9"}, "unknown device 'tpu9'; accepted: auto, cpu, cuda"),
+        ((IMAGES, LABELS), {"device": "meta"}, "unknown device 'meta'"),
+        ((IMAGES, LABELS), {"devices": 0}, "devices must be 1 or more; got 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        train_network(Tiny(), *arguments, TrainingSettings(1), **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but PyTorch finds no GPU"):
+        predict_logits(Tiny(), IMAGES, device="cuda")
+
+
+def test_two_devices_share_the_work_and_bring_it_back(tmp_path):
+    """A process of its own, since Lightning spawns from it; two CPU processes for two GPUs."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from nets.small import Tiny, digits\n"
+        "from rankwise.nets import TrainingSettings, predict_logits, train_network\n"
+        "if __name__ == '__main__':\n"
+        "    torch.set_num_threads(1)\n"
+        "    x, y = digits(300)\n"
+        "    model, held = Tiny(), (x[200:], y[200:])\n"
+        "    settings = TrainingSettings(2, batch_size=51)\n"
+        "    result = train_network(model, x[:200], y[:200], settings, validation=held,\n"
+        "                           device='cpu', devices=2)\n"
+        "    hits = predict_logits(model, held[0], device='cpu').argmax(1) == held[1]\n"
+        "    assert abs(hits.mean() - result.history[-1]['validation_accuracy']) < 1e-9\n"
+        "    assert result.history[1]['train_loss'] < result.history[0]['train_loss']\n"
+        "    print(result.n_updates)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "8\n"
+    assert "distributed" not in done.stderr
