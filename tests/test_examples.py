@@ -28,6 +28,10 @@ PROMISES = {
     "compare_jacobians": (
         r"iteration +kaufman +golub-pereyra\n(?: +\d+ +\d+\.\d\d +\d+\.\d\d\n){12}$"
     ),
+    "export_to_c": (
+        r"precision +flash +RAM +accuracy\n"
+        r"float32 +7,\d+ +440 +0\.9\d+\nfloat16 +4,\d+ +440 +0\.9\d+\nint8 +2,\d+ +440 +0\.9\d+"
+    ),
     "fit_exponentials": (
         r"converged after \d+ iterations, rank 3 of 3\n(?:.*\n)+"
         r"rate 1 +0\.50 +0\.(49|50|51)\d\n"

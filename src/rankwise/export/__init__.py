@@ -1,0 +1,131 @@
+"""Deploying: a fitted classifier as ONNX, as C, or as bare weights, in fewer bits if wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankwise.export.quantise import PRECISIONS
+from rankwise.varpro.graph import Graph
+
+if TYPE_CHECKING:
+    from rankwise.data import ImageSet
+
+__all__ = ["FORMATS", "PRECISIONS", "export_model", "to_graph"]
+
+FORMATS = {"onnx": ".onnx", "c": ".h", "safetensors": ".safetensors"}
+"""Formats and the endings of their files."""
+
+
+def to_graph(model: Any) -> Graph:
+    """What a fitted model computes, from pixels to probabilities.
+
+    Parameters
+    ----------
+    model : QuadraticClassifier, or anything with ``as_graph()``
+        A classifier's network needs ``as_graph(classes, scale=, squash=)``.
+
+    Raises
+    ------
+    ValueError
+        If the model isn't fitted or has no graph.
+    """
+    network: Any = getattr(model, "network_", None)
+    if hasattr(network, "as_graph"):
+        return network.as_graph(
+            [str(c) for c in model.classes_],
+            scale=255.0 if model._fitted_on_uint8 else 1.0,
+            squash=bool(model.squash),
+        )
+    if hasattr(model, "as_graph"):
+        return model.as_graph()
+    raise ValueError(
+        f"a {type(model).__name__} can't be exported: a fitted QuadraticClassifier, or a model "
+        "with as_graph(), is accepted"
+    )
+
+
+def export_model(
+    model: Any,
+    file_format: str,
+    out: Path,
+    *,
+    precision: str = "float32",
+    batch: int | None = None,
+    images: ImageSet | None = None,
+) -> dict[str, Any]:
+    """Write a fitted model for use elsewhere, and compare it with the original.
+
+    Parameters
+    ----------
+    model : QuadraticClassifier, or anything with ``as_graph()``
+    file_format : {"onnx", "c", "safetensors"}
+    out : Path
+        The file to write. For C its name is the prefix of everything in it.
+    precision : {"float32", "float16", "int8"}
+        Of the weights.
+    batch : int, optional
+        ONNX: a fixed number of images.
+    images : ImageSet, optional
+        What to compare on.
+
+    Returns
+    -------
+    dict
+        ``files``, ``bytes``, ``format``, ``precision``, ``n_parameters``, ``fingerprint``; for C
+        ``flash_bytes`` and ``ram_bytes``; with `images` what `check.check_export` gives.
+
+    Raises
+    ------
+    ValueError
+        If a choice is unknown, or the model can't be exported.
+    rankwise.errors.MissingDependencyError
+        If a library, or the C compiler of a check, isn't there.
+    """
+    from rankwise.export.weights import fingerprint
+
+    if file_format not in FORMATS:
+        raise ValueError(f"unknown format {file_format!r}; accepted: {', '.join(FORMATS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; accepted: {', '.join(PRECISIONS)}")
+    if batch is not None and file_format != "onnx":
+        raise ValueError("batch is for the format onnx only")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the file to write")
+    graph = to_graph(model)
+    digest = fingerprint(graph)
+    report: dict[str, Any] = {
+        "format": file_format,
+        "precision": precision,
+        "files": [str(out)],
+        "n_parameters": _n_parameters(model, graph),
+        "fingerprint": digest,
+    }
+    if file_format == "onnx":
+        from rankwise.export.onnx import write_onnx
+
+        write_onnx(graph, out, precision=precision, batch=batch, metadata={"fingerprint": digest})
+    elif file_format == "c":
+        from rankwise.export.c_source import write_c
+
+        provenance = f"Model {digest[:16]}, {report['n_parameters']} parameters."
+        source = write_c(graph, out, precision=precision, provenance=provenance)
+        report |= {"flash_bytes": source.flash_bytes, "ram_bytes": source.ram_bytes}
+    else:
+        from rankwise.export.weights import write_weights
+
+        write_weights(graph, out, precision=precision)
+    report["bytes"] = out.stat().st_size
+    if images is not None:
+        from rankwise.export.check import check_export
+
+        report |= check_export(model, out, file_format, images)
+    return report
+
+
+def _n_parameters(model: Any, graph: Graph) -> int:
+    """The model's own count; without one, every number of the graph."""
+    from rankwise.varpro.graph import arrays_of
+
+    counted = getattr(model, "n_parameters_total_", None)
+    return sum(a.size for a in arrays_of(graph.ops)) if counted is None else int(counted)

@@ -1,0 +1,140 @@
+"""A C program in the making: its constant tables, its statements, and its scratch array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from rankwise.export.quantise import Encoded, Quantised
+
+C_TYPES = {"f4": "float", "f2": "uint16_t", "i1": "int8_t", "u1": "uint8_t", "u2": "uint16_t"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value between operations: its shape for one image, and where it lies.
+
+    `offset` counts floats of the scratch array; None is the image itself, pixels unscaled.
+    """
+
+    shape: tuple[int, ...]
+    offset: int | None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+class Program:
+    """What a program consists of so far.
+
+    Attributes
+    ----------
+    tables, statements : list of str
+        Definitions of constant arrays; the lines of the forward pass.
+    activations : set of str
+        Names of the activations that need a function.
+    uses_half : bool
+        Whether a table holds float16.
+    flash_bytes, n_numbers : int
+        Bytes of all tables, and how many weights and biases they hold.
+    scratch_floats : int
+        Length of the scratch array.
+    """
+
+    def __init__(self, quantised: Quantised, name: str) -> None:
+        self._quantised = quantised
+        self._name = name
+        self.tables: list[str] = []
+        self.statements: list[str] = []
+        self.activations: set[str] = set()
+        self.uses_half = False
+        self.flash_bytes = 0
+        self.n_numbers = 0
+        self.scratch_floats = 0
+        self._live: list[tuple[int, int]] = []
+
+    # -- places -------------------------------------------------------------------------------
+
+    def _allocate(self, size: int) -> int:
+        """The first gap of the scratch array that is large enough."""
+        offset = 0
+        for start, stop in sorted(self._live):
+            if start - offset >= size:
+                break
+            offset = max(offset, stop)
+        self._live.append((offset, offset + size))
+        self.scratch_floats = max(self.scratch_floats, offset + size)
+        return offset
+
+    def _new(self, shape: tuple[int, ...]) -> Value:
+        return Value(shape, self._allocate(prod(shape)))
+
+    def _free(self, value: Value) -> None:
+        if value.offset is not None:
+            self._live.remove((value.offset, value.offset + value.size))
+
+    def _at(self, value: Value) -> str:
+        return f"scratch + {value.offset}"
+
+    def _as_floats(self, value: Value) -> Value:
+        """The image divided by its scale, in the scratch array; other values as they are."""
+        if value.offset is not None:
+            return value
+        result = self._new(value.shape)
+        scale = c_float(self._quantised.graph.scale)
+        self._say(
+            f"for (int i = 0; i < {value.size}; ++i)"
+            f" scratch[{result.offset} + i] = (float)image[i] / {scale};"
+        )
+        return result
+
+    # -- text ---------------------------------------------------------------------------------
+
+    def _say(self, *lines: str) -> None:
+        self.statements.extend(lines)
+
+    def _table(self, values: np.ndarray, what: str) -> str:
+        """A constant array; gives its C name."""
+        values = np.ascontiguousarray(values).reshape(-1)
+        name = f"{self._name}_{what}_{len(self.tables)}"
+        self.flash_bytes += values.nbytes
+        kind = values.dtype.str[1:]
+        if kind == "f2":
+            self.uses_half = True
+            written = values.view(np.uint16).tolist()
+        else:
+            written = values.tolist()
+        numbers = [c_float(v) for v in values] if kind == "f4" else [str(v) for v in written]
+        rows = [", ".join(numbers[i : i + 12]) for i in range(0, len(numbers), 12)]
+        body = ",\n    ".join(rows)
+        self.tables.append(
+            f"static const {C_TYPES[kind]} {name}[{len(numbers)}] = {{\n    {body}\n}};"
+        )
+        return name
+
+    def _weights(self, array: np.ndarray, what: str) -> tuple[Encoded, str, str]:
+        """How an array is stored, its C name, and an expression of one number with an {index}."""
+        encoded = self._quantised.of(array)
+        self.n_numbers += encoded.values.size
+        name = self._table(encoded.values, what)
+        return encoded, name, self._load(encoded, name)
+
+    def _load(self, encoded: Encoded, name: str) -> str:
+        return {
+            "f4": f"{name}[{{index}}]",
+            "f2": f"{self._name}_half({name}[{{index}}])",
+            "i1": f"(float){name}[{{index}}]",
+        }[encoded.values.dtype.str[1:]]
+
+    def _bias(self, bias: np.ndarray) -> str:
+        self.n_numbers += bias.size
+        return self._table(bias.astype(np.float32), "bias")
+
+
+def c_float(value: Any) -> str:
+    """The shortest decimal that gives this float32 back, as a C literal."""
+    return f"{np.float32(value)!s}f"

@@ -1,0 +1,176 @@
+"""The fixed parts of an exported C header; ``@WORDS@`` are replaced by `c_source`."""
+
+from __future__ import annotations
+
+HEADER = """\
+/* An image classifier of rankwise @VERSION@, as plain C99. Generated: don't edit.
+ *
+ * @PROVENANCE@
+ * @N_NUMBERS@ weights, @PRECISION@; @FLASH@ bytes of tables (flash), @RAM@ bytes of scratch (RAM).
+ * The weights are yours; the code may be used freely, without any warranty.
+ *
+ * Image: @IMAGE@ values of @PIXEL@, row by row, channels together.
+ * Link with -lm. To try it: cc -std=c99 -O2 -x c -D@NAME@_MAIN FILE -lm
+ */
+#ifndef @NAME@_H
+#define @NAME@_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define @NAME@_PIXELS @PIXELS@
+#define @NAME@_CLASSES @CLASSES@
+#define @NAME@_SCRATCH @SCRATCH@ /* floats */
+
+static const char *const @NAME@_labels[@NAME@_CLASSES] = {@LABELS@};
+
+@TABLES@
+@HELPERS@
+/* The name of a class. */
+static inline const char *@NAME@_label(int position) {
+    return @NAME@_labels[position];
+}
+
+/* Probabilities of an image, @NAME@_CLASSES of them; returns the position of the largest logit.
+ * Threads may call it at a time, each with its own scratch. */
+static inline int @NAME@_predict_with(const @PIXEL@ *image, float *probabilities, float *scratch) {
+    int best = 0;
+    float total = 0.0f;
+    const float *logits;
+@STATEMENTS@
+    logits = @LOGITS@;
+    for (int k = 1; k < @NAME@_CLASSES; ++k) {
+        if (logits[k] > logits[best]) best = k;
+    }
+@NORMALISE@
+    for (int k = 0; k < @NAME@_CLASSES; ++k) probabilities[k] /= total;
+    return best;
+}
+
+/* The same, with a scratch array of its own: one call at a time. */
+static inline int @NAME@_predict(const @PIXEL@ *image, float *probabilities) {
+    static float scratch[@NAME@_SCRATCH];
+    return @NAME@_predict_with(image, probabilities, scratch);
+}
+@EXAMPLE@
+#endif
+"""
+
+# The order of the logits is kept, so the largest probability is that of the largest logit.
+_SHIFTED = """\
+    for (int k = 0; k < @NAME@_CLASSES; ++k) total += logits[k];
+    {
+        const float shift = (1.0f - total) / (float)@NAME@_CLASSES;
+        total = 0.0f;
+        for (int k = 0; k < @NAME@_CLASSES; ++k) {
+            const float v = logits[k] + shift;
+            probabilities[k] = %s;
+            total += probabilities[k];
+        }
+    }"""
+
+PROBABILITIES = {
+    "sum-to-one": _SHIFTED % "0.5f * (v + sqrtf(v * v + 1e-4f))",
+    "sigmoid": _SHIFTED % "0.5f * (1.0f + tanhf(0.5f * v))",
+    "softmax": """\
+    for (int k = 0; k < @NAME@_CLASSES; ++k) {
+        probabilities[k] = expf(logits[k] - logits[best]);
+        total += probabilities[k];
+    }""",
+}
+
+HALF = """\
+/* IEEE half precision to float; finite numbers only. */
+static inline float @NAME@_half(uint16_t half) {
+    const int exponent = (half >> 10) & 31;
+    const int fraction = half & 1023;
+    const float size = exponent ? ldexpf((float)(fraction + 1024), exponent - 25)
+                                : ldexpf((float)fraction, -24);
+    return half & 0x8000 ? -size : size;
+}
+"""
+
+ACTIVATIONS = {
+    "logistic": """\
+static inline float @NAME@_logistic(float x) { return 0.5f * (1.0f + tanhf(0.5f * x)); }
+""",
+    "relu": """\
+static inline float @NAME@_relu(float x) { return x > 0.0f ? x : 0.0f; }
+""",
+    "softplus": """\
+static inline float @NAME@_softplus(float x) {
+    return x > 0.0f ? x + log1pf(expf(-x)) : log1pf(expf(x));
+}
+""",
+    "silu": """\
+static inline float @NAME@_silu(float x) { return 0.5f * x * (1.0f + tanhf(0.5f * x)); }
+""",
+    "gelu": """\
+static inline float @NAME@_gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
+""",
+}
+
+EXAMPLE = """
+#ifdef @NAME@_MAIN
+#include <stdio.h>
+
+/* Reads images from standard input to its end, one line of output each: label, then the
+ * probabilities. Images are portable maps (PGM or PPM), or, with the argument "raw", bare
+ * values one image after another. */
+
+#if @READABLE@
+static int @NAME@_read_number(void) {
+    int c = getchar(), number = 0;
+    while (c == ' ' || c == '\\n' || c == '\\r' || c == '\\t' || c == '#') {
+        if (c == '#') {
+            while (c != '\\n' && c != EOF) c = getchar();
+        }
+        c = getchar();
+    }
+    if (c < '0' || c > '9') return -1;
+    for (; c >= '0' && c <= '9' && number < 100000; c = getchar()) number = 10 * number + (c - '0');
+    return number;
+}
+
+/* 1 if there is a header that fits, 0 at the end, -1 for anything else. */
+static int @NAME@_read_header(void) {
+    const int c = getchar();
+    if (c == EOF) return 0;
+    if (c != 'P' || getchar() != '0' + @MAP_KIND@) return -1;
+    if (@NAME@_read_number() != @WIDTH@ || @NAME@_read_number() != @HEIGHT@) return -1;
+    return @NAME@_read_number() == 255 ? 1 : -1;
+}
+#else
+static int @NAME@_read_header(void) { return -1; }
+#endif
+
+int main(int argc, char **argv) {
+    static @PIXEL@ image[@NAME@_PIXELS];
+    static float probabilities[@NAME@_CLASSES];
+    const int raw = argc > 1 && strcmp(argv[1], "raw") == 0;
+    for (;;) {
+        const int header = raw ? 1 : @NAME@_read_header();
+        size_t n;
+        int best;
+        if (header == 0) return 0;
+        if (header < 0) {
+            fprintf(stderr, "expected a portable map of @IMAGE@ pixels, or raw values and the "
+                            "argument raw\\n");
+            return 1;
+        }
+        n = fread(image, sizeof image[0], @NAME@_PIXELS, stdin);
+        if (raw && n == 0) return 0;
+        if (n != @NAME@_PIXELS) {
+            fprintf(stderr, "an image ends too early\\n");
+            return 1;
+        }
+        best = @NAME@_predict(image, probabilities);
+        printf("%s", @NAME@_label(best));
+        for (int k = 0; k < @NAME@_CLASSES; ++k) printf("\\t%.9g", (double)probabilities[k]);
+        printf("\\n");
+    }
+}
+#endif
+"""

@@ -1,0 +1,105 @@
+"""An export against the model it came from, on real images, by the tool that will run it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise.data import ImageSet
+from rankwise.errors import DataError, MissingDependencyError, RankwiseError
+from rankwise.export.c_source import c_identifier
+from rankwise.export.onnx import run_onnx
+from rankwise.export.weights import read_weights
+from rankwise.varpro.graph import probabilities, run
+
+C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+_COMPILERS = ("cc", "gcc", "clang")
+
+
+def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> dict[str, Any]:
+    """Compare an exported file with its model.
+
+    Parameters
+    ----------
+    model : fitted classifier
+        With ``predict_proba`` and ``classes_``.
+    path : Path
+        The exported file.
+    file_format : {"onnx", "c", "safetensors"}
+        Run by onnxruntime, by a program that the C compiler makes, or by numpy.
+    images : ImageSet
+        Of the model's image shape; classes are matched by name.
+
+    Returns
+    -------
+    dict
+        ``max_abs_difference`` of any probability, ``agreement`` (share of images with the same
+        label), ``accuracy_original``, ``accuracy_exported``, ``n_images``.
+    """
+    names = [str(c) for c in model.classes_]
+    unknown = sorted(set(images.class_names) - set(names))
+    if unknown:
+        raise DataError(
+            f"{images.name} has classes that the model doesn't know: {', '.join(unknown[:5])}"
+        )
+    truth = np.array([names.index(name) for name in images.class_names])[images.labels]
+    original = model.predict_proba(images.images)
+    exported = run_export(path, file_format, images.images)
+    first, second = original.argmax(axis=1), exported.argmax(axis=1)
+    return {
+        "max_abs_difference": float(np.abs(exported - original).max()),
+        "agreement": float(np.mean(first == second)),
+        "accuracy_original": float(np.mean(first == truth)),
+        "accuracy_exported": float(np.mean(second == truth)),
+        "n_images": len(images),
+    }
+
+
+def run_export(path: Path, file_format: str, images: np.ndarray) -> np.ndarray:
+    """Probabilities ``(n, n_classes)`` of an exported file for images."""
+    if file_format == "onnx":
+        return run_onnx(path, images)["probabilities"]
+    if file_format == "c":
+        return run_c(path, images)
+    graph = read_weights(path)
+    return probabilities(run(graph, images), graph.output)
+
+
+def run_c(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities of an exported C header: compiled to a program, fed with the raw images.
+
+    Raises
+    ------
+    rankwise.errors.MissingDependencyError
+        If there is no C compiler. ``CC`` in the environment names another one.
+    """
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
+    if compiler is None or shutil.which(compiler) is None:
+        raise MissingDependencyError(
+            f"checking a C export needs a C compiler ({', '.join(_COMPILERS)}, or CC in the "
+            "environment), and none was found"
+        )
+    name = c_identifier(path.stem)
+    text = path.read_text(encoding="utf-8")
+    pixels = images if "const float *image" not in text else images.astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "model"
+        command = [compiler, *C_FLAGS, f"-D{name}_MAIN", "-x", "c", str(path), "-x", "none"]
+        _called([*command, "-lm", "-o", str(program)], b"")
+        output = _called([str(program), "raw"], np.ascontiguousarray(pixels).tobytes())
+    rows = [line.split("\t")[1:] for line in output.decode().splitlines()]
+    return np.array(rows, dtype=np.float64).reshape(len(images), -1)
+
+
+def _called(command: list[str], data: bytes) -> bytes:
+    result = subprocess.run(command, input=data, capture_output=True, check=False)
+    if result.returncode:
+        lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise RankwiseError(f"{Path(command[0]).name} failed: {lines[0]}")
+    return result.stdout
