@@ -20,6 +20,9 @@ COMMANDS = (
     ("ablation.py",),
     ("cifar10.py",),
     ("rivals.py",),
+    ("training_overhead.py",),
+    ("inference_simulation.py",),
+    ("studies.py",),
 )
 RESUMABLE = ("ablation.py", "cifar10.py", "rivals.py")
 

@@ -20,13 +20,17 @@ ORDER = {
     "lowrank": 2,
     "varpro": 2,
     "nets": 3,
+    "_inputs": 3,
     "estimators": 4,
     "persistence": 5,
+    "models": 5,
     "plots": 5,
     "runs": 6,
-    "study": 6,
-    "cli": 7,
-    "__main__": 8,
+    "export": 6,
+    "study": 7,
+    "head_runs": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # A model's own file format and the estimator's face of it know each other.
 MUTUAL = {("estimators", "persistence")}

@@ -1,0 +1,266 @@
+"""``rankwise study run``, ``status``, ``report`` and ``tune``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rankwise.study.design import Study
+
+app = typer.Typer(
+    help="Does an augmentation help? Controlled studies, the paper's experiments among them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Design = Annotated[
+    str, typer.Argument(help="experiment-1, experiment-2, experiment-3, or a TOML file.")
+]
+Folder = Annotated[Path, typer.Argument(help="Folder of a study.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="Source of a data set; may be repeated.", metavar="NAME=SOURCE"),
+]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Only this data set; may be repeated.", metavar="NAME")
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Images of each data set, drawn by class; marks it as reduced.")
+]
+Factor = Annotated[
+    float | None, typer.Option(help="Multiplies all epochs; marks the study as reduced.")
+]
+Folds = Annotated[int | None, typer.Option(help="Folds of the training part.")]
+Seeds = Annotated[str | None, typer.Option(help="Such as 42,43,44.")]
+Arms = Annotated[
+    str | None, typer.Option(help="Only these arms, such as none,low-rank,jpeg; may add kinds.")
+]
+Protocol = Annotated[str | None, typer.Option(help="sound, paper, or notebook (leaks on purpose).")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.command()
+def run(
+    design: Design,
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same one goes on.")],
+    data: Data = None,
+    only: Only = None,
+    limit: Limit = None,
+    epochs_factor: Factor = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    arms: Arms = None,
+    protocol: Protocol = None,
+    workers: Annotated[
+        int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
+    ] = -1,
+    device: Device = "auto",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events of every training.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a study; interrupted, the same command goes on where it stopped."""
+    from rankwise.study.run import run_study
+
+    study = _study(design, data, only, limit, epochs_factor, folds, seeds, arms, protocol)
+    results = run_study(
+        study,
+        out,
+        workers=workers,
+        device=device,
+        tensorboard=tensorboard,
+        progress=True,
+        command=shlex.join(["rankwise", *sys.argv[1:]]),
+    )
+    if as_json:
+        typer.echo(json.dumps(results))
+        return
+    _print_results(results)
+    typer.echo(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
+
+
+@app.command()
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Show how many cells are done, running and left, and for how long still."""
+    from rankwise.study.status import study_status
+
+    found = study_status(folder)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(
+        f"{found['name']} ({found['protocol']}): {found['done']} of {found['cells']} cells done, "
+        f"{found['running']} running, {found['left']} left"
+        + (f", {found['failed']} of them failed" if found["failed"] else "")
+    )
+    for condition in found["conditions"]:
+        typer.echo(f"  {condition['done']:>4} of {condition['cells']:<4} {condition['id']}")
+    for place, reason in found["failures"].items():
+        typer.echo(f"  failed: {place}: {reason}")
+    left = found["seconds_left"]
+    typer.echo(
+        f"{_duration(found['seconds'])} of work done, "
+        + ("no estimate yet" if left is None else f"about {_duration(left)} left")
+        + ", one cell at a time"
+    )
+
+
+@app.command()
+def report(folder: Folder, as_json: Json = False) -> None:
+    """Write the study's report, one HTML file that opens offline."""
+    from rankwise.study.report import write_report
+    from rankwise.study.status import read_results
+
+    read_results(folder)
+    path = write_report(folder)
+    typer.echo(json.dumps({"report": str(path)}) if as_json else str(path))
+
+
+@app.command()
+def tune(
+    design: Design,
+    out: Annotated[Path, typer.Option(help="Folder of the search; the same one goes on.")],
+    trials: Annotated[int, typer.Option(help="Of each data set and model.", min=1)] = 20,
+    data: Data = None,
+    only: Only = None,
+    limit: Limit = None,
+    epochs_factor: Factor = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    protocol: Protocol = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Search energy and skip threshold of the low-rank arms, on the training part only."""
+    from rankwise.study.tune import tune_study
+
+    study = _study(design, data, only, limit, epochs_factor, folds, seeds, None, protocol)
+    found = tune_study(study, out, trials=trials, device=device, progress=True)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for search in found["searches"]:
+        best, given = search["best"], search["given"]
+        pruned = sum(trial["state"] == "pruned" for trial in search["trials"])
+        typer.echo(search["condition"])
+        typer.echo(
+            f"  best:  energy {best['energy']:.4f}, skip threshold {best['skip_threshold']:.2f}: "
+            f"{_percent(best['validation_accuracy'])}"
+        )
+        typer.echo(
+            f"  given: energy {given['energy']:.4f}, skip threshold "
+            f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
+        )
+        typer.echo(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
+
+
+def _study(
+    design: str,
+    data: list[str] | None,
+    only: list[str] | None,
+    limit: int | None,
+    epochs_factor: float | None,
+    folds: int | None,
+    seeds: str | None,
+    arms: str | None,
+    protocol: str | None,
+) -> Study:
+    """The study of a preset or a file, with the options of the command line in it."""
+    from rankwise.study.conditions import narrowed
+    from rankwise.study.design import StudyError, read_study
+    from rankwise.study.presets import PRESET_NAMES, preset
+
+    if design in PRESET_NAMES:
+        study = preset(design)
+    elif Path(design).suffix == ".toml" or Path(design).is_file():
+        study = read_study(design)
+    else:
+        accepted = ", ".join(PRESET_NAMES)
+        raise StudyError(f"{design!r} is no preset and no file; {accepted}, or a TOML file")
+    sources = {}
+    for pair in data or ():
+        name, equals, source = pair.partition("=")
+        if not (name and equals and source):
+            raise StudyError(f"--data {pair!r} isn't NAME=SOURCE, such as mnist=ylecun/mnist")
+        sources[name] = source
+    return narrowed(
+        study,
+        data=sources,
+        only=only or (),
+        limit=limit,
+        epochs_factor=epochs_factor,
+        folds=folds,
+        seeds=_numbers(seeds),
+        arms=[name.strip() for name in arms.split(",")] if arms else (),
+        protocol=protocol,
+    )
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds {text!r} isn't a list of numbers such as 42,43") from None
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    """A table of conditions, then a sentence for each comparison; at most 80 columns."""
+    for data in results["data_sets"]:
+        if data["reduced"]:
+            _wrapped(f"{data['name']}: reduced: {'; '.join(data['notes'])}", "")
+    if results["study"]["protocol"] == "notebook":
+        typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
+    typer.echo(f"{'condition':<46} {'validation':>16} {'test':>8}")
+    for condition in results["conditions"]:
+        cells = [c for c in results["cells"] if c["condition"] == condition["id"]]
+        folds = [c["validation_accuracy"] for c in cells if c["stage"] == "fold"]
+        tests = [c["test_accuracy"] for c in cells if c["stage"] == "retrain"]
+        typer.echo(f"{_shortened(condition['id'], 46):<46} {_mean(folds):>16} {_mean(tests):>8}")
+    for comparison in results["comparisons"]:
+        name = f"{comparison['condition']} against {comparison['baseline_arm']}"
+        typer.echo("")
+        typer.echo(_shortened(name, 80))
+        _wrapped(comparison["sentence"], "  ")
+
+
+def _wrapped(text: str, indent: str) -> None:
+    import textwrap
+
+    for line in textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent):
+        typer.echo(line)
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return "–"
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return _percent(mean)
+    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    return f"{100 * mean:.2f} ± {100 * spread:.2f}%"
+
+
+def _percent(value: float | None) -> str:
+    return "pruned" if value is None else f"{100 * value:.2f}%"
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"…{text[-width + 1 :]}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

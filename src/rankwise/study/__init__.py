@@ -1,0 +1,73 @@
+"""Studies of augmentations: design, run, compare, report.
+
+The paper's experiments are presets; anyone's data, models and augmentations are a small TOML file::
+
+    name = "do low-rank copies help on my images?"
+    arms = ["none", "low-rank", "jpeg"]
+    models = ["simple-cnn"]
+    epochs = 10
+
+    [data.mine]
+    source = "path/to/images"
+
+How to add …
+
+- *an arm of copies*: a kind in `rankwise.study.design.COPY_KINDS`, a branch of
+  `rankwise.study.arms.make_copies`; one without code is an Albumentations pipeline or a callable.
+- *a protocol*: an entry in `rankwise.study.protocols`.
+- *a model*: nothing to add; ``package.module:callable`` names any function that makes a network.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankwise.study.conditions import Condition, conditions_of, narrowed
+    from rankwise.study.design import Arm, DataSet, Model, Study, StudyError, read_study
+    from rankwise.study.presets import PRESET_NAMES, preset
+    from rankwise.study.run import run_study
+    from rankwise.study.status import study_status
+    from rankwise.study.tune import tune_study
+
+_HOMES = {
+    "Arm": "design",
+    "Condition": "conditions",
+    "DataSet": "design",
+    "Model": "design",
+    "PRESET_NAMES": "presets",
+    "Study": "design",
+    "StudyError": "design",
+    "conditions_of": "conditions",
+    "narrowed": "conditions",
+    "preset": "presets",
+    "read_study": "design",
+    "run_study": "run",
+    "study_status": "status",
+    "tune_study": "tune",
+}
+
+__all__ = [
+    "PRESET_NAMES",
+    "Arm",
+    "Condition",
+    "DataSet",
+    "Model",
+    "Study",
+    "StudyError",
+    "conditions_of",
+    "narrowed",
+    "preset",
+    "read_study",
+    "run_study",
+    "study_status",
+    "tune_study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Reading a study file needs no PyTorch; what a name's module needs is loaded when it's used.
+    if name in _HOMES:
+        return getattr(import_module(f"rankwise.study.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'rankwise.study' has no attribute {name!r}")

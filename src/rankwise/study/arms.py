@@ -1,0 +1,275 @@
+"""The augmentations of a study: copies made before training, and changes of batches during it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.data import ImageSet
+from rankwise.errors import MissingDependencyError
+from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
+from rankwise.study.design import Arm, Study, StudyError
+
+if TYPE_CHECKING:
+    import torch
+
+Images = NDArray[np.uint8]
+
+
+def copied_rows(arm: Arm, images: ImageSet, seed: int) -> NDArray[np.int64]:
+    """Which images an arm copies: a share of ``1 - skip_threshold``, drawn one by one.
+
+    The draw depends on (seed, source id, epoch 0) alone, as `rankwise.RandomLowRank` has it, and
+    not on the kind of copy: arms of one skip threshold copy the same images.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows of `images`, ascending.
+    """
+    if arm.copies is None and arm.kind != "matched":
+        return np.zeros(0, np.int64)
+    transform = RandomLowRank(FixedEnergy(1.0), skip_threshold=arm.skip_threshold, seed=seed)
+    return LowRankAugmenter(transform).plan(images).rows
+
+
+def make_copies(arm: Arm, images: ImageSet, seed: int) -> tuple[NDArray[np.int64], Images]:
+    """Make the copies of an arm, as in section 3.2 of the paper.
+
+    Parameters
+    ----------
+    arm : Arm
+    images : ImageSet
+        Training images only.
+    seed : int
+
+    Returns
+    -------
+    rows : ndarray of int64, (copies,)
+        What each was made of, ascending.
+    copies : ndarray of uint8, (copies, H, W[, C])
+    """
+    kind = arm.copies
+    rows = copied_rows(arm, images, seed)
+    if kind is None or not len(rows):
+        return rows[:0], images.images[:0]
+    if kind == "low-rank":
+        transform = RandomLowRank(
+            NormalEnergy(arm.energy, arm.energy_std),
+            skip_threshold=arm.skip_threshold,
+            reference=arm.reference,
+            seed=seed,
+        )
+        augmented = LowRankAugmenter(transform).augment(images, shuffle=False)
+        return augmented.log.rows, np.asarray(augmented.images.images[len(images) :])
+    originals = np.ascontiguousarray(images.images[rows])
+    if kind == "duplicate":
+        return rows, originals
+    if kind == "albumentations":
+        return rows, _checked(arm, _albumented(load_pipeline(arm), originals, seed), originals)
+    if kind == "callable":
+        random = np.random.default_rng(seed)
+        return rows, _checked(arm, find_callable(str(arm.function))(originals, random), originals)
+    from rankwise.study.degrade import degrade
+
+    return rows, degrade(originals, kind, arm.severity)
+
+
+def batch_augmentation(arm: Arm) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What an arm does to the batches of a training, None where it leaves them alone.
+
+    Returns
+    -------
+    callable or None
+        From a float batch ``(n, C, H, W)`` in [-1, 1] to another. Its random choices come from
+        PyTorch's generator, whose state the training keeps.
+    """
+    if arm.with_default:
+        from rankwise.nets import default_augmentation
+
+        return default_augmentation()
+    if arm.use == "copies":
+        return None
+    if arm.kind == "albumentations":
+        return _AlbumentationsOnBatches(arm)
+    if arm.kind == "callable":
+        return _CallableOnBatches(arm)
+    return None
+
+
+def find_callable(spelled: str) -> Callable[..., Any]:
+    """Import ``package.module:name``.
+
+    Raises
+    ------
+    StudyError
+        If the module or the name isn't there, or isn't callable.
+    """
+    module, _, name = spelled.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise StudyError(f"{spelled} can't be imported: {error}") from error
+    except AttributeError as error:
+        raise StudyError(f"{spelled}: the module {module} has no {name}") from error
+    if not callable(found):
+        raise StudyError(f"{spelled} isn't callable; a function or a class is accepted")
+    return found
+
+
+def load_pipeline(arm: Arm) -> Any:
+    """The Albumentations pipeline of an arm, from its own serialised form.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Albumentations isn't installed.
+    StudyError
+        If it isn't such a form.
+    """
+    # Makes our own transform known to the library, so that a pipeline may hold it.
+    _load_adapter()
+    import albumentations
+
+    try:
+        return albumentations.from_dict(pipeline_dict(arm))
+    except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+        raise StudyError(
+            f"an arm's pipeline isn't what albumentations.to_dict gives: {error!r}"
+        ) from error
+
+
+def _load_adapter() -> None:
+    """Load the adapter, or say what to install."""
+    try:
+        importlib.import_module("rankwise.lowrank.adapters.albumentations")
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"an arm needs a library: {error}") from error
+
+
+def pipeline_dict(arm: Arm) -> dict[str, Any]:
+    """The serialised pipeline of an arm, read from its file where it names one."""
+    if isinstance(arm.pipeline, dict):
+        return arm.pipeline
+    path = Path(str(arm.pipeline))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"the pipeline {path} can't be read ({error}); a JSON file that A.save wrote is "
+            "accepted"
+        ) from error
+    if not isinstance(value, dict):
+        raise StudyError(f"the pipeline {path} holds no object; A.save writes one")
+    return value
+
+
+def with_pipelines(study: Study) -> Study:
+    """A study that holds its pipelines themselves, so that a changed file is another study."""
+    arms = {
+        name: arm.model_copy(update={"pipeline": pipeline_dict(arm)})
+        if arm.kind == "albumentations"
+        else arm
+        for name, arm in study.arms.items()
+    }
+    return study.model_copy(update={"arms": arms})
+
+
+def check_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
+    """Try an arm on two images, so that it fails before anything has been trained.
+
+    Raises
+    ------
+    StudyError
+        If it isn't there, or changes the shape or the type of images.
+    """
+    if arm.kind not in ("albumentations", "callable"):
+        return
+    images = np.random.default_rng(0).integers(0, 256, (2, *image_shape), dtype=np.uint8)
+    small = ImageSet.from_arrays(images, np.array([0, 1]), class_names=("a", "b"))
+    if arm.use == "copies":
+        make_copies(arm.model_copy(update={"skip_threshold": 0.0}), small, 0)
+        return
+    augment = batch_augmentation(arm)
+    if augment is not None:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            augment(to_batch(images))
+
+
+class _AlbumentationsOnBatches:
+    """A pipeline applied to each image of a batch, as uint8."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.arm = arm
+        self.pipeline = load_pipeline(arm)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        images = to_images(batch)
+        seed = int(torch.randint(2**31, ()))
+        changed = _checked(self.arm, _albumented(self.pipeline, images, seed), images)
+        return to_batch(changed).to(batch.device)
+
+
+class _CallableOnBatches:
+    """A function of a float batch."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.name = str(arm.function)
+        self.function = find_callable(self.name)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        changed = self.function(batch)
+        shape = tuple(getattr(changed, "shape", ()))
+        if shape != tuple(batch.shape):
+            raise StudyError(
+                f"{self.name} made {shape or type(changed).__name__} of a batch of shape "
+                f"{tuple(batch.shape)}; a tensor of the same shape is accepted"
+            )
+        return changed
+
+
+def _albumented(pipeline: Any, images: Images, seed: int) -> list[Any]:
+    pipeline.set_random_seed(seed)
+    return [pipeline(image=image)["image"] for image in images]
+
+
+def _checked(arm: Arm, changed: Any, images: Images) -> Images:
+    """What an augmentation of somebody else's made, if it's images of the same shape."""
+    shapes = {np.asarray(image).shape for image in changed}
+    if shapes != {images.shape[1:]} or len(changed) != len(images):
+        raise StudyError(
+            f"an arm of kind {arm.kind!r} turned {len(images)} images of shape {images.shape[1:]} "
+            f"into {len(changed)} of {sorted(shapes)}; it must keep number and shape"
+        )
+    stacked = np.stack([np.asarray(image) for image in changed])
+    if stacked.dtype != np.uint8:
+        raise StudyError(
+            f"an arm of kind {arm.kind!r} made images of type {stacked.dtype}; uint8 is accepted"
+        )
+    return stacked
+
+
+def to_images(batch: torch.Tensor) -> Images:
+    """A float batch ``(n, C, H, W)`` in [-1, 1] as uint8 images ``(n, H, W[, C])``."""
+    pixels = ((batch.detach().cpu() + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+    return (
+        pixels[:, 0] if pixels.shape[1] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
+    )
+
+
+def to_batch(images: Images) -> torch.Tensor:
+    """The other way round."""
+    import torch
+
+    planes = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes)).float() / 127.5 - 1

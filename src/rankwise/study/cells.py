@@ -1,0 +1,456 @@
+"""A cell of a study, condition × fold × seed: cut, copy, train, test, in a folder of its own.
+
+A cell's folder holds ``cell.json`` (what it is), ``training/`` (checkpoints, while it runs),
+``history.csv``, ``predictions.npz``, the weights where it re-trains, and ``result.json``, which is
+written last: its presence means that the cell is done. ``lock`` is held by the process that works
+on it; the system lets go of it when that process ends, in whatever way.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._files import atomic_path, write_json
+from rankwise.data import ImageSet
+from rankwise.study.arms import batch_augmentation, copied_rows, make_copies
+from rankwise.study.conditions import Condition
+from rankwise.study.design import Arm, Study
+from rankwise.study.models import Fitted, Training, fit_model, log_loss
+from rankwise.study.protocols import (
+    Part,
+    Rows,
+    Split,
+    cut_folds,
+    hold_out,
+    leaks,
+    protocol_of,
+    retraining_epochs,
+    taken,
+    with_copies,
+)
+
+RESULT = "result.json"
+FAILURE = "failure.json"
+LOCK = "lock"
+
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+    "n_updates",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which cell: a condition, a seed, and a fold, or the re-training where `fold` is None."""
+
+    condition: Condition
+    seed: int
+    fold: int | None
+
+    def __hash__(self) -> int:
+        return hash(self.place)
+
+    @property
+    def stage(self) -> str:
+        """``"fold"`` or ``"retrain"``."""
+        return "retrain" if self.fold is None else "fold"
+
+    @property
+    def place(self) -> str:
+        """The cell's folder inside the study's."""
+        last = "retrain" if self.fold is None else f"fold-{self.fold}"
+        return f"cells/{self.condition.id}/seed-{self.seed}/{last}"
+
+
+def cells_of(study: Study, conditions: tuple[Condition, ...]) -> list[Cell]:
+    """Every cell of a study, folds first: a re-training needs its condition's folds."""
+    cells = [
+        Cell(condition, seed, fold)
+        for condition in conditions
+        for seed in study.seeds
+        for fold in range(study.folds)
+    ]
+    if study.retrain:
+        cells += [Cell(condition, seed, None) for condition in conditions for seed in study.seeds]
+    return cells
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The images of a cell, as rows of its data set and pixels of its copies.
+
+    Attributes
+    ----------
+    split : Split
+        Copies in the training part are those of `copies`, in order; so for validation.
+    train, validation : (images, labels)
+    whole : (images, labels) or None
+        Under ``notebook``: all that any fold trains on, for a stage that all folds share.
+    n_virtual : int
+        Copies that the arm would have made, of an arm that only matches their updates.
+    """
+
+    split: Split
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    validation: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
+    whole: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
+    n_virtual: int
+
+
+def cut(study: Study, arm: Arm, images: ImageSet, seed: int, fold: int | None) -> Cut:
+    """Split a data set for a cell and make the copies of its arm, in its protocol's order."""
+    protocol = protocol_of(study.protocol)
+    labels, ids = images.labels, images.source_ids
+    rest, test = hold_out(protocol, labels, ids, study.test_fraction, study.split_seed)
+    if protocol.copies_before_folds:
+        return _cut_with_leaks(study, arm, images, seed, fold, rest, test)
+    if fold is None:
+        train, validation = rest, rest[:0]
+    else:
+        parts = cut_folds(protocol, labels[rest], ids[rest], study.folds, seed)
+        train, validation = rest[parts[fold][0]], rest[parts[fold][1]]
+    part = images.subset(train)
+    made, copies = make_copies(arm, part, seed)
+    n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
+    trained = with_copies(train, train[made])
+    order = np.random.default_rng(seed).permutation(len(trained))
+    return Cut(
+        Split(taken(trained, order), Part(validation), Part(test)),
+        _pixels(part.images, copies, labels[trained.rows], order),
+        None if fold is None else (images.images[validation], labels[validation]),
+        None,
+        n_virtual,
+    )
+
+
+def _cut_with_leaks(
+    study: Study,
+    arm: Arm,
+    images: ImageSet,
+    seed: int,
+    fold: int | None,
+    rest: Rows,
+    test: Rows,
+) -> Cut:
+    """As the public code: copies before folds, and the test part joins the re-training."""
+    protocol = protocol_of(study.protocol)
+    part = images.subset(rest)
+    made, copies = make_copies(arm, part, seed)
+    n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
+    pool = with_copies(rest, rest[made])
+    pixels = np.concatenate([part.images, copies])
+    labels = images.labels[pool.rows]
+    whole = (pixels, labels)
+    if fold is None:
+        pool = Part(
+            np.concatenate([pool.rows, test]),
+            np.concatenate([pool.is_copy, np.zeros(len(test), bool)]),
+        )
+        pixels = np.concatenate([pixels, images.images[test]])
+        train, held = np.arange(len(pool)), np.zeros(0, np.int64)
+    else:
+        positions = np.arange(len(pool))
+        train, held = cut_folds(protocol, labels, positions, study.folds, seed)[fold]
+    train = train[np.random.default_rng(seed).permutation(len(train))]
+    return Cut(
+        Split(taken(pool, train), taken(pool, held), Part(test)),
+        (pixels[train], images.labels[pool.rows[train]]),
+        None if fold is None else (pixels[held], images.labels[pool.rows[held]]),
+        whole,
+        n_virtual,
+    )
+
+
+def _pixels(
+    originals: NDArray[np.uint8], copies: NDArray[np.uint8], labels: NDArray, order: Rows
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    return np.concatenate([originals, copies])[order], labels[order]
+
+
+def run_cell(
+    study: Study,
+    cell: Cell,
+    images: ImageSet,
+    out: Path,
+    *,
+    best_epochs: tuple[int, ...] = (),
+    device: str = "cpu",
+    tensorboard: bool = False,
+) -> str:
+    """Carry out a cell, or go on with it.
+
+    Parameters
+    ----------
+    study : Study
+    cell : Cell
+    images : ImageSet
+        The whole data set.
+    out : Path
+        Folder of the study.
+    best_epochs : tuple of int
+        Of the condition's folds, for a re-training.
+    device : str
+    tensorboard : bool
+        Write events to ``out/tensorboard`` while training.
+
+    Returns
+    -------
+    str
+        ``"done"``; ``"busy"`` if another process works on it; ``"failed: …"`` with the reason,
+        which is also in the cell's ``failure.json``.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = out / cell.place
+    if (folder / RESULT).exists():
+        # Left there by a run that was killed right after its last word.
+        shutil.rmtree(folder / "training", ignore_errors=True)
+        return "done"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0), one_thread():
+            if not (folder / RESULT).exists():
+                (folder / FAILURE).unlink(missing_ok=True)
+                _carry_out(study, cell, images, out, folder, best_epochs, device, tensorboard)
+    except Timeout:
+        return "busy"
+    except Exception as error:
+        # Whatever stops one cell, such as somebody's own callable, leaves the others to go on.
+        reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
+        write_json(folder / FAILURE, {"error": reason, "date": time.strftime("%Y-%m-%dT%H:%M:%S")})
+        return f"failed: {reason}"
+    return "done"
+
+
+def _carry_out(
+    study: Study,
+    cell: Cell,
+    images: ImageSet,
+    out: Path,
+    folder: Path,
+    best_epochs: tuple[int, ...],
+    device: str,
+    tensorboard: bool,
+) -> None:
+    begin = time.perf_counter()
+    condition = cell.condition
+    protocol = protocol_of(study.protocol)
+    model = study.models[condition.model]
+    parts = cut(study, condition.options, images, cell.seed, cell.fold)
+    epochs = condition.epochs
+    if cell.fold is None and not model.is_quadratic:
+        epochs = retraining_epochs(protocol, best_epochs, epochs)
+    training = Training(
+        epochs=epochs,
+        frozen_epochs=max(1, round(model.frozen_epochs * study.epochs_factor)),
+        batch_size=study.batch_size,
+        steps_per_epoch=_steps(study, condition.options, parts),
+        seed=cell.seed,
+        device=device,
+        best=cell.fold is not None,
+    )
+    write_json(
+        folder / "cell.json",
+        {
+            "condition": condition.to_json(),
+            "arm": condition.options.model_dump(mode="json"),
+            "stage": cell.stage,
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "epochs": epochs,
+            "steps_per_epoch": training.steps_per_epoch,
+            "best_epochs_of_folds": list(best_epochs),
+        },
+    )
+    with events(out / "tensorboard" / cell.place, tensorboard) as after_epoch:
+        fitted = fit_model(
+            model,
+            parts.train,
+            parts.validation,
+            images.n_classes,
+            training,
+            augment=batch_augmentation(condition.options),
+            frozen_on=parts.whole,
+            folder=folder / "training",
+            after_epoch=after_epoch,
+        )
+    result = _tested(study, cell, images, parts, fitted, folder)
+    result["epochs"] = epochs
+    result["train_seconds"] = fitted.seconds
+    result["seconds"] = fitted.seconds + _seconds_after(begin, fitted)
+    write_history(folder / "history.csv", fitted.history)
+    if cell.fold is None:
+        fitted.save(folder)
+    write_json(folder / RESULT, result)
+    shutil.rmtree(folder / "training", ignore_errors=True)
+
+
+def _seconds_after(begin: float, fitted: Fitted) -> float:
+    """Time for copies and tests; of a resumed training some epochs were before `begin`."""
+    return max(0.0, time.perf_counter() - begin - fitted.seconds)
+
+
+def _steps(study: Study, arm: Arm, parts: Cut) -> int | None:
+    """Updates of an epoch where they aren't one pass over the training images.
+
+    Under equal updates those of a pass over the originals; of a `matched` arm elsewhere, those of
+    a pass over originals and the copies that it doesn't have.
+    """
+    from rankwise.nets import updates_per_pass
+
+    n_originals = len(parts.split.train.originals)
+    if protocol_of(study.protocol).equal_updates:
+        return updates_per_pass(n_originals, study.batch_size)
+    if arm.kind == "matched":
+        return updates_per_pass(n_originals + parts.n_virtual, study.batch_size)
+    return None
+
+
+def _tested(
+    study: Study, cell: Cell, images: ImageSet, parts: Cut, fitted: Fitted, folder: Path
+) -> dict[str, Any]:
+    """Predict, and put everything about the cell together, as ``results.json`` has it."""
+    test = parts.split.test.rows
+    test_images, test_labels = images.images[test], images.labels[test]
+    logits = fitted.logits(test_images)
+    predicted = logits.argmax(axis=1)
+    validation_predicted = np.zeros(0, np.int64)
+    validation_labels = np.zeros(0, np.int64)
+    validation_accuracy = None
+    if parts.validation is not None:
+        validation_labels = parts.validation[1]
+        validation_predicted = fitted.logits(parts.validation[0]).argmax(axis=1)
+        validation_accuracy = float(np.mean(validation_predicted == validation_labels))
+    with atomic_path(folder / "predictions.npz") as temporary:
+        np.savez_compressed(
+            temporary,
+            test_index=test,
+            test_labels=test_labels,
+            test_predicted=predicted,
+            validation_index=parts.split.validation.rows,
+            validation_labels=validation_labels,
+            validation_predicted=validation_predicted,
+        )
+    clean = float(np.mean(predicted == test_labels))
+    wanted = study.degraded or protocol_of(study.protocol).degraded
+    degraded = None
+    if wanted == "all" or (wanted == "retrain" and cell.fold is None):
+        degraded = degraded_accuracies(fitted, test_images, test_labels, clean)
+    return {
+        "condition": cell.condition.id,
+        "stage": cell.stage,
+        "fold": cell.fold,
+        "seed": cell.seed,
+        "status": "done",
+        "history": fitted.history,
+        "best_epoch": fitted.best_epoch,
+        "validation_accuracy": validation_accuracy,
+        "test_accuracy": clean,
+        "test_loss": log_loss(logits, test_labels),
+        "degraded": degraded,
+        "n_train": len(parts.split.train.originals),
+        "n_copies": len(parts.split.train.copied),
+        "n_validation": len(parts.split.validation),
+        "n_test": len(test),
+        "n_updates": fitted.n_updates,
+        "n_parameters": fitted.n_parameters,
+        "leaks": leaks(parts.split, images.source_ids),
+        "predictions": f"{cell.place}/predictions.npz",
+    }
+
+
+def degraded_accuracies(
+    fitted: Fitted, images: NDArray[np.uint8], labels: NDArray[np.int64], clean: float
+) -> dict[str, Any]:
+    """Test accuracy on every kind of degraded images, at severities 1 to 5."""
+    from rankwise.study.degrade import KINDS, degrade
+
+    found: dict[str, Any] = {"clean": clean}
+    for kind in KINDS:
+        found[kind] = [
+            float(np.mean(fitted.logits(degrade(images, kind, s)).argmax(axis=1) == labels))
+            for s in range(1, 6)
+        ]
+    return found
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """One line an epoch; empty where there is no value."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_result(out: Path, cell: Cell) -> dict[str, Any] | None:
+    """The result of a cell, None if it isn't done."""
+    path = out / cell.place / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for PyTorch and BLAS: sums in one order, whatever number of cells run."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1))
+        torch.set_num_threads(1)
+        stack.callback(torch.set_num_threads, threads)
+        yield
+
+
+@contextmanager
+def events(
+    folder: Path, enabled: bool
+) -> Iterator[Callable[[int, Mapping[str, Any]], None] | None]:
+    """TensorBoard's events of a training, epoch by epoch."""
+    if not enabled:
+        yield None
+        return
+    with import_tensorboard()(str(folder)) as writer:
+
+        def after_epoch(epoch: int, metrics: Mapping[str, Any]) -> None:
+            for name in HISTORY[1:5]:
+                if metrics.get(name) is not None:
+                    writer.add_scalar(name.replace("_", "/", 1), metrics[name], epoch)
+            writer.flush()
+
+        yield after_epoch
+
+
+def import_tensorboard() -> Any:
+    """TensorBoard's writer, or what to install.
+
+    Raises
+    ------
+    MissingDependencyError
+    """
+    from rankwise.errors import MissingDependencyError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--tensorboard needs a library: pip install 'rankwise[tensorboard]'"
+        ) from error
+    return SummaryWriter

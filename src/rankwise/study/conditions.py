@@ -1,0 +1,296 @@
+"""From a study to its conditions: data set × model × arm, each with its epochs and baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rankwise.study.design import ARM_KINDS, Arm, Row, Study, StudyError
+from rankwise.study.protocols import Protocol, protocol_of
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One data set, model and arm, trained in every fold with every seed.
+
+    Attributes
+    ----------
+    id : str
+        ``data/model/arm/epochs``.
+    data_set, model, arm : str
+        Names in the study.
+    options : Arm
+        The arm with what the condition set in its place.
+    epochs : int
+    baseline : str or None
+        Id of the condition without the copies: what the paper compares it with.
+    control : str or None
+        Id of the condition with unchanged copies.
+    published : dict or None
+        The paper's row.
+    """
+
+    id: str
+    data_set: str
+    model: str
+    arm: str
+    options: Arm
+    epochs: int
+    baseline: str | None = None
+    control: str | None = None
+    published: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``results.json`` has it."""
+        arm = self.options
+        low_rank = arm.copies == "low-rank"
+        copies = arm.copies is not None or arm.kind == "matched"
+        return {
+            "id": self.id,
+            "data_set": self.data_set,
+            "model": self.model,
+            "arm": self.arm,
+            "arm_kind": arm.kind,
+            "epochs": self.epochs,
+            "energy": arm.energy if low_rank else None,
+            "energy_std": arm.energy_std if low_rank else None,
+            "skip_threshold": arm.skip_threshold if copies else None,
+            "baseline": self.baseline,
+            "control": self.control,
+            "published": self.published,
+        }
+
+
+def conditions_of(study: Study) -> tuple[Condition, ...]:
+    """Every condition of a study, its protocol's controls included.
+
+    Raises
+    ------
+    StudyError
+        If two conditions are the same.
+    """
+    protocol = protocol_of(study.protocol)
+    rows = list(study.conditions) or [
+        Row(data=data, model=model, arm=arm)
+        for data, value in study.data.items()
+        for model in value.models or study.models
+        for arm in study.arms
+    ]
+    arms = dict(study.arms)
+    if protocol.controls:
+        rows = _with_controls(rows, arms)
+    found = [_condition(study, protocol, row, arms, rows) for row in rows]
+    repeated = {c.id for c in found if sum(c.id == other.id for other in found) > 1}
+    if repeated:
+        raise StudyError(f"{study.name} has the condition {min(repeated)} twice; once is accepted")
+    return tuple(_linked(condition, found) for condition in found)
+
+
+def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
+    """Rows, and before each group of one data set and model the controls that it lacks.
+
+    None and unchanged copies; where an arm adds copies to the default augmentation, also that
+    augmentation alone, and with unchanged copies. Skip thresholds are those of the low-rank arm.
+    """
+    result: list[Row] = []
+    for data, model in dict.fromkeys((row.data, row.model) for row in rows):
+        group = [row for row in rows if (row.data, row.model) == (data, model)]
+        kinds = [arms[row.arm].kind for row in group]
+        wanted = ["none"]
+        if any(kind.startswith("default+") for kind in kinds):
+            wanted += ["default", "default+duplicate"]
+        if not all(kind.startswith("default") for kind in kinds):
+            wanted.append("duplicate")
+        added = []
+        for kind in wanted:
+            if kind not in kinds:
+                arms.setdefault(_free_name(kind, arms), Arm(kind=kind))
+                name = next(n for n, arm in arms.items() if arm.kind == kind)
+                skip = _skip(group, arms) if "duplicate" in kind else None
+                added.append(Row(data=data, model=model, arm=name, skip_threshold=skip))
+        none_first = [row for row in added if arms[row.arm].kind == "none"]
+        result += none_first + group + [row for row in added if row not in none_first]
+    return result
+
+
+def _free_name(kind: str, arms: dict[str, Arm]) -> str:
+    if kind not in arms or arms[kind].kind == kind:
+        return kind
+    return f"{kind}-control"
+
+
+def _skip(group: list[Row], arms: dict[str, Arm]) -> float | None:
+    """The skip threshold of the first arm of copies of a group."""
+    for row in group:
+        if arms[row.arm].copies is not None:
+            return (
+                row.skip_threshold
+                if row.skip_threshold is not None
+                else arms[row.arm].skip_threshold
+            )
+    return None
+
+
+def _condition(
+    study: Study, protocol: Protocol, row: Row, arms: dict[str, Arm], rows: Sequence[Row]
+) -> Condition:
+    arm = arms[row.arm]
+    changed = {
+        key: getattr(row, key)
+        for key in ("energy", "energy_std", "skip_threshold")
+        if getattr(row, key) is not None
+    }
+    options = arm.model_copy(update=changed)
+    epochs = _epochs(study, protocol, row, options, arms, rows)
+    published = None
+    if row.published is not None:
+        published = row.published.model_dump(mode="json") | {
+            "energy": row.energy,
+            "skip_threshold": row.skip_threshold,
+            "epochs": row.epochs,
+        }
+    return Condition(
+        id=f"{row.data}/{row.model}/{row.arm}/{epochs}",
+        data_set=row.data,
+        model=row.model,
+        arm=row.arm,
+        options=options,
+        epochs=epochs,
+        published=published,
+    )
+
+
+def _epochs(
+    study: Study,
+    protocol: Protocol,
+    row: Row,
+    options: Arm,
+    arms: dict[str, Arm],
+    rows: Sequence[Row],
+) -> int:
+    """Epochs of a condition: the row's, the data set's, or the study's, times the factor.
+
+    Under equal updates all arms of a data set and model share the fewest that a row states: those
+    of its baseline. A row without epochs takes them too.
+    """
+    if study.models[row.model].is_quadratic:
+        return 1
+    group = [r.epochs for r in rows if (r.data, r.model) == (row.data, row.model) and r.epochs]
+    base = study.data[row.data].epochs or study.epochs
+    if group and (protocol.equal_updates or row.epochs is None):
+        base = min(group)
+    if protocol.equal_updates:
+        epochs = base
+    elif row.epochs is not None:
+        epochs = row.epochs
+    else:
+        epochs = base * (2 if options.is_svd or options.kind == "matched" else 1)
+    return max(1, round(epochs * study.epochs_factor))
+
+
+def _linked(condition: Condition, found: Sequence[Condition]) -> Condition:
+    """A condition with the ids of its baseline and of its control."""
+    kind = condition.options.kind
+    others = [
+        other
+        for other in found
+        if (other.data_set, other.model) == (condition.data_set, condition.model)
+        and other.id != condition.id
+    ]
+
+    def first(wanted: str) -> str | None:
+        return next((other.id for other in others if other.options.kind == wanted), None)
+
+    if kind == "none":
+        return condition
+    baseline = first("default") if kind.startswith("default+") else first("none")
+    control = None
+    if condition.options.copies not in (None, "duplicate"):
+        control = first("default+duplicate" if kind.startswith("default+") else "duplicate")
+    return replace(condition, baseline=baseline, control=control)
+
+
+def narrowed(
+    study: Study,
+    *,
+    data: dict[str, str] | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    epochs_factor: float | None = None,
+    folds: int | None = None,
+    seeds: Sequence[int] | None = None,
+    arms: Sequence[str] = (),
+    protocol: str | None = None,
+) -> Study:
+    """A study with what the command line asked for in place of its own choices.
+
+    Parameters
+    ----------
+    study : Study
+    data : dict
+        Sources by name of data set; those without go when any is given and they have no source.
+    only : sequence of str
+        Data sets to keep.
+    limit, epochs_factor, folds, seeds, protocol
+        In place of the study's, where given.
+    arms : sequence of str
+        Arms to keep; a kind that the study lacks is added to every data set and model.
+
+    Raises
+    ------
+    StudyError
+        For a name that isn't there, or a value that isn't accepted.
+    """
+    from rankwise.study.design import study_from
+
+    values = study.model_dump(mode="json", exclude_unset=True)
+    for name in (*(data or {}), *only):
+        if name not in study.data:
+            raise StudyError(f"{name!r} is no data set here; {_names(study.data)} are accepted")
+    for name, source in (data or {}).items():
+        values["data"][name]["source"] = source
+    for part in values["data"].values():
+        if limit is not None:
+            part["limit"] = limit
+    if arms:
+        _keep_arms(values, study, arms)
+    if only:
+        values["data"] = {name: values["data"][name] for name in study.data if name in only}
+        rows = [row for row in values.get("conditions", []) if row["data"] in only]
+        _put_rows(values, study, rows, f"the data sets {_names(only)}")
+    changes = {"epochs_factor": epochs_factor, "folds": folds, "protocol": protocol}
+    values |= {key: value for key, value in changes.items() if value is not None}
+    if seeds:
+        values["seeds"] = list(seeds)
+    return study_from(values, study.name)
+
+
+def _keep_arms(values: dict[str, Any], study: Study, arms: Sequence[str]) -> None:
+    new = [name for name in arms if name not in study.arms]
+    for name in new:
+        if name not in ARM_KINDS or name in ("albumentations", "callable"):
+            known = dict.fromkeys((*study.arms, *ARM_KINDS))
+            accepted = _names([k for k in known if k not in ("albumentations", "callable")])
+            raise StudyError(f"{name!r} is no arm here; {accepted} are accepted")
+    values["arms"] = {
+        name: values["arms"][name] if name in study.arms else {"kind": name} for name in arms
+    }
+    if study.conditions:
+        rows = [row for row in values["conditions"] if row["arm"] in arms]
+        pairs = dict.fromkeys((row.data, row.model) for row in study.conditions)
+        rows += [
+            {"data": data, "model": model, "arm": name} for data, model in pairs for name in new
+        ]
+        _put_rows(values, study, rows, f"the arms {_names(arms)}")
+
+
+def _put_rows(values: dict[str, Any], study: Study, rows: list[dict[str, Any]], what: str) -> None:
+    if study.conditions and not rows:
+        raise StudyError(f"{study.name} has no condition with {what}")
+    if study.conditions:
+        values["conditions"] = rows
+
+
+def _names(names: Any) -> str:
+    return ", ".join(map(repr, names))

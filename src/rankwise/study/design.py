@@ -1,0 +1,493 @@
+"""A study as data: data sets, models, arms, protocol, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rankwise.errors import RankwiseError
+
+COPY_KINDS = ("low-rank", "duplicate", "jpeg", "downscale", "blur")
+"""Arms that put changed copies of some training images beside them."""
+
+ARM_KINDS = (
+    "none",
+    "default",
+    *COPY_KINDS,
+    *(f"default+{kind}" for kind in COPY_KINDS),
+    "matched",
+    "albumentations",
+    "callable",
+)
+NETWORK_NAMES = ("simple-cnn", "resnet25", "vgg16", "quadratic", "backbone")
+PROTOCOLS = ("sound", "paper", "notebook")
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+
+# What each kind of arm reads beside `kind`.
+_OPTIONS = {
+    "low-rank": {"energy", "energy_std", "skip_threshold", "reference"},
+    "duplicate": {"skip_threshold"},
+    "jpeg": {"skip_threshold", "severity"},
+    "downscale": {"skip_threshold", "severity"},
+    "blur": {"skip_threshold", "severity"},
+    "matched": {"skip_threshold"},
+    "albumentations": {"pipeline", "use", "skip_threshold"},
+    "callable": {"function", "use", "skip_threshold"},
+}
+
+# The description of a field is what an error message says is accepted.
+Share = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
+Count = Annotated[int, Field(ge=1, description="a whole number from 1")]
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class StudyError(RankwiseError, ValueError):
+    """A study that can't be run as it is written: where, what was found, what is accepted."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class DataSet(_Strict):
+    """A source of images, as `rankwise.load_images` reads it.
+
+    All its splits are read, one after another, and the protocol cuts off its test part: the
+    paper's 80–20 split is of MNIST's 70,000 images (Table 1), not of its official parts.
+    """
+
+    source: str | None = Field(
+        default=None,
+        description="'digits', a hub id, a folder or an .npz file, or nothing with --data",
+    )
+    size: int | tuple[int, int] | None = Field(
+        default=None, description="a number of pixels, or [height, width]"
+    )
+    grey: bool = Field(default=False, description="true or false")
+    source_pattern: str | None = Field(
+        default=None,
+        description="a regular expression on file names, its first group the source id",
+    )
+    limit: int | None = Field(default=None, ge=20, description="a number of images from 20")
+    on_error: Literal["raise", "skip"] = Field(default="raise", description="'raise' or 'skip'")
+    models: tuple[str, ...] | None = Field(default=None, description="names of the study's models")
+    epochs: Count | None = Field(default=None, description="a whole number from 1")
+
+
+class Model(_Strict):
+    """A network, and how it's trained.
+
+    ``transfer`` is the paper's appendix B.1: with all but the head frozen for `frozen_epochs`,
+    then with the topmost `unfreeze` layers at RMSprop's 1e-5 for the condition's epochs. Network
+    ``"backbone"`` is a pre-trained `backbone` under a new head, and always trained that way.
+    """
+
+    network: str = Field(
+        description=f"{', '.join(map(repr, NETWORK_NAMES))}, 'timm:NAME', or 'package.module:name'"
+    )
+    weights: str | None = Field(default=None, description="a safetensors file or a hub id")
+    backbone: str | None = Field(
+        default=None,
+        description="what rankwise.nets.load_backbone reads: a file, or a library's model",
+    )
+    transfer: bool = Field(default=False, description="true or false")
+    frozen_epochs: Count = Field(default=50, description="a whole number from 1")
+    unfreeze: Count = Field(default=4, description="a whole number of layers from 1")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="a number from 0, below 1")
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] | None = Field(
+        default=None, description="'adam', 'adamw', 'rmsprop' or 'sgd'"
+    )
+    learning_rate: float | None = Field(default=None, gt=0, description="a number above 0")
+    output: Literal["softmax", "varpro"] = Field(
+        default="softmax", description="'softmax' or 'varpro'"
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="a table of the network's own arguments"
+    )
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value in NETWORK_NAMES or value.startswith("timm:") or _FUNCTION.fullmatch(value):
+            return value
+        raise ValueError("unknown network")
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether this is the `QuadraticClassifier`, which has no epochs."""
+        return self.network == "quadratic"
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether it's trained with a frozen backbone first (appendix B.1)."""
+        return self.transfer or self.network == "backbone"
+
+
+class Arm(_Strict):
+    """An augmentation of the training images."""
+
+    kind: Literal[ARM_KINDS] = Field(  # type: ignore[valid-type]
+        description=", ".join(map(repr, ARM_KINDS))
+    )
+    energy: float = Field(default=0.975, gt=0, le=1, description="a number above 0, at most 1")
+    energy_std: float = Field(default=0.025, ge=0, description="a number from 0")
+    skip_threshold: Share = Field(
+        default=0.8, description="the share of images that get no copy, a number from 0 to 1"
+    )
+    reference: Literal["paper", "notebook"] = Field(
+        default="paper", description="'paper' or 'notebook'"
+    )
+    severity: int = Field(default=3, ge=1, le=5, description="a whole number from 1 to 5")
+    pipeline: str | dict[str, Any] | None = Field(
+        default=None,
+        description="a JSON file that A.save wrote, or a table as A.to_dict has it",
+    )
+    function: str | None = Field(default=None, description="'package.module:name'")
+    use: Literal["fly", "copies"] = Field(default="fly", description="'fly' or 'copies'")
+
+    @field_validator("function")
+    @classmethod
+    def _spelled(cls, value: str | None) -> str | None:
+        if value is not None and not _FUNCTION.fullmatch(value):
+            raise ValueError("not a function's place")
+        return value
+
+    @property
+    def with_default(self) -> bool:
+        """Whether batches are flipped, rotated and zoomed while training (paper 4.2)."""
+        return self.kind.startswith("default")
+
+    @property
+    def copies(self) -> str | None:
+        """What makes its copies, None for an arm without."""
+        if self.kind in ("albumentations", "callable"):
+            return self.kind if self.use == "copies" else None
+        kind = self.kind.removeprefix("default+")
+        return kind if kind in COPY_KINDS else None
+
+    @property
+    def is_svd(self) -> bool:
+        """Whether it's the paper's own: such arms train for twice the epochs there (3.4)."""
+        return self.copies == "low-rank"
+
+
+class Published(_Strict):
+    """A row of the paper's tables 1 to 3, as shares."""
+
+    interval: tuple[float, float] = Field(description="[low, high], numbers from 0 to 1")
+    test_accuracy: Share = Field(description="a number from 0 to 1")
+
+
+class Row(_Strict):
+    """One condition by name; what it sets takes the place of the arm's and the study's."""
+
+    data: str = Field(description="the name of a data set of this study")
+    model: str = Field(description="the name of a model of this study")
+    arm: str = Field(description="the name of an arm of this study")
+    epochs: Count | None = Field(default=None, description="a whole number from 1")
+    energy: float | None = Field(
+        default=None, gt=0, le=1, description="a number above 0, at most 1"
+    )
+    energy_std: float | None = Field(default=None, ge=0, description="a number from 0")
+    skip_threshold: Share | None = Field(default=None, description="a number from 0 to 1")
+    published: Published | None = Field(
+        default=None, description="a table of interval and test_accuracy"
+    )
+
+
+class Study(_Strict):
+    """Everything a study is; equal studies give equal numbers.
+
+    Parameters
+    ----------
+    name : str
+    protocol : {"sound", "paper", "notebook"}
+        See `rankwise.study.protocols`.
+    data, models, arms : dict
+        By name. ``models = ["simple-cnn"]`` and ``arms = ["none", "low-rank"]`` do where the name
+        says it all.
+    conditions : list of Row
+        Which to combine. Default: every data set with its models (all, unless it names some) and
+        every arm.
+    epochs : int
+        Of conditions that name none; SVD arms train for twice as many under ``paper`` (3.4).
+    folds : int
+        5, as in the paper's section 3.4.
+    seeds : list of int
+        Of folds, copies, weights and batches. 42, as in the paper's appendix C.2.
+    split_seed : int
+        Of the test part and of a data set's limit, which all seeds share.
+    test_fraction : float
+        0.2, as in the paper's section 3.4.
+    epochs_factor : float
+        Multiplies the epochs of every condition; a smaller study is marked as reduced.
+    batch_size : int
+        128, as in the paper's appendix A.1.
+    retrain : bool
+        Train once more on the whole training part, and test.
+    degraded : {"none", "retrain", "all"}, optional
+        Cells that are tested on degraded images too. Default: all under ``sound``, else those
+        that re-train.
+    """
+
+    name: Name = Field(default="study", description="letters, digits, _ . + -")
+    protocol: Literal[PROTOCOLS] = Field(  # type: ignore[valid-type]
+        "sound", description=", ".join(map(repr, PROTOCOLS))
+    )
+    data: dict[Name, DataSet] = Field(description="a table [data.NAME] for each data set")
+    models: dict[Name, Model] = Field(
+        description=f"a list of {', '.join(map(repr, NETWORK_NAMES))}, or tables [models.NAME]"
+    )
+    arms: dict[Name, Arm] = Field(description="a list of kinds of arms, or tables [arms.NAME]")
+    conditions: tuple[Row, ...] = Field(default=(), description="tables [[conditions]]")
+    epochs: Count = Field(default=10, description="a whole number from 1")
+    folds: int = Field(default=5, ge=2, le=100, description="a whole number from 2 to 100")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(42,), min_length=1, description="a list of different whole numbers from 0"
+    )
+    split_seed: int = Field(default=42, ge=0, description="a whole number from 0")
+    test_fraction: float = Field(
+        default=0.2, gt=0, le=0.5, description="a number above 0, at most 0.5"
+    )
+    epochs_factor: float = Field(default=1.0, gt=0, description="a number above 0")
+    batch_size: Count = Field(default=128, description="a whole number from 1")
+    retrain: bool = Field(default=True, description="true or false")
+    degraded: Literal["none", "retrain", "all"] | None = Field(
+        default=None, description="'none', 'retrain' or 'all'"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, values: Any) -> Any:
+        """Lists of names become tables, and a table's name its kind where it has none."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for table, key in (("models", "network"), ("arms", "kind")):
+            given = values.get(table)
+            if isinstance(given, list | tuple) and all(isinstance(n, str) for n in given):
+                given = {_plain_name(name): {key: name} for name in given}
+            if isinstance(given, dict):
+                given = {
+                    name: {key: name, **value} if isinstance(value, dict) else value
+                    for name, value in given.items()
+                }
+            if given is not None:
+                values[table] = given
+        return values
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("seeds repeat")
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """Every choice as plain JSON."""
+        return json.loads(self.model_dump_json())
+
+
+def _plain_name(name: str) -> str:
+    """A table's name from a network's: ``timm:resnet18`` is called ``resnet18``."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name.removeprefix("timm:").rpartition(":")[2])
+
+
+def cross_check(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
+    """What is wrong between parts that are each right: place and sentence of each mistake."""
+    wrong: list[tuple[tuple[str | int, ...], str]] = []
+    for table, names in (("data", study.data), ("models", study.models), ("arms", study.arms)):
+        if not names:
+            wrong.append(((table,), f"{table} is empty; at least one is needed"))
+    for name, data in study.data.items():
+        for model in data.models or ():
+            if model not in study.models:
+                wrong.append(
+                    (("data", name, "models"), _unknown(f"data.{name}.models", model, study.models))
+                )
+    for name, model_ in study.models.items():
+        wrong += [(("models", name, key), text) for key, text in _model_mistakes(name, model_)]
+    for name, arm in study.arms.items():
+        wrong += [(("arms", name, key), text) for key, text in _arm_mistakes(name, arm)]
+    for i, row in enumerate(study.conditions):
+        for key, known in (("data", study.data), ("model", study.models), ("arm", study.arms)):
+            if getattr(row, key) not in known:
+                text = _unknown(f"conditions[{i}].{key}", getattr(row, key), known)
+                wrong.append((("conditions", i, key), text))
+    return wrong + _quadratic_mistakes(study)
+
+
+def _unknown(where: str, name: str, known: Any) -> str:
+    return f"{where} names {name!r}; {', '.join(map(repr, known))} are there"
+
+
+def _model_mistakes(name: str, model: Model) -> list[tuple[str, str]]:
+    given = model.model_fields_set
+    wrong = []
+    if model.is_quadratic:
+        for key in sorted(given - {"network", "parameters"}):
+            wrong.append(
+                (key, f"models.{name}.{key}: the quadratic classifier takes parameters only")
+            )
+        return wrong
+    if not model.is_transfer:
+        for key in sorted(given & {"frozen_epochs", "unfreeze"}):
+            wrong.append((key, f"models.{name}.{key} needs transfer = true"))
+    if (model.network == "backbone") != (model.backbone is not None):
+        text = f"models.{name}: network = 'backbone' and backbone = FILE go together"
+        wrong.append(("backbone", text))
+    if model.weights is not None and model.network not in ("simple-cnn", "resnet25", "vgg16"):
+        wrong.append(("weights", f"models.{name}.weights: {model.network!r} takes none"))
+    return wrong
+
+
+def _arm_mistakes(name: str, arm: Arm) -> list[tuple[str, str]]:
+    wrong = []
+    taken = _OPTIONS.get(arm.kind.removeprefix("default+"), set())
+    for key in sorted(arm.model_fields_set - {"kind"} - taken):
+        accepted = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no option"
+        wrong.append((key, f"arms.{name}.{key}: an arm of kind {arm.kind!r} has none; {accepted}"))
+    for kind, key in (("albumentations", "pipeline"), ("callable", "function")):
+        if arm.kind == kind and getattr(arm, key) is None:
+            description = Arm.model_fields[key].description
+            wrong.append((key, f"arms.{name} has no {key}; {description} is accepted"))
+    return wrong
+
+
+def _quadratic_mistakes(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
+    """The quadratic classifier sees no batches, so it takes arms of copies only."""
+    if not any(model.is_quadratic for model in study.models.values()):
+        return []
+    pairs = {(row.model, row.arm) for row in study.conditions}
+    if not pairs:
+        pairs = {(model, arm) for model in study.models for arm in study.arms}
+    wrong: list[tuple[tuple[str | int, ...], str]] = []
+    for model, arm in sorted(pairs):
+        if model not in study.models or arm not in study.arms:
+            continue
+        kind = study.arms[arm]
+        if study.models[model].is_quadratic and (
+            kind.kind == "matched"
+            or (kind.kind != "none" and (kind.with_default or not kind.copies))
+        ):
+            text = (
+                f"arms.{arm} works on batches of a training in epochs, which model {model!r} "
+                "doesn't have; arms of copies and 'none' are accepted with it"
+            )
+            wrong.append((("arms", arm), text))
+    return wrong
+
+
+def study_from(values: dict[str, Any], where: str = "the study", text: str | None = None) -> Study:
+    """Check plain values and make a study of them.
+
+    Parameters
+    ----------
+    values : dict
+        As TOML gives them.
+    where : str
+        What to call the place of the values in messages.
+    text : str, optional
+        The TOML text that they come from: then every message has its line.
+
+    Raises
+    ------
+    StudyError
+        With one line for each mistake: its place, what was found, what is accepted.
+    """
+    from pydantic import ValidationError
+
+    from rankwise.study.toml_lines import line_of, lines_of_keys
+
+    try:
+        study = Study.model_validate(values)
+        mistakes = cross_check(study)
+    except ValidationError as error:
+        mistakes = [_sentence(entry) for entry in error.errors()]
+    if not mistakes:
+        return study
+    places = {} if text is None else lines_of_keys(text)
+    lines = []
+    for path, sentence in mistakes:
+        prefix = where if text is None else f"{where}, line {line_of(path, places)}"
+        lines.append((line_of(path, places), f"{prefix}: {sentence}"))
+    # A union's branches complain one by one of the same value.
+    unique = dict.fromkeys(line for _, line in sorted(lines, key=lambda pair: pair[0]))
+    raise StudyError("\n".join(unique))
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study file.
+
+    Raises
+    ------
+    StudyError
+        If the file isn't there, isn't TOML, or holds a wrong key or value; the message names
+        lines and accepted values.
+    """
+    import tomllib
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} isn't a text file in UTF-8; a TOML file is accepted") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path} isn't TOML: {error}") from error
+    return study_from(values, str(path), text)
+
+
+def _sentence(entry: Any) -> tuple[tuple[str | int, ...], str]:
+    """One of pydantic's errors as a place and a sentence."""
+    path, owner, field = _walk(entry["loc"])
+    spelled = _spelled(path)
+    if entry["type"] == "extra_forbidden":
+        accepted = ", ".join(owner.model_fields) if owner is not None else ""
+        return path, f"unknown key {spelled}; {accepted} are accepted"
+    accepted = field.description if field is not None else "a table"
+    if entry["type"] == "missing":
+        return path, f"{spelled} is missing; {accepted} is accepted"
+    if entry["loc"] and entry["loc"][-1] == "[key]":
+        return path, f"{spelled} is no name; letters, digits, _ . + - are accepted"
+    return path, f"{spelled} is {entry['input']!r}; {accepted} is accepted"
+
+
+def _walk(loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Any]:
+    """Follow pydantic's location through the models: the plain path, the last model, the field."""
+    tables = {"data": DataSet, "models": Model, "arms": Arm}
+    owner: Any = Study
+    field: Any = None
+    path: list[Any] = []
+    for part in loc:
+        if len(path) == 1 and path[0] in tables and owner is Study:
+            path.append(part)
+            owner, field = tables[path[0]], None
+        elif path == ["conditions"] and isinstance(part, int):
+            path.append(part)
+            owner, field = Row, None
+        elif field is None or (owner is Row and field is Row.model_fields["published"]):
+            if owner is Row and field is not None:
+                owner = Published
+            path.append(part)
+            field = owner.model_fields.get(part)
+        else:
+            # Deeper parts name an item of a list, or a branch of a union.
+            continue
+    return tuple(path), owner, field
+
+
+def _spelled(path: tuple[Any, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the study"

@@ -1,0 +1,382 @@
+"""The models of a study: building, training in one or two stages, predicting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.errors import MissingDependencyError
+from rankwise.study.arms import find_callable
+from rankwise.study.design import Model, StudyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_LEAST = 1e-12
+
+Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model.
+
+    Attributes
+    ----------
+    history : list of dict
+        One entry an epoch, as `rankwise.nets.TrainingResult` has it.
+    best_epoch : int
+        Counted from 1.
+    logits : callable
+        From images to scores ``(n, n_classes)`` whose softmax are probabilities.
+    n_updates : int
+    n_parameters : int
+    seconds : float
+    save : callable
+        Writes the weights to a folder.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    logits: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+    n_updates: int
+    n_parameters: int
+    seconds: float
+    save: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a cell trains its model.
+
+    Attributes
+    ----------
+    epochs : int
+    frozen_epochs : int
+        Of the stage before, where a backbone is fine-tuned.
+    batch_size : int
+    steps_per_epoch : int or None
+    seed : int
+    device : str
+    best : bool
+        Predict with the weights of the best epoch, else with the last.
+    """
+
+    epochs: int
+    frozen_epochs: int
+    batch_size: int
+    steps_per_epoch: int | None
+    seed: int
+    device: str
+    best: bool
+
+
+def build_network(
+    model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int
+) -> nn.Module:
+    """A network with weights from the seed; a frozen backbone under a new head for transfer.
+
+    Raises
+    ------
+    StudyError
+        If what a study names isn't a network for these images.
+    MissingDependencyError
+        If its library isn't installed.
+    """
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(model, image_shape, n_classes, seed)
+    if not isinstance(network, nn.Module):
+        found = type(network).__name__
+        raise StudyError(f"{model.network} gave {found}; a torch.nn.Module is needed")
+    if not model.is_transfer:
+        return network
+    from rankwise.nets import freeze, transfer_network, unfreeze_top
+
+    try:
+        transferred = transfer_network(
+            network, n_classes, image_shape=image_shape, dropout=model.dropout, seed=seed
+        )
+        # Too many layers to unfreeze are found here, before the frozen stage.
+        unfreeze_top(transferred.backbone, model.unfreeze)
+        freeze(transferred.backbone)
+        return transferred
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{model.network} can't be fine-tuned: {reason}") from error
+
+
+def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> int | None:
+    """Build a model and try it on two images; its number of parameters, None if it isn't known.
+
+    Raises
+    ------
+    StudyError
+        If it can't take these images, or gives other than one score a class.
+    """
+    if model.is_quadratic:
+        _quadratic(model, 0)
+        return None
+    import torch
+
+    network = build_network(model, image_shape, n_classes, 0).eval()
+    height, width, *channels = image_shape
+    images = torch.zeros(2, *(channels or [1]), height, width)
+    try:
+        with torch.no_grad():
+            shape = tuple(network(images).shape)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StudyError(
+            f"{model.network} can't take images of shape {image_shape}: {reason}"
+        ) from error
+    if shape != (2, n_classes):
+        raise StudyError(
+            f"{model.network} gives scores of shape {shape} for two images; (2, {n_classes}) is "
+            "accepted"
+        )
+    return _count(network)
+
+
+def fit_model(
+    model: Model,
+    train: Labelled,
+    validation: Labelled | None,
+    n_classes: int,
+    training: Training,
+    *,
+    augment: Callable[[Any], Any] | None = None,
+    frozen_on: Labelled | None = None,
+    folder: Path,
+    after_epoch: Callable[[int, dict[str, Any]], None] | None = None,
+) -> Fitted:
+    """Train a model of a study.
+
+    Parameters
+    ----------
+    model : Model
+    train, validation : (images, labels)
+        uint8 ``(n, H, W[, C])`` and int64 ``(n,)``.
+    n_classes : int
+    training : Training
+    augment : callable, optional
+        On batches, in training only.
+    frozen_on : (images, labels), optional
+        What the frozen stage of a fine-tuning trains on, in place of `train`.
+    folder : Path
+        Checkpoints: a training that was killed goes on from there.
+    after_epoch : callable, optional
+        Told the epoch and its metrics, in the last stage.
+    """
+    if model.is_quadratic:
+        return _fit_quadratic(model, train, validation, n_classes, training, folder)
+    from rankwise.nets import (
+        TrainingSettings,
+        freeze,
+        predict_logits,
+        train_network,
+        unfreeze_top,
+    )
+
+    def settings(epochs: int, optimizer: Any, learning_rate: float) -> TrainingSettings:
+        return TrainingSettings(
+            epochs=epochs,
+            batch_size=training.batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            steps_per_epoch=training.steps_per_epoch,
+            output=model.output,
+        )
+
+    shape = tuple(train[0].shape[1:])
+    network: Any = build_network(model, shape, n_classes, training.seed)
+    n_parameters = _count(network)
+    optimizer, rate = model.optimizer or "adam", model.learning_rate or 1e-3
+    n_updates, seconds = 0, 0.0
+    if model.is_transfer:
+        # B.1 names RMSprop for fine-tuning; the frozen stage takes it too, at Keras's 1e-3.
+        optimizer, rate = model.optimizer or "rmsprop", model.learning_rate or 1e-5
+        freeze(network.backbone)
+        images, labels = train if frozen_on is None else frozen_on
+        first = train_network(
+            network,
+            images,
+            labels,
+            settings(training.frozen_epochs, "rmsprop", 1e-3),
+            validation=validation,
+            augment=augment,
+            folder=folder / "frozen",
+            seed=training.seed,
+            device=training.device,
+        )
+        network.load_state_dict(first.best_state)
+        n_updates, seconds = first.n_updates, first.seconds
+        unfreeze_top(network.backbone, model.unfreeze)
+    result = train_network(
+        network,
+        *train,
+        settings(training.epochs, optimizer, rate),
+        validation=validation,
+        augment=augment,
+        folder=folder / "training",
+        seed=training.seed,
+        device=training.device,
+        after_epoch=after_epoch,
+    )
+    network.load_state_dict(result.best_state if training.best else result.last_state)
+
+    def save(place: Path) -> None:
+        from safetensors.torch import save_file
+
+        from rankwise._files import atomic_path
+
+        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+        with atomic_path(place / "weights.safetensors") as temporary:
+            save_file(tensors, temporary)
+
+    return Fitted(
+        history=[dict(entry) for entry in result.history],
+        best_epoch=result.best_epoch,
+        logits=lambda images: predict_logits(network, images, device=training.device),
+        n_updates=n_updates + result.n_updates,
+        n_parameters=n_parameters,
+        seconds=seconds + result.seconds,
+        save=save,
+    )
+
+
+def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean cross-entropy of softmax(logits), computed in float64."""
+    scores = logits.astype(np.float64)
+    top = scores.max(axis=1)
+    total = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    return float(np.mean(total - scores[np.arange(len(labels)), labels]))
+
+
+def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int) -> Any:
+    if model.network == "backbone":
+        return _pretrained(str(model.backbone))
+    if model.network.startswith("timm:"):
+        return _from_timm(model, image_shape, n_classes)
+    if ":" in model.network:
+        return find_callable(model.network)(image_shape, n_classes, **model.parameters)
+    from rankwise.nets import make_network
+
+    return make_network(
+        model.network,
+        image_shape,
+        n_classes,
+        dropout=model.dropout,
+        weights=model.weights,
+        seed=seed,
+    )
+
+
+def _pretrained(name: str) -> nn.Module:
+    """A backbone without the head that it was trained with."""
+    from torch import nn
+
+    from rankwise.nets.backbones import load_backbone
+
+    backbone = load_backbone(name)
+    network = backbone.network
+    for parent in (network, getattr(network, "classifier", None)):
+        last = list(parent.named_children())[-1:] if isinstance(parent, nn.Module) else []
+        if last and isinstance(last[0][1], nn.Linear):
+            setattr(parent, last[0][0], nn.Identity())
+    return backbone
+
+
+def _from_timm(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{model.network} needs timm: pip install 'rankwise[timm]'"
+        ) from error
+    channels = image_shape[2] if len(image_shape) == 3 else 1
+    name = model.network.removeprefix("timm:")
+    try:
+        return timm.create_model(
+            name,
+            num_classes=0 if model.transfer else n_classes,
+            in_chans=channels,
+            **{"pretrained": model.transfer, **model.parameters},
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise StudyError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _quadratic(model: Model, seed: int) -> Any:
+    from rankwise.estimators import QuadraticClassifier
+
+    try:
+        return QuadraticClassifier(**{"random_state": seed, **model.parameters})
+    except TypeError as error:
+        raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
+
+
+def _fit_quadratic(
+    model: Model,
+    train: Labelled,
+    validation: Labelled | None,
+    n_classes: int,
+    training: Training,
+    folder: Path,
+) -> Fitted:
+    """One fit, which stands as one epoch: it has no more."""
+    import time
+
+    begin = time.perf_counter()
+    classifier = _quadratic(model, training.seed)
+    if "checkpoint_dir" not in model.parameters:
+        classifier.set_params(checkpoint_dir=folder / "subnets")
+    classifier.fit(*train)
+
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.floating]:
+        # Probabilities may be zero, and a class may have no sample; losses stay finite.
+        probabilities = np.full((len(images), n_classes), _LEAST)
+        found = classifier.predict_proba(images)
+        probabilities[:, classifier.classes_] = np.maximum(found, _LEAST)
+        return np.log(probabilities)
+
+    def scores(part: Labelled | None) -> tuple[float | None, float | None]:
+        if part is None:
+            return None, None
+        found = logits(part[0])
+        return log_loss(found, part[1]), float(np.mean(found.argmax(axis=1) == part[1]))
+
+    train_loss, train_accuracy = scores(train)
+    validation_loss, validation_accuracy = scores(validation)
+    seconds = time.perf_counter() - begin
+    entry = {
+        "epoch": 1,
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "validation_loss": validation_loss,
+        "validation_accuracy": validation_accuracy,
+        "learning_rate": None,
+        "seconds": seconds,
+        "n_updates": 0,
+    }
+    return Fitted(
+        history=[entry],
+        best_epoch=1,
+        logits=logits,
+        n_updates=0,
+        n_parameters=int(classifier.n_parameters_total_),
+        seconds=seconds,
+        save=classifier.save,
+    )
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

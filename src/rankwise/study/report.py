@@ -1,0 +1,189 @@
+"""The report of a study: one HTML file that opens offline, on a phone and on paper too.
+
+Everything is in the file: style, the script that sorts tables, charts as SVG, pictures as data.
+Text from the study is escaped (jinja2's autoescape); charts escape their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import atomic_path
+from rankwise.errors import RunError
+from rankwise.study import sections, verdict
+from rankwise.study.compare import compare_conditions
+
+FORMAT = 1
+_NEEDED = ("study", "conditions", "cells", "data_sets")
+# What a study that was interrupted early may lack.
+_ABSENT: dict[str, Any] = {"command": "", "environment": {}, "started": None, "finished": None}
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write ``report.html`` beside ``results.json``.
+
+    A study that isn't finished gets a report too; it says what is missing.
+
+    Parameters
+    ----------
+    folder : path
+        Of the study.
+
+    Returns
+    -------
+    pathlib.Path
+        The report.
+
+    Raises
+    ------
+    RunError
+        If there is no ``results.json``, or it isn't a study's.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    html = render(results, folder)
+    path = folder / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def read_results(folder: Path | str) -> dict[str, Any]:
+    """``results.json`` of a study's folder, checked as far as the report needs it.
+
+    Raises
+    ------
+    RunError
+        If it is absent, damaged, or of another format.
+    """
+    path = Path(folder) / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} has no results.json: run the study first (rankwise study run)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read as JSON: {error}") from None
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        found = results.get("format") if isinstance(results, dict) else None
+        raise RunError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    lacking = [key for key in _NEEDED if key not in results]
+    if lacking:
+        raise RunError(f"{path} isn't a study's: it lacks {', '.join(lacking)}")
+    return results
+
+
+def render(results: dict[str, Any], folder: Path | str) -> str:
+    """The report as HTML; pictures are read from `folder`.
+
+    Comparisons that aren't in `results` are made here.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(folder)
+    results = _ABSENT | results
+    if "comparisons" not in results:
+        results = results | {"comparisons": compare_conditions(results, folder)}
+    templates = files("rankwise.study") / "templates"
+    # autoescape for every template: the text of the page is the study's, not ours.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "probability": probability,
+        "seconds": seconds,
+        "whole": whole,
+        "interval": interval,
+        "counts": counts,
+    }
+
+    def inline(name: str) -> Markup:
+        return Markup((templates / name).read_text(encoding="utf-8"))
+
+    page = environment.from_string((templates / "report.html").read_text(encoding="utf-8"))
+    return page.render(
+        results=results,
+        study=results["study"],
+        style=inline("report.css"),
+        script=inline("report.js"),
+        verdicts=sections.verdicts(results),
+        tables=sections.tables(results),
+        curves=sections.curves(results),
+        curve_legend=sections.curve_legend(),
+        gallery=gallery(results, folder),
+        degraded=sections.degraded(results),
+        leaks=sections.leak_check(results),
+        costs=sections.costs(results),
+        missing=sections.missing(results),
+        reductions=sections.reductions(results),
+    )
+
+
+def gallery(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The gallery's pictures as data; one whose file is gone is named, with None."""
+    found = []
+    for item in results.get("gallery") or []:
+        path = folder / item["file"]
+        uri = None
+        if path.is_file():
+            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        found.append(item | {"uri": uri})
+    return found
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A fraction in per cent, "–" for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of fractions in points of per cent, "–" for None."""
+    return "–" if value is None else verdict.points(value)
+
+
+def probability(value: float | None) -> str:
+    """A probability or p-value to three digits."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value < 0.001:
+        return "< 0.001"
+    return "> 0.999" if 0.999 < value < 1 else f"{value:.3f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: 4.2 s, 3 min 05 s, 2 h 03 min."""
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def whole(value: float | None) -> str:
+    """A count with thin groups of thousands."""
+    return "–" if value is None else f"{round(value):,}"
+
+
+def interval(value: tuple[float, float] | list[float] | None) -> str:
+    """An interval as the paper prints it."""
+    return "–" if value is None else f"[{100 * value[0]:.2f}%, {100 * value[1]:.2f}%]"
+
+
+def counts(value: int | list[int] | None) -> str:
+    """One count, or the range where folds differ."""
+    if isinstance(value, list) and value:
+        low, high = min(value), max(value)
+        return whole(low) if low == high else f"{whole(low)} to {whole(high)}"
+    return whole(value if isinstance(value, int) else None)

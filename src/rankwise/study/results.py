@@ -1,0 +1,140 @@
+"""``results.json``: everything a study measured, put together from the folders of its cells."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import write_json
+from rankwise.data import ImageSet
+from rankwise.runs import environment
+from rankwise.study.cells import Cell, read_result
+from rankwise.study.conditions import Condition
+from rankwise.study.design import Study
+
+RESULTS = "results.json"
+FORMAT = 1
+
+
+def gather(
+    study: Study,
+    conditions: Sequence[Condition],
+    cells: Sequence[Cell],
+    data_sets: Mapping[str, ImageSet],
+    out: Path,
+    *,
+    command: str,
+    started: str,
+) -> dict[str, Any]:
+    """Read the done cells and compare the conditions; nothing is computed twice.
+
+    Returns
+    -------
+    dict
+        As ``results.json`` has it; cells that aren't done are left out.
+    """
+    from rankwise.study.compare import compare_conditions
+
+    found = {cell: read_result(out, cell) for cell in cells}
+    done = [finite(result) for result in found.values() if result is not None]
+    leaks = [
+        {"condition": r["condition"], "seed": r["seed"], "fold": r["fold"], **r.pop("leaks")}
+        for r in done
+    ]
+    parameters = {result["condition"]: result.pop("n_parameters") for result in done}
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "study": study.to_json(),
+        "command": command,
+        "environment": environment(),
+        "started": started,
+        "finished": timestamp(),
+        "data_sets": [
+            describe_data(study, name, images, conditions, done)
+            for name, images in data_sets.items()
+        ],
+        "conditions": [
+            condition.to_json() | {"n_parameters": parameters.get(condition.id)}
+            for condition in conditions
+        ],
+        "cells": done,
+        "leaks": leaks,
+        "comparisons": [],
+        "gallery": [],
+    }
+    results["comparisons"] = finite(compare_conditions(results, out))
+    return results
+
+
+def describe_data(
+    study: Study,
+    name: str,
+    images: ImageSet,
+    conditions: Sequence[Condition],
+    done: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was read, and in what it falls short of the study in full."""
+    own = {c.id for c in conditions if c.data_set == name}
+    folds = [r for r in done if r["condition"] in own and r["stage"] == "fold"]
+    any_cell = [r for r in done if r["condition"] in own]
+    data = study.data[name]
+    notes = []
+    if data.limit is not None:
+        notes.append(f"{len(images)} images, drawn by class; the source may have more")
+    if study.epochs_factor != 1:
+        notes.append(f"{study.epochs_factor:g} times the epochs")
+    if any(c.published for c in conditions) and study.folds != 5:
+        notes.append(f"{study.folds} folds, the paper has 5")
+    reduced = bool(notes)
+    if images.n_skipped:
+        notes.append(f"{images.n_skipped} unreadable images left out")
+    if data.source_pattern is not None and study.protocol == "sound":
+        notes.append(f"split by source id: {len(set(images.source_ids.tolist()))} sources")
+    if study.protocol == "notebook":
+        notes.append("protocol 'notebook': leaks on purpose, its figures flatter")
+    return {
+        "name": name,
+        "source": data.source,
+        "image_shape": list(images.image_shape),
+        "class_names": list(images.class_names),
+        "n_images": len(images),
+        "n_train": _one_or_all(r["n_train"] for r in folds),
+        "n_validation": _one_or_all(r["n_validation"] for r in folds),
+        "n_test": _one_or_all(r["n_test"] for r in any_cell),
+        "fingerprint": images.fingerprint,
+        "reduced": reduced,
+        "notes": notes,
+    }
+
+
+def write_results(results: Mapping[str, Any], out: Path) -> Path:
+    """Write ``results.json``, whole or not at all."""
+    write_json(out / RESULTS, results)
+    return out / RESULTS
+
+
+def timestamp() -> str:
+    """Now, in ISO 8601, to the second, with the zone's offset."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def finite(value: Any) -> Any:
+    """A copy without NaN and infinities, which JSON can't hold: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def _one_or_all(values: Any) -> int | list[int] | None:
+    """One number where all folds agree, else all different ones, ascending."""
+    distinct = sorted(set(values))
+    if not distinct:
+        return None
+    return distinct[0] if len(distinct) == 1 else distinct

@@ -1,0 +1,320 @@
+"""Running a study: cells in parallel, in a folder that an interrupted run goes on from.
+
+A study's folder holds ``study.json`` (what was asked for, and the fingerprints of the data),
+``cells/`` (see `rankwise.study.cells`), ``gallery/``, ``results.json`` and, on request,
+``tensorboard/``. Several runs of one study may share a folder, also from several machines that
+see it: each cell is locked by whoever works on it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import write_json
+from rankwise._progress import progress_bar
+from rankwise._version import __version__
+from rankwise.data import ImageSet, load_images
+from rankwise.errors import DataError, RunError
+from rankwise.study.arms import check_arm, with_pipelines
+from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
+from rankwise.study.conditions import Condition, conditions_of
+from rankwise.study.design import Study, StudyError, cross_check
+from rankwise.study.gallery import write_gallery
+from rankwise.study.models import check_model
+from rankwise.study.protocols import cut_folds, hold_out, protocol_of
+from rankwise.study.results import gather, timestamp, write_results
+
+STUDY = "study.json"
+_POLL_SECONDS = 1.0
+
+
+def run_study(
+    study: Study,
+    out: Path | str,
+    *,
+    workers: int = -1,
+    device: str = "auto",
+    tensorboard: bool = False,
+    progress: bool = False,
+    command: str = "",
+) -> dict[str, Any]:
+    """Carry out a study, or what is left of it, and write ``results.json``.
+
+    Parameters
+    ----------
+    study : Study
+    out : Path
+        Folder of the study: new, empty, or holding this very study.
+    workers : int
+        Cells at a time, one thread each; -1 for one a core, or one on a GPU. Doesn't change the
+        numbers. joblib's own back ends apply, such as ``joblib.parallel_config("dask")``.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    tensorboard : bool
+        Write events of every training to ``out/tensorboard``.
+    progress : bool
+        A bar over the cells on standard error.
+    command : str
+        What to name in ``results.json`` as the command.
+
+    Returns
+    -------
+    dict
+        As in ``results.json``.
+
+    Raises
+    ------
+    StudyError
+        If the study, an arm or a model can't be used.
+    DataError
+        If a source can't be read, or is too small for the folds.
+    RunError
+        If the folder holds another study, or if a cell failed; the others are done then.
+    """
+    out = Path(out)
+    if workers == 0 or workers < -1:
+        raise ValueError(f"workers must be a number from 1, or -1 for one a core, got {workers}")
+    if tensorboard:
+        import_tensorboard()
+    study = with_pipelines(study)
+    mistakes = cross_check(study)
+    if mistakes:
+        raise StudyError("\n".join(text for _, text in mistakes))
+    conditions = conditions_of(study)
+    device, workers = _resources(device, workers)
+    check_sources(study, conditions)
+    _refuse_foreign(out)
+    data_sets = load_data(study, conditions, progress=progress)
+    check(study, conditions, data_sets)
+    started = claim(study, data_sets, out)
+    cells = cells_of(study, conditions)
+    with progress_bar("cells", len(cells), enabled=progress) as advance:
+        failed = _run_cells(study, cells, data_sets, out, workers, device, tensorboard, advance)
+    results = gather(study, conditions, cells, data_sets, out, command=command, started=started)
+    if not failed:
+        results["gallery"] = write_gallery(conditions, data_sets, out, study.seeds[0])
+    results["workers"], results["device"] = workers, device
+    write_results(results, out)
+    if failed:
+        cell, reason = next(iter(failed.items()))
+        raise RunError(
+            f"{len(failed)} of {len(cells)} cells failed; the first is {cell.place}: {reason}; the "
+            "same command runs them again"
+        )
+    return results
+
+
+def check_sources(study: Study, conditions: Sequence[Condition]) -> None:
+    """Refuse a study whose data sets have no source, before anything is read."""
+    for name in dict.fromkeys(c.data_set for c in conditions):
+        if study.data[name].source is None:
+            raise StudyError(
+                f"data set {name!r} has no source; give --data {name}=SOURCE (a folder, a hub id "
+                f"or an .npz file), or leave it out with --only"
+            )
+
+
+def load_data(
+    study: Study, conditions: Sequence[Condition], *, progress: bool = False
+) -> dict[str, ImageSet]:
+    """Read the data sets that the conditions need, all splits of each.
+
+    Raises
+    ------
+    DataError
+        Naming the data set, if its source can't be read.
+    """
+    found = {}
+    for name in dict.fromkeys(c.data_set for c in conditions):
+        data = study.data[name]
+        try:
+            found[name] = load_images(
+                str(data.source),
+                "all",
+                size=data.size,
+                grey=data.grey,
+                limit=data.limit,
+                seed=study.split_seed,
+                on_error=data.on_error,
+                source_pattern=data.source_pattern,
+                progress=progress,
+            )
+        except DataError as error:
+            raise DataError(
+                f"data set {name!r}: {error} Another source is given by --data {name}=SOURCE."
+            ) from error
+    return found
+
+
+def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, ImageSet]) -> None:
+    """Try every model, arm and split before anything is trained."""
+    protocol = protocol_of(study.protocol)
+    for name, images in data_sets.items():
+        rest, _ = hold_out(
+            protocol, images.labels, images.source_ids, study.test_fraction, study.split_seed
+        )
+        for seed in study.seeds:
+            try:
+                cut_folds(protocol, images.labels[rest], images.source_ids[rest], study.folds, seed)
+            except DataError as error:
+                raise DataError(f"data set {name!r}: {error}") from error
+    tried = set()
+    for condition in conditions:
+        images = data_sets[condition.data_set]
+        pair = (condition.model, images.image_shape, images.n_classes)
+        if pair not in tried:
+            tried.add(pair)
+            check_model(study.models[condition.model], images.image_shape, images.n_classes)
+        check_arm(condition.options, images.image_shape)
+
+
+def claim(study: Study, data_sets: dict[str, ImageSet], out: Path) -> str:
+    """Make the folder this study's; give the time when it was first begun.
+
+    Sources may be spelled differently: the fingerprints say whether the data are the same.
+
+    Raises
+    ------
+    RunError
+        If it holds another study, with the choices that differ.
+    """
+    wanted = {
+        "study": study.to_json(),
+        "fingerprints": {name: images.fingerprint for name, images in data_sets.items()},
+        "rankwise": __version__,
+        "started": timestamp(),
+    }
+    path = out / STUDY
+    if not path.exists():
+        write_json(path, wanted)
+        return str(wanted["started"])
+    found = read_claim(out)
+    different = _differences(found, wanted)
+    if different:
+        raise RunError(
+            f"{out} holds another study (different: {', '.join(different)}); choose another folder"
+        )
+    return str(found["started"])
+
+
+def read_claim(out: Path) -> dict[str, Any]:
+    """``study.json`` of a folder.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it's damaged.
+    """
+    path = out / STUDY
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{out} holds no study; 'rankwise study run' makes one") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: it isn't JSON; choose another folder") from error
+    if not isinstance(found, dict) or not isinstance(found.get("study"), dict):
+        raise RunError(f"{path} is damaged or foreign: it describes no study")
+    return found
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder to write the study into")
+    if out.exists() and not (out / STUDY).exists() and any(out.iterdir()):
+        raise RunError(f"{out} isn't empty and holds no study; choose another folder")
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    def plain(study: dict[str, Any]) -> dict[str, Any]:
+        data = {
+            name: {k: v for k, v in part.items() if k != "source"}
+            for name, part in study.get("data", {}).items()
+        }
+        return study | {"data": data}
+
+    theirs, ours = plain(found["study"]), plain(wanted["study"])
+    names = [key for key in ours if theirs.get(key) != ours[key]]
+    return names + [key for key in ("fingerprints", "rankwise") if found.get(key) != wanted[key]]
+
+
+def _run_cells(
+    study: Study,
+    cells: Sequence[Cell],
+    data_sets: dict[str, ImageSet],
+    out: Path,
+    workers: int,
+    device: str,
+    tensorboard: bool,
+    advance: Callable[[int], None],
+) -> dict[Cell, str]:
+    """Run what isn't done, folds before re-trainings; give the cells that failed, and why."""
+    from joblib import Parallel, delayed
+
+    failed: dict[Cell, str] = {}
+    for stage in ("fold", "retrain"):
+        left = [cell for cell in cells if cell.stage == stage]
+        while left:
+            tasks = []
+            for cell in left:
+                best = _best_epochs(study, cell, out)
+                if best is None:
+                    failed[cell] = "a fold of its condition failed"
+                    continue
+                tasks.append((cell, best))
+            outcomes = Parallel(n_jobs=workers, return_as="generator_unordered")(
+                delayed(_run_one)(
+                    study, cell, data_sets[cell.condition.data_set], out, best, device, tensorboard
+                )
+                for cell, best in tasks
+            )
+            busy = []
+            for cell, outcome in outcomes:
+                if outcome == "busy":
+                    busy.append(cell)
+                    continue
+                if outcome != "done":
+                    failed[cell] = outcome.removeprefix("failed: ")
+                advance(1)
+            left = busy
+            if busy:
+                # Another run works on them; if it dies, this one takes over.
+                time.sleep(_POLL_SECONDS)
+    return failed
+
+
+def _run_one(
+    study: Study,
+    cell: Cell,
+    images: ImageSet,
+    out: Path,
+    best: tuple[int, ...],
+    device: str,
+    tensorboard: bool,
+) -> tuple[Cell, str]:
+    outcome = run_cell(
+        study, cell, images, out, best_epochs=best, device=device, tensorboard=tensorboard
+    )
+    return cell, outcome
+
+
+def _best_epochs(study: Study, cell: Cell, out: Path) -> tuple[int, ...] | None:
+    """Best epochs of a re-training's folds, which must all be done where they are needed."""
+    if cell.fold is not None or not protocol_of(study.protocol).choose_epochs:
+        return ()
+    folds = [read_result(out, Cell(cell.condition, cell.seed, fold)) for fold in range(study.folds)]
+    return tuple(r["best_epoch"] for r in folds if r) if all(folds) else None
+
+
+def _resources(device: str, workers: int) -> tuple[str, int]:
+    from joblib import cpu_count
+
+    from rankwise.varpro.batched import resolve_device
+
+    device = resolve_device(device)
+    if workers == -1:
+        workers = cpu_count() if device == "cpu" else 1
+    return device, workers

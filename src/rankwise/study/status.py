@@ -1,0 +1,137 @@
+"""How far a study is: read from its folder, without disturbing those who work on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rankwise.errors import RunError
+from rankwise.study.cells import FAILURE, LOCK, Cell, cells_of, read_result
+from rankwise.study.conditions import conditions_of
+from rankwise.study.design import Study
+from rankwise.study.results import RESULTS
+from rankwise.study.run import STUDY, read_claim
+
+
+def study_status(out: Path | str) -> dict[str, Any]:
+    """Count the cells of a study's folder.
+
+    Returns
+    -------
+    dict
+        ``name``, ``protocol``, ``cells`` (how many), ``done``, ``running``, ``failed``, ``left``
+        (neither done nor running), ``seconds`` (spent in done cells, as if one after another),
+        ``seconds_left`` (an estimate of the same kind from cells of the same data set and model,
+        scaled by their epochs; None before a first cell is done), ``complete`` (whether
+        ``results.json`` is there), ``conditions`` (the counts of each) and ``failures``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no study.
+    """
+    out = Path(out)
+    claim = read_claim(out)
+    try:
+        study = Study.model_validate(claim["study"])
+    except ValueError as error:
+        raise RunError(
+            f"{out / STUDY} is damaged: it describes no study of this version"
+        ) from error
+    conditions = conditions_of(study)
+    cells = cells_of(study, conditions)
+    results = {cell: read_result(out, cell) for cell in cells}
+    running = {cell for cell in cells if results[cell] is None and is_held(out / cell.place / LOCK)}
+    failures = {
+        cell.place: json.loads((out / cell.place / FAILURE).read_text(encoding="utf-8"))["error"]
+        for cell in cells
+        if results[cell] is None and cell not in running and (out / cell.place / FAILURE).exists()
+    }
+    done = {cell: result for cell, result in results.items() if result is not None}
+    waiting = [cell for cell in cells if cell not in done]
+    return {
+        "name": study.name,
+        "protocol": study.protocol,
+        "cells": len(cells),
+        "done": len(done),
+        "running": len(running),
+        "failed": len(failures),
+        "left": len(waiting) - len(running),
+        "seconds": sum(result["seconds"] for result in done.values()),
+        "seconds_left": _estimate(done, waiting),
+        "started": claim.get("started"),
+        "complete": not waiting and (out / RESULTS).exists(),
+        "conditions": [
+            {
+                "id": condition.id,
+                "cells": sum(cell.condition.id == condition.id for cell in cells),
+                "done": sum(cell.condition.id == condition.id for cell in done),
+                "running": sum(cell.condition.id == condition.id for cell in running),
+            }
+            for condition in conditions
+        ],
+        "failures": failures,
+    }
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a cell's lock; held for a moment to find out."""
+    from filelock import FileLock, Timeout
+
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def read_results(out: Path | str) -> dict[str, Any]:
+    """``results.json`` of a folder.
+
+    Raises
+    ------
+    RunError
+        If it isn't there, or is damaged.
+    """
+    path = Path(out) / RESULTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path} isn't there yet; 'rankwise study run' writes it when it ends"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged: it isn't JSON; run the study's command again"
+        ) from error
+    return found
+
+
+def _estimate(done: dict[Cell, dict[str, Any]], waiting: Sequence[Cell]) -> float | None:
+    """Seconds of the cells left, at the seconds an epoch of those most like them took."""
+    if not done:
+        return None
+
+    def rate(cells: Sequence[Cell]) -> float | None:
+        spent = [done[cell]["seconds"] / max(1, done[cell]["epochs"]) for cell in cells]
+        return sum(spent) / len(spent) if spent else None
+
+    total = 0.0
+    for cell in waiting:
+        own = cell.condition
+        like = [
+            [c for c in done if c.condition.id == own.id],
+            [
+                c
+                for c in done
+                if (c.condition.data_set, c.condition.model) == (own.data_set, own.model)
+            ],
+            list(done),
+        ]
+        found = next(value for value in map(rate, like) if value is not None)
+        total += found * own.epochs
+    return total

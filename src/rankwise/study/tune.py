@@ -1,0 +1,273 @@
+"""Searching energy and skip threshold of the low-rank arm, on the training part only."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankwise._files import write_json
+from rankwise._progress import progress_bar
+from rankwise.errors import MissingDependencyError, RunError
+from rankwise.study.arms import batch_augmentation
+from rankwise.study.cells import Cut, cut, one_thread
+from rankwise.study.conditions import Condition, conditions_of
+from rankwise.study.design import Arm, Study, StudyError
+from rankwise.study.models import Training, fit_model
+from rankwise.study.protocols import protocol_of
+from rankwise.study.results import timestamp
+from rankwise.study.run import check, check_sources, load_data
+
+if TYPE_CHECKING:
+    import optuna
+
+    from rankwise.data import ImageSet
+
+ENERGIES = (0.8, 1.0)
+SKIP_THRESHOLDS = (0.0, 0.95)
+TUNING = "tune.json"
+_STORAGE = "tune.sqlite3"
+
+
+def tune_study(
+    study: Study,
+    out: Path | str,
+    *,
+    trials: int = 20,
+    device: str = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Search the low-rank arms of a study with Optuna.
+
+    For each data set and model with an arm of low-rank copies: the energy in [0.8, 1] and the skip
+    threshold in [0, 0.95] whose training on the first fold reaches the highest validation accuracy.
+    Trials that fall behind the median of the others at the same epoch are pruned. The test part
+    isn't read. The winner has the best of several noisy accuracies, so its own is an optimistic
+    one: run a study with the values found to know what they are worth.
+
+    Parameters
+    ----------
+    study : Study
+    out : Path
+        Keeps the trials in an SQLite file; a search that was stopped goes on from there.
+    trials : int
+        Of each data set and model, all calls together.
+    device : str
+    progress : bool
+        A bar over the trials on standard error.
+
+    Returns
+    -------
+    dict
+        As in ``tune.json``: for each data set and model ``best`` (energy, skip threshold,
+        validation accuracy), ``given`` (the study's own values and what they reach) and
+        ``trials``.
+
+    Raises
+    ------
+    StudyError
+        If no arm makes low-rank copies.
+    RunError
+        If the folder holds the search of another study.
+    MissingDependencyError
+        If Optuna isn't installed.
+    """
+    optuna = _optuna()
+    from rankwise.varpro.batched import resolve_device
+
+    if trials < 1:
+        raise ValueError(f"trials must be a number from 1, got {trials}")
+    out = Path(out)
+    device = resolve_device(device)
+    conditions = [c for c in conditions_of(study) if c.options.copies == "low-rank"]
+    if not conditions:
+        raise StudyError(f"{study.name} has no arm of low-rank copies; there is nothing to tune")
+    check_sources(study, conditions)
+    data_sets = load_data(study, conditions, progress=progress)
+    check(study, conditions, data_sets)
+    out.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{(out / _STORAGE).resolve()}"
+    found = []
+    with progress_bar("trials", trials * len(conditions), enabled=progress) as advance:
+        for condition in conditions:
+            search = optuna.create_study(
+                storage=storage,
+                study_name=condition.id,
+                direction="maximize",
+                sampler=optuna.samplers.TPESampler(seed=study.seeds[0]),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+                load_if_exists=True,
+            )
+            _claim(search, study, data_sets[condition.data_set], out)
+            _take_up(search, condition)
+            _search(
+                search, study, condition, data_sets[condition.data_set], trials, device, advance
+            )
+            found.append(_describe(search, condition))
+    result = {"study": study.to_json(), "finished": timestamp(), "searches": found}
+    write_json(out / TUNING, result)
+    return result
+
+
+def score(
+    study: Study,
+    condition: Condition,
+    images: ImageSet,
+    options: Arm,
+    device: str,
+    trial: optuna.Trial | None = None,
+) -> float:
+    """Best validation accuracy on the first fold with other options of the arm.
+
+    Raises
+    ------
+    optuna.TrialPruned
+        If a trial falls behind.
+    """
+    parts: Cut = cut(study, options, images, study.seeds[0], 0)
+    model = study.models[condition.model]
+    pruned = False
+
+    def after_epoch(epoch: int, metrics: dict[str, Any]) -> None:
+        nonlocal pruned
+        from rankwise.nets import StopTraining
+
+        if trial is None:
+            return
+        trial.report(float(metrics["validation_accuracy"]), epoch)
+        if trial.should_prune():
+            pruned = True
+            raise StopTraining
+
+    from rankwise.nets import updates_per_pass
+
+    n_originals = len(parts.split.train.originals)
+    equal = protocol_of(study.protocol).equal_updates
+    training = Training(
+        epochs=condition.epochs,
+        frozen_epochs=max(1, round(model.frozen_epochs * study.epochs_factor)),
+        batch_size=study.batch_size,
+        steps_per_epoch=updates_per_pass(n_originals, study.batch_size) if equal else None,
+        seed=study.seeds[0],
+        device=device,
+        best=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="rankwise-") as folder, one_thread():
+        fitted = fit_model(
+            model,
+            parts.train,
+            parts.validation,
+            images.n_classes,
+            training,
+            augment=batch_augmentation(options),
+            frozen_on=parts.whole,
+            folder=Path(folder),
+            after_epoch=None if model.is_quadratic else after_epoch,
+        )
+    if pruned:
+        raise _optuna().TrialPruned
+    return max(float(entry["validation_accuracy"]) for entry in fitted.history)
+
+
+def _search(
+    search: optuna.Study,
+    study: Study,
+    condition: Condition,
+    images: ImageSet,
+    trials: int,
+    device: str,
+    advance: Any,
+) -> None:
+    finished = _finished(search)
+    advance(min(trials, len(finished)))
+
+    def objective(trial: optuna.Trial) -> float:
+        options = condition.options.model_copy(
+            update={
+                "energy": trial.suggest_float("energy", *ENERGIES),
+                "skip_threshold": trial.suggest_float("skip_threshold", *SKIP_THRESHOLDS),
+            }
+        )
+        return score(study, condition, images, options, device, trial)
+
+    while len(_finished(search)) < trials:
+        # A sampler's numbers come from the number of trials, so a stop doesn't repeat them.
+        search.sampler = _optuna().samplers.TPESampler(
+            seed=study.seeds[0] + len(search.trials), n_startup_trials=6
+        )
+        search.optimize(objective, n_trials=1)
+        advance(1)
+
+
+def _take_up(search: optuna.Study, condition: Condition) -> None:
+    """Begin with the study's own values; try again what an earlier run was stopped in."""
+    from optuna.trial import TrialState
+
+    stopped = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in stopped:
+        search.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            search.enqueue_trial(trial.params)
+    if not search.trials:
+        options = condition.options
+        low, high = SKIP_THRESHOLDS
+        search.enqueue_trial(
+            {
+                "energy": max(ENERGIES[0], options.energy),
+                "skip_threshold": min(high, max(low, options.skip_threshold)),
+            }
+        )
+
+
+def _finished(search: optuna.Study) -> Sequence[Any]:
+    from optuna.trial import TrialState
+
+    return search.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _claim(search: optuna.Study, study: Study, images: ImageSet, out: Path) -> None:
+    """Refuse to mix trials of different studies, as their accuracies can't be compared."""
+    facts = study.to_json() | {"fingerprint": images.fingerprint}
+    for part in facts["data"].values():
+        part.pop("source")
+    found = search.user_attrs.get("study")
+    if found is None:
+        search.set_user_attr("study", facts)
+    elif found != facts:
+        different = [key for key in facts if found.get(key) != facts[key]]
+        raise RunError(
+            f"{out} holds the search of another study (different: {', '.join(different)}); choose "
+            "another folder"
+        )
+
+
+def _describe(search: optuna.Study, condition: Condition) -> dict[str, Any]:
+    trials = [
+        {
+            "energy": trial.params["energy"],
+            "skip_threshold": trial.params["skip_threshold"],
+            "validation_accuracy": trial.value,
+            "state": trial.state.name.lower(),
+            "epochs": len(trial.intermediate_values),
+        }
+        for trial in _finished(search)
+    ]
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    return {
+        "condition": condition.id,
+        "best": max(complete, key=lambda trial: trial["validation_accuracy"]),
+        "given": trials[0],
+        "trials": trials,
+    }
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tuning needs a library: pip install 'rankwise[optuna]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

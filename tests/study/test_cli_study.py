@@ -1,0 +1,170 @@
+"""``rankwise study …`` as typed."""
+
+import json
+import sys
+
+import pytest
+
+from rankwise import cli
+
+STUDY = """\
+name = "tiny"
+protocol = "paper"
+arms = ["none", "low-rank"]
+folds = 2
+degraded = "none"
+
+[models.quadratic]
+parameters = {n_units = 4, n_subnets = 1, max_iter = 1}
+
+[data.digits]
+source = "digits"
+limit = 100
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY)
+    return str(path)
+
+
+@pytest.fixture
+def rankwise(capsys, monkeypatch):
+    """Run the command; give exit status, output, and what was said on standard error."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rankwise", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def test_run_status_and_report(rankwise, file, tmp_path):
+    out = tmp_path / "out"
+    code, text, _ = rankwise("study", "run", file, "--out", out, "--workers", 1, "--device", "cpu")
+    assert code == 0
+    lines = text.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[0] == "digits: reduced: 100 images, drawn by class; the source may have more"
+    assert lines[1].split() == ["condition", "validation", "test"]
+    assert lines[2].startswith("digits/quadratic/none/1 ")
+    assert "±" in lines[2]
+    assert "digits/quadratic/low-rank/1 against none" in lines
+    assert any("low-rank" in line and line.startswith("  ") for line in lines)
+    assert lines[-1].startswith(f"{out}/results.json; ")
+    results = json.loads((out / "results.json").read_text())
+    assert results["command"].startswith("rankwise study run ")
+    code, text, _ = rankwise("study", "status", out)
+    assert code == 0
+    assert text.startswith("tiny (paper): 6 of 6 cells done, 0 running, 0 left\n")
+    assert "   3 of 3    digits/quadratic/low-rank/1\n" in text
+    status = json.loads(rankwise("study", "status", out, "--json")[1])
+    assert (status["done"], status["complete"]) == (6, True)
+    code, text, _ = rankwise("study", "report", out)
+    assert (code, text.strip()) == (0, str(out / "report.html"))
+    assert "low-rank" in (out / "report.html").read_text()
+    found = json.loads(rankwise("study", "report", out, "--json")[1])
+    assert found == {"report": str(out / "report.html")}
+
+
+def test_options_of_run_take_the_place_of_the_file_s(rankwise, file, tmp_path):
+    arguments = ["--data", "digits=digits", "--only", "digits", "--limit", 60, "--folds", 3]
+    arguments += ["--epochs-factor", 0.5, "--seeds", "1,2", "--arms", "none,blur"]
+    arguments += ["--protocol", "sound", "--workers", 1, "--json"]
+    code, text, _ = rankwise("study", "run", file, "--out", tmp_path / "out", *arguments)
+    assert code == 0
+    results = json.loads(text)
+    study = results["study"]
+    assert (study["folds"], study["seeds"], study["protocol"]) == (3, [1, 2], "sound")
+    assert (study["data"]["digits"]["limit"], study["epochs_factor"]) == (60, 0.5)
+    assert {c["arm"] for c in results["conditions"]} == {"none", "blur", "duplicate"}
+    assert len(results["cells"]) == 3 * 2 * (3 + 1)
+
+
+def test_the_notebook_protocol_warns(rankwise, file, tmp_path):
+    code, _, err = rankwise(
+        "study", "run", file, "--out", tmp_path / "out", "--protocol", "notebook", "--workers", 1
+    )
+    assert code == 0
+    assert "protocol 'notebook': leaks on purpose; figures flatter" in err
+
+
+def test_a_preset_with_its_data_elsewhere(rankwise, tmp_path):
+    code, text, err = rankwise(
+        "study", "run", "experiment-1", "--only", "mnist", "--data", "mnist=digits", "--limit", 60,
+        "--epochs-factor", 0.1, "--folds", 2, "--arms", "none", "--out", tmp_path / "out",
+        "--workers", 1, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads(text)
+    (condition,) = results["conditions"]
+    assert condition["id"] == "mnist/simple-cnn/none/1"
+    assert condition["published"]["test_accuracy"] == 0.9919
+    notes = results["data_sets"][0]["notes"]
+    assert notes == [
+        "60 images, drawn by class; the source may have more",
+        "0.1 times the epochs",
+        "2 folds, the paper has 5",
+    ]
+
+
+def test_tune(rankwise, file, tmp_path):
+    out = tmp_path / "out"
+    code, text, _ = rankwise("study", "tune", file, "--out", out, "--trials", 2)
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0] == "digits/quadratic/low-rank/1"
+    assert lines[1].startswith("  best:  energy 0.")
+    assert lines[2].startswith("  given: energy 0.9750, skip threshold 0.80: ")
+    assert lines[3] == "  2 trials, 0 pruned; the test part wasn't read"
+    found = json.loads(rankwise("study", "tune", file, "--out", out, "--trials", 2, "--json")[1])
+    assert len(found["searches"][0]["trials"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "experiment-9"], "'experiment-9' is no preset and no file; experiment-1, "),
+        (["run", "nowhere.toml"], "nowhere.toml can't be read: No such file or directory"),
+        (["run", "experiment-1", "--only", "malaria"], "data set 'malaria' has no source; give "),
+        (["run", "experiment-1", "--only", "faces"], "'faces' is no data set here; 'mnist', "),
+        (["run", "experiment-1", "--data", "mnist"], "--data 'mnist' isn't NAME=SOURCE, such as"),
+        (["run", "experiment-1", "--seeds", "a"], "--seeds 'a' isn't a list of numbers such as"),
+        (["run", "experiment-1", "--arms", "no"], "'no' is no arm here; 'none', 'low-rank', "),
+        (
+            ["run", "experiment-1", "--only", "mnist", "--data", "mnist=nowhere"],
+            "data set 'mnist': nowhere doesn't exist; 'digits', a hub id",
+        ),
+        (["run", "FILE", "--workers", "0"], "workers must be a number from 1, or -1"),
+        (["tune", "FILE", "--folds", "1"], "folds is 1; a whole number from 2 to 100 is accepted"),
+        (["status"], "holds no study; 'rankwise study run' makes one"),
+        (["report"], "results.json isn't there yet; 'rankwise study run' writes it"),
+    ],
+)
+def test_mistakes_are_one_sentence(rankwise, file, tmp_path, arguments, message):
+    arguments = [file if part == "FILE" else part for part in arguments]
+    where = ["--out", tmp_path / "out"] if len(arguments) > 1 else [tmp_path / "out"]
+    code, text, err = rankwise("study", *arguments, *where)
+    assert (code, text) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_file_is_refused_with_its_line(rankwise, file, tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text(STUDY.replace("folds = 2", "folds = 1\nfoldss = 2"))
+    code, _, err = rankwise("study", "run", path, "--out", tmp_path / "out")
+    assert code == 1
+    assert f"{path}, line 4: folds is 1; a whole number from 2 to 100 is accepted" in err
+    assert f"{path}, line 5: unknown key foldss; name, protocol, data, " in err

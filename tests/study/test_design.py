@@ -1,0 +1,331 @@
+"""Study files: what is accepted, and how a mistake is reported."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankwise.study import StudyError, conditions_of, narrowed, read_study
+from rankwise.study.design import Study, study_from
+from rankwise.study.toml_lines import line_of, lines_of_keys
+
+MINIMAL = {"data": {"digits": {"source": "digits"}}, "models": ["simple-cnn"], "arms": ["none"]}
+
+FILE = """\
+name = "mine"
+protocol = "sound"
+epochs = 7
+seeds = [1, 2]
+models = ["simple-cnn"]
+
+[data.digits]
+source = "digits"
+limit = 100
+
+[arms.none]
+
+[arms.strong]
+kind = "low-rank"
+energy = 0.9
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mistakes(tmp_path, text):
+    """Lines of the error, without the file's name."""
+    path = write(tmp_path, text)
+    with pytest.raises(StudyError) as caught:
+        read_study(path)
+    return [line.removeprefix(f"{path}, ") for line in str(caught.value).splitlines()]
+
+
+def test_a_file_becomes_a_study(tmp_path):
+    study = read_study(write(tmp_path, FILE))
+    assert (study.name, study.protocol, study.epochs, study.seeds) == ("mine", "sound", 7, (1, 2))
+    assert study.arms["strong"].energy == 0.9
+    assert study.arms["strong"].energy_std == 0.025
+    assert study.arms["none"].kind == "none"
+    assert study.models["simple-cnn"].network == "simple-cnn"
+    assert study.data["digits"].limit == 100
+    assert (study.folds, study.batch_size, study.test_fraction) == (5, 128, 0.2)
+
+
+def test_every_mistake_has_its_line_and_what_is_accepted(tmp_path):
+    text = FILE.replace("epochs = 7", "epochs = 0").replace("limit = 100", "limits = 100")
+    text = text.replace("energy = 0.9", "energy = 1.5")
+    assert mistakes(tmp_path, text) == [
+        "line 3: epochs is 0; a whole number from 1 is accepted",
+        "line 9: unknown key data.digits.limits; source, size, grey, source_pattern, limit, "
+        "on_error, models, epochs are accepted",
+        "line 15: arms.strong.energy is 1.5; a number above 0, at most 1 is accepted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('protocol = "sound"', 'protocol = "loud"', 2, ["'loud'", "'sound', 'paper', 'notebook'"]),
+        ("seeds = [1, 2]", "seeds = [1, 1]", 4, ["seeds is", "different whole numbers from 0"]),
+        ("seeds = [1, 2]", "seeds = []", 4, ["a list of different whole numbers"]),
+        ("seeds = [1, 2]", "seeds = [\n  1,\n  -2,\n]", 4, ["seeds is -2"]),
+        ('models = ["simple-cnn"]', 'models = ["nonsense"]', 5, ["'nonsense'", "'vgg16'"]),
+        ('kind = "low-rank"', 'kind = "lowrank"', 14, ["'lowrank'", "'default+low-rank'"]),
+        ("[arms.none]", "[arms.nothing]", 11, ["arms.nothing.kind is 'nothing'", "'none'"]),
+        ("[arms.none]", '[arms."a b"]\nkind = "none"', 11, ["letters, digits"]),
+        ("limit = 100", "limit = 5", 9, ["a number of images from 20"]),
+        ('source = "digits"', "source = 3", 8, ["a hub id, a folder"]),
+        ("energy = 0.9", "severity = 3", 15, ["'low-rank' has none", "it takes energy,"]),
+        ("energy = 0.9", 'skip_threshold = "much"', 15, ["the share of images that get no copy"]),
+        ("[arms.none]", "[arms.callable]", 11, ["has no function", "'package.module:name'"]),
+        ("[arms.none]", "[arms.albumentations]", 11, ["has no pipeline", "A.save"]),
+    ],
+)
+def test_a_mistake(tmp_path, old, new, line, words):
+    assert old in FILE
+    (found,) = mistakes(tmp_path, FILE.replace(old, new))
+    assert found.startswith(f"line {line}: "), found
+    for word in words:
+        assert word in found
+
+
+def test_names_must_exist(tmp_path):
+    text = FILE + '\n[[conditions]]\ndata = "digits"\nmodel = "simple-cnn"\narm = "strong"\n'
+    assert read_study(write(tmp_path, text)).conditions[0].arm == "strong"
+    text += '\n[[conditions]]\ndata = "faces"\nmodel = "simple-cnn"\narm = "weak"\n'
+    assert mistakes(tmp_path, text) == [
+        "line 23: conditions[1].data names 'faces'; 'digits' are there",
+        "line 25: conditions[1].arm names 'weak'; 'none', 'strong' are there",
+    ]
+    text = FILE.replace("limit = 100", 'models = ["resnet25"]')
+    (found,) = mistakes(tmp_path, text)
+    assert found == "line 9: data.digits.models names 'resnet25'; 'simple-cnn' are there"
+
+
+def test_published_figures_are_checked_too(tmp_path):
+    row = '[[conditions]]\ndata = "digits"\nmodel = "simple-cnn"\narm = "none"\n'
+    good = FILE + row + "[conditions.published]\ninterval = [0.1, 0.2]\ntest_accuracy = 0.1\n"
+    assert read_study(write(tmp_path, good)).conditions[0].published.interval == (0.1, 0.2)
+    (found,) = mistakes(tmp_path, good.replace("= 0.1\n", "= 99.0\n"))
+    assert found.startswith("line 22: conditions[0].published.test_accuracy is 99.0; ")
+
+
+def test_models_have_options_of_their_own(tmp_path):
+    text = FILE.replace(
+        'models = ["simple-cnn"]', 'models.mine = {network = "simple-cnn", unfreeze = 3}'
+    )
+    assert mistakes(tmp_path, text) == ["line 5: models.mine.unfreeze needs transfer = true"]
+    text = FILE.replace('models = ["simple-cnn"]', 'models.mine = {network = "backbone"}')
+    assert mistakes(tmp_path, text)[0].endswith(
+        "network = 'backbone' and backbone = FILE go together"
+    )
+    text = FILE.replace('models = ["simple-cnn"]', 'models = ["quadratic"]')
+    text = text.replace('kind = "low-rank"\nenergy = 0.9', 'kind = "default+low-rank"')
+    (found,) = mistakes(tmp_path, text)
+    assert "arms.strong works on batches" in found
+    assert "arms of copies and 'none' are accepted" in found
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(StudyError, match=r"nowhere\.toml can't be read: No such file"):
+        read_study(tmp_path / "nowhere.toml")
+    with pytest.raises(StudyError, match=r"isn't TOML: .*line 2"):
+        read_study(write(tmp_path, "a = 1\nb = = 2\n"))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match="isn't a text file in UTF-8"):
+        read_study(binary)
+
+
+def test_missing_parts_are_named():
+    with pytest.raises(StudyError) as caught:
+        study_from({})
+    assert str(caught.value).splitlines() == [
+        "the study: data is missing; a table [data.NAME] for each data set is accepted",
+        "the study: models is missing; a list of 'simple-cnn', 'resnet25', 'vgg16', 'quadratic', "
+        "'backbone', or tables [models.NAME] is accepted",
+        "the study: arms is missing; a list of kinds of arms, or tables [arms.NAME] is accepted",
+    ]
+    with pytest.raises(StudyError, match="data is empty; at least one is needed"):
+        study_from(MINIMAL | {"data": {}})
+
+
+def test_a_study_survives_json():
+    study = study_from(MINIMAL | {"arms": {"x": {"kind": "low-rank", "energy": 0.5}}})
+    assert Study.model_validate(study.to_json()) == study
+
+
+def test_lines_of_keys_by_hand():
+    text = """\
+a = 1
+"b c" = [
+  "not = a key",
+  2,
+]
+d.e = '''
+f = 3
+'''
+[g]  # comment
+h = {i = 1, j = [1, 2]}
+[[k]]
+l = 1
+[k.m]
+n = 2
+[[k]]
+l = "]["
+"""
+    places = lines_of_keys(text)
+    assert places == {
+        ("a",): 1,
+        ("b c",): 2,
+        ("d", "e"): 6,
+        ("g",): 9,
+        ("g", "h"): 10,
+        ("k",): 11,
+        ("k", 0): 11,
+        ("k", 0, "l"): 12,
+        ("k", 0, "m"): 13,
+        ("k", 0, "m", "n"): 14,
+        ("k", 1): 15,
+        ("k", 1, "l"): 16,
+    }
+    assert line_of(("g", "h", "j", 1), places) == 10
+    assert line_of(("unknown",), places) == 1
+
+
+NAMES = st.text("abcdefgh-_", min_size=1, max_size=6)
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, st.text(max_size=8), max_size=4), max_size=4))
+def test_lines_of_keys_of_any_tables(tables):
+    import json
+    import tomllib
+
+    lines, expected = ["# a comment", ""], {}
+    for table, values in tables.items():
+        lines.append(f"[{table}]")
+        expected[(table,)] = len(lines)
+        for key, value in values.items():
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=True)}".replace("\\u007f", ""))
+            expected[(table, key)] = len(lines)
+    text = "\n".join(lines)
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return  # JSON's surrogate pairs aren't TOML's
+    assert lines_of_keys(text) == expected
+
+
+# -- what the command line changes ----------------------------------------------------------
+
+
+def test_narrowed_takes_the_given_values():
+    study = study_from(MINIMAL | {"data": {"a": {}, "b": {"source": "digits"}}})
+    new = narrowed(
+        study,
+        data={"a": "somewhere"},
+        only=["a"],
+        limit=50,
+        epochs_factor=0.5,
+        folds=3,
+        seeds=[7],
+        arms=["none", "blur"],
+        protocol="notebook",
+    )
+    assert list(new.data) == ["a"]
+    assert (new.data["a"].source, new.data["a"].limit) == ("somewhere", 50)
+    assert (new.epochs_factor, new.folds, new.seeds) == (0.5, 3, (7,))
+    assert (list(new.arms), new.protocol) == (["none", "blur"], "notebook")
+    assert narrowed(study) == study
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": ["c"]}, "'c' is no data set here; 'digits' are accepted"),
+        ({"data": {"c": "x"}}, "'c' is no data set here"),
+        ({"arms": ["blurr"]}, "'blurr' is no arm here; 'none', 'default', 'low-rank'"),
+        ({"arms": ["callable"]}, "'callable' is no arm here"),
+        ({"folds": 1}, "folds is 1; a whole number from 2 to 100 is accepted"),
+        ({"limit": 3}, "data.digits.limit is 3; a number of images from 20"),
+        ({"epochs_factor": 0}, "epochs_factor is 0; a number above 0"),
+        ({"protocol": "x"}, "protocol is 'x'; 'sound', 'paper', 'notebook' is accepted"),
+    ],
+)
+def test_narrowed_refuses(options, message):
+    with pytest.raises(StudyError, match=r"study: |no arm|no data set") as caught:
+        narrowed(study_from(MINIMAL), **options)
+    assert message in str(caught.value)
+
+
+# -- conditions -----------------------------------------------------------------------------
+
+
+def by_arm(study):
+    return {c.arm: c for c in conditions_of(study)}
+
+
+def test_conditions_are_the_product_and_know_their_baseline():
+    arms = ["none", "default", "low-rank", "default+low-rank", "duplicate", "matched"]
+    found = by_arm(study_from(MINIMAL | {"arms": arms, "protocol": "paper"}))
+    assert {arm: c.epochs for arm, c in found.items()} == {
+        "none": 10,
+        "default": 10,
+        "low-rank": 20,
+        "default+low-rank": 20,
+        "duplicate": 10,
+        "matched": 20,
+    }
+    none = "digits/simple-cnn/none/10"
+    assert found["none"].id == none
+    assert found["none"].baseline is None
+    assert found["low-rank"].baseline == none
+    assert found["low-rank"].control == "digits/simple-cnn/duplicate/10"
+    assert found["default+low-rank"].baseline == "digits/simple-cnn/default/10"
+    assert found["default+low-rank"].control is None
+    assert found["duplicate"].baseline == none
+    assert found["duplicate"].control is None
+
+
+def test_the_sound_protocol_adds_controls_and_levels_epochs():
+    values = MINIMAL | {
+        "arms": {"mild": {"kind": "low-rank", "skip_threshold": 0.5}, "default+low-rank": {}}
+    }
+    found = by_arm(study_from(values))
+    assert list(found) == [
+        "none",
+        "mild",
+        "default+low-rank",
+        "default",
+        "default+duplicate",
+        "duplicate",
+    ]
+    assert {c.epochs for c in found.values()} == {10}
+    assert found["duplicate"].options.skip_threshold == 0.5
+    assert found["mild"].control == found["duplicate"].id
+    assert found["default+low-rank"].control == found["default+duplicate"].id
+    paper = by_arm(study_from(values | {"protocol": "paper"}))
+    assert list(paper) == ["mild", "default+low-rank"]
+
+
+def test_epochs_come_from_the_row_the_data_or_the_study():
+    row = {"data": "digits", "model": "simple-cnn", "arm": "none"}
+    rows = [row | {"epochs": 4}, row | {"arm": "low-rank", "epochs": 9}, row | {"arm": "blur"}]
+    values = MINIMAL | {"arms": ["none", "low-rank", "blur"], "conditions": rows}
+    paper = by_arm(study_from(values | {"protocol": "paper"}))
+    assert {arm: c.epochs for arm, c in paper.items()} == {"none": 4, "low-rank": 9, "blur": 4}
+    sound = by_arm(study_from(values))
+    assert {c.epochs for c in sound.values()} == {4}
+    short = by_arm(study_from(values | {"protocol": "paper", "epochs_factor": 0.1}))
+    assert {c.epochs for c in short.values()} == {1}
+    data = {"digits": {"source": "digits", "epochs": 3}}
+    assert by_arm(study_from(MINIMAL | {"data": data}))["none"].epochs == 3
+
+
+def test_a_condition_twice_is_refused():
+    row = {"data": "digits", "model": "simple-cnn", "arm": "none"}
+    with pytest.raises(StudyError, match="has the condition digits/simple-cnn/none/10 twice"):
+        conditions_of(study_from(MINIMAL | {"conditions": [row, row]}))

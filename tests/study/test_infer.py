@@ -1,0 +1,306 @@
+"""Inference against slow oracles: integration, enumeration, simulation, worked numbers."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from rankwise.study.infer import (
+    corrected_t_test,
+    correlated_posterior,
+    holm,
+    mcnemar,
+    paper_interval,
+    paper_rule,
+    power,
+    repeats_to_tell,
+)
+
+FOLDS = st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=20)
+
+
+def spread_out(values):
+    return np.std(values) > 1e-6
+
+
+# -- the paper's rule -----------------------------------------------------------------------
+
+
+def test_paper_interval_by_hand():
+    # mean 3, squared deviations 4 + 1 + 0 + 1 + 4 = 10, divided by 4: s = √2.5.
+    low, high = paper_interval([1, 2, 3, 4, 5])
+    assert (low, high) == pytest.approx((3 - math.sqrt(2.5), 3 + math.sqrt(2.5)))
+
+
+def test_paper_rule_is_one_sided_and_needs_a_gap():
+    low, high = [0.90, 0.91, 0.92], [0.96, 0.97, 0.98]
+    assert paper_rule(high, low).rejects
+    assert not paper_rule(low, high).rejects
+    assert not paper_rule([0.905, 0.915, 0.925], low).rejects
+    rule = paper_rule(high, low)
+    assert rule.interval == paper_interval(high)
+    assert rule.baseline_interval == paper_interval(low)
+
+
+def test_paper_interval_needs_two_scores():
+    with pytest.raises(ValueError, match="an interval needs at least 2 fold scores, not 1"):
+        paper_interval([0.9])
+
+
+# -- corrected resampled t-test -------------------------------------------------------------
+
+
+def test_corrected_t_by_hand():
+    # Differences 1, 2, 3, 4 (%): m = 2.5, s² = 5/3. With r = 1/4 and J = 4 the factor is 1/2, so
+    # t = 2.5 / √(5/6); the plain test has √(5/12) below.
+    test = corrected_t_test([1, 2, 3, 4], 0.25)
+    assert test.mean == 2.5
+    assert test.deviation**2 == pytest.approx(5 / 3)
+    assert test.standard_error**2 == pytest.approx(5 / 6)
+    assert test.statistic == pytest.approx(2.5 / math.sqrt(5 / 6))
+    assert test.degrees_of_freedom == 3
+    # Student's distribution with 3 degrees of freedom has a closed form.
+    t = test.statistic
+    cdf = 0.5 + (math.atan(t / math.sqrt(3)) + t / math.sqrt(3) / (1 + t * t / 3)) / math.pi
+    assert test.p_value == pytest.approx(2 * (1 - cdf))
+    # 3.18245 is the 97.5% point with 3 degrees of freedom in every printed table.
+    half = 3.18245 * math.sqrt(5 / 6)
+    assert (test.low, test.high) == pytest.approx((2.5 - half, 2.5 + half), rel=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(FOLDS.filter(spread_out))
+def test_without_correction_it_is_scipy_s_paired_t_test(values):
+    found, theirs = corrected_t_test(values, 0.0), stats.ttest_1samp(values, 0)
+    assert found.statistic == pytest.approx(theirs.statistic)
+    assert found.p_value == pytest.approx(theirs.pvalue)
+    interval = theirs.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+
+
+@settings(deadline=None, max_examples=40)
+@given(FOLDS.filter(spread_out), st.floats(0.01, 1))
+def test_properties_of_the_corrected_test(values, ratio):
+    test, plain = corrected_t_test(values, ratio), corrected_t_test(values, 0.0)
+    mirrored = corrected_t_test(-np.array(values), ratio)
+    assert test.p_value >= plain.p_value
+    assert mirrored.p_value == pytest.approx(test.p_value)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-test.high, -test.low))
+    # The interval at level 1 − p ends at zero.
+    if 1e-6 < test.p_value < 0.999:
+        at = corrected_t_test(values, ratio, confidence=1 - test.p_value)
+        assert min(abs(at.low), abs(at.high)) == pytest.approx(0, abs=1e-9)
+    # The correlation floor: repeating the same differences can't go below r s².
+    many = corrected_t_test(np.tile(values, 50), ratio)
+    assert many.standard_error > math.sqrt(ratio) * many.deviation
+
+
+def test_degenerate_differences():
+    zero = corrected_t_test([0.0] * 5, 0.25)
+    assert (zero.statistic, zero.p_value, zero.low, zero.high) == (0, 1, 0, 0)
+    # 0.1 + 0.2 − 0.3 and the like: rounding is no spread.
+    equal = corrected_t_test(np.full(5, 0.9) - np.array([0.8, 0.8, 0.8, 0.8, 0.8 + 1e-16]), 0.25)
+    assert math.isnan(equal.p_value)
+    assert math.isnan(equal.statistic)
+    assert equal.mean == pytest.approx(0.1)
+    one = corrected_t_test([0.1], 0.25)
+    assert one.mean == 0.1
+    assert math.isnan(one.p_value)
+    assert math.isnan(corrected_t_test([], 0.25).mean)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"ratio \(n_test / n_train\) must be at least 0, not -1"):
+        corrected_t_test([1, 2], -1)
+    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, not 1"):
+        corrected_t_test([1, 2], 0.25, confidence=1)
+    with pytest.raises(ValueError, match=r"rope must be at least 0, not -0\.1"):
+        correlated_posterior([1, 2], 0.25, -0.1)
+    with pytest.raises(ValueError, match=r"predictions aren't paired: shapes \(2,\) and \(3,\)"):
+        mcnemar([True, False], [True, False, True])
+
+
+# -- the posterior --------------------------------------------------------------------------
+
+
+def posterior_by_integration(differences, ratio, rope):
+    """Integrate the normal–inverse-gamma posterior (Corani and Benavoli, section 3) over σ².
+
+    With the noninformative prior p(μ, σ²) ∝ 1/σ² and covariance σ²((1 − ρ)I + ρ11ᵀ), all of the
+    likelihood written out with the dense matrix.
+    """
+    x = np.asarray(differences)
+    n, rho = len(x), ratio / (1 + ratio)
+    matrix = (1 - rho) * np.eye(n) + rho * np.ones((n, n))
+    inverse = np.linalg.inv(matrix)
+    ones = np.ones(n)
+
+    def density(mu):
+        # ∫ σ^{-n-2} exp(−q/(2σ²)) dσ² ∝ q^{−n/2}
+        return ((x - mu * ones) @ inverse @ (x - mu * ones)) ** (-n / 2)
+
+    centre, scale = x.mean(), x.std(ddof=1)
+    scaled = lambda z: density(centre + z * scale)  # noqa: E731
+    edges = [(-rope - centre) / scale, (rope - centre) / scale]
+    parts = [
+        integrate.quad(scaled, a, b, limit=400)[0]
+        for a, b in ((-np.inf, edges[0]), (edges[0], edges[1]), (edges[1], np.inf))
+    ]
+    return np.array(parts) / sum(parts)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1 / 9])
+@pytest.mark.parametrize("shift", [-0.01, 0.0, 0.004])
+def test_posterior_is_that_of_the_dense_model(ratio, shift):
+    differences = np.random.default_rng(3).normal(shift, 0.004, 5)
+    found = correlated_posterior(differences, ratio, 0.005)
+    expected = posterior_by_integration(differences, ratio, 0.005)
+    assert [found.harm, found.equal, found.help] == pytest.approx(list(expected), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(FOLDS.filter(spread_out), st.floats(0, 0.05))
+def test_posterior_agrees_with_the_test(values, rope):
+    found = correlated_posterior(values, 0.25, rope)
+    assert found.harm + found.equal + found.help == pytest.approx(1)
+    mirrored = correlated_posterior(-np.array(values), 0.25, rope)
+    assert mirrored.harm == pytest.approx(found.help)
+    # Without a region the smaller tail is half of the two-sided p (Benavoli et al. 2017).
+    none = correlated_posterior(values, 0.25, 0.0)
+    p_value = corrected_t_test(values, 0.25).p_value
+    assert 2 * min(none.harm, none.help) == pytest.approx(p_value, abs=1e-12)
+
+
+def test_posterior_of_equal_scores():
+    same = correlated_posterior([0.0] * 5, 0.25, 0.005)
+    assert (same.harm, same.equal, same.help) == (0, 1, 0)
+    assert math.isnan(correlated_posterior([0.1] * 5, 0.25, 0.005).equal)
+    assert math.isnan(correlated_posterior([0.1], 0.25, 0.005).equal)
+
+
+# -- Holm -----------------------------------------------------------------------------------
+
+
+def holm_by_closure(p_values):
+    """Closed testing: H_i falls at α if every intersection with it falls by Bonferroni."""
+    m = len(p_values)
+    adjusted = []
+    for i in range(m):
+        worst = 0.0
+        for chosen in product([False, True], repeat=m):
+            if chosen[i]:
+                inside = [p for p, c in zip(p_values, chosen, strict=True) if c]
+                worst = max(worst, min(1.0, len(inside) * min(inside)))
+        adjusted.append(worst)
+    return adjusted
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_holm_is_the_closure_of_bonferroni(p_values):
+    assert holm(p_values) == pytest.approx(holm_by_closure(p_values))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    found = holm([0.01, math.nan, 0.02])
+    assert found[0] == pytest.approx(0.02)
+    assert found[2] == pytest.approx(0.02)
+    assert math.isnan(found[1])
+
+
+# -- McNemar --------------------------------------------------------------------------------
+
+
+def pairs(gained, lost, both=5, neither=3):
+    first = [True] * (gained + both) + [False] * (lost + neither)
+    second = [False] * gained + [True] * both + [True] * lost + [False] * neither
+    return first, second
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (7, 2), (12, 12), (3, 21)])
+def test_exact_mcnemar_counts_coin_tosses(gained, lost):
+    found = mcnemar(*pairs(gained, lost))
+    n = gained + lost
+    ways = sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(gained - lost))
+    assert (found.gained, found.lost, found.method) == (gained, lost, "exact")
+    assert found.p_value == pytest.approx(ways / 2**n)
+
+
+def test_mcnemar_with_many_discordant_pairs():
+    # Edwards: (|59 − 33| − 1)² / 92 = 625 / 92.
+    found = mcnemar(*pairs(59, 33))
+    assert found.method == "chi-square"
+    assert found.statistic == pytest.approx(625 / 92)
+    assert found.p_value == pytest.approx(math.erfc(math.sqrt(625 / 92 / 2)))
+    assert found.p_value == pytest.approx(stats.binomtest(33, 92).pvalue, abs=0.002)
+    assert mcnemar(*pairs(13, 13)).p_value == 1
+
+
+# -- how many more --------------------------------------------------------------------------
+
+
+def test_power_against_simulation():
+    rng = np.random.default_rng(0)
+    pairs_, ratio, effect, deviation = 5, 0.25, 0.01, 0.006
+    rho = ratio / (1 + ratio)
+    n = 40_000
+    # s² estimates (1 − ρ)σ², so σ is that much larger.
+    sigma = deviation / math.sqrt(1 - rho)
+    common = rng.standard_normal((n, 1))
+    own = rng.standard_normal((n, pairs_))
+    x = effect + sigma * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
+    t = x.mean(1) / (x.std(1, ddof=1) * math.sqrt(1 / pairs_ + ratio))
+    found = (np.abs(t) > stats.t.ppf(0.975, pairs_ - 1)).mean()
+    assert power(effect, deviation, pairs_, ratio) == pytest.approx(found, abs=0.01)
+
+
+def test_power_at_its_limits():
+    assert power(0.01, 0.01, 1, 0.25) == 0
+    assert power(0.0, 0.01, 5, 0.25) == pytest.approx(0.05)
+    assert power(0.01, 0.0, 5, 0.25) == 1
+    assert power(1.0, 0.001, 1000, 0.25) == pytest.approx(1)
+    # At the floor, noncentrality can't pass effect / (s √r), whatever the repetitions.
+    limit = stats.norm.sf(1.96 - 1) + stats.norm.cdf(-1.96 - 1)
+    assert power(0.5, 1.0, 10**6, 0.25) == pytest.approx(limit, abs=1e-4)
+
+
+def tells(values, folds, repeats, ratio, rope):
+    """Straight from the definition."""
+    m, s, n = np.mean(values), np.std(values, ddof=1), folds * repeats
+    if n < 2:
+        return False
+    place = stats.t(n - 1, loc=m, scale=s * math.sqrt(1 / n + ratio))
+    harm, better = place.cdf(-rope), place.sf(rope)
+    if 1 - harm - better >= 0.95:
+        return True
+    return max(harm, better) >= 0.95 and power(m, s, n, ratio) >= 0.8
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.004), (0.02, 0.012), (0.009, 0.003)])
+def test_repeats_to_tell_is_the_first_that_tells(mean, deviation):
+    shape = np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
+    values = mean + deviation * shape / shape.std(ddof=1)
+    found = repeats_to_tell(values, 0.25, 0.005, folds=5)
+    expected = next((r for r in range(1, 60) if tells(values, 5, r, 0.25, 0.005)), None)
+    assert found == expected
+    assert found is not None
+
+
+def test_below_the_correlation_floor_no_repetition_tells():
+    shape = np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
+    values = 0.006 + 0.01 * shape / shape.std(ddof=1)
+    assert repeats_to_tell(values, 0.25, 0.005, folds=5) is None
+    # Folds that share nothing have no floor.
+    assert repeats_to_tell(values + 0.006, 0.0, 0.005, folds=5) is not None
+
+
+def test_repeats_to_tell_without_a_spread():
+    assert repeats_to_tell([0.1], 0.25, 0.005, folds=5) is None
+    assert repeats_to_tell([0.1] * 5, 0.25, 0.005, folds=5) is None
+    assert repeats_to_tell([0.1, 0.2], 0.25, 0.005, folds=0) is None

@@ -1,0 +1,453 @@
+"""The report: what it says of each protocol and of an unfinished study; how a browser shows it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rankwise.errors import RunError
+from rankwise.study import report, sections
+from study.made_results import make_results, png_uri
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes; fails on tags that don't close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.texts = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    def all(self, tag, **wanted):
+        return [a for t, a in self.found if t == tag and wanted.items() <= a.items()]
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    made = {}
+    for protocol in ("paper", "sound", "notebook"):
+        folder = tmp_path_factory.mktemp(protocol)
+        results = make_results(folder, protocol=protocol)
+        path = report.write_report(folder)
+        assert path == folder / "report.html"
+        made[protocol] = (path, results)
+    return made
+
+
+@pytest.mark.parametrize("protocol", ["paper", "sound", "notebook"])
+def test_it_is_one_well_formed_file_that_asks_for_nothing(written, protocol):
+    path, results = written[protocol]
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    for tag, attributes in page.found:
+        for name in ("src", "href"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:", "#")), (tag, attributes)
+    assert not re.search(r"url\(|@import|https?://", html.replace("http://www.w3.org", ""))
+    ids = {a["id"] for _, a in page.found if "id" in a}
+    targets = {a["href"][1:] for a in page.all("a")}
+    assert targets == ids
+    assert page.all("meta", name="viewport")
+    assert page.all("html", lang="en")
+    # Every figure of the gallery is there, as data.
+    folder = path.parent
+    pictures = [a["src"] for a in page.all("img")]
+    assert pictures == [png_uri(folder / item["file"]) for item in results["gallery"]]
+    assert all(a["alt"] for a in page.all("img"))
+
+
+def test_verdicts_come_first_and_in_words(written):
+    path, results = written["sound"]
+    text = Page(path.read_text(encoding="utf-8")).text
+    places = [text.index(f" {head} ") for head in ("Verdicts", "Evidence", "Leak check", "Record")]
+    assert places == sorted(places)
+    for comparison in results["comparisons"]:
+        assert comparison["sentence"] in text
+    assert "The paper’s rule retains “no effect”, as published." in text
+
+
+def test_every_table_is_sortable_and_scrolls_alone(written):
+    html = written["sound"][0].read_text(encoding="utf-8")
+    page = Page(html)
+    assert len(page.all("table")) == len(page.all("table", **{"class": "sortable"})) >= 6
+    regions = page.all("div", role="region", tabindex="0")
+    assert len(regions) == len(page.all("table"))
+    assert all(a["aria-label"] for a in regions)
+    for table in re.findall(r"<table.*?</table>", html, re.S):
+        widths = {len(re.findall(r"<t[hd][ >]", row)) for row in table.split("<tr")[1:]}
+        assert len(widths) == 1
+
+
+def test_published_figures_stand_beside_measured_ones(written):
+    path, results = written["paper"]
+    text = Page(path.read_text(encoding="utf-8")).text
+    for figure in ("[98.90%, 99.14%]", "99.19%", "[98.60%, 98.86%]", "98.70%", "90.39%"):
+        assert figure in text
+    rows = sections.tables(results)
+    assert [r["condition"]["arm"] for r in rows] == ["none", "low-rank"] * 2
+    assert report.interval(rows[0]["interval"]) in text
+    assert rows[1]["star"] == 20
+
+
+def test_leaks_have_a_red_banner_and_counts(written):
+    html = written["notebook"][0].read_text(encoding="utf-8")
+    text = Page(html).text
+    assert 'class="banner leak"' in html
+    assert "This protocol leaks on purpose. Its figures are flattered." in text
+    leaks = sections.leak_check(written["notebook"][1])
+    assert leaks["total"] == 2 * 5 * 2 * 1790
+    assert f"{leaks['total']:,} shared sources and copies" in text
+    assert 'class="nonzero" data-value="8950"' in html
+
+
+def test_no_leak_is_said_with_its_counts(written):
+    path, results = written["sound"]
+    html = path.read_text(encoding="utf-8")
+    assert 'class="banner leak"' not in html
+    assert "✓ Nothing is shared." in Page(html).text
+    assert sections.leak_check(results)["checked"] == 40
+    results = results | {"leaks": []}
+    assert "No cell has been checked yet." in Page(report.render(results, path.parent)).text
+    leaky = [{**written["notebook"][1]["leaks"][5], "condition": results["conditions"][0]["id"]}]
+    text = Page(report.render(results | {"leaks": leaky}, path.parent)).text
+    assert "Accuracies above are flattered by them." in text
+
+
+def test_reductions_are_marked(written):
+    text = Page(written["sound"][0].read_text(encoding="utf-8")).text
+    assert "Smaller than designed." in text
+    assert "fashion-mnist: limit 5000 of 70,000 images" in text
+    whole = [d | {"reduced": False} for d in written["sound"][1]["data_sets"]]
+    results = written["sound"][1] | {"data_sets": whole}
+    assert "Smaller" not in report.render(results, written["sound"][0].parent)
+
+
+def test_every_figure_is_there(written):
+    path, _ = written["sound"]
+    html = path.read_text(encoding="utf-8")
+    charts = re.findall(r'<svg class="chart".*?</svg>', html, re.S)
+    # 10 strips; loss and accuracy of 8 conditions; 5 degradations of 2 data sets.
+    assert len(charts) == 10 + 16 + 10
+    for chart in charts:
+        ET.fromstring(chart)
+    labels = [unescape(re.search(r'aria-label="(.*?)"', c).group(1)) for c in charts]
+    assert any(label.startswith("low-rank on mnist: accuracy.") for label in labels)
+    assert any(label.startswith("Gaussian noise of mnist, simple-cnn.") for label in labels)
+
+
+def test_text_of_the_study_is_escaped(written):
+    path, results = written["sound"]
+    html = path.read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert results["command"] in unescape(html)
+
+
+@pytest.mark.parametrize("finished", [0.0, 0.05, 0.3, 0.7, 0.99])
+def test_an_unfinished_study_says_what_is_missing(tmp_path, finished):
+    results = make_results(tmp_path, finished=finished, seeds=(42, 43))
+    html = report.write_report(tmp_path).read_text(encoding="utf-8")
+    text = Page(html).text
+    done = len(results["cells"])
+    assert f"{done} of 96 cells are done." in text
+    missing = sections.missing(results)
+    assert (missing["done"], missing["planned"]) == (done, 96)
+    left = sum(row["fold"] + row["retrain"] for row in missing["rows"])
+    assert left == 96 - done
+    assert all(row["condition"]["id"] in text for row in missing["rows"])
+    assert ("cells trained, validated" in text) == (finished > 0)
+
+
+def test_the_least_that_a_study_holds(tmp_path):
+    results = {
+        "format": 1,
+        "study": {"name": "s", "protocol": "paper", "folds": 2, "seeds": [1], "retrain": False},
+        "conditions": [],
+        "cells": [],
+        "data_sets": [],
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    text = Page(report.write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "There is nothing to compare: no condition has a baseline in this study." in text
+
+
+def test_a_model_without_epochs_and_a_picture_that_is_gone(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",))
+    for cell in results["cells"]:
+        cell["history"] = []
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (tmp_path / "gallery" / "mnist.png").unlink()
+    page = Page(report.write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "gallery/mnist.png isn’t there any more." in page.text
+    assert "curves" not in {a.get("id") for _, a in page.found}
+
+
+def test_histories_with_gaps_and_of_different_lengths(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
+    first = results["cells"][0]
+    first["history"] = first["history"][:4]
+    for entry in results["cells"][1]["history"]:
+        entry["train_loss"] = None
+    (group,) = sections.curves(results)
+    assert len(group["panels"]) == 2
+    # What isn't known in every fold has no mean.
+    loss = group["panels"][0]["charts"][0]
+    assert loss.count("<polyline") == 1
+
+
+def test_comparisons_are_made_where_they_lack(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",))
+    sentence = results["comparisons"][0]["sentence"]
+    del results["comparisons"]
+    assert sentence in Page(report.render(results, tmp_path)).text
+
+
+def test_degraded_takes_the_stage_with_more_models(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",))
+    (group,) = sections.degraded(results)
+    assert group["models"] == "models of the folds"
+    low_rank = next(r for r in group["rows"] if r["condition"]["arm"] == "low-rank")
+    assert low_rank["n"] == 5
+    assert low_rank["gain_range"][0] <= low_rank["gain"] <= low_rank["gain_range"][1]
+    none = next(r for r in group["rows"] if r["condition"]["arm"] == "none")
+    assert none["gain"] is None
+    assert low_rank["gain"] == pytest.approx(low_rank["all"] - none["all"])
+    results["cells"] = [c for c in results["cells"] if c["stage"] == "retrain"]
+    (group,) = sections.degraded(results)
+    assert group["models"] == "re-trained models"
+    results["cells"] = [c | {"degraded": None} for c in results["cells"]]
+    assert sections.degraded(results) == []
+
+
+def test_costs_add_up(written):
+    results = written["paper"][1]
+    found = sections.costs(results)
+    assert found["seconds"] == pytest.approx(sum(c["seconds"] for c in results["cells"]))
+    low_rank = found["rows"][1]
+    assert (low_rank["n_train"], low_rank["n_copies"]) == (44800, 8960)
+    assert low_rank["cells"] == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no results.json: run the study first"),
+        ("{", "results.json can't be read as JSON: "),
+        ("[]", "has format None; this version reads format 1"),
+        ('{"format": 7}', "has format 7; this version reads format 1"),
+        ('{"format": 1, "study": {}}', "it lacks conditions, cells, data_sets"),
+    ],
+)
+def test_refusals(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=re.escape(message)):
+        report.write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_filters():
+    assert report.percent(0.98765) == "98.77%"
+    assert report.percent(None) == report.points(None) == report.seconds(None) == "–"
+    assert report.points(-0.0123) == "−1.23"
+    assert report.points(-1e-9) == "+0.00"
+    assert [report.probability(p) for p in (0.0, 0.0449, 1.0, 0.9999, None)] == [
+        "< 0.001",
+        "0.045",
+        "1.000",
+        "> 0.999",
+        "–",
+    ]
+    assert [report.seconds(s) for s in (4.21, 185, 7380)] == ["4.2 s", "3 min 05 s", "2 h 03 min"]
+    assert report.whole(1234567.4) == "1,234,567"
+    assert report.interval(None) == "–"
+    assert report.interval((0.989, 0.9914)) == "[98.90%, 99.14%]"
+    assert report.counts(14000) == "14,000"
+    assert report.counts([5, 7]) == "5 to 7"
+    assert report.counts([7, 7]) == "7"
+    assert report.counts(None) == report.counts([]) == "–"
+
+
+def contrast(first, second):
+    """WCAG 2.1, relative luminance."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_colours_have_contrast(mode):
+    css = (Path(report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, re.S)
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[mode]))
+    for name in ("ink", "soft", "link", *(f"s{i}" for i in range(8))):
+        assert contrast(colours[name], colours["page"]) >= 4.5, name
+    assert contrast(colours["soft"], colours["panel"]) >= 4.5
+    for name in ("good", "bad", "even", "open", "alarm"):
+        assert contrast(colours[name], colours[f"{name}-tint"]) >= 4.5, name
+    assert contrast(colours["ink"], colours["alarm-tint"]) >= 7
+
+
+# -- in a browser ---------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+# Runs in the page, before its own script; what it finds is left where --dump-dom shows it.
+PROBE = """
+<script>
+window.mistakes = [];
+window.addEventListener("error", (e) => window.mistakes.push(String(e.message)));
+window.addEventListener("load", () => {
+  const root = document.documentElement;
+  const wide = [];
+  for (const element of document.querySelectorAll("body *")) {
+    if (element.closest(".scroll > table")) continue;
+    const box = element.getBoundingClientRect();
+    if (box.right > window.innerWidth + 1 || box.left < -1) {
+      wide.push(element.tagName + "." + (element.getAttribute("class") || ""));
+    }
+  }
+  const table = document.querySelector("table.sortable");
+  const column = 4;
+  const head = table.tHead.rows[0].cells[column];
+  const rows = () => Array.from(table.tBodies[0].rows);
+  const values = () => rows().map((row) => Number(row.cells[column].dataset.value));
+  head.querySelector("button").click();
+  const up = values();
+  const first = head.getAttribute("aria-sort");
+  head.querySelector("button").click();
+  const down = values();
+  const drawn = Array.from(document.querySelectorAll("svg.chart"));
+  const charts = drawn.map((chart) => chart.getBoundingClientRect());
+  const look = getComputedStyle(document.body);
+  const pictures = Array.from(document.images, (i) => i.complete && i.naturalWidth > 0);
+  const found = {
+    width: window.innerWidth, scroll: root.scrollWidth, client: root.clientWidth, wide, up, down,
+    first, second: head.getAttribute("aria-sort"), charts: charts.length,
+    hidden: charts.filter((b) => b.width < 200 || b.height < 20).length,
+    pictures, mistakes: window.mistakes,
+    colours: [look.color, look.backgroundColor],
+  };
+  const place = document.createElement("pre");
+  place.id = "probe";
+  place.textContent = JSON.stringify(found);
+  document.body.append(place);
+});
+</script>
+"""
+
+
+def browse(page, folder, width, *options):
+    # Headless Chromium's window isn't narrower than 500 pixels: a frame is.
+    frame = folder / f"frame-{width}.html"
+    probed = folder / "probed.html"
+    html = page.read_text(encoding="utf-8")
+    probed.write_text(html.replace("<style>", PROBE + "<style>", 1), encoding="utf-8")
+    frame.write_text(
+        # A frame takes its colour scheme from the page around it.
+        '<!doctype html><meta name="color-scheme" content="light dark"><body style="margin:0">'
+        f'<iframe id="f" src="probed.html" width="{width}" '
+        'height="900" style="border:0"></iframe><script>window.addEventListener("load", () => {'
+        'const inner = document.getElementById("f").contentDocument.getElementById("probe");'
+        'document.title = "done"; const p = document.createElement("pre"); p.id = "result";'
+        "p.textContent = inner.textContent; document.body.append(p); });</script>",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=4000",
+            "--window-size=1400,1000",
+            f"--user-data-dir={folder / f'profile-{width}'}",
+            *options,
+            "--dump-dom",
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(folder)},
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
+    assert found, done.stdout[-2000:]
+    return json.loads(unescape(found.group(1)))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("protocol", ["sound", "notebook"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_in_a_browser(written, tmp_path, protocol, width):
+    path, results = written[protocol]
+    found = browse(path, tmp_path, width)
+    assert found["mistakes"] == []
+    assert found["width"] == width
+    assert found["scroll"] <= found["client"]
+    assert found["wide"] == []
+    n_conditions, n_compared = len(results["conditions"]), len(results["comparisons"])
+    assert found["charts"] == n_compared + 2 * n_conditions + 10
+    assert found["hidden"] == 0
+    assert found["pictures"] == [True, True]
+    assert found["up"] == sorted(found["up"])
+    assert found["down"] == sorted(found["up"], reverse=True)
+    assert (found["first"], found["second"]) == ("ascending", "descending")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_dark_and_light_in_a_browser(written, tmp_path):
+    path, _ = written["sound"]
+    dark = browse(path, tmp_path, 1280, "--blink-settings=preferredColorScheme=0")
+    shutil.rmtree(tmp_path / "profile-1280")
+    light = browse(path, tmp_path, 1280, "--blink-settings=preferredColorScheme=1")
+    assert dark["colours"] == ["rgb(231, 231, 227)", "rgb(20, 22, 26)"]
+    assert light["colours"] == ["rgb(27, 29, 32)", "rgb(252, 252, 250)"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_script_is_valid():
+    script = Path(report.__file__).parent / "templates" / "report.js"
+    subprocess.run(["node", "--check", str(script)], check=True, timeout=60)

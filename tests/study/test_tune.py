@@ -1,0 +1,123 @@
+"""The search for energy and skip threshold."""
+
+import json
+import sys
+
+import pytest
+
+from rankwise.errors import MissingDependencyError, RunError
+from rankwise.study import StudyError, tune_study
+from rankwise.study.design import study_from
+from rankwise.study.tune import ENERGIES, SKIP_THRESHOLDS
+
+QUADRATIC = {"quadratic": {"parameters": {"n_units": 4, "n_subnets": 1, "max_iter": 1}}}
+
+
+def study(**more):
+    values = {
+        "protocol": "paper",
+        "data": {"digits": {"source": "digits", "limit": 100}},
+        "models": QUADRATIC,
+        "arms": ["none", "low-rank"],
+        "folds": 2,
+        "batch_size": 32,
+    }
+    return study_from(values | more)
+
+
+def test_a_search_begins_with_the_study_s_own_values(tmp_path):
+    found = tune_study(study(), tmp_path, trials=4, device="cpu")
+    (search,) = found["searches"]
+    assert search["condition"] == "digits/quadratic/low-rank/1"
+    assert len(search["trials"]) == 4
+    assert (search["given"]["energy"], search["given"]["skip_threshold"]) == (0.975, 0.8)
+    accuracies = [trial["validation_accuracy"] for trial in search["trials"]]
+    assert search["best"]["validation_accuracy"] == max(accuracies)
+    for trial in search["trials"]:
+        assert ENERGIES[0] <= trial["energy"] <= ENERGIES[1]
+        assert SKIP_THRESHOLDS[0] <= trial["skip_threshold"] <= SKIP_THRESHOLDS[1]
+    assert len({trial["energy"] for trial in search["trials"]}) == 4
+    assert json.loads((tmp_path / "tune.json").read_text())["searches"] == found["searches"]
+
+
+def test_a_search_goes_on_after_a_restart(tmp_path):
+    import optuna
+
+    whole = tune_study(study(), tmp_path / "whole", trials=4, device="cpu")
+    tune_study(study(), tmp_path / "cut", trials=2, device="cpu")
+    # What a kill leaves: a trial that was begun and never told.
+    storage = f"sqlite:///{tmp_path / 'cut/tune.sqlite3'}"
+    search = optuna.load_study(study_name="digits/quadratic/low-rank/1", storage=storage)
+    trial = search.ask()
+    begun = {
+        "energy": trial.suggest_float("energy", *ENERGIES),
+        "skip_threshold": trial.suggest_float("skip_threshold", *SKIP_THRESHOLDS),
+    }
+    found = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
+    trials = found["searches"][0]["trials"]
+    assert len(trials) == 4
+    assert trials[:2] == whole["searches"][0]["trials"][:2]
+    assert begun.items() <= trials[2].items()
+    again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
+    assert again["searches"] == found["searches"]
+
+
+def test_networks_are_pruned_by_their_epochs(tmp_path, monkeypatch):
+    from rankwise.study import tune
+
+    told = []
+
+    class Trial:
+        def report(self, value, epoch):
+            told.append((epoch, value))
+
+        def should_prune(self):
+            return len(told) == 2
+
+    import optuna
+
+    from rankwise.study import conditions_of
+    from rankwise.study.run import load_data
+
+    design = study(models=["simple-cnn"], epochs=2)
+    condition = next(c for c in conditions_of(design) if c.arm == "low-rank")
+    images = load_data(design, [condition])["digits"]
+    with pytest.raises(optuna.TrialPruned):
+        tune.score(design, condition, images, condition.options, "cpu", Trial())
+    assert [epoch for epoch, _ in told] == [1, 2]
+    assert condition.epochs == 4
+
+
+def test_the_test_part_is_never_predicted(tmp_path, monkeypatch):
+    """Whatever the test images hold, the search is the same."""
+    import numpy as np
+
+    from rankwise.data import ImageSet
+    from rankwise.study import conditions_of, tune
+    from rankwise.study.protocols import hold_out, protocol_of
+    from rankwise.study.run import load_data
+
+    design = study()
+    condition = next(c for c in conditions_of(design) if c.arm == "low-rank")
+    images = load_data(design, [condition])["digits"]
+    _, test = hold_out(protocol_of("paper"), images.labels, images.source_ids, 0.2, 42)
+    pixels = images.images.copy()
+    pixels[test] = np.random.default_rng(0).integers(0, 256, pixels[test].shape, dtype=np.uint8)
+    changed = ImageSet.from_arrays(pixels, images.labels, images.class_names, images.source_ids)
+    scores = [
+        tune.score(design, condition, each, condition.options, "cpu") for each in (images, changed)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_searches_that_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(StudyError, match="has no arm of low-rank copies; there is nothing to tune"):
+        tune_study(study(arms=["none"]), tmp_path)
+    with pytest.raises(ValueError, match="trials must be a number from 1, got 0"):
+        tune_study(study(), tmp_path, trials=0)
+    tune_study(study(), tmp_path, trials=1, device="cpu")
+    with pytest.raises(RunError, match=r"the search of another study \(different: folds\)"):
+        tune_study(study(folds=3), tmp_path, trials=1, device="cpu")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'rankwise\[optuna\]'"):
+        tune_study(study(), tmp_path)

@@ -1,0 +1,97 @@
+"""Verdicts: what each needs, and what it says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rankwise.study.infer import Posterior, corrected_t_test, correlated_posterior
+from rankwise.study.verdict import VERDICTS, Evidence, sentence, verdict
+
+SHAPE = np.array([-1.2, -0.4, 0.1, 0.3, 1.2]) / np.std([-1.2, -0.4, 0.1, 0.3, 1.2], ddof=1)
+
+
+def evidence(mean=0.0, deviation=0.001, **changes):
+    values = mean + deviation * SHAPE
+    test = corrected_t_test(values, 0.25)
+    made = {
+        "test": test,
+        "p_adjusted": test.p_value,
+        "posterior": correlated_posterior(values, 0.25, 0.005),
+        "rope": 0.005,
+        "seeds": 1,
+        "seeds_to_tell": 3,
+        "pairs": 5,
+    }
+    return Evidence(**(made | changes))
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "expected"),
+    [
+        (0.02, 0.001, "helps"),
+        (-0.02, 0.001, "harms"),
+        (0.0, 0.001, "no practical difference"),
+        (0.0, 0.02, "cannot tell"),
+        (0.02, 0.02, "cannot tell"),
+        # Beyond chance, but across the edge of the region.
+        (0.0055, 0.001, "cannot tell"),
+        # Beyond chance, and within the region.
+        (0.003, 0.0005, "no practical difference"),
+    ],
+)
+def test_each_verdict(mean, deviation, expected):
+    assert verdict(evidence(mean, deviation)) == expected
+    assert expected in VERDICTS
+
+
+def test_holm_can_take_a_verdict_away():
+    assert verdict(evidence(0.02, 0.001, p_adjusted=0.06)) == "cannot tell"
+    assert verdict(evidence(0.02, 0.001, p_adjusted=0.06, alpha=0.1)) == "helps"
+
+
+def test_posterior_can_take_a_verdict_away():
+    assert verdict(evidence(0.02, posterior=Posterior(0.0, 0.06, 0.94))) == "cannot tell"
+    assert verdict(evidence(0.02, posterior=Posterior(*[math.nan] * 3))) == "cannot tell"
+
+
+def test_sentences():
+    said = sentence(evidence(-0.0123, 0.001), "low-rank", "none")
+    assert said.startswith(
+        "low-rank harms: −1.23 points of validation accuracy against none (95% interval −1."
+    )
+    assert sentence(evidence(0.02), "a", "b").startswith("a helps: +2.00 points")
+    said = sentence(evidence(0.0), "a", "b")
+    assert "a makes no practical difference: +0.00 points" in said
+    assert said.endswith("certain within ±0.5 points.")
+
+
+def test_sentence_says_how_many_more():
+    said = sentence(evidence(0.0, 0.02, seeds_to_tell=4), "a", "b")
+    assert said.startswith("Cannot tell whether a matters: +0.00 points")
+    assert "About 3 more seeds (all folds repeated) would tell" in said
+    assert "About 1 more seed (all" in sentence(evidence(0.0, 0.02, seeds_to_tell=2), "a", "b")
+    said = sentence(evidence(0.0, 0.02, seeds_to_tell=None), "a", "b")
+    assert "No number of further seeds would tell" in said
+
+
+def test_sentence_of_a_small_but_certain_effect():
+    said = sentence(evidence(0.0055, 0.001), "a", "b")
+    assert "It is better beyond chance, but perhaps by less than 0.5 points." in said
+    assert "It is worse beyond chance" in sentence(evidence(-0.0055, 0.001), "a", "b")
+
+
+def test_sentences_of_unfinished_studies():
+    assert sentence(evidence(pairs=0), "a", "b") == (
+        "No fold of a and b is finished yet: nothing can be said."
+    )
+    one = corrected_t_test([0.01], 0.25)
+    nothing = Posterior(*[math.nan] * 3)
+    said = sentence(evidence(test=one, posterior=nothing, pairs=1), "a", "b")
+    assert said.startswith("One pair of folds alone (+1.00 points for a against b) shows no spread")
+    same = corrected_t_test([0.01] * 3, 0.25)
+    said = sentence(evidence(test=same, posterior=nothing, pairs=3), "a", "b")
+    assert said.startswith("All 3 pairs differ by the same +1.00 points: no spread to judge by.")
+    said = sentence(evidence(0.02, missing=2), "a", "b")
+    assert said.endswith("Preliminary: 2 pairs of folds missing.")
+    assert sentence(evidence(0.02, missing=1), "a", "b").endswith("1 pair of folds missing.")
