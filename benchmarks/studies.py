@@ -32,32 +32,32 @@ STUDIES = {
         "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound",
     ),
     "leak-sound": (
-        "The leak experiment, MNIST, 6000 images: sound",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound --limit 6000",
+        "The leak experiment, MNIST, 3000 images: sound",
+        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound --limit 3000",
     ),
     "leak-notebook": (
-        "The leak experiment, MNIST, 6000 images: the notebook's leaks",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol notebook --limit 6000",
+        "The leak experiment, MNIST, 3000 images: the notebook's leaks",
+        "experiment-1 --only mnist --data mnist={data}/mnist --protocol notebook --limit 3000",
     ),
     "fashion-sound": (
-        "Experiment I, Fashion-MNIST, smaller: 10,000 images, a fifth of the epochs",
+        "Experiment I, Fashion-MNIST, smaller: 5000 images, a fifth of the epochs",
         "experiment-1 --only fashion-mnist --data fashion-mnist={data}/fashion_mnist "
-        "--protocol sound --limit 10000 --epochs-factor 0.2",
+        "--protocol sound --limit 5000 --epochs-factor 0.2",
     ),
     "malaria-sound": (
-        "Experiment I, malaria, much smaller: 1500 images, 3 folds, a tenth of the epochs",
+        "Experiment I, malaria, much smaller: 800 images, 3 folds, a tenth of the epochs",
         "experiment-1 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 1500 --folds 3 --epochs-factor 0.1",
+        "--limit 800 --folds 3 --epochs-factor 0.1",
     ),
     "cats-sound": (
-        "Experiment I, cats vs dogs, much smaller: 1500 images, 3 folds, a tenth of the epochs",
+        "Experiment I, cats vs dogs, much smaller: 800 images, 3 folds, a tenth of the epochs",
         "experiment-1 --only cats-vs-dogs --data cats-vs-dogs={data}/cats_vs_dogs "
-        "--protocol sound --limit 1500 --folds 3 --epochs-factor 0.1",
+        "--protocol sound --limit 800 --folds 3 --epochs-factor 0.1",
     ),
     "malaria-default": (
-        "Experiment II, malaria, much smaller: 1500 images, 3 folds, a tenth of the epochs",
+        "Experiment II, malaria, much smaller: 800 images, 3 folds, a tenth of the epochs",
         "experiment-2 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 1500 --folds 3 --epochs-factor 0.1",
+        "--limit 800 --folds 3 --epochs-factor 0.1",
     ),
     "cats-transfer": (
         "Experiment III, cats vs dogs, smaller, with a backbone pre-trained here, not VGG16",

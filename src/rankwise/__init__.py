@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         low_rank_approximation,
         spectrum,
     )
+    from rankwise.nets.head import VarProHead
     from rankwise.varpro import VariableProjection
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
 _HOMES = {
     "ImageSet": "rankwise.data",
     "load_images": "rankwise.data",
+    "VarProHead": "rankwise.nets.head",
     "VariableProjection": "rankwise.varpro",
     "QuadraticClassifier": "rankwise.estimators",
     "LowRankAugmenter": "rankwise.lowrank",
@@ -35,6 +37,7 @@ __all__ = [
     "LowRankAugmenter",
     "QuadraticClassifier",
     "RandomLowRank",
+    "VarProHead",
     "VariableProjection",
     "__version__",
     "load_images",

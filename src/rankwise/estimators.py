@@ -2,86 +2,80 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from dataclasses import dataclass
-from math import isqrt, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from rankwise._inputs import (
+    at_scale_of_fit,
+    classes_of,
+    image_shape_of,
+    seed_of,
+    without_imageset,
+    worker_count,
+)
 from rankwise._progress import progress_bar
 from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.bootstrap import MARGIN, BootstrapReport, guess_labels
-from rankwise.varpro.network import glue, normalise
-from rankwise.varpro.presets import GIVEN, NetworkPlan, plan_network
-from rankwise.varpro.solvers import CONVERGED, MAX_ITERATIONS, NON_FINITE, STALLED
-from rankwise.varpro.subnetworks import Subnet, stack, train_subnets
+from rankwise.varpro.bootstrap import MARGIN, BootstrapReport, TransductiveResult, guess_labels
+from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
+from rankwise.varpro.fitting import Fitted, fit_convolutional, fit_subnetworks
+from rankwise.varpro.presets import GIVEN, check_given, chosen_preset, plan_network
 
-_WORST_FIRST = (NON_FINITE, STALLED, MAX_ITERATIONS, CONVERGED)
+__all__ = ["QuadraticClassifier", "TransductiveResult"]
 
-
-@dataclass(frozen=True)
-class TransductiveResult:
-    """What `QuadraticClassifier.bootstrap_transductive` gives.
-
-    Attributes
-    ----------
-    classifier : QuadraticClassifier
-        Trained on the test images with guessed labels. Never report its accuracy as ordinary
-        accuracy.
-    labels : array of shape (n_samples,)
-        Its labels for the test images.
-    guesses : array of shape (n_samples,)
-        The labels it was trained on.
-    report : BootstrapReport
-    """
-
-    classifier: QuadraticClassifier
-    labels: np.ndarray
-    guesses: np.ndarray
-    report: BootstrapReport
+_LEARNED = ("status", "statuses", "n_iter", "ridge", "rank", "condition", "seconds", "output_layer")
 
 
 class QuadraticClassifier(ClassifierMixin, BaseEstimator):
-    """A compact image classifier: quadratic units, sub-networks by variable projection, one glue.
+    """A compact image classifier: multilinear units under an output layer in closed form.
+
+    Units are trained in sub-networks by variable projection and glued by one linear solve, or,
+    convolutional ones, all together.
 
     Parameters left at None come from the preset, or from the size of the data.
 
     Parameters
     ----------
-    preset : {"pereyra", "windowed"} or None, default=None
+    preset : {"accurate", "small", "tiny", "windowed", "pereyra"} or None, default=None
+        ``"accurate"``, ``"small"`` and ``"tiny"`` are networks of convolutional units of three
+        sizes, trained jointly on images moved at random (`rankwise.varpro.convolutional_presets`).
         ``"pereyra"`` is the paper's Table 3 (104 sub-networks of 50 symmetric units on 2000
         samples each, Kaufman's Jacobian); ``"windowed"`` the same scheme with smooth bilinear
-        windowed units and the full Golub–Pereyra Jacobian. None is ``"windowed"`` sized to the
-        data: 50 units for every 500 samples, at most 2000.
+        windowed units and the full Golub–Pereyra Jacobian. None is ``"small"`` from 2000 images
+        of 16 × 16 pixels on, unless a choice is given that only sub-networks have; otherwise
+        ``"windowed"`` sized to the data: 50 units for every 500 samples, at most 2000.
     unit : {"symmetric", "bilinear", "colour", "colour-bilinear", "multilinear"}, optional
         Form of a unit; see `rankwise.varpro.units`.
-    activation : {"tanh", "logistic"}, optional
+    activation : {"tanh", "logistic", "relu", "softplus", "silu", "gelu"}, optional
     rank : int, optional
         Rank-one forms summed in a unit.
     window : tuple of two floats, or False, optional
         Smallest and largest side of a unit's window as fractions of the axis; False for the
         whole image.
     n_units : int, optional
-        Units of the whole network; a multiple of `n_subnets`.
+        Units of the whole network; a multiple of `n_subnets`. Layers of convolutional units are
+        scaled alike.
     n_subnets : int, optional
     samples_per_subnet : int, optional
         Mini-batch of a sub-network.
     solver : {"levenberg-marquardt", "minpack", "lbfgs", "gradient-descent", "search"}, optional
     jacobian : {"golub-pereyra", "kaufman"}, optional
     max_iter : int, optional
-        Iterations of a sub-network's solver.
+        Iterations of a sub-network's solver; epochs of convolutional units.
     tol : float, optional
         Relative decrease of a sub-network's objective under which it has converged.
     ridge : float, "gcv" or "loo", optional
         Ridge of the output layer, a number per sample (``μ = ridge·n``), or chosen by
         generalised cross-validation or by the exact leave-one-out error.
+    refine : int, optional
+        Epochs of joint refinement behind the glue: all units together, on images moved at
+        random, the output layer by variable projection; then a last glue. Default none.
     glue_method : {"auto", "gram", "tsqr"}, default="auto"
         How the output layer is accumulated; see `rankwise.varpro.output_layer`.
     squash : bool, default=False
@@ -97,7 +91,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         Of images, features and the large products; solves are float64. ``"auto"`` follows `X`:
         float32 for uint8 and float32 images, float64 (half the speed) for all others.
     checkpoint_dir : path, optional
-        Finished sub-networks are kept here, and an interrupted fit goes on from them.
+        Finished sub-networks, or epochs, are kept here, and an interrupted fit goes on from them.
     random_state : int, RandomState or None, default=42
         The same seed gives the same model.
     verbose : int, default=0
@@ -109,22 +103,31 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
     image_shape_ : tuple of int
     n_features_in_ : int
         Pixels of an image.
-    network_ : rankwise.varpro.network.QuadraticNetwork
+    network_ : rankwise.varpro.network.QuadraticNetwork or \
+            rankwise.varpro.convolutional.ConvolutionalNetwork
+    preset_ : str or None
+        The one used, where none was named; None for ``"windowed"`` sized to the data.
     n_parameters_units_, n_parameters_total_ : int
         Fitted parameters of the hidden units (the paper's count), and with the output layer.
     status_ : str
         The worst status of any sub-network: ``converged``, ``max-iterations``, ``stalled`` or
-        ``non-finite``.
+        ``non-finite``; of convolutional units ``finished`` or ``non-finite``.
     statuses_ : dict
         How many sub-networks ended with which status.
     n_iter_ : int
-        Most iterations of any sub-network.
+        Most iterations of any sub-network, or epochs.
     subnet_reports_ : list of dict
         Status, iterations, history, rank, conditioning and saturated units of each.
+    history_ : list of dict
+        Of each epoch of convolutional units: ``epoch``, ``train_loss``, ``validation_accuracy``,
+        ``learning_rate``, ``seconds``.
+    output_layer_ : {"glue", "trained"}
+        The closed-form output layer, or the trained one where that is better on the validation
+        part of the training images.
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     seconds_ : dict
-        ``subnets``, ``glue``, ``total``.
+        ``subnets`` (or ``joint``), ``glue``, ``total``.
 
     Notes
     -----
@@ -159,6 +162,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         max_iter: int | None = None,
         tol: float | None = None,
         ridge: float | str | None = None,
+        refine: int | None = None,
         glue_method: str = "auto",
         squash: bool = False,
         image_shape: tuple[int, ...] | None = None,
@@ -182,6 +186,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.ridge = ridge
+        self.refine = refine
         self.glue_method = glue_method
         self.squash = squash
         self.image_shape = image_shape
@@ -195,7 +200,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
     # -- fitting ----------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any) -> QuadraticClassifier:
-        """Train the sub-networks, then glue them.
+        """Train the units and solve the output layer.
 
         Parameters
         ----------
@@ -214,82 +219,69 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             If a parameter, the images or the labels don't fit; one sentence says what does.
         """
         images, y = self._validated_fit(X, y)
-        self.classes_, encoded = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "Classifier can't train when only one class is present: found only "
-                f"{self.classes_[0]}"
+        self.classes_, encoded = classes_of(y)
+        self._seed = seed_of(self.random_state)
+        given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
+        check_given(self.preset, given)
+        shape, n_samples = self.image_shape_, len(images)
+        self.preset_ = chosen_preset(self.preset, given, shape, n_samples)
+        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
+        if self.preset_ in CONVOLUTIONAL_PRESETS:
+            self._note(
+                fit_convolutional(
+                    images,
+                    encoded,
+                    len(self.classes_),
+                    plan_convolutional(self.preset_, given, shape, n_samples=n_samples),
+                    seed=self._seed,
+                    threads=worker_count(self.n_jobs),
+                    device=resolve_device(self.device),
+                    folder=folder,
+                    progress=self.verbose > 0,
+                )
             )
-        self._seed = _seed(self.random_state)
-        self._recipe = self._plan(len(images))
-        self._train(images, encoded, self._seed, self.checkpoint_dir)
+            return self
+        self._recipe = plan_network(
+            self.preset_, given, shape, n_samples=n_samples, dtype=self._dtype
+        )
+        self._train_subnetworks(images, encoded, self._seed, folder)
         return self
 
-    def _train(
+    def _train_subnetworks(
         self,
         images: np.ndarray,
         encoded: np.ndarray,
         seed: int,
-        folder: str | Path | None,
+        folder: Path | None,
         starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
-        recipe = self._recipe
-        plan, n_subnets, ridge = recipe.subnet, recipe.n_subnets, recipe.ridge
-        targets = np.eye(len(self.classes_), dtype=np.float32)[encoded]
-        begin = time.perf_counter()
-        with progress_bar("sub-networks", n_subnets, enabled=self.verbose > 0) as advance:
-            subnets = train_subnets(
+        self._note(
+            fit_subnetworks(
                 images,
-                targets,
-                plan,
-                n_subnets,
+                encoded,
+                len(self.classes_),
+                self._recipe,
                 seed=seed,
                 workers=self.n_jobs,
+                threads=worker_count(self.n_jobs),
                 device=resolve_device(self.device),
-                starts=starts,
-                folder=None if folder is None else Path(folder),
-                advance=advance,
-            )
-        trained = time.perf_counter()
-        params, active = stack(subnets)
-        with progress_bar("glue", len(images), enabled=self.verbose > 0) as advance:
-            self.network_, layer = glue(
-                plan.units,
-                params,
-                images,
-                targets,
-                ridge=ridge if isinstance(ridge, str) else ridge * len(images),
-                method=self.glue_method,
-                workers=_workers(self.n_jobs),
                 dtype=self._dtype,
-                n_active=int(active.sum()),
-                advance=advance,
+                glue_method=self.glue_method,
+                folder=folder,
+                starts=starts,
+                progress=self.verbose > 0,
             )
-        end = time.perf_counter()
-        self._note(subnets, layer, len(images))
-        self.seconds_ = {
-            "subnets": trained - begin,
-            "glue": end - trained,
-            "total": end - begin,
-        }
-        self._subnet_params = [(s.params, s.active) for s in subnets]
+        )
 
-    def _note(self, subnets: list[Subnet], layer: Any, n_samples: int) -> None:
-        self.subnet_reports_ = [s.report for s in subnets]
-        self.statuses_ = dict(Counter(r["status"] for r in self.subnet_reports_))
-        self.status_ = next(s for s in _WORST_FIRST if s in self.statuses_)
-        self.n_iter_ = max(1, *(r["n_iterations"] for r in self.subnet_reports_))
-        self.ridge_ = layer.ridge / n_samples
-        self.rank_ = layer.rank
-        self.condition_ = layer.condition
+    def _note(self, fitted: Fitted) -> None:
+        self.network_ = fitted.network
+        for name in _LEARNED:
+            setattr(self, f"{name}_", getattr(fitted, name))
+        self.subnet_reports_ = fitted.reports
+        self.history_ = fitted.history
+        self._subnet_params = fitted.subnets
         self.n_parameters_units_ = self.network_.n_parameters_units
         self.n_parameters_total_ = self.network_.n_parameters_total
-
-    def _plan(self, n_samples: int) -> NetworkPlan:
-        given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
-        return plan_network(
-            self.preset, given, self.image_shape_, n_samples=n_samples, dtype=self._dtype
-        )
 
     # -- predicting -------------------------------------------------------------------------
 
@@ -298,7 +290,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "network_")
         images = self._validated_predict(X)
         with progress_bar("predict", len(images), enabled=self.verbose > 0) as advance:
-            return self.network_.outputs(images, workers=_workers(self.n_jobs), advance=advance)
+            return self.network_.outputs(images, workers=worker_count(self.n_jobs), advance=advance)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Confidence scores: the outputs or, with two classes, their difference.
@@ -317,7 +309,8 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Outputs normalised to sum 1 (paper, section 1), of shape (n_samples, n_classes)."""
-        return normalise(self.outputs(X), squash=self.squash)
+        outputs = self.outputs(X)
+        return self.network_.probabilities(outputs, squash=self.squash)
 
     # -- the paper's section 5 ----------------------------------------------------------------
 
@@ -347,6 +340,11 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         """
         outputs = self.outputs(X)
         images = self._validated_predict(X)
+        if self.preset_ in CONVOLUTIONAL_PRESETS:
+            raise ValueError(
+                f"bootstrapping needs sub-networks, and preset {self.preset_!r} has none; use "
+                "preset 'windowed' or 'pereyra'"
+            )
         if not hasattr(self, "_subnet_params"):
             raise ValueError(
                 "bootstrapping needs the sub-networks of a fit in this process; "
@@ -357,6 +355,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         result = QuadraticClassifier(**self.get_params())
         for name in (
             "classes_",
+            "preset_",
             "image_shape_",
             "n_features_in_",
             "_dtype",
@@ -365,7 +364,13 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             "_seed",
         ):
             setattr(result, name, getattr(self, name))
-        result._train(images, guesses, self._seed + 1, folder, starts=self._subnet_params)
+        result._train_subnetworks(
+            images,
+            guesses,
+            self._seed + 1,
+            None if folder is None else Path(folder),
+            starts=self._subnet_params,
+        )
         labels = result.outputs(images).argmax(axis=1)
         report = BootstrapReport(
             inductive_accuracy=self._accuracy(outputs.argmax(axis=1), y),
@@ -403,7 +408,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
     # -- validation -----------------------------------------------------------------------------
 
     def _validated_fit(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        X = _without_imageset(X)
+        X = without_imageset(X)
         if self.dtype not in ("auto", "float32", "float64"):
             raise ValueError(f"dtype must be 'auto', 'float32' or 'float64', got {self.dtype!r}")
         self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
@@ -411,12 +416,12 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
         check_classification_targets(y)
-        self.image_shape_ = self._resolved_shape(X)
+        self.image_shape_ = image_shape_of(X, self.image_shape)
         self.n_features_in_ = prod(self.image_shape_)
         return X.reshape(len(X), *self.image_shape_), y
 
     def _validated_predict(self, X: Any) -> np.ndarray:
-        X = _without_imageset(X)
+        X = without_imageset(X)
         dtype = self._accepted_dtype(X)
         if getattr(X, "ndim", 2) == 2:
             X = validate_data(self, X, reset=False, dtype=dtype)
@@ -426,47 +431,9 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
             )
-        # The scale is that of the fit: pixels 0 to 255 in another type are still divided by 255,
-        # and uint8 values given to a model of unscaled images aren't.
-        if self._fitted_on_uint8 and X.dtype != np.uint8:
-            X = X / np.asarray(255, dtype=X.dtype)
-        elif not self._fitted_on_uint8 and X.dtype == np.uint8:
-            X = X.astype(self._dtype)
+        X = at_scale_of_fit(X, fitted_on_uint8=self._fitted_on_uint8, dtype=self._dtype)
         return X.reshape(len(X), *self.image_shape_)
 
     def _accepted_dtype(self, X: Any) -> Any:
         """uint8 images are converted block by block, all others at once."""
         return np.uint8 if getattr(X, "dtype", None) == np.uint8 else np.dtype(self._dtype)
-
-    def _resolved_shape(self, X: np.ndarray) -> tuple[int, ...]:
-        if self.image_shape is not None:
-            shape = tuple(int(s) for s in self.image_shape)
-            if prod(shape) != prod(X.shape[1:]):
-                raise ValueError(
-                    f"image_shape {shape} has {prod(shape)} pixels, but X has "
-                    f"{prod(X.shape[1:])} a sample"
-                )
-            return shape
-        if X.ndim > 2:
-            return X.shape[1:]
-        side = isqrt(X.shape[1])
-        return (side, side) if side * side == X.shape[1] else (1, X.shape[1])
-
-
-def _without_imageset(X: Any) -> Any:
-    """The images of an `ImageSet`; anything else is left to scikit-learn's own checks."""
-    from rankwise.data import ImageSet
-
-    return X.images if isinstance(X, ImageSet) else X
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31))
-
-
-def _workers(n_jobs: int | None) -> int:
-    from joblib import effective_n_jobs
-
-    return int(effective_n_jobs(n_jobs))

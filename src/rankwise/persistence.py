@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from rankwise._files import atomic_path, write_json
 from rankwise._version import __version__
 from rankwise.errors import ModelFileError
 from rankwise.estimators import QuadraticClassifier
+from rankwise.varpro.convolutional import (
+    ConvolutionalNetwork,
+    ConvolutionalUnits,
+    Layer,
+    LayerWeights,
+)
 from rankwise.varpro.network import QuadraticNetwork
 from rankwise.varpro.units import Units
 
@@ -21,7 +28,19 @@ FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
-_FITTED = ("status_", "statuses_", "n_iter_", "ridge_", "rank_", "condition_", "seconds_")
+_FITTED = (
+    "status_",
+    "statuses_",
+    "n_iter_",
+    "ridge_",
+    "rank_",
+    "condition_",
+    "seconds_",
+    "preset_",
+    "output_layer_",
+    "history_",
+)
+_VECTORS = ("channel", "row", "column", "bias")
 _NOT_KEPT = ("checkpoint_dir", "random_state", "verbose", "n_jobs", "device")
 
 
@@ -41,20 +60,14 @@ def save_classifier(model: QuadraticClassifier, folder: Path) -> None:
     network = model.network_
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({"params": network.params, "coef": network.coef}, temporary)
+        save_file(network_arrays(network), temporary)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "rankwise_version": __version__,
         "weights_sha256": digest,
-        "units": {
-            "shape": list(network.units.shape),
-            "vector_of_axis": list(network.units.vector_of_axis),
-            "rank": network.units.rank,
-            "activation": network.units.activation,
-        },
-        "n_active": network.n_active,
+        **_described(network),
         "fitted_on_uint8": bool(model._fitted_on_uint8),
         "classes": {"dtype": model.classes_.dtype.str, "values": model.classes_.tolist()},
         "parameters": {
@@ -116,6 +129,45 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
+def network_arrays(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, np.ndarray]:
+    """All weights of a network, by name."""
+    if isinstance(network, QuadraticNetwork):
+        return {"params": network.params, "coef": network.coef}
+    arrays = {"center": network.center, "scale": network.scale, "coef": network.coef}
+    for i, layer in enumerate(network.layers):
+        arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in _VECTORS}
+    return arrays
+
+
+def _described(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, Any]:
+    """What the weights mean."""
+    units = network.units
+    if isinstance(units, Units):
+        assert isinstance(network, QuadraticNetwork)
+        return {
+            "network": "units",
+            "units": {
+                "shape": list(units.shape),
+                "vector_of_axis": list(units.vector_of_axis),
+                "rank": units.rank,
+                "activation": units.activation,
+            },
+            "n_active": network.n_active,
+        }
+    assert isinstance(network, ConvolutionalNetwork)
+    return {
+        "network": "convolutional",
+        "units": {
+            "shape": list(units.shape),
+            "layers": [asdict(layer) for layer in units.layers],
+            "shrink": units.shrink,
+            "grid": units.grid,
+            "activation": units.activation,
+        },
+        "softmax": network.softmax,
+    }
+
+
 def _build(description: dict[str, Any], content: bytes) -> QuadraticClassifier:
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -124,36 +176,73 @@ def _build(description: dict[str, Any], content: bytes) -> QuadraticClassifier:
         tensors = load(content)
     except SafetensorError as error:
         raise ModelFileError(f"{WEIGHTS} is damaged: {error}") from error
-    unit = description["units"]
-    units = Units(
-        tuple(unit["shape"]),
-        tuple(unit["vector_of_axis"]),
-        rank=unit["rank"],
-        activation=unit["activation"],
-    )
-    params, coef = tensors["params"], tensors["coef"]
+    network = _network(description, tensors)
     classes = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
-    expected = (units.n_params, coef.shape[0] - 1)
-    if params.shape != expected or coef.shape[1] != len(classes):
+    if network.coef.shape[1] != len(classes):
         raise ModelFileError(
-            f"{WEIGHTS} doesn't fit {DESCRIPTION}: parameters of shape {params.shape} instead of "
-            f"{expected}, {coef.shape[1]} outputs for {len(classes)} classes"
+            f"{WEIGHTS} doesn't fit {DESCRIPTION}: {network.coef.shape[1]} outputs for "
+            f"{len(classes)} classes"
         )
-    if not (np.isfinite(params).all() and np.isfinite(coef).all()):
+    if not all(np.isfinite(array).all() for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't finite")
     parameters = description["parameters"]
     for name in ("window", "image_shape"):
         if isinstance(parameters.get(name), list):
             parameters[name] = tuple(parameters[name])
     model = QuadraticClassifier(**parameters)
-    model.network_ = QuadraticNetwork(units, params, coef, int(description["n_active"]))
+    model.network_ = network
     model.classes_ = classes
-    model.image_shape_ = units.shape
-    model._dtype = str(params.dtype)
+    model.image_shape_ = network.units.shape
+    model._dtype = str(tensors["params"].dtype) if "params" in tensors else "float32"
     model._fitted_on_uint8 = bool(description["fitted_on_uint8"])
-    model.n_features_in_ = int(np.prod(units.shape))
-    model.n_parameters_units_ = model.network_.n_parameters_units
-    model.n_parameters_total_ = model.network_.n_parameters_total
+    model.n_features_in_ = int(np.prod(network.units.shape))
+    model.n_parameters_units_ = network.n_parameters_units
+    model.n_parameters_total_ = network.n_parameters_total
     for name in _FITTED:
         setattr(model, name, description["fitted"][name])
     return model
+
+
+def _network(
+    description: dict[str, Any], tensors: dict[str, np.ndarray]
+) -> QuadraticNetwork | ConvolutionalNetwork:
+    unit, coef = description["units"], tensors["coef"]
+    if description["network"] == "convolutional":
+        layers = tuple(Layer(**layer) for layer in unit["layers"])
+        convolutional = ConvolutionalUnits(
+            tuple(unit["shape"]), layers, unit["shrink"], unit["grid"], unit["activation"]
+        )
+        weights = []
+        for i, stage in enumerate(convolutional.stages):
+            vectors = LayerWeights(*(tensors[f"layer{i}.{name}"] for name in _VECTORS))
+            size = (stage.maps, stage.rank)
+            _require_shape(f"layer{i}.channel", vectors.channel, (*size, stage.channels))
+            _require_shape(f"layer{i}.row", vectors.row, (*size, stage.sides[0]))
+            _require_shape(f"layer{i}.column", vectors.column, (*size, stage.sides[1]))
+            _require_shape(f"layer{i}.bias", vectors.bias, (stage.maps,))
+            weights.append(vectors)
+        _require_shape("coef", coef, (convolutional.n_features + 1, coef.shape[1]))
+        return ConvolutionalNetwork(
+            convolutional,
+            tuple(weights),
+            tensors["center"],
+            tensors["scale"],
+            coef,
+            bool(description["softmax"]),
+        )
+    units = Units(
+        tuple(unit["shape"]),
+        tuple(unit["vector_of_axis"]),
+        rank=unit["rank"],
+        activation=unit["activation"],
+    )
+    _require_shape("parameters", tensors["params"], (units.n_params, coef.shape[0] - 1))
+    return QuadraticNetwork(units, tensors["params"], coef, int(description["n_active"]))
+
+
+def _require_shape(name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+    if array.shape != expected:
+        raise ModelFileError(
+            f"{WEIGHTS} doesn't fit {DESCRIPTION}: {name} of shape {array.shape} instead of "
+            f"{expected}"
+        )

@@ -10,45 +10,34 @@ from typing import Any
 import numpy as np
 
 from rankwise._files import atomic_path
-from rankwise.varpro.network import QuadraticNetwork
 
 
-def save_units(network: QuadraticNetwork, path: Path, *, most: int = 48) -> None:
+def save_units(network: Any, path: Path, *, most: int = 48) -> None:
     """Draw the units that weigh most: the form each applies to the image, `most` at most.
 
-    A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Units with colour
-    images are summed over the channels.
+    A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Forms are summed
+    over channels. Of convolutional units those of the first layer are drawn.
+
+    Parameters
+    ----------
+    network : QuadraticNetwork or ConvolutionalNetwork
+    path : Path
+    most : int
     """
-    weight = np.linalg.norm(network.coef[:-1], axis=1)
-    chosen = np.argsort(-weight, kind="stable")[:most]
+    _, pictures = network.forms(most)
     columns = 12
-    rows = -(-len(chosen) // columns)
+    rows = -(-len(pictures) // columns)
     figure, axes = _subplots(rows, columns, (columns * 0.75, rows * 0.75 + 0.5))
-    for axis, unit in zip(axes.flat, chosen, strict=False):
-        form = unit_form(network, int(unit))
+    for axis, form in zip(axes.flat, pictures, strict=False):
         limit = np.abs(form).max() or 1.0
         axis.imshow(form, cmap="PuOr_r", vmin=-limit, vmax=limit)
     for axis in axes.flat:
         axis.axis("off")
     shape = "×".join(str(s) for s in network.units.shape)
     figure.suptitle(
-        f"The {len(chosen)} units that weigh most, of {len(weight)} ({shape})", fontsize=10
+        f"The {len(pictures)} units that weigh most, of {network.n_units} ({shape})", fontsize=10
     )
     _save(figure, path)
-
-
-def unit_form(network: QuadraticNetwork, unit: int) -> np.ndarray:
-    """The form of one unit as a picture of shape (height, width): ``Σ_ρ u^ρ ⊗ v^ρ``."""
-    units = network.units
-    vectors, _ = units.split(network.params[:, unit : unit + 1].astype(np.float64))
-    if len(units.shape) == 1:
-        return vectors[0][:, :, 0].sum(axis=1)[None]
-    first = vectors[units.vector_of_axis[0]][:, :, 0]
-    second = vectors[units.vector_of_axis[1]][:, :, 0]
-    scale = np.ones(units.rank)
-    for axis in range(2, len(units.shape)):
-        scale = scale * vectors[units.vector_of_axis[axis]][:, :, 0].sum(axis=0)
-    return np.einsum("ir,jr,r->ij", first, second, scale)
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:

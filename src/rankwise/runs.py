@@ -1,6 +1,7 @@
 """A training run in a folder: its configuration, what an interruption keeps, its report.
 
-A run folder holds ``run.json`` (what was asked for), ``subnets/`` (finished sub-networks),
+A run folder holds ``run.json`` (what was asked for), ``subnets/`` (finished sub-networks, or the
+last epoch of a joint training),
 ``model.safetensors`` and ``model.json``, ``report.json`` (written last: its presence means the
 run is complete) and two pictures.
 """
@@ -26,9 +27,12 @@ from rankwise._version import __version__
 from rankwise.data import ImageSet, check_no_shared_sources, load_images, read_image
 from rankwise.errors import DataError, RunError
 from rankwise.estimators import QuadraticClassifier
+from rankwise.models import load_model
 from rankwise.persistence import DESCRIPTION, WEIGHTS
 from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.presets import PRESETS, check_given
+from rankwise.varpro.checkpoints import CHECKPOINT, known_of
+from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS
+from rankwise.varpro.presets import GIVEN, PRESETS, check_given, sized_to_data
 
 CONFIGURATION = "run.json"
 REPORT = "report.json"
@@ -81,7 +85,7 @@ def train(
     run : TrainingRun
     out : Path
     workers : int
-        Sub-networks trained at a time; -1 for one a core. Doesn't change the model.
+        Sub-networks trained at a time, or threads; -1 for one a core. Doesn't change the model.
     device : {"auto", "cpu", "cuda"}
     overwrite : bool
         Discard what the folder holds.
@@ -117,7 +121,12 @@ def _train(
     """The run itself; gives its report and what draws its pictures."""
     begin = time.perf_counter()
     device = resolve_device(device)
-    check_given(run.preset, run.parameters)
+    check_given(run.preset, {k: v for k, v in run.parameters.items() if k in GIVEN})
+    if run.bootstrap and run.preset in CONVOLUTIONAL_PRESETS:
+        raise ValueError(
+            f"bootstrapping needs sub-networks, and preset {run.preset!r} has none; use preset "
+            "'windowed' or 'pereyra'"
+        )
     if workers == 0:
         raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
     source = Path(run.source)
@@ -133,12 +142,15 @@ def _train(
         verbose=int(verbose),
     )
     train_set, test_set = _read(run, verbose)
+    if run.bootstrap and run.preset is None and "n_subnets" not in run.parameters:
+        # The default network may have no sub-networks; a bootstrap needs them.
+        model.set_params(n_subnets=sized_to_data(len(train_set)))
     loaded = time.perf_counter()
     configuration = _configuration(run, train_set, test_set)
     previous = _claim(out, configuration, overwrite)
     if previous is not None and (not run.bootstrap or "bootstrap" in previous):
         return previous | {"already_complete": True}, lambda: None
-    resumed = len(list((out / SUBNETS).glob("[0-9]*.safetensors")))
+    resumed = finished_parts(out)
     model.fit(train_set.images, _names(train_set))
     model.save(out)
     fitted = time.perf_counter()
@@ -160,9 +172,14 @@ def _train(
         "peak_memory_mb": None,
         "status": model.status_,
         "statuses": model.statuses_,
+        "preset": model.preset_,
         "n_subnets": len(model.subnet_reports_),
-        "resumed_subnets": resumed,
-        "n_units": int(model.network_.params.shape[1]),
+        "resumed_subnets": resumed["sub-networks"],
+        "resumed_epochs": resumed["epochs"],
+        "n_units": model.network_.n_units,
+        "epochs": len(model.history_),
+        "history": model.history_,
+        "output_layer": model.output_layer_,
         "ridge": model.ridge_,
         "rank": model.rank_,
         "condition": model.condition_,
@@ -191,9 +208,9 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
     **reading
         More options of `rankwise.load_images`; None counts as not given.
     """
-    model = QuadraticClassifier.load(folder)
+    model = load_model(folder)
     options = _reading_of_run(folder) | {k: v for k, v in reading.items() if v is not None}
-    images = load_images(source, split=split, **_fitting_options(model), **options)
+    images = images_for(model, folder, source, split, **options)
     unknown = set(images.class_names) - {str(c) for c in model.classes_}
     if unknown:
         raise DataError(
@@ -218,9 +235,26 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
     }
 
 
+def images_for(
+    model: QuadraticClassifier, folder: Path, source: str, split: str = "test", **reading: Any
+) -> ImageSet:
+    """Images of a source as a saved model takes them, held out as its run held out.
+
+    Parameters
+    ----------
+    model : QuadraticClassifier
+    folder : Path
+        Where it was saved.
+    source, split, **reading
+        As for `evaluate`.
+    """
+    options = _reading_of_run(folder) | {k: v for k, v in reading.items() if v is not None}
+    return load_images(source, split=split, **_fitting_options(model), **options)
+
+
 def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Labels of image files: the most probable class of each, and all probabilities."""
-    model = QuadraticClassifier.load(folder)
+    model = load_model(folder)
     result = []
     for path in paths:
         image = read_image(path, image_shape=model.image_shape_)
@@ -359,6 +393,15 @@ def holds(run: TrainingRun, out: Path) -> bool:
     """Whether a folder holds this very run, complete or not."""
     path = out / CONFIGURATION
     return path.exists() and _read_json(path)["run"] == _described(run)
+
+
+def finished_parts(out: Path) -> dict[str, int]:
+    """What an interrupted run has kept: ``sub-networks`` and ``epochs``."""
+    epochs = known_of(out / SUBNETS / CHECKPOINT).get("epoch", 0)
+    return {
+        "sub-networks": len(list((out / SUBNETS).glob("[0-9]*.safetensors"))),
+        "epochs": int(epochs),
+    }
 
 
 def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dict[str, Any]:

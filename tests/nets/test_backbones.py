@@ -151,7 +151,7 @@ def test_timm_s_own_normalisation_is_used(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", timm)
     backbone = load_backbone("timm/known")
     assert (backbone.channels, backbone.mean) == (3, (0.1, 0.2, 0.3))
-    with pytest.raises(ValueError, match="timm can't make 'timm/unknown': no such model$"):
+    with pytest.raises(ValueError, match=r"timm can't make 'timm/unknown': no such model$"):
         load_backbone("timm/unknown")
 
 

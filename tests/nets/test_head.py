@@ -270,7 +270,7 @@ def test_input_that_is_not_accepted(digits):
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             head.fit(*arguments)
-    with pytest.raises(ValueError, match="every sample weight is 0|zero"):
+    with pytest.raises(ValueError, match=r"every sample weight is 0|zero"):
         head.fit(x, y, sample_weight=np.zeros(len(y)))
     with pytest.raises(ValueError, match="sample weights in its blocks"):
         head.fit(blocks(x, y), sample_weight=np.ones(len(y)))

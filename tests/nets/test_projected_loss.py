@@ -181,7 +181,9 @@ class OnPixels(Small):
 
 
 def settings(**options):
-    return TrainingSettings(epochs=3, batch_size=100, output="varpro", learning_rate=3e-3, **options)
+    return TrainingSettings(
+        epochs=3, batch_size=100, output="varpro", learning_rate=3e-3, **options
+    )
 
 
 def test_training_with_the_layer_projected_out():

@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from rankwise.cli import lowrank, model
+from rankwise.cli import export, lowrank, model, study
+from rankwise.cli.head import head
 from rankwise.errors import RankwiseError
 
 app = typer.Typer(
@@ -23,6 +24,9 @@ app.command()(model.evaluate)
 app.command()(model.predict)
 app.command()(lowrank.augment)
 app.command()(lowrank.show)
+app.command()(export.export)
+app.command()(head)
+app.add_typer(study.app, name="study")
 
 
 @app.callback(invoke_without_command=True)

@@ -44,7 +44,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     preset: Annotated[
         str | None,
-        typer.Option(help="pereyra (the paper's Table 3) or windowed; default: sized to the data."),
+        typer.Option(
+            help="accurate, small, tiny, windowed or pereyra (the paper's Table 3); default: "
+            "small, or windowed sized to the data where images are few or under 16×16."
+        ),
     ] = None,
     unit: Annotated[
         str | None,
@@ -56,7 +59,9 @@ def train(
         int | None, typer.Option(help="Mini-batch of a sub-network.")
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank-one forms summed in a unit.")] = None,
-    activation: Annotated[str | None, typer.Option(help="tanh or logistic.")] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="tanh, logistic, relu, softplus, silu or gelu.")
+    ] = None,
     whole_image: Annotated[
         bool, typer.Option("--whole-image", help="Units without windows.")
     ] = False,
@@ -65,14 +70,21 @@ def train(
         typer.Option(help="levenberg-marquardt, minpack, lbfgs, gradient-descent or search."),
     ] = None,
     jacobian: Annotated[str | None, typer.Option(help="golub-pereyra or kaufman.")] = None,
-    max_iter: Annotated[int | None, typer.Option(help="Iterations of a sub-network.")] = None,
+    max_iter: Annotated[
+        int | None, typer.Option(help="Iterations of a sub-network, or epochs.")
+    ] = None,
     ridge: Annotated[
         str | None, typer.Option(help="Of the glue: a number per sample, gcv or loo.")
+    ] = None,
+    refine: Annotated[
+        int | None, typer.Option(help="Epochs of joint refinement behind the glue.")
     ] = None,
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Sub-networks at a time; -1 for one a core.")] = -1,
+    workers: Annotated[
+        int, typer.Option(help="Sub-networks or threads at a time; -1 for one a core.")
+    ] = -1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 42,
     limit: Annotated[
@@ -108,6 +120,7 @@ def train(
         "jacobian": jacobian,
         "max_iter": max_iter,
         "ridge": _ridge(ridge),
+        "refine": refine,
         "squash": squash or None,
     }
     run = TrainingRun(
@@ -178,9 +191,10 @@ def _train(
             run, out, workers=workers, device=device, overwrite=overwrite, verbose=not as_json
         )
     except KeyboardInterrupt:
-        kept = len(list((out / runs.SUBNETS).glob("[0-9]*.safetensors")))
+        parts = runs.finished_parts(out)
+        what = "epochs" if parts["epochs"] else "sub-networks"
         typer.echo(
-            f"interrupted: {kept} finished sub-networks are kept in {out}; the same command goes "
+            f"interrupted: {parts[what]} finished {what} are kept in {out}; the same command goes "
             "on from there",
             err=True,
         )
@@ -195,7 +209,6 @@ def _train(
 
 
 def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    seconds, statuses = report["seconds"], report["statuses"]
     rows = [
         ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
         ("training accuracy", _percent(report["train_accuracy"])),
@@ -203,17 +216,12 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             "images: training / test",
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
         ),
-        ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
+        *_training_rows(report),
         (
             "parameters: units / with output layer",
             f"{report['n_parameters_units']:,} / {report['n_parameters_total']:,}",
         ),
-        (
-            "seconds: sub-networks / glue / total",
-            f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
-        ),
         ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
-        ("sub-networks ended", ", ".join(f"{n} {s}" for s, n in statuses.items())),
     ]
     bootstrap = report.get("bootstrap")
     if bootstrap:
@@ -226,6 +234,32 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
         ]
     return rows
+
+
+def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was trained, for how long, and how it ended."""
+    seconds, statuses = report["seconds"], report["statuses"]
+    ended = ", ".join(f"{n} {s}" for s, n in statuses.items())
+    if not report["n_subnets"]:
+        return [
+            ("preset", str(report["preset"])),
+            ("units / epochs", f"{report['n_units']:,} / {report['epochs']:,}"),
+            ("output layer (the better on validation images)", report["output_layer"]),
+            (
+                "seconds: joint training / glue / total",
+                f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
+            ),
+            ("training ended", report["status"]),
+        ]
+    return [
+        ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
+        (
+            "seconds: sub-networks / glue / total",
+            f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
+        ),
+        ("sub-networks ended", ended),
+        *([("seconds: joint refinement", f"{seconds['joint']:.1f}")] if report["epochs"] else []),
+    ]
 
 
 def _percent(fraction: float) -> str:

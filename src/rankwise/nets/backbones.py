@@ -136,7 +136,8 @@ class Backbone(nn.Module):
         if self.mean is not None and self.std is not None:
             mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
             x = (x * 0.5 + 0.5 - mean) / std
-        y = self.network.features(x) if _has_head(self.network) else self.network(x)
+        network: Any = self.network
+        y = network.features(x) if _has_head(network) else network(x)
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -315,9 +316,8 @@ def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> to
 
     Floating-point batches ``(n, C, H, W)`` pass as they are.
     """
-    batch = torch.as_tensor(
-        np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
-    )
+    # A copy: torch wants arrays writable, which memory-mapped ones aren't.
+    batch = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
     batch = batch.to(device)
     if batch.is_floating_point():
         if batch.ndim != 4:
@@ -405,7 +405,7 @@ def extract_features(
 def _images_fingerprint(images: Any) -> str:
     if isinstance(images, ImageSet):
         return images.fingerprint
-    array = np.ascontiguousarray(torch.as_tensor(images).numpy())
+    array = np.ascontiguousarray(images.cpu() if isinstance(images, torch.Tensor) else images)
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.data)
     return digest.hexdigest()

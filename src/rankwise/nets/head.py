@@ -147,6 +147,8 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
+    _solved: HeadSolution | None = None
+
     # -- learning and unlearning --------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
@@ -281,7 +283,7 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         """Calibrated probabilities, ``softmax(outputs/temperature_)``."""
         return np.exp(self.predict_log_proba(X))
 
-    # -- what the training samples say --------------------------------------------------------------
+    # -- what the training samples say ---------------------------------------------------------
 
     def leave_one_out_predictions(
         self, X: Any, y: Any = None, sample_weight: Any = None
@@ -371,7 +373,7 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         return nn.Sequential(found, self.to_linear(calibrated=calibrated)).eval()
 
     def as_graph(self) -> Any:
-        """Backbone and head as a `rankwise.varpro.graph.Graph`, which ``rankwise export`` writes."""
+        """Backbone and head as a `rankwise.varpro.graph.Graph`, for ``rankwise export``."""
         from rankwise.nets.head_graph import graph_of_head
 
         check_is_fitted(self)
@@ -406,7 +408,7 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         """
         return load_head(folder)
 
-    # -- the solved layer ---------------------------------------------------------------------------
+    # -- the solved layer ----------------------------------------------------------------------
 
     @property
     def coef_(self) -> np.ndarray:
@@ -477,7 +479,8 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         """Solve from the statistics and, where there are any to look at again, the samples."""
         family = self._family()
         again = source if source is not None and source.repeatable else None
-        chosen_by, criterion, ridge = "given", [], self.alpha
+        chosen_by, ridge = "given", self.alpha
+        criterion: list[tuple[float, float]] = []
         sample: list[Block] = []
         if isinstance(ridge, str):
             ridges = list(family.path() if self.alphas is None else self.alphas)

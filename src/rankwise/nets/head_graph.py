@@ -60,9 +60,7 @@ def graph_of_head(head: VarProHead) -> Graph:
     ops.append(Affine(scale, shift))
     ops += _network(backbone, output_shape(tuple(ops), tuple(shape)))
     solved = head._solution()
-    ops.append(
-        Dense(solved.coef.T / solved.temperature, solved.intercept / solved.temperature)
-    )
+    ops.append(Dense(solved.coef.T / solved.temperature, solved.intercept / solved.temperature))
     classes = tuple(str(c) for c in head.classes_)
     return Graph(tuple(shape), tuple(ops), classes, scale=255.0, output="softmax")
 
@@ -100,13 +98,13 @@ def _layer(layer: nn.Module) -> list[Op]:
         case nn.Sequential():
             return [op for part in layer for op in _layer(part)]
         case nn.Conv2d() if (
-            layer.padding_mode == "zeros" and layer.dilation == (1, 1)
+            layer.padding_mode == "zeros"
+            and layer.dilation == (1, 1)
             and not isinstance(layer.padding, str)
         ):
             bias = np.zeros(layer.out_channels) if layer.bias is None else _array(layer.bias)
-            return [
-                Convolve(_array(layer.weight), bias, layer.stride, layer.padding, layer.groups)
-            ]
+            stride, padding = (_pair(v) for v in (layer.stride, layer.padding))
+            return [Convolve(_array(layer.weight), bias, stride, padding, layer.groups)]
         case nn.BatchNorm2d() if layer.running_mean is not None:
             scale = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
             return [Affine(scale, _array(layer.bias) - scale * _array(layer.running_mean))]
@@ -132,6 +130,11 @@ def _residual(inner: Sequence[Op], shortcut: Sequence[Op], channels: int) -> lis
     both = np.concatenate([np.eye(channels)] * 2, axis=1)[:, :, None, None]
     sides = Concatenate((tuple(shortcut), tuple(inner)))
     return [sides, Convolve(both, np.zeros(channels)), Activate("relu")]
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
 
 
 def _array(tensor: torch.Tensor | Any) -> np.ndarray:

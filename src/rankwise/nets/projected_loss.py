@@ -7,13 +7,14 @@ statistics ``G₀, B₀, t₀`` of earlier batches, weight ``n₀``, the functio
 
 without statistics this is ``½‖P⊥τ‖²/n`` of the ridge-augmented ``Φ``. The minimum is a closed
 form, ``A = (ΦᵀΦ + G₀ + μ(n + n₀)I)⁻¹(Φᵀτ + B₀)``, by one Cholesky in float64. Since ``∂F/∂A = 0``
-there (the envelope theorem), the gradient of ``F`` in ``θ`` is that of ``½‖τ − ΦA‖²`` with ``A`` held
-still: exact, and no cheaper to get in another way.
+there (the envelope theorem), the gradient of ``F`` in ``θ`` is that of ``½‖τ − ΦA‖²`` with ``A``
+held still: exact, and no cheaper to get in another way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,6 +52,11 @@ def with_constant(features: torch.Tensor) -> torch.Tensor:
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
+def _network(model: nn.Module) -> Any:
+    """The model, as something with `features` and `head`, which its constructor has checked."""
+    return model
+
+
 class ProjectedLoss(Loss):
     """The variable projection functional as a loss; the output layer is solved, never stepped.
 
@@ -78,9 +84,7 @@ class ProjectedLoss(Loss):
     squares: torch.Tensor
     weight: torch.Tensor
 
-    def __init__(
-        self, model: nn.Module, *, ridge: float = 1e-3, window: float | None = 50
-    ) -> None:
+    def __init__(self, model: nn.Module, *, ridge: float = 1e-3, window: float | None = 50) -> None:
         super().__init__()
         if not (callable(getattr(model, "features", None)) and hasattr(model, "head")):
             raise ValueError(
@@ -91,7 +95,7 @@ class ProjectedLoss(Loss):
             raise ValueError(f"ridge must be above 0, got {ridge}")
         if window is not None and not window >= 1:
             raise ValueError(f"window must be at least 1 batch, or None, got {window}")
-        head: nn.Linear = model.head
+        head = _network(model).head
         size, k = head.in_features + 1, head.out_features
         self.n_classes, self.ridge = k, ridge
         self.decay = 1.0 if window is None else 1.0 - 1.0 / window
@@ -146,7 +150,7 @@ class ProjectedLoss(Loss):
         whatever has been carried; its value leaves out what no gradient sees.
         """
         with torch.autocast(x.device.type, enabled=False):
-            features = model.features(x).float()
+            features = _network(model).features(x).float()
             targets = F.one_hot(y, self.n_classes).to(features)
             _, layer = self.functional(features.detach(), targets)
             outputs = with_constant(features) @ layer.to(features)
@@ -158,7 +162,7 @@ class ProjectedLoss(Loss):
         """Solve the output layer on all training images and write it into ``model.head``."""
         total = None
         for x, y in batches:
-            part = block_statistics(model.features(x), y.cpu().numpy())
+            part = block_statistics(_network(model).features(x), y.cpu().numpy())
             total = part if total is None else total + part
         if total is None:
             return
@@ -167,7 +171,8 @@ class ProjectedLoss(Loss):
         coef, intercept, *_ = family.solve(ridge)
         temperature = modelled_temperature(total, family, ridge)
         with torch.no_grad():
-            weight, bias = model.head.weight, model.head.bias
+            head = _network(model).head
+            weight, bias = head.weight, head.bias
             weight.zero_()
             # A class without a training image is never predicted.
             bias.fill_(-1.0 / temperature)

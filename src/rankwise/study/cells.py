@@ -181,7 +181,12 @@ def _cut_with_leaks(
 def _pixels(
     originals: NDArray[np.uint8], copies: NDArray[np.uint8], labels: NDArray, order: Rows
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return np.concatenate([originals, copies])[order], labels[order]
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    pixels = np.empty((len(order), *originals.shape[1:]), np.uint8)
+    pixels[places[: len(originals)]] = originals
+    pixels[places[len(originals) :]] = copies
+    return pixels, labels[order]
 
 
 def run_cell(

@@ -1,29 +1,45 @@
-"""Activations of a unit: the value and its slope, the slope from the value where that is cheaper.
+"""Activations of a unit: the value, and its slope.
 
 The paper's text says "sigmoid"; the derivative in its section 8.2, sech², is that of tanh. Both
-are here.
+are here. ReLU and its smooth kin are ours: they do better where all units are trained jointly
+(design, section 8).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation ``σ`` with its slope as a function of its value."""
+    """An activation ``σ``, with its slope as a function of its value or of ``q``.
+
+    Parameters
+    ----------
+    value : callable
+        ``σ(q)``.
+    slope_of_value : callable, optional
+        ``σ'`` from ``σ(q)``, where that is cheaper.
+    slope : callable, optional
+        ``σ'`` from ``q``, where the value doesn't say.
+    """
 
     value: Callable[[Any], Any]
-    slope_of_value: Callable[[Any], Any]
+    slope_of_value: Callable[[Any], Any] | None = None
+    slope: Callable[[Any], Any] | None = None
 
     def value_and_slope(self, q: Any) -> tuple[Any, Any]:
         """``σ(q)`` and ``σ'(q)``."""
         value = self.value(q)
-        return value, self.slope_of_value(value)
+        if self.slope_of_value is not None:
+            return value, self.slope_of_value(value)
+        assert self.slope is not None
+        return value, self.slope(q)
 
 
 def _tanh(q: Any) -> Any:
@@ -35,7 +51,55 @@ def _logistic(q: Any) -> Any:
     return 0.5 * (1.0 + array_namespace(q).tanh(0.5 * q))
 
 
+def _relu(q: Any) -> Any:
+    return q.clip(0)
+
+
+def _relu_slope(value: Any) -> Any:
+    xp = array_namespace(value)
+    return xp.astype(value > 0, value.dtype)
+
+
+def _softplus(q: Any) -> Any:
+    xp = array_namespace(q)
+    return _relu(q) + xp.log1p(xp.exp(-abs(q)))
+
+
+def _softplus_slope(value: Any) -> Any:
+    return -array_namespace(value).expm1(-value)
+
+
+def _silu(q: Any) -> Any:
+    return q * _logistic(q)
+
+
+def _silu_slope(q: Any) -> Any:
+    s = _logistic(q)
+    return s * (1.0 + q * (1.0 - s))
+
+
+def _erf(x: Any) -> Any:
+    if is_torch_array(x):
+        return x.erf()
+    from scipy.special import erf
+
+    return erf(x)
+
+
+def _gelu(q: Any) -> Any:
+    return 0.5 * q * (1.0 + _erf(q / sqrt(2.0)))
+
+
+def _gelu_slope(q: Any) -> Any:
+    density = array_namespace(q).exp(-0.5 * q * q) * 0.3989422804014327
+    return 0.5 * (1.0 + _erf(q / sqrt(2.0))) + q * density
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(_tanh, lambda t: 1.0 - t * t),
     "logistic": Activation(_logistic, lambda s: s * (1.0 - s)),
+    "relu": Activation(_relu, _relu_slope),
+    "softplus": Activation(_softplus, _softplus_slope),
+    "silu": Activation(_silu, slope=_silu_slope),
+    "gelu": Activation(_gelu, slope=_gelu_slope),
 }

@@ -8,6 +8,7 @@ before, the agreement with the guesses after, and the transductive accuracy afte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -40,6 +41,28 @@ class BootstrapReport:
     transductive_accuracy: float | None
     guess_accuracy: float | None
     ambiguous_fraction: float
+
+
+@dataclass(frozen=True)
+class TransductiveResult:
+    """What `QuadraticClassifier.bootstrap_transductive` gives.
+
+    Attributes
+    ----------
+    classifier : QuadraticClassifier
+        Trained on the test images with guessed labels. Never report its accuracy as ordinary
+        accuracy.
+    labels : array of shape (n_samples,)
+        Its labels for the test images.
+    guesses : array of shape (n_samples,)
+        The labels it was trained on.
+    report : BootstrapReport
+    """
+
+    classifier: Any
+    labels: np.ndarray
+    guesses: np.ndarray
+    report: BootstrapReport
 
 
 def guess_labels(

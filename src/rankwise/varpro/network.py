@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,9 @@ from threadpoolctl import threadpool_limits
 from rankwise.varpro.output_layer import Features, OutputLayer, blocks, solve_output_layer
 from rankwise.varpro.subnetworks import as_float
 from rankwise.varpro.units import Units
+
+if TYPE_CHECKING:
+    from rankwise.varpro.graph import Graph
 
 _BLOCK = 1024
 _SMOOTHING = 0.01
@@ -47,6 +51,11 @@ class QuadraticNetwork:
         """With the output layer."""
         return self.n_active + self.coef.size
 
+    @property
+    def n_units(self) -> int:
+        """Hidden units."""
+        return int(self.params.shape[1])
+
     def outputs(
         self,
         images: np.ndarray,
@@ -68,6 +77,43 @@ class QuadraticNetwork:
         if not parts:
             return np.zeros((0, self.coef.shape[1]))
         return np.concatenate(parts).astype(np.float64)
+
+    def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
+        """Outputs as probabilities; see `normalise`."""
+        return normalise(outputs, squash=squash)
+
+    def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """The units that weigh most in the output layer, at most so many, as pictures.
+
+        Returns
+        -------
+        order : int array of shape (k,)
+        pictures : float64 array of shape (k, height, width)
+            ``Σ_ρ u^ρ ⊗ v^ρ``, summed over channels and any further axes.
+        """
+        order = np.argsort(-np.linalg.norm(self.coef[:-1], axis=1), kind="stable")[:most]
+        kernel = self.units.form(self.params[:, order].astype(np.float64))
+        return order, kernel
+
+    def as_graph(
+        self, classes: Sequence[str], *, scale: float = 1.0, squash: bool = False
+    ) -> Graph:
+        """The network as a list of operations, for exports.
+
+        Parameters
+        ----------
+        classes : sequence of str
+        scale : float
+            Pixels are divided by it: 255 for a model of uint8 images.
+        squash : bool
+            As in `normalise`.
+        """
+        from rankwise.varpro.graph import graph_of_units
+
+        output = "sigmoid" if squash else "sum-to-one"
+        return graph_of_units(
+            self.units, self.params, self.coef, classes, scale=scale, output=output
+        )
 
 
 def network_features(units: Units, params: np.ndarray, images: np.ndarray) -> Features:

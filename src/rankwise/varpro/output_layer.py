@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -47,8 +48,8 @@ class GramStatistics:
         ``Φᵀτ``.
     targets_squared : float
         ``‖τ‖²``.
-    n : int
-        Samples seen.
+    n : int or float
+        Samples seen, or the sum of their weights.
     eps : float
         Relative rounding of the products.
     """
@@ -56,7 +57,7 @@ class GramStatistics:
     gram: Float[np.ndarray, "m m"]
     cross: Float[np.ndarray, "m K"]
     targets_squared: float
-    n: int
+    n: int | float
     eps: float
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
@@ -167,10 +168,12 @@ def _add_tiles(
     list(pool.map(panel, reversed(list(blocks(m, _TILE)))))
 
 
-def ridge_path(statistics: GramStatistics, n_values: int = 25) -> list[float]:
-    """Ridges from ``10⁻⁹`` to ``10⁻²`` of the trace of ``G``, log-spaced."""
+def ridge_path(
+    statistics: GramStatistics, n_values: int = 25, *, largest: float = 1e-2
+) -> list[float]:
+    """Ridges from ``10⁻⁹`` to `largest` times the trace of ``G``, log-spaced."""
     scale = max(float(np.trace(statistics.gram)), float(np.finfo(float).tiny))
-    return (np.geomspace(1e-9, 1e-2, n_values) * scale).tolist()
+    return (np.geomspace(1e-9, largest, n_values) * scale).tolist()
 
 
 def solve_gram(
@@ -200,12 +203,12 @@ def solve_gram(
         layer = _solve_cholesky(statistics, float(ridge))
         if layer is not None:
             return layer
-    values, vectors = _eigen(statistics, rcond, without_ridge=ridge == 0)
+    values, vectors = eigen_directions(statistics, rcond, without_ridge=ridge == 0)
     projected = vectors.T @ statistics.cross
     criterion: list[tuple[float, float]] = []
     if isinstance(ridge, str):
         ridges = ridge_path(statistics) if path is None else path
-        criterion = [(mu, _gcv(statistics, values, projected, mu)) for mu in ridges]
+        criterion = [(mu, gcv_error(statistics, values, projected, mu)) for mu in ridges]
         ridge = min(criterion, key=lambda pair: pair[1])[0]
     coef = vectors @ (projected / (values + ridge)[:, None])
     condition = float(np.sqrt(values[-1] / values[0])) if len(values) else 1.0
@@ -227,8 +230,8 @@ def _solve_cholesky(statistics: GramStatistics, ridge: float) -> OutputLayer | N
     return OutputLayer(coef, ridge, m, condition, "gram", [])
 
 
-def _eigen(
-    statistics: GramStatistics, rcond: float | None, *, without_ridge: bool
+def eigen_directions(
+    statistics: GramStatistics, rcond: float | None = None, *, without_ridge: bool
 ) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "m r"]]:
     """Eigenvalues of ``G`` that count, increasing, and their vectors."""
     values, vectors = linalg.eigh(statistics.gram, check_finite=False, driver="evd")
@@ -241,24 +244,62 @@ def _eigen(
     return values[kept], vectors[:, kept]
 
 
-def _gcv(
+def gcv_error(
     statistics: GramStatistics,
     values: Float[np.ndarray, "r"],
     projected: Float[np.ndarray, "r K"],
     ridge: float,
+    *,
+    n_free: int = 0,
 ) -> float:
     """Generalised cross-validation error.
 
     ``‖R‖² = ‖τ‖² − Σ_j (2w_j − λ_j·w_j²)·‖q_jᵀΦᵀτ‖²`` with ``w_j = 1/(λ_j + μ)``, not below
-    its own rounding, so that an interpolating fit isn't mistaken for a perfect one.
+    its own rounding, so that an interpolating fit isn't mistaken for a perfect one. `n_free`
+    counts directions without ridge that were projected out before, such as an intercept.
     """
     n, weights = statistics.n, 1.0 / (values + ridge)
     energy = np.sum(projected**2, axis=1)
     rss = statistics.targets_squared - float(np.sum((2 - values * weights) * weights * energy))
     rounding = max(1e4 * float(np.finfo(np.float64).eps), 100 * statistics.eps)
     rss = max(rss, rounding * statistics.targets_squared)
-    freedom_left = max(n - len(values), 0) + float(np.sum(ridge * weights))
+    freedom_left = max(n - n_free - len(values), 0) + float(np.sum(ridge * weights))
     return rss / n / max(freedom_left / n, np.finfo(float).tiny) ** 2
+
+
+def left_out_residuals(
+    rotated: Any,
+    targets: Any,
+    values: Any,
+    projected: Any,
+    ridges: Any,
+    *,
+    share: Any = 1.0,
+    free_leverage: float = 0.0,
+) -> Any:
+    """Residual of each sample in the fit without it, by the matrix inversion lemma.
+
+    ``r_j/(1 − u_j·h_j)``, ``h_j = h₀ + Σ_l (φ_jᵀq_l)²/(λ_l + μ)``, of shape (n, ridges, K).
+
+    Parameters
+    ----------
+    rotated : array of shape (n, r)
+        ``Φq``, of NumPy or, with all other arrays, of PyTorch.
+    targets : array of shape (n, K)
+    values, projected : arrays of shape (r,) and (r, K)
+        ``λ`` and ``qᵀΦᵀτ``.
+    ridges : array of shape (ridges,)
+    share : float or array of shape (n, 1)
+        ``u``: weight that is taken away.
+    free_leverage : float
+        ``h₀``: of directions without ridge that were projected out before.
+    """
+    weights = 1.0 / (values[:, None] + ridges)
+    coef = (weights[:, :, None] * projected[:, None, :]).reshape(len(values), -1)
+    fitted = (rotated @ coef).reshape(len(rotated), len(ridges), targets.shape[1])
+    leverage = free_leverage + rotated**2 @ weights
+    left = (1.0 - share * leverage).clip(min=float(np.finfo(float).eps))
+    return (targets[:, None, :] - fitted) / left[:, :, None]
 
 
 def leave_one_out_errors(
@@ -275,16 +316,15 @@ def leave_one_out_errors(
     With ``h_j(μ) = Σ_l (φ_jᵀq_l)²/(λ_l + μ)``, sample ``j``'s left-out residual is
     ``r_j(μ)/(1 − h_j(μ))``; one eigendecomposition serves all ridges.
     """
-    values, vectors = _eigen(statistics, rcond, without_ridge=False)
+    values, vectors = eigen_directions(statistics, rcond, without_ridge=False)
     projected = vectors.T @ statistics.cross
     totals = np.zeros(len(ridges))
     for block in blocks(len(targets)):
         rotated = features(block).astype(np.float64) @ vectors
         for i, mu in enumerate(ridges):
-            weights = 1.0 / (values + mu)
-            residual = targets[block] - rotated @ (weights[:, None] * projected)
-            leverage = (rotated**2) @ weights
-            left_out = residual / np.maximum(1.0 - leverage, np.finfo(float).eps)[:, None]
+            left_out = left_out_residuals(
+                rotated, targets[block], values, projected, np.array([mu])
+            )
             totals[i] += float(np.sum(left_out**2))
         advance(block.stop - block.start)
     return [(float(mu), float(t / len(targets))) for mu, t in zip(ridges, totals, strict=True)]

@@ -9,6 +9,11 @@ from numbers import Real
 from typing import Any
 
 from rankwise.varpro.activations import ACTIVATIONS
+from rankwise.varpro.convolutional_presets import (
+    ACCEPTED,
+    CONVOLUTIONAL_PRESETS,
+    refuse_foreign,
+)
 from rankwise.varpro.functional import JACOBIANS
 from rankwise.varpro.solvers import SOLVERS
 from rankwise.varpro.starts import WINDOW, Start
@@ -101,6 +106,12 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
+ALL_PRESETS = (*PRESETS, *CONVOLUTIONAL_PRESETS)
+"""Names of sub-network presets, then of convolutional ones."""
+
+DEFAULT = "small"
+_FEWEST_SAMPLES, _SHORTEST_SIDE = 2000, 16
+
 UNITS_PER_SUBNET = 50
 """The paper's Table 3."""
 
@@ -121,17 +132,28 @@ GIVEN = (
     "max_iter",
     "tol",
     "ridge",
+    "refine",
 )
 """Choices of a preset that a user can give instead."""
 
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """What to train: one sub-network's plan, how many of them, the ridge of the glue."""
+    """What to train: one sub-network's plan, how many of them, the ridge of the glue.
+
+    Parameters
+    ----------
+    subnet : SubnetPlan
+    n_subnets : int
+    ridge : float or str
+    refine : int
+        Epochs of joint refinement behind the glue; none in the paper.
+    """
 
     subnet: SubnetPlan
     n_subnets: int
     ridge: float | str
+    refine: int = 0
 
 
 def plan_network(
@@ -147,7 +169,7 @@ def plan_network(
     Parameters
     ----------
     name : str or None
-        Of a preset; None is ``windowed`` sized to the data.
+        Of a sub-network preset; None is ``windowed`` sized to the data.
     given : mapping
         Values for any of `GIVEN`; ``window=False`` is the whole image.
     image_shape : tuple of int
@@ -167,7 +189,9 @@ def plan_network(
     for count in ("rank", "samples_per_subnet", "max_iter"):
         counts[count] = int(given.get(count, getattr(preset, count)))
     window = given.get("window", preset.window) or None
-    chosen = replace(preset, **{**given, **counts, "window": window and tuple(window)})
+    refine = int(given.get("refine", 0))
+    own = {k: v for k, v in given.items() if k != "refine"}
+    chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
     # A preset's budget counts its own solver's steps.
     own_budget = chosen.solver == preset.solver or "max_iter" in given
     units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
@@ -183,7 +207,26 @@ def plan_network(
         ridge=chosen.subnet_ridge,
         dtype=dtype,
     )
-    return NetworkPlan(subnet, n_subnets, chosen.ridge)
+    return NetworkPlan(subnet, n_subnets, chosen.ridge, refine)
+
+
+def chosen_preset(
+    name: str | None, given: Mapping[str, Any], image_shape: tuple[int, ...], n_samples: int
+) -> str | None:
+    """The preset for these images where none is named.
+
+    That is ``small``, the most accurate for its size and time (``docs/results.md``), from 2000
+    images of 16 × 16 pixels on. For fewer or smaller ones, for tensors that aren't images, and
+    where a choice that only sub-networks have is given, None: ``windowed``, sized to the data,
+    which takes a second or two there.
+    """
+    if name is not None:
+        return name
+    images = len(image_shape) in (2, 3) and min(image_shape[:2]) >= _SHORTEST_SIDE
+    fits = images and n_samples >= _FEWEST_SAMPLES and not (set(given) - {*ACCEPTED})
+    # The paper's activations ask for the paper's units.
+    own = given.get("activation") in ("tanh", "logistic")
+    return DEFAULT if fits and not own else None
 
 
 def check_given(name: str | None, given: Mapping[str, Any]) -> None:
@@ -194,8 +237,10 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     ValueError
         One sentence: what was given, what is accepted.
     """
-    if name is not None and name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(PRESETS)}")
+    if name is not None and name not in ALL_PRESETS:
+        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(ALL_PRESETS)}")
+    if name in CONVOLUTIONAL_PRESETS:
+        refuse_foreign(name, given)
     names = {
         "unit": UNIT_KINDS,
         "activation": tuple(ACTIVATIONS),
@@ -208,8 +253,9 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     for label in ("rank", "n_units", "n_subnets", "samples_per_subnet"):
         if label in given:
             _whole(label, given[label])
-    if "max_iter" in given:
-        _whole("max_iter", given["max_iter"], least=0)
+    for label in ("max_iter", "refine"):
+        if label in given:
+            _whole(label, given[label], least=0)
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
     ridge = given.get("ridge", "gcv")

@@ -156,6 +156,16 @@ class Units:
         outer = _outer(xp, factors)
         return xp.sum(outer, axis=-2)
 
+    def form(self, params: Float[np.ndarray, "p I"]) -> Float[np.ndarray, "I height width"]:
+        """The form of each unit as a picture ``Σ_ρ u^ρ ⊗ v^ρ``, summed over any further axes."""
+        vectors, _ = self.split(params)
+        factors = [vectors[j] for j in self.vector_of_axis]
+        scale = np.ones_like(factors[0][0])
+        for factor in factors[2:]:
+            scale = scale * factor.sum(axis=0)
+        column = factors[1] if len(factors) > 1 else np.ones((1, *scale.shape))
+        return np.einsum("hri,wri,ri->ihw", factors[0], column, scale)
+
     def scalarize(self, flat_images: Any, params: Any) -> Any:
         """``q`` for every image and unit, ``(…, n, I)``; `flat_images` come from `flatten`."""
         return flat_images @ self.kernel(params) + params[..., -1:, :]

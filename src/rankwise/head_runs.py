@@ -1,0 +1,247 @@
+"""``rankwise head`` without its command line: read, extract, fit, evaluate, write.
+
+The folder holds ``model.json``, ``model.safetensors`` and ``backbone.safetensors`` (see
+`rankwise.nets.head_files`), ``run.json`` (what was asked for), ``features/`` (the cache),
+``report.json`` (written last) and ``confusion.png``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise._files import write_json
+from rankwise._memory import PeakMemory
+from rankwise._version import __version__
+from rankwise.data import ImageSet, check_no_shared_sources, load_images
+from rankwise.errors import DataError, RunError
+from rankwise.nets.backbones import extract_features, load_backbone
+from rankwise.nets.head import VarProHead
+from rankwise.nets.head_files import BACKBONE, DESCRIPTION, FORMAT, WEIGHTS
+from rankwise.runs import CONFIGURATION, REPORT, environment
+
+FEATURES = "features"
+SHOWN = 100
+"""Likely wrong labels that the report lists."""
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """What is asked for.
+
+    Parameters
+    ----------
+    source : str
+        Anything `rankwise.load_images` reads.
+    backbone : str
+        As `rankwise.nets.backbones.load_backbone` takes it.
+    alpha : float, "loo" or "gcv"
+    class_weight : "balanced" or None
+    rank : int or None
+    limit : int or None
+        Training images, drawn with the seed.
+    seed : int
+    reading : dict
+        Options of `rankwise.load_images`: ``size``, ``grey``, ``on_error``, ``source_pattern``.
+    """
+
+    source: str
+    backbone: str
+    alpha: float | str = "loo"
+    class_weight: str | None = None
+    rank: int | None = None
+    limit: int | None = None
+    seed: int = 42
+    reading: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_head(
+    run: HeadRun,
+    out: Path,
+    *,
+    device: str = "auto",
+    batch_size: int = 256,
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Fit a head and evaluate it on the test images, which choose nothing.
+
+    Features lie in the folder, so another `alpha` in the same folder only solves again.
+
+    Returns
+    -------
+    dict
+        The report, as in ``report.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds something else.
+    DataError, ModelFileError, MissingDependencyError, ValueError
+        If the source or the backbone can't be read.
+    """
+    _claim(out, overwrite)
+    with PeakMemory() as memory:
+        begin = time.perf_counter()
+        backbone = load_backbone(run.backbone)
+        train, test = _read(run, verbose)
+        loaded = time.perf_counter()
+        features = [
+            extract_features(
+                backbone,
+                images,
+                batch_size=batch_size,
+                device=device,
+                cache=out / FEATURES,
+                progress=verbose,
+            )
+            for images in (train, test)
+        ]
+        extracted = time.perf_counter()
+        model = VarProHead(
+            run.alpha,
+            class_weight=run.class_weight,
+            rank=run.rank,
+            device=device,
+            batch_size=batch_size,
+        ).fit(features[0], _names(train))
+        fitted = time.perf_counter()
+        rows, margins = model.likely_wrong_labels(features[0], _names(train))
+        probabilities = model.predict_proba(features[1])
+        model.backbone, model.image_shape_ = backbone, train.image_shape
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / CONFIGURATION, _configuration(run, train, test))
+        model.save(out)
+        predicted = model.classes_[probabilities.argmax(axis=1)]
+        right = predicted == _names(test)
+        counts = _confusion(model, _names(test), predicted)
+        end = time.perf_counter()
+    report = {
+        "inductive_accuracy": float(right.mean()),
+        "leave_one_out_accuracy": float(np.mean(margins > 0)),
+        "calibration_error": calibration_error(probabilities.max(axis=1), right),
+        "n_against_label": int(np.sum(margins < 0)),
+        "likely_wrong_labels": [
+            {
+                "source_id": str(train.source_ids[row]),
+                "label": train.class_names[train.labels[row]],
+                "margin": float(margin),
+            }
+            for row, margin in zip(rows[:SHOWN], margins[:SHOWN], strict=True)
+            if margin < 0
+        ],
+        "alpha": model.alpha_,
+        "alpha_chosen_by": model.chosen_by_,
+        "criterion": model.criterion_,
+        "temperature": model.temperature_,
+        "n_features": model.n_features_in_,
+        "rank": model.rank_,
+        "condition": model.condition_,
+        "classes": [str(c) for c in model.classes_],
+        "confusion": counts.tolist(),
+        "backbone": {
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "record": backbone.record,
+        },
+        "seconds": {
+            "load": loaded - begin,
+            "features": extracted - loaded,
+            "head": fitted - extracted,
+            "total": end - begin,
+        },
+        "peak_memory_mb": memory.megabytes,
+        "train": _described(train),
+        "test": _described(test),
+        "run": asdict(run),
+        "environment": environment() | {"device": device},
+    }
+    _draw(counts, report["classes"], out)
+    write_json(out / REPORT, report)
+    return report
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:
+    """Expected calibration error: ``Σ_b (n_b/n)·|accuracy_b − confidence_b|``, equal-width bins."""
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    gaps = np.bincount(bins, right.astype(float) - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / counts.sum())
+
+
+def _claim(out: Path, overwrite: bool) -> None:
+    """The folder must be new, empty, or of an earlier head; the features in it are kept."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder to write the head into")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    description = out / DESCRIPTION
+    ours = (out / FEATURES).is_dir() or (
+        description.exists() and FORMAT in description.read_text(encoding="utf-8")
+    )
+    if not ours:
+        raise RunError(f"{out} isn't empty and holds no head; choose another folder")
+    if overwrite:
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
+    for name in (REPORT, CONFIGURATION, DESCRIPTION, WEIGHTS, BACKBONE, "confusion.png"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _read(run: HeadRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
+    options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
+    train = load_images(run.source, split="train", limit=run.limit, **options)
+    test = load_images(run.source, split="test", **options)
+    if train.image_shape != test.image_shape:
+        raise DataError(
+            f"{run.source}: training images have shape {train.image_shape}, test images "
+            f"{test.image_shape}; give a size to bring them together"
+        )
+    check_no_shared_sources(train.source_ids, test.source_ids)
+    unseen = np.setdiff1d(test.labels, train.labels)
+    if len(unseen):
+        raise DataError(
+            f"{run.source}: class {train.class_names[unseen[0]]} is in test images only, not in "
+            "training"
+        )
+    return train, test
+
+
+def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, Any]:
+    """In the form of a training run's, so that ``evaluate`` holds out what this run held out."""
+    return {
+        "run": asdict(run),
+        "train_fingerprint": train.fingerprint,
+        "test_fingerprint": test.fingerprint,
+        "rankwise": __version__,
+    }
+
+
+def _names(images: ImageSet) -> np.ndarray:
+    return np.asarray(images.class_names)[images.labels]
+
+
+def _described(images: ImageSet) -> dict[str, Any]:
+    return {
+        "n_samples": len(images),
+        "split": images.split,
+        "image_shape": list(images.image_shape),
+        "fingerprint": images.fingerprint,
+        "n_skipped": images.n_skipped,
+    }
+
+
+def _confusion(model: VarProHead, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(true, predicted, labels=model.classes_)
+
+
+def _draw(counts: np.ndarray, names: list[str], out: Path) -> None:
+    from rankwise.plots import save_confusion
+
+    save_confusion(counts, names, out / "confusion.png")

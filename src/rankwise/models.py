@@ -1,0 +1,38 @@
+"""A saved model of either kind: `QuadraticClassifier` or `VarProHead`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def load_model(folder: str | Path) -> Any:
+    """Read the model of a folder, whichever kind ``model.json`` says it is.
+
+    Returns
+    -------
+    QuadraticClassifier or VarProHead
+        Both have ``classes_``, ``image_shape_``, ``outputs``, ``predict`` and ``predict_proba``.
+
+    Raises
+    ------
+    ModelFileError
+        Naming the file, and what is wrong with it.
+    """
+    if is_head(Path(folder)):
+        from rankwise.nets.head import load_head
+
+        return load_head(folder)
+    from rankwise.estimators import QuadraticClassifier
+
+    return QuadraticClassifier.load(folder)
+
+
+def is_head(folder: Path) -> bool:
+    """Whether a folder holds a `VarProHead`."""
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # the classifier's own reader says what is wrong
+    return isinstance(description, dict) and description.get("format") == "rankwise-head"

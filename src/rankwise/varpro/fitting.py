@@ -1,0 +1,320 @@
+"""A whole fit, from images and labels to a network: sub-networks and glue, or units together."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankwise._progress import progress_bar
+from rankwise.varpro.checkpoints import CHECKPOINT, fit_key
+from rankwise.varpro.network import QuadraticNetwork, glue
+from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
+from rankwise.varpro.presets import NetworkPlan
+from rankwise.varpro.subnetworks import stack, train_subnets
+
+if TYPE_CHECKING:
+    from rankwise.varpro.convolutional import ConvolutionalNetwork
+    from rankwise.varpro.convolutional_presets import ConvolutionalPlan
+
+_WORST_FIRST = ("non-finite", "stalled", "max-iterations", "converged")
+_VALIDATION_SHARE, _MOST_VALIDATION = 10, 3000
+_FEWEST_TO_VALIDATE = 200
+
+
+@dataclass
+class Fitted:
+    """A network, and how its fit went.
+
+    Attributes
+    ----------
+    network : QuadraticNetwork or ConvolutionalNetwork
+    status : str
+        The worst of `statuses`.
+    statuses : dict
+        How many parts (sub-networks, or the one joint training) ended with which status.
+    n_iter : int
+        Most iterations of a sub-network, or epochs.
+    ridge, rank, condition : float, int, float
+        Of the glue; the ridge is per sample.
+    seconds : dict
+        Of each stage, and ``total``.
+    reports : list of dict
+        Of each sub-network.
+    history : list of dict
+        Epochs of joint training; see `joint.JointResult`.
+    output_layer : {"glue", "trained"}
+        Which output layer the network has.
+    subnets : list of (params, active)
+        To go on from.
+    """
+
+    network: QuadraticNetwork | ConvolutionalNetwork
+    status: str
+    statuses: dict[str, int]
+    n_iter: int
+    ridge: float
+    rank: int
+    condition: float
+    seconds: dict[str, float]
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    output_layer: str = "glue"
+    subnets: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+def fit_subnetworks(
+    images: np.ndarray,
+    encoded: np.ndarray,
+    n_classes: int,
+    plan: NetworkPlan,
+    *,
+    seed: int,
+    workers: int,
+    threads: int,
+    device: str,
+    dtype: str,
+    glue_method: str,
+    folder: Path | None = None,
+    starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    progress: bool = False,
+) -> Fitted:
+    """Train sub-networks independently, then glue them (paper, section 4).
+
+    Parameters
+    ----------
+    images : array of shape (n, *shape)
+    encoded : int array of shape (n,)
+    n_classes : int
+    plan : NetworkPlan
+    seed : int
+    workers, threads : int
+        Sub-networks at a time, as joblib counts them; threads of the glue.
+    device, dtype, glue_method : str
+        As in `QuadraticClassifier`.
+    folder : Path, optional
+        Keeps finished sub-networks.
+    starts : list of (params, active), optional
+        Units to go on from.
+    progress : bool
+    """
+    targets = np.eye(n_classes, dtype=np.float32)[encoded]
+    begin = time.perf_counter()
+    with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
+        subnets = train_subnets(
+            images,
+            targets,
+            plan.subnet,
+            plan.n_subnets,
+            seed=seed,
+            workers=workers,
+            device=device,
+            starts=starts,
+            folder=folder,
+            advance=advance,
+        )
+    trained = time.perf_counter()
+    params, active = stack(subnets)
+    ridge = plan.ridge
+    with progress_bar("glue", len(images), enabled=progress) as advance:
+        network, layer = glue(
+            plan.subnet.units,
+            params,
+            images,
+            targets,
+            ridge=ridge if isinstance(ridge, str) else ridge * len(images),
+            method=glue_method,
+            workers=threads,
+            dtype=dtype,
+            n_active=int(active.sum()),
+            advance=advance,
+        )
+    glued = time.perf_counter()
+    history: list[dict[str, Any]] = []
+    if plan.refine:
+        network, layer, history = _refined(
+            network,
+            active,
+            images,
+            encoded,
+            plan,
+            seed=seed,
+            threads=threads,
+            folder=folder,
+            progress=progress,
+        )
+    end = time.perf_counter()
+    reports = [s.report for s in subnets]
+    statuses = dict(Counter(r["status"] for r in reports))
+    seconds = {"subnets": trained - begin, "glue": glued - trained, "total": end - begin}
+    if plan.refine:
+        seconds["joint"] = end - glued
+    return Fitted(
+        network=network,
+        status=next(s for s in _WORST_FIRST if s in statuses),
+        statuses=statuses,
+        n_iter=max(1, *(r["n_iterations"] for r in reports)),
+        ridge=layer.ridge / len(images),
+        rank=layer.rank,
+        condition=layer.condition,
+        seconds=seconds,
+        reports=reports,
+        history=history,
+        subnets=[(s.params, s.active) for s in subnets],
+    )
+
+
+def _refined(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: np.ndarray,
+    encoded: np.ndarray,
+    plan: NetworkPlan,
+    *,
+    seed: int,
+    threads: int,
+    folder: Path | None,
+    progress: bool,
+) -> tuple[QuadraticNetwork, OutputLayer, list[dict[str, Any]]]:
+    """All units together, on the training images but for the validation part; then the glue."""
+    from rankwise.varpro.refinement import refine
+
+    fit, held_out = validation_split(encoded, seed)
+    ridge = plan.ridge
+    with progress_bar("joint epochs", plan.refine, enabled=progress) as advance:
+        refined, layer, result = refine(
+            network,
+            active,
+            images[fit],
+            encoded[fit],
+            epochs=plan.refine,
+            validation=(images[held_out], encoded[held_out]) if len(held_out) else None,
+            ridge=ridge if isinstance(ridge, str) else ridge * len(fit),
+            seed=seed,
+            threads=threads,
+            folder=folder,
+            advance=advance,
+        )
+    return refined, layer, result.history
+
+
+def fit_convolutional(
+    images: np.ndarray,
+    encoded: np.ndarray,
+    n_classes: int,
+    plan: ConvolutionalPlan,
+    *,
+    seed: int,
+    threads: int,
+    device: str,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> Fitted:
+    """Train convolutional units together, then solve their output layer in closed form.
+
+    A validation part of the training images (a tenth, at most 3000; none under 200 images)
+    chooses the epoch, and between the trained output layer and the glue: a ridge solution on the
+    pooled features of the rest. It is never trained on.
+
+    Parameters
+    ----------
+    images : array of shape (n, H, W[, C])
+    encoded : int array of shape (n,)
+    n_classes : int
+    plan : ConvolutionalPlan
+    seed : int
+    threads : int
+        Any number gives the same numbers.
+    device : str
+        ``"cpu"`` or a torch device.
+    folder : Path, optional
+        Keeps every finished epoch.
+    progress : bool
+    """
+    import torch
+
+    from rankwise.varpro.augment import channel_statistics, with_mirrors
+    from rankwise.varpro.joint import JointTraining
+    from rankwise.varpro.modules import ConvolutionalModule
+
+    begin = time.perf_counter()
+    fit, held_out = validation_split(encoded, seed)
+    validation = (images[held_out], encoded[held_out]) if len(held_out) else None
+    rest, labels = images[fit], encoded[fit]
+    joint = plan.joint
+    if joint.augmentation is not None:
+        joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
+    generator = torch.Generator().manual_seed(seed)
+    module = ConvolutionalModule(plan.units, *channel_statistics(rest), generator)
+    training = JointTraining(
+        module,
+        joint,
+        n_classes,
+        seed=seed,
+        workers=threads,
+        device="cpu" if device.startswith("cpu") else device,
+    )
+    with progress_bar("epochs", joint.epochs, enabled=progress) as advance:
+        result = training.fit(
+            rest,
+            labels,
+            validation=validation,
+            checkpoint=None if folder is None else folder / CHECKPOINT,
+            key="" if folder is None else fit_key(images, encoded, plan, seed),
+            advance=advance,
+        )
+    trained = time.perf_counter()
+    network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
+    ridge = plan.ridge
+    with progress_bar("glue", len(rest), enabled=progress) as advance:
+        layer = solve_output_layer(
+            network.features(rest),
+            np.eye(n_classes, dtype=np.float32)[labels],
+            ridge=ridge if isinstance(ridge, str) else ridge * len(rest),
+            workers=threads,
+            advance=advance,
+        )
+    glued = replace(network, coef=layer.coef, softmax=False)
+    better = validation is not None and _accuracy(glued, *validation, threads) > _accuracy(
+        network, *validation, threads
+    )
+    end = time.perf_counter()
+    return Fitted(
+        network=glued if better else network,
+        status=result.status,
+        statuses={result.status: 1},
+        n_iter=len(result.history),
+        ridge=layer.ridge / len(rest),
+        rank=layer.rank,
+        condition=layer.condition,
+        seconds={"joint": trained - begin, "glue": end - trained, "total": end - begin},
+        history=result.history,
+        output_layer="glue" if better else "trained",
+    )
+
+
+def validation_split(encoded: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to validate on, both increasing; drawn with the seed.
+
+    A tenth is held out, at most 3000 rows; none of fewer than 200. A class whose images would
+    all be held out keeps its first to train on.
+    """
+    n = len(encoded)
+    rows = np.arange(n)
+    if n < _FEWEST_TO_VALIDATE:
+        return rows, rows[:0]
+    n_held = min(n // _VALIDATION_SHARE, _MOST_VALIDATION)
+    held = np.zeros(n, dtype=bool)
+    held[np.random.default_rng([seed, 4]).permutation(n)[:n_held]] = True
+    for label in np.setdiff1d(encoded, encoded[~held]):
+        held[np.flatnonzero(encoded == label)[0]] = False
+    return rows[~held], rows[held]
+
+
+def _accuracy(network: Any, images: np.ndarray, encoded: np.ndarray, threads: int) -> float:
+    outputs = network.outputs(images, workers=threads)
+    return float(np.mean(outputs.argmax(axis=1) == encoded))

@@ -1,0 +1,106 @@
+"""Joint refinement of a glued network: all units together, then the final exact glue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rankwise.varpro.augment import Augmentation, with_mirrors
+from rankwise.varpro.checkpoints import CHECKPOINT, fit_key
+from rankwise.varpro.joint import JointPlan, JointResult, JointTraining
+from rankwise.varpro.modules import UnitModule
+from rankwise.varpro.network import QuadraticNetwork, glue
+from rankwise.varpro.output_layer import OutputLayer
+
+RECIPE = JointPlan(
+    batch_size=250, learning_rate=5e-3, smoothing=0.02, loss="squared", output_layer="running"
+)
+"""The recipe of the design, section 8, with the output layer by variable projection."""
+
+
+def refine(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: np.ndarray,
+    encoded: np.ndarray,
+    *,
+    epochs: int,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    plan: JointPlan = RECIPE,
+    ridge: float | str = "gcv",
+    seed: int = 42,
+    threads: int = 1,
+    folder: Path | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> tuple[QuadraticNetwork, OutputLayer, JointResult]:
+    """Refine all units of a network together, then solve the output layer on all samples.
+
+    Parameters
+    ----------
+    network : QuadraticNetwork
+        Its units see images ``(H, W)`` or ``(H, W, C)``.
+    active : bool array of shape (p, I)
+        Parameters of the units to train.
+    images : array of shape (n, H, W[, C])
+    encoded : int array of shape (n,)
+    epochs : int
+    validation : tuple of (images, encoded), optional
+        Chooses the epoch.
+    plan : JointPlan
+        Its epochs are replaced; default augmentation the recipe's affine maps, and the mirror
+        images that the classes survive.
+    ridge : float or str
+        Of the final glue, as in `output_layer.solve_output_layer`.
+    seed, threads : int
+    folder : Path, optional
+        Keeps every finished epoch.
+    advance : callable
+        Told the number of epochs done.
+
+    Returns
+    -------
+    network : QuadraticNetwork
+        The refined units under the glue; those of the start where no epoch had a finite loss.
+    layer : OutputLayer
+        The glue.
+    result : JointResult
+
+    Raises
+    ------
+    ValueError
+        If the units see tensors that aren't images.
+    """
+    units = network.units
+    if len(units.shape) not in (2, 3):
+        raise ValueError(
+            "joint refinement needs images (height, width) or (height, width, channels), got "
+            f"shape {units.shape}"
+        )
+    if plan.augmentation is None:
+        found = with_mirrors(Augmentation(), images, encoded, seed)
+        plan = replace(plan, augmentation=found)
+    plan = replace(plan, epochs=epochs, batch_size=min(plan.batch_size, max(32, len(images) // 40)))
+    module = UnitModule(units, network.params.astype(np.float32), active)
+    n_classes = network.coef.shape[1]
+    training = JointTraining(module, plan, n_classes, coef=network.coef, seed=seed, workers=threads)
+    result = training.fit(
+        images,
+        encoded,
+        validation=validation,
+        checkpoint=None if folder is None else folder / CHECKPOINT,
+        key="" if folder is None else fit_key(images, encoded, plan, seed, network.params.sum()),
+        advance=advance,
+    )
+    refined, layer = glue(
+        units,
+        module.values() if result.best_epoch else network.params,
+        images,
+        np.eye(n_classes, dtype=np.float32)[encoded],
+        ridge=ridge,
+        workers=threads,
+        n_active=network.n_active,
+    )
+    return refined, layer, result

@@ -1,0 +1,133 @@
+"""``rankwise head``, and the other commands on its result."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from rankwise.cli import main
+from rankwise.head_runs import calibration_error
+from rankwise.models import load_model
+from rankwise.nets.backbones import SmallResNet, save_backbone
+
+
+def call(monkeypatch, capsys, *arguments, expect=0):
+    """Run in this process; give standard output and standard error."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["rankwise", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    output = capsys.readouterr()
+    assert (stop.value.code or 0) == expect, output.err
+    assert "Traceback" not in output.err
+    return output.out, output.err
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "small.safetensors"
+    options = {"width": 8, "n_features": 64}
+    record = {"architecture": "small-resnet", "n_classes": 4, "options": options}
+    save_backbone(SmallResNet(4, **options), path, record)
+    return path
+
+
+@pytest.fixture
+def options(backbone):
+    return ["--backbone", backbone, "--size", 16, "--limit", 300]
+
+
+def test_head_and_everything_after_it(monkeypatch, capsys, options, tmp_path):
+    out = tmp_path / "head"
+    text, _ = call(monkeypatch, capsys, "head", "digits", *options, "--out", out, "--json")
+    report = json.loads(text)
+    assert report == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["inductive_accuracy"] > 0.7
+    assert abs(report["leave_one_out_accuracy"] - report["inductive_accuracy"]) < 0.1
+    assert 0 <= report["calibration_error"] < 0.2
+    assert report["alpha_chosen_by"] == "loo"
+    assert report["n_features"] == 64
+    assert report["train"]["n_samples"] == 300
+    wrong = report["likely_wrong_labels"]
+    assert len(wrong) == min(100, report["n_against_label"])
+    assert [w["margin"] for w in wrong] == sorted(w["margin"] for w in wrong)
+    assert set(report["seconds"]) == {"load", "features", "head", "total"}
+    assert sum(map(sum, report["confusion"])) == report["test"]["n_samples"]
+    names = {p.name for p in out.iterdir()}
+    assert names == {
+        "run.json",
+        "report.json",
+        "model.json",
+        "model.safetensors",
+        "backbone.safetensors",
+        "features",
+        "confusion.png",
+    }
+    # Again, with another ridge, in the same folder: the features are there.
+    table, _ = call(
+        monkeypatch, capsys, "head", "digits", *options, "--out", out, "--alpha", "3", "--balanced"
+    )
+    assert max(len(line) for line in table.splitlines() if "confusion.png" not in line) <= 80
+    assert "3 (given)" in table
+    assert len(list((out / "features").iterdir())) == 2
+    # evaluate holds out what this run held out.
+    text, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
+    evaluated = json.loads(text)
+    again = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert evaluated["accuracy"] == pytest.approx(again["inductive_accuracy"])
+    assert evaluated["confusion"] == again["confusion"]
+    path = tmp_path / "zero.png"
+    pixels = (load_digits().images[0] * 255 / 16).astype(np.uint8)
+    Image.fromarray(pixels).resize((16, 16)).save(path)
+    text, _ = call(monkeypatch, capsys, "predict", out, path, "--json")
+    (found,) = json.loads(text)["predictions"]
+    assert found["label"] == "0"
+    assert sum(found["probabilities"].values()) == pytest.approx(1.0)
+    text, _ = call(
+        monkeypatch, capsys, "export", out, "--format", "safetensors", "--check", "digits", "--json"
+    )
+    assert json.loads(text)["agreement"] > 0.99
+    assert load_model(out).image_shape_ == (16, 16)
+
+
+def test_gcv_rank_and_overwrite(monkeypatch, capsys, options, tmp_path):
+    arguments = ["head", "digits", *options, "--out", tmp_path, "--alpha", "gcv", "--rank", 20]
+    text, _ = call(monkeypatch, capsys, *arguments, "--seed", 3, "--overwrite", "--json")
+    report = json.loads(text)
+    assert (report["alpha_chosen_by"], report["rank"]) == ("gcv", 20)
+    text, _ = call(monkeypatch, capsys, *arguments, "--overwrite", "--json")
+    assert len(list((tmp_path / "features").iterdir())) == 2, "those of seed 3 are gone"
+
+
+def test_what_is_not_accepted(monkeypatch, capsys, options, backbone, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    out = ["--out", tmp_path / "new"]
+    cases = [
+        (["head", "digits", *options, "--out", tmp_path / "full"], "holds no head", 1),
+        (["head", "digits", *options, "--out", tmp_path / "file"], "is a file", 1),
+        (["head", "digits", "--backbone", "none", *out], "unknown backbone 'none'", 1),
+        (["head", "digits", *options, *out, "--alpha", "much"], "a number, loo or gcv", 2),
+        (["head", "digits", *options, *out, "--alpha", "-1"], "number at least 0", 1),
+        (["head", "nowhere", *options, *out], "nowhere", 1),
+        (["head", "digits", *out], "--backbone", 2),
+    ]
+    for arguments, message, status in cases:
+        _, error = call(monkeypatch, capsys, *arguments, expect=status)
+        assert message in error
+    assert (tmp_path / "full" / "notes.txt").exists()
+    assert not (tmp_path / "new").exists() or not (tmp_path / "new" / "model.json").exists()
+
+
+def test_calibration_error_is_its_definition():
+    confidence = np.array([0.95, 0.96, 0.55, 1.0])
+    right = np.array([True, False, True, True])
+    # Bins of a fifteenth: three share the last one.
+    expected = abs((0.95 + 0.96 + 1.0) - 2) / 4 + abs(0.55 - 1) / 4
+    assert calibration_error(confidence, right) == pytest.approx(expected)
