@@ -22,7 +22,8 @@ from rankwise.study.arms import (
     with_pipelines,
 )
 from rankwise.study.degrade import degrade
-from rankwise.study.design import Arm, StudyError, study_from
+from rankwise.study.design import Arm, StudyError
+from rankwise.study.reading import study_from
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwise.study import StudyError, conditions_of, narrowed, read_study
-from rankwise.study.design import Study, study_from
+from rankwise.study.design import Study
+from rankwise.study.reading import study_from
 from rankwise.study.toml_lines import line_of, lines_of_keys
 
 MINIMAL = {"data": {"digits": {"source": "digits"}}, "models": ["simple-cnn"], "arms": ["none"]}

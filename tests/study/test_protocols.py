@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from rankwise.data import ImageSet
 from rankwise.errors import DataError
-from rankwise.study.cells import cut
-from rankwise.study.design import Arm, study_from
+from rankwise.study.cuts import cut
+from rankwise.study.design import Arm
 from rankwise.study.protocols import (
     Part,
     Split,
@@ -20,6 +20,7 @@ from rankwise.study.protocols import (
     taken,
     with_copies,
 )
+from rankwise.study.reading import study_from
 
 PAPER, SOUND, NOTEBOOK = (protocol_of(name) for name in ("paper", "sound", "notebook"))
 

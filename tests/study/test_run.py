@@ -15,7 +15,7 @@ from filelock import FileLock
 from rankwise.errors import DataError, MissingDependencyError, ModelFileError, RunError
 from rankwise.study import StudyError, conditions_of, run_study, study_status
 from rankwise.study.cells import cells_of, run_cell
-from rankwise.study.design import study_from
+from rankwise.study.reading import study_from
 from rankwise.study.run import claim, load_data
 from rankwise.study.status import read_results
 
@@ -288,7 +288,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     script.write_text(
         "import sys, json\n"
         "from rankwise.study import run_study\n"
-        "from rankwise.study.design import study_from\n"
+        "from rankwise.study.reading import study_from\n"
         "study = study_from(json.loads(sys.argv[1]))\n"
         "run_study(study, sys.argv[2], workers=1, device='cpu')\n"
     )

@@ -7,7 +7,7 @@ import pytest
 
 from rankwise.errors import MissingDependencyError, RunError
 from rankwise.study import StudyError, tune_study
-from rankwise.study.design import study_from
+from rankwise.study.reading import study_from
 from rankwise.study.tune import ENERGIES, SKIP_THRESHOLDS
 
 QUADRATIC = {"quadratic": {"parameters": {"n_units": 4, "n_subnets": 1, "max_iter": 1}}}

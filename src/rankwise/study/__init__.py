@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.study.conditions import Condition, conditions_of, narrowed
-    from rankwise.study.design import Arm, DataSet, Model, Study, StudyError, read_study
+    from rankwise.study.design import Arm, DataSet, Model, Study, StudyError
     from rankwise.study.presets import PRESET_NAMES, preset
+    from rankwise.study.reading import read_study
     from rankwise.study.run import run_study
     from rankwise.study.status import study_status
     from rankwise.study.tune import tune_study
@@ -42,7 +43,7 @@ _HOMES = {
     "conditions_of": "conditions",
     "narrowed": "conditions",
     "preset": "presets",
-    "read_study": "design",
+    "read_study": "reading",
     "run_study": "run",
     "study_status": "status",
     "tune_study": "tune",

@@ -23,22 +23,12 @@ from numpy.typing import NDArray
 
 from rankwise._files import atomic_path, write_json
 from rankwise.data import ImageSet
-from rankwise.study.arms import batch_augmentation, copied_rows, make_copies
+from rankwise.study.arms import batch_augmentation
 from rankwise.study.conditions import Condition
+from rankwise.study.cuts import Cut, cut
 from rankwise.study.design import Arm, Study
 from rankwise.study.models import Fitted, Training, fit_model, log_loss
-from rankwise.study.protocols import (
-    Part,
-    Rows,
-    Split,
-    cut_folds,
-    hold_out,
-    leaks,
-    protocol_of,
-    retraining_epochs,
-    taken,
-    with_copies,
-)
+from rankwise.study.protocols import leaks, protocol_of, retraining_epochs
 
 RESULT = "result.json"
 FAILURE = "failure.json"
@@ -90,103 +80,6 @@ def cells_of(study: Study, conditions: tuple[Condition, ...]) -> list[Cell]:
     if study.retrain:
         cells += [Cell(condition, seed, None) for condition in conditions for seed in study.seeds]
     return cells
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The images of a cell, as rows of its data set and pixels of its copies.
-
-    Attributes
-    ----------
-    split : Split
-        Copies in the training part are those of `copies`, in order; so for validation.
-    train, validation : (images, labels)
-    whole : (images, labels) or None
-        Under ``notebook``: all that any fold trains on, for a stage that all folds share.
-    n_virtual : int
-        Copies that the arm would have made, of an arm that only matches their updates.
-    """
-
-    split: Split
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    validation: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
-    whole: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
-    n_virtual: int
-
-
-def cut(study: Study, arm: Arm, images: ImageSet, seed: int, fold: int | None) -> Cut:
-    """Split a data set for a cell and make the copies of its arm, in its protocol's order."""
-    protocol = protocol_of(study.protocol)
-    labels, ids = images.labels, images.source_ids
-    rest, test = hold_out(protocol, labels, ids, study.test_fraction, study.split_seed)
-    if protocol.copies_before_folds:
-        return _cut_with_leaks(study, arm, images, seed, fold, rest, test)
-    if fold is None:
-        train, validation = rest, rest[:0]
-    else:
-        parts = cut_folds(protocol, labels[rest], ids[rest], study.folds, seed)
-        train, validation = rest[parts[fold][0]], rest[parts[fold][1]]
-    part = images.subset(train)
-    made, copies = make_copies(arm, part, seed)
-    n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
-    trained = with_copies(train, train[made])
-    order = np.random.default_rng(seed).permutation(len(trained))
-    return Cut(
-        Split(taken(trained, order), Part(validation), Part(test)),
-        _pixels(part.images, copies, labels[trained.rows], order),
-        None if fold is None else (images.images[validation], labels[validation]),
-        None,
-        n_virtual,
-    )
-
-
-def _cut_with_leaks(
-    study: Study,
-    arm: Arm,
-    images: ImageSet,
-    seed: int,
-    fold: int | None,
-    rest: Rows,
-    test: Rows,
-) -> Cut:
-    """As the public code: copies before folds, and the test part joins the re-training."""
-    protocol = protocol_of(study.protocol)
-    part = images.subset(rest)
-    made, copies = make_copies(arm, part, seed)
-    n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
-    pool = with_copies(rest, rest[made])
-    pixels = np.concatenate([part.images, copies])
-    labels = images.labels[pool.rows]
-    whole = (pixels, labels)
-    if fold is None:
-        pool = Part(
-            np.concatenate([pool.rows, test]),
-            np.concatenate([pool.is_copy, np.zeros(len(test), bool)]),
-        )
-        pixels = np.concatenate([pixels, images.images[test]])
-        train, held = np.arange(len(pool)), np.zeros(0, np.int64)
-    else:
-        positions = np.arange(len(pool))
-        train, held = cut_folds(protocol, labels, positions, study.folds, seed)[fold]
-    train = train[np.random.default_rng(seed).permutation(len(train))]
-    return Cut(
-        Split(taken(pool, train), taken(pool, held), Part(test)),
-        (pixels[train], images.labels[pool.rows[train]]),
-        None if fold is None else (pixels[held], images.labels[pool.rows[held]]),
-        whole,
-        n_virtual,
-    )
-
-
-def _pixels(
-    originals: NDArray[np.uint8], copies: NDArray[np.uint8], labels: NDArray, order: Rows
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    pixels = np.empty((len(order), *originals.shape[1:]), np.uint8)
-    pixels[places[: len(originals)]] = originals
-    pixels[places[len(originals) :]] = copies
-    return pixels, labels[order]
 
 
 def run_cell(

@@ -242,7 +242,7 @@ def narrowed(
     StudyError
         For a name that isn't there, or a value that isn't accepted.
     """
-    from rankwise.study.design import study_from
+    from rankwise.study.reading import study_from
 
     values = study.model_dump(mode="json", exclude_unset=True)
     for name in (*(data or {}), *only):

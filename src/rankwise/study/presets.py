@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankwise.study.design import Study, StudyError, study_from
+from rankwise.study.design import Study, StudyError
+from rankwise.study.reading import study_from
 
 PRESET_NAMES = ("experiment-1", "experiment-2", "experiment-3")
 

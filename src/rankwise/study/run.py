@@ -22,10 +22,11 @@ from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
 from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
 from rankwise.study.conditions import Condition, conditions_of
-from rankwise.study.design import Study, StudyError, cross_check
+from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, hold_out, protocol_of
+from rankwise.study.reading import cross_check
 from rankwise.study.results import gather, timestamp, write_results
 
 STUDY = "study.json"

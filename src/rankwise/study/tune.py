@@ -11,8 +11,9 @@ from rankwise._files import write_json
 from rankwise._progress import progress_bar
 from rankwise.errors import MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
-from rankwise.study.cells import Cut, cut, one_thread
+from rankwise.study.cells import one_thread
 from rankwise.study.conditions import Condition, conditions_of
+from rankwise.study.cuts import Cut, cut
 from rankwise.study.design import Arm, Study, StudyError
 from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of

@@ -1,0 +1,211 @@
+"""Study files: read, checked, and refused with the line of each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rankwise.study.design import (
+    ARM_OPTIONS,
+    Arm,
+    DataSet,
+    Model,
+    Published,
+    Row,
+    Study,
+    StudyError,
+)
+
+
+def cross_check(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
+    """What is wrong between parts that are each right: place and sentence of each mistake."""
+    wrong: list[tuple[tuple[str | int, ...], str]] = []
+    for table, names in (("data", study.data), ("models", study.models), ("arms", study.arms)):
+        if not names:
+            wrong.append(((table,), f"{table} is empty; at least one is needed"))
+    for name, data in study.data.items():
+        for model in data.models or ():
+            if model not in study.models:
+                wrong.append(
+                    (("data", name, "models"), _unknown(f"data.{name}.models", model, study.models))
+                )
+    for name, model_ in study.models.items():
+        wrong += [(("models", name, key), text) for key, text in _model_mistakes(name, model_)]
+    for name, arm in study.arms.items():
+        wrong += [(("arms", name, key), text) for key, text in _arm_mistakes(name, arm)]
+    for i, row in enumerate(study.conditions):
+        for key, known in (("data", study.data), ("model", study.models), ("arm", study.arms)):
+            if getattr(row, key) not in known:
+                text = _unknown(f"conditions[{i}].{key}", getattr(row, key), known)
+                wrong.append((("conditions", i, key), text))
+    return wrong + _quadratic_mistakes(study)
+
+
+def _unknown(where: str, name: str, known: Any) -> str:
+    return f"{where} names {name!r}; {', '.join(map(repr, known))} are there"
+
+
+def _model_mistakes(name: str, model: Model) -> list[tuple[str, str]]:
+    given = model.model_fields_set
+    wrong = []
+    if model.is_quadratic:
+        for key in sorted(given - {"network", "parameters"}):
+            wrong.append(
+                (key, f"models.{name}.{key}: the quadratic classifier takes parameters only")
+            )
+        return wrong
+    if not model.is_transfer:
+        for key in sorted(given & {"frozen_epochs", "unfreeze"}):
+            wrong.append((key, f"models.{name}.{key} needs transfer = true"))
+    if (model.network == "backbone") != (model.backbone is not None):
+        text = f"models.{name}: network = 'backbone' and backbone = FILE go together"
+        wrong.append(("backbone", text))
+    if model.weights is not None and model.network not in ("simple-cnn", "resnet25", "vgg16"):
+        wrong.append(("weights", f"models.{name}.weights: {model.network!r} takes none"))
+    return wrong
+
+
+def _arm_mistakes(name: str, arm: Arm) -> list[tuple[str, str]]:
+    wrong = []
+    taken = ARM_OPTIONS.get(arm.kind.removeprefix("default+"), set())
+    for key in sorted(arm.model_fields_set - {"kind"} - taken):
+        accepted = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no option"
+        wrong.append((key, f"arms.{name}.{key}: an arm of kind {arm.kind!r} has none; {accepted}"))
+    for kind, key in (("albumentations", "pipeline"), ("callable", "function")):
+        if arm.kind == kind and getattr(arm, key) is None:
+            description = Arm.model_fields[key].description
+            wrong.append((key, f"arms.{name} has no {key}; {description} is accepted"))
+    return wrong
+
+
+def _quadratic_mistakes(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
+    """The quadratic classifier sees no batches, so it takes arms of copies only."""
+    if not any(model.is_quadratic for model in study.models.values()):
+        return []
+    pairs = {(row.model, row.arm) for row in study.conditions}
+    if not pairs:
+        pairs = {(model, arm) for model in study.models for arm in study.arms}
+    wrong: list[tuple[tuple[str | int, ...], str]] = []
+    for model, arm in sorted(pairs):
+        if model not in study.models or arm not in study.arms:
+            continue
+        kind = study.arms[arm]
+        if study.models[model].is_quadratic and (
+            kind.kind == "matched"
+            or (kind.kind != "none" and (kind.with_default or not kind.copies))
+        ):
+            text = (
+                f"arms.{arm} works on batches of a training in epochs, which model {model!r} "
+                "doesn't have; arms of copies and 'none' are accepted with it"
+            )
+            wrong.append((("arms", arm), text))
+    return wrong
+
+
+def study_from(values: dict[str, Any], where: str = "the study", text: str | None = None) -> Study:
+    """Check plain values and make a study of them.
+
+    Parameters
+    ----------
+    values : dict
+        As TOML gives them.
+    where : str
+        What to call the place of the values in messages.
+    text : str, optional
+        The TOML text that they come from: then every message has its line.
+
+    Raises
+    ------
+    StudyError
+        With one line for each mistake: its place, what was found, what is accepted.
+    """
+    from pydantic import ValidationError
+
+    from rankwise.study.toml_lines import line_of, lines_of_keys
+
+    try:
+        study = Study.model_validate(values)
+        mistakes = cross_check(study)
+    except ValidationError as error:
+        mistakes = [_sentence(entry) for entry in error.errors()]
+    if not mistakes:
+        return study
+    places = {} if text is None else lines_of_keys(text)
+    lines = []
+    for path, sentence in mistakes:
+        prefix = where if text is None else f"{where}, line {line_of(path, places)}"
+        lines.append((line_of(path, places), f"{prefix}: {sentence}"))
+    # A union's branches complain one by one of the same value.
+    unique = dict.fromkeys(line for _, line in sorted(lines, key=lambda pair: pair[0]))
+    raise StudyError("\n".join(unique))
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study file.
+
+    Raises
+    ------
+    StudyError
+        If the file isn't there, isn't TOML, or holds a wrong key or value; the message names
+        lines and accepted values.
+    """
+    import tomllib
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} isn't a text file in UTF-8; a TOML file is accepted") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path} isn't TOML: {error}") from error
+    return study_from(values, str(path), text)
+
+
+def _sentence(entry: Any) -> tuple[tuple[str | int, ...], str]:
+    """One of pydantic's errors as a place and a sentence."""
+    path, owner, field = _walk(entry["loc"])
+    spelled = _spelled(path)
+    if entry["type"] == "extra_forbidden":
+        accepted = ", ".join(owner.model_fields) if owner is not None else ""
+        return path, f"unknown key {spelled}; {accepted} are accepted"
+    accepted = field.description if field is not None else "a table"
+    if entry["type"] == "missing":
+        return path, f"{spelled} is missing; {accepted} is accepted"
+    if entry["loc"] and entry["loc"][-1] == "[key]":
+        return path, f"{spelled} is no name; letters, digits, _ . + - are accepted"
+    return path, f"{spelled} is {entry['input']!r}; {accepted} is accepted"
+
+
+def _walk(loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any, Any]:
+    """Follow pydantic's location through the models: the plain path, the last model, the field."""
+    tables = {"data": DataSet, "models": Model, "arms": Arm}
+    owner: Any = Study
+    field: Any = None
+    path: list[Any] = []
+    for part in loc:
+        if len(path) == 1 and path[0] in tables and owner is Study:
+            path.append(part)
+            owner, field = tables[path[0]], None
+        elif path == ["conditions"] and isinstance(part, int):
+            path.append(part)
+            owner, field = Row, None
+        elif field is None or (owner is Row and field is Row.model_fields["published"]):
+            if owner is Row and field is not None:
+                owner = Published
+            path.append(part)
+            field = owner.model_fields.get(part)
+        else:
+            # Deeper parts name an item of a list, or a branch of a union.
+            continue
+    return tuple(path), owner, field
+
+
+def _spelled(path: tuple[Any, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the study"
