@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rankwise import ImageSet, VarProHead
 from rankwise.errors import DataError, ModelFileError
-from rankwise.nets.backbones import SmallResNet, save_backbone
-from rankwise.nets.head import load_head
+from rankwise.nets.backbones import SmallResNet, extract_features, save_backbone
+from rankwise.nets.head import load_head, solve_head
 
 
 @parametrize_with_checks([VarProHead(), VarProHead(alpha=1.0), VarProHead("gcv", rank=2)])
@@ -125,6 +126,30 @@ def test_arrays_blocks_and_loaders_give_the_same(digits):
     equal(VarProHead(block_size=77).fit(x, y), whole, x)
     equal(VarProHead().fit(torch.as_tensor(x), torch.as_tensor(y)), whole, x)
     equal(VarProHead(device="cpu:torch").fit(x, y), whole, x)
+
+
+class Stream:
+    """Blocks made anew each time they are asked for."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        for i in range(self.n // 2000):
+            rng = np.random.default_rng(i)
+            y = rng.integers(2, size=2000)
+            yield rng.standard_normal((2000, 40)) + y[:, None], y
+
+
+@pytest.mark.parametrize("alpha", ["loo", "gcv"])
+def test_memory_does_not_grow_with_the_samples(alpha):
+    peaks = []
+    for n in (20_000, 20_000, 100_000):
+        tracemalloc.start()
+        VarProHead(alpha).fit(Stream(n))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1]
 
 
 def test_weighted_blocks(digits):
@@ -355,10 +380,40 @@ def test_any_module_is_a_backbone(images):
         streamed.outputs(images.images), head.outputs(images.images), atol=1e-6
     )
     np.testing.assert_allclose(streamed.outputs(loader), head.outputs(images.images), atol=1e-6)
+    on_torch = VarProHead(1.0, backbone=flat, device="cpu:torch")
+    for given in ((loader,), (images.images, y)):
+        found = on_torch.fit(*given).outputs(images.images)
+        np.testing.assert_allclose(found, head.outputs(images.images), atol=1e-6)
     with pytest.raises(DataError, match="fitted on"):
         head.predict(images.images[:, :4])
     with pytest.raises(ValueError, match="can't be written"):
         head.save("never-made")
+
+
+def test_a_module_of_the_user_keeps_its_mode_and_gradients(images):
+    network = SmallResNet(4, width=8, n_features=16).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    VarProHead(1.0, backbone=network).fit(images.images, images.labels)
+    loader = DataLoader(TensorDataset(batch(images), torch.as_tensor(images.labels)), 50)
+    VarProHead(1.0, backbone=network).fit(loader)
+    assert all(m.training for m in network.modules())
+    assert all(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("alpha", ["loo", 2.0])
+def test_a_network_s_own_head_is_solved_in_place(images, alpha):
+    torch.manual_seed(0)
+    network = SmallResNet(11, width=8, n_features=40)
+    head = solve_head(network, images.images, images.labels, alpha=alpha, device="cpu")
+    network.eval()
+    with torch.no_grad():
+        p = network(batch(images).expand(-1, 3, -1, -1)).softmax(dim=1).numpy()
+    features = extract_features(network, images.images, device="cpu")
+    np.testing.assert_allclose(p[:, :10].argmax(1), head.predict(features))
+    assert p[:, 10].max() < 0.05, "the eleventh class has no image"
+    scaled = p[:, :10] / p[:, :10].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled, head.predict_proba(features), atol=2e-3)
 
 
 def test_saved_and_loaded_is_the_same(images, backbone_file, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Backbone(nn.Module):
-    """A network without its head, frozen, with the identity that cached features are kept under.
+    """A network without its head, with the identity that cached features are kept under.
 
     Parameters
     ----------
@@ -102,6 +103,8 @@ class Backbone(nn.Module):
         Channels the network takes: grey images are repeated to that many. None takes any.
     mean, std : sequence of float, optional
         Of pixels in [0, 1], channel by channel, where the weights expect normalised images.
+    frozen : bool, default=True
+        No gradients, and always in evaluation mode.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Backbone(nn.Module):
         channels: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        frozen: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
@@ -121,8 +125,10 @@ class Backbone(nn.Module):
         self.channels = channels
         self.mean = None if mean is None else tuple(float(v) for v in mean)
         self.std = None if std is None else tuple(float(v) for v in std)
-        self.requires_grad_(False)
-        self.eval()
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features ``(n, d)`` of images ``(n, C, H, W)`` in [-1, 1]."""
@@ -141,8 +147,8 @@ class Backbone(nn.Module):
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode: statistics of frozen layers must not move."""
-        return super().train(False)
+        """Where it's frozen, stay in evaluation mode: its statistics must not move."""
+        return super().train(mode and not self.frozen)
 
     @property
     def fingerprint(self) -> str:
@@ -160,14 +166,19 @@ def _has_head(network: nn.Module) -> bool:
 
 
 def as_backbone(network: nn.Module, name: str | None = None) -> Backbone:
-    """Any module that maps images to features, frozen; a `Backbone` stays as it is."""
+    """Any module that maps images to features, as it is; a `Backbone` stays one.
+
+    Networks with ``n_features`` and ``features(x)``, as all of this package, take grey images for
+    colour ones.
+    """
     if isinstance(network, Backbone):
         return network
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"a backbone is a torch.nn.Module, a name or a file, got {type(network).__name__}"
         )
-    return Backbone(network, name or type(network).__name__)
+    channels = _first_channels(network) if _has_head(network) else None
+    return Backbone(network, name or type(network).__name__, channels=channels, frozen=False)
 
 
 def build_network(record: dict[str, Any]) -> nn.Module:
@@ -269,8 +280,13 @@ def _from_file(path: Path) -> Backbone:
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(f"{path} doesn't fit its architecture: {reason}") from error
-    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
-    return Backbone(network, path.name, record=record, channels=first.in_channels)
+    return Backbone(network, path.name, record=record, channels=_first_channels(network))
+
+
+def _first_channels(network: nn.Module) -> int | None:
+    """Channels that the first convolution takes."""
+    convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    return next((m.in_channels for m in convolutions), None)
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -334,6 +350,19 @@ def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> to
     return scale(batch)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every layer is in the mode it was in."""
+    modes = {layer: layer.training for layer in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
+
+
 def iterate_features(
     backbone: nn.Module, images: Any, *, batch_size: int = BATCH, device: str = "auto"
 ) -> Iterator[np.ndarray]:
@@ -341,9 +370,10 @@ def iterate_features(
 
     The images are read batch by batch, so a memory-mapped array never has to fit in memory.
     """
-    target = torch.device(resolve_device(device))
+    # "cpu:torch" is the name of torch's products on the CPU, under test.
+    target = torch.device(resolve_device(device).removesuffix(":torch"))
     model = as_backbone(backbone).to(target)
-    with torch.inference_mode():
+    with evaluating(model):
         for first in range(0, len(images), batch_size):
             batch = to_float_batch(images[first : first + batch_size], target)
             yield model(batch).float().cpu().numpy()

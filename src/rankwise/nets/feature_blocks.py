@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rankwise.nets.backbones import Backbone, to_float_batch
+from rankwise.nets.backbones import Backbone, evaluating, to_float_batch
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.statistics import as_float64
 
@@ -106,8 +106,8 @@ def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
                 f"features have shape (n, d), got {tuple(x.shape)}; images need a backbone"
             )
         return x
-    target = torch.device("cpu" if device.startswith("cpu") else device)
-    with torch.inference_mode():
+    target = torch.device(device.removesuffix(":torch"))
+    with evaluating(backbone):
         features = backbone.to(target)(to_float_batch(batch, target))
     return placed(features, device)
 
@@ -116,7 +116,7 @@ def placed(x: Any, device: str) -> Any:
     """Float64, as a NumPy array for ``"cpu"``, else as a tensor on the device."""
     if device == "cpu":
         return as_float64(_array(x))
-    target = torch.device("cpu" if device == "cpu:torch" else device)
+    target = torch.device(device.removesuffix(":torch"))
     tensor = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x))
     return as_float64(tensor.to(target))
 

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from rankwise._progress import progress_bar
-from rankwise.data import ImageSet
-from rankwise.errors import DataError
-from rankwise.nets.backbones import Backbone, as_backbone, extract_features, load_backbone
-from rankwise.nets.feature_blocks import (
-    ArrayBlocks,
-    Block,
-    LoaderBlocks,
-    check_finite,
-    loaded_features,
-    placed,
-)
-from rankwise.varpro.batched import resolve_device
+from rankwise.nets._head_input import HeadInput, Source
+from rankwise.nets._head_output import HeadOutput
+from rankwise.nets.backbones import extract_features
+from rankwise.nets.feature_blocks import ArrayBlocks, Block, LoaderBlocks
+from rankwise.nets.projected_loss import write_layer
 from rankwise.varpro.class_ridge import (
     HeadSolution,
     RidgeFamily,
@@ -34,7 +24,7 @@ from rankwise.varpro.class_ridge import (
     log_probabilities,
     modelled_temperature,
 )
-from rankwise.varpro.output_layer import BLOCK, blocks
+from rankwise.varpro.output_layer import BLOCK
 from rankwise.varpro.statistics import (
     ClassStatistics,
     block_statistics,
@@ -46,10 +36,8 @@ from rankwise.varpro.statistics import (
 CALIBRATION_SAMPLES = 5000
 """Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
 
-Source = ArrayBlocks | LoaderBlocks
 
-
-class VarProHead(ClassifierMixin, BaseEstimator):
+class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
     """The ridge-regularised least-squares output layer, from statistics gathered in one pass.
 
     Memory doesn't grow with the samples: what is kept of them is `ClassStatistics`, ``d²`` numbers
@@ -246,24 +234,6 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         ]
         return np.concatenate(parts)
 
-    def _feature_blocks(self, X: Any) -> Iterator[Any]:
-        """Checked features of samples without labels, block by block."""
-        device, backbone = self._device(), self._backbone()
-        first = 0
-        if _is_iterable_of_blocks(X):
-            for item in X:
-                batch = item[0] if isinstance(item, (tuple, list)) else item
-                x = loaded_features(batch, backbone, device)
-                check_finite(x, first)
-                first += len(x)
-                yield x
-            return
-        features, _ = self._features(X, None)
-        for part in blocks(len(features), self.block_size):
-            x = placed(features[part], device)
-            check_finite(x, part.start)
-            yield x
-
     def decision_function(self, X: Any) -> np.ndarray:
         """The outputs or, with two classes, their difference."""
         outputs = self.outputs(X)
@@ -335,61 +305,7 @@ class VarProHead(ClassifierMixin, BaseEstimator):
             outputs.append(family.left_out_outputs(rotated, codes[-1], block.weights, ridge))
         return np.concatenate(outputs), np.concatenate(codes)
 
-    # -- as a module, in files -------------------------------------------------------------------
-
-    def to_linear(self, *, calibrated: bool = False) -> nn.Linear:
-        """The layer as a plain float32 `nn.Linear` from features to outputs.
-
-        Parameters
-        ----------
-        calibrated : bool, default=False
-            Divide by the temperature, so that a softmax of its outputs is `predict_proba`.
-        """
-        check_is_fitted(self)
-        solved = self._solution()
-        divisor = solved.temperature if calibrated else 1.0
-        k, d = solved.coef.shape
-        linear = nn.Linear(d, k)
-        with torch.no_grad():
-            linear.weight.copy_(torch.as_tensor(solved.coef / divisor))
-            linear.bias.copy_(torch.as_tensor(solved.intercept / divisor))
-        return linear
-
-    def attach(
-        self, backbone: nn.Module | None = None, *, calibrated: bool = False
-    ) -> nn.Sequential:
-        """Backbone and head as one module: images ``(n, C, H, W)`` in [-1, 1] to outputs.
-
-        Parameters
-        ----------
-        backbone : nn.Module, optional
-            Default: the head's own.
-        calibrated : bool, default=False
-            As in `to_linear`.
-        """
-        found = self._backbone() if backbone is None else as_backbone(backbone)
-        if found is None:
-            raise ValueError("there is no backbone to attach the head to; pass one")
-        return nn.Sequential(found, self.to_linear(calibrated=calibrated)).eval()
-
-    def as_graph(self) -> Any:
-        """Backbone and head as a `rankwise.varpro.graph.Graph`, for ``rankwise export``."""
-        from rankwise.nets.head_graph import graph_of_head
-
-        check_is_fitted(self)
-        return graph_of_head(self)
-
-    @property
-    def n_parameters_total_(self) -> int:
-        """Weights of the backbone, its own head left out, and of the layer."""
-        solved, backbone = self._solution(), self._backbone()
-        own = solved.coef.size + solved.intercept.size
-        if backbone is None:
-            return own
-        left_out = getattr(backbone.network, "head", None)
-        total = sum(p.numel() for p in backbone.network.parameters())
-        unused = 0 if left_out is None else sum(p.numel() for p in left_out.parameters())
-        return own + total - unused
+    # -- files ----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json``, statistics included, and the backbone."""
@@ -409,46 +325,6 @@ class VarProHead(ClassifierMixin, BaseEstimator):
         return load_head(folder)
 
     # -- the solved layer ----------------------------------------------------------------------
-
-    @property
-    def coef_(self) -> np.ndarray:
-        """Coefficients of the features as they are."""
-        return self._solution().coef
-
-    @property
-    def intercept_(self) -> np.ndarray:
-        """Outputs where all features are zero."""
-        return self._solution().intercept
-
-    @property
-    def alpha_(self) -> float:
-        """Ridge in use."""
-        return self._solution().ridge
-
-    @property
-    def chosen_by_(self) -> str:
-        """How the ridge was chosen."""
-        return self._solution().chosen_by
-
-    @property
-    def criterion_(self) -> list[tuple[float, float]]:
-        """Ridges and their errors."""
-        return self._solution().criterion
-
-    @property
-    def temperature_(self) -> float:
-        """Divisor of the outputs in the softmax."""
-        return self._solution().temperature
-
-    @property
-    def rank_(self) -> int:
-        """Directions used."""
-        return self._solution().rank
-
-    @property
-    def condition_(self) -> float:
-        """Condition number of the features."""
-        return self._solution().condition
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
@@ -518,8 +394,10 @@ class VarProHead(ClassifierMixin, BaseEstimator):
                 rotated = family.rotate(block.features)
                 squares += family.left_out_squares(rotated, codes, block.weights, ridges)
                 weight += float(block.weights.sum())
-                rows = slice(-seen % stride, None, stride)
-                sample.append(Block(rotated[rows], block.labels[rows], block.weights[rows]))
+                # Indices copy; a slice would keep the whole block alive.
+                rows = np.arange(-seen % stride, len(codes), stride)
+                some = rotated[like(rows, rotated)]
+                sample.append(Block(some, block.labels[rows], block.weights[rows]))
                 seen += len(codes)
                 advance(len(codes))
         if not np.isclose(weight, self.statistics_.weights.sum()):
@@ -557,62 +435,6 @@ class VarProHead(ClassifierMixin, BaseEstimator):
             raise ValueError("the iterable holds no samples")
         return total
 
-    def _begin(self, X: Any, y: Any, sample_weight: Any, *, first: bool = True) -> Source:
-        """Check parameters and input; give the samples as blocks."""
-        self._check_parameters()
-        device = self._device()
-        if y is None and _is_iterable_of_blocks(X):
-            if sample_weight is not None:
-                raise ValueError("an iterable brings its sample weights in its blocks")
-            return LoaderBlocks(X, self._backbone(), device)
-        features, labels = self._features(X, y, fitting=True, reset=first)
-        check_classification_targets(labels)
-        weights = _check_sample_weight(
-            sample_weight, features, dtype=np.float64, ensure_non_negative=True
-        )
-        if not weights.any():
-            raise ValueError("every sample weight is 0, so there is no sample to fit")
-        return ArrayBlocks(features, labels, weights, self.block_size, device)
-
-    def _features(
-        self, X: Any, y: Any, *, fitting: bool = False, reset: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        """Features (n, d) of arrays or images, and labels."""
-        if isinstance(X, ImageSet) and y is None and fitting:
-            y = np.asarray(X.class_names)[X.labels]
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        if isinstance(y, torch.Tensor):
-            y = y.detach().cpu().numpy()
-        backbone = self._backbone()
-        if backbone is not None:
-            X = self._image_features(X, backbone, reset)
-        options: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_all_finite": False,
-            "reset": reset,
-        }
-        if fitting:
-            return validate_data(self, X, y, **options)
-        return validate_data(self, X, **options), None
-
-    def _image_features(self, X: Any, backbone: Backbone, reset: bool) -> np.ndarray:
-        shape = tuple((X.images if isinstance(X, ImageSet) else np.asarray(X)).shape[1:])
-        if reset:
-            self.image_shape_ = shape
-        elif getattr(self, "image_shape_", shape) != shape:
-            raise DataError(
-                f"images have shape {shape}, but the head was fitted on {self.image_shape_}"
-            )
-        return extract_features(
-            backbone,
-            X,
-            batch_size=self.batch_size,
-            device=self.device,
-            cache=self.cache,
-            progress=self.verbose > 0,
-        )
-
     def _codes(self, labels: np.ndarray) -> np.ndarray:
         """Positions of labels in `classes_`."""
         found = np.searchsorted(self.classes_, labels)
@@ -630,41 +452,40 @@ class VarProHead(ClassifierMixin, BaseEstimator):
                 f"({', '.join(map(str, known[:10]))}); merge adds heads of other classes"
             )
 
-    def _backbone(self) -> Backbone | None:
-        """The backbone, read when it is first needed."""
-        if self.backbone is None:
-            return None
-        if isinstance(self.backbone, nn.Module):
-            return as_backbone(self.backbone)
-        kept = getattr(self, "_loaded_backbone", None)
-        if kept is None or kept[0] != str(self.backbone):
-            kept = (str(self.backbone), load_backbone(self.backbone))
-            self._loaded_backbone = kept
-        return kept[1]
 
-    def _device(self) -> str:
-        return resolve_device(self.device)
+def solve_head(
+    network: nn.Module,
+    images: Any,
+    labels: Any,
+    *,
+    alpha: float | str = "loo",
+    batch_size: int = 256,
+    device: str = "auto",
+) -> VarProHead:
+    """Solve a network's last layer in one pass, in place of epochs of training it.
 
-    def _progress(self, description: str) -> Any:
-        return progress_bar(description, None, enabled=self.verbose > 0)
+    Parameters
+    ----------
+    network : nn.Module
+        With ``features(x)`` and ``head``, an `nn.Linear`, as every network of `rankwise.nets`.
+        Its head is overwritten, divided by the temperature: a softmax of the network's outputs
+        gives calibrated probabilities. Nothing else of it changes.
+    images : uint8 array of shape (n, H, W) or (n, H, W, C)
+    labels : int array of shape (n,)
+        From 0; a class without an image is never predicted.
+    alpha, batch_size, device
+        As for `VarProHead`.
 
-    def _check_parameters(self) -> None:
-        alpha = self.alpha
-        number = isinstance(alpha, (int, float, np.number)) and not isinstance(alpha, bool)
-        if not (
-            alpha in ("loo", "gcv") if isinstance(alpha, str) else number and 0 <= alpha < np.inf
-        ):
-            raise ValueError(f"alpha must be a number at least 0, 'loo' or 'gcv', got {alpha!r}")
-        if self.alphas is not None and not (
-            len(self.alphas) and all(0 <= float(a) < np.inf for a in self.alphas)
-        ):
-            raise ValueError("alphas must be one or more numbers, none below 0")
-        for name in ("rank", "block_size", "batch_size"):
-            value = getattr(self, name)
-            if not (name == "rank" and value is None) and not (
-                isinstance(value, (int, np.integer)) and value >= 1
-            ):
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+    Returns
+    -------
+    VarProHead
+        With what it knows of the images: left-out predictions, ridge, temperature.
+    """
+    layer: Any = network.head
+    features = extract_features(network, images, batch_size=batch_size, device=device)
+    head = VarProHead(alpha, device=device).fit(features, np.asarray(labels))
+    write_layer(layer, head.classes_, head.coef_, head.intercept_, head.temperature_)
+    return head
 
 
 def load_head(folder: str | Path) -> VarProHead:
@@ -672,12 +493,3 @@ def load_head(folder: str | Path) -> VarProHead:
     from rankwise.nets.head_files import read_head
 
     return read_head(Path(folder))
-
-
-def _is_iterable_of_blocks(X: Any) -> bool:
-    """Whether `X` is a loader, a generator or a list of pairs, rather than an array."""
-    if isinstance(X, ImageSet) or hasattr(X, "shape") or hasattr(X, "__array__"):
-        return False
-    if isinstance(X, (list, tuple)):
-        return bool(X) and isinstance(X[0], (list, tuple)) and hasattr(X[0][0], "shape")
-    return isinstance(X, Iterable) and not isinstance(X, (str, bytes, Mapping))

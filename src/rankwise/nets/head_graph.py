@@ -7,7 +7,7 @@ an `Affine`, a residual sum a 1×1 convolution of both branches side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +30,8 @@ from rankwise.varpro.graph import (
     output_shape,
 )
 
-if TYPE_CHECKING:
-    from rankwise.nets.head import VarProHead
 
-
-def graph_of_head(head: VarProHead) -> Graph:
+def graph_of_head(head: Any) -> Graph:
     """The graph of a fitted head with its backbone, from pixels to logits of a softmax.
 
     Raises

@@ -57,6 +57,27 @@ def _network(model: nn.Module) -> Any:
     return model
 
 
+def write_layer(
+    layer: nn.Linear, classes: Any, coef: Any, intercept: Any, temperature: float
+) -> None:
+    """Write a solved output layer, divided by its temperature, into a linear layer in place.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+    classes : int array of shape (k,)
+        The outputs that were solved for; any other class is never predicted.
+    coef, intercept : float64 arrays of shape (k, m) and (k,)
+    temperature : float
+    """
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.fill_(-1.0 / temperature)
+        rows = torch.as_tensor(classes, device=layer.weight.device)
+        layer.weight[rows] = torch.as_tensor(coef / temperature).to(layer.weight)
+        layer.bias[rows] = torch.as_tensor(intercept / temperature).to(layer.bias)
+
+
 class ProjectedLoss(Loss):
     """The variable projection functional as a loss; the output layer is solved, never stepped.
 
@@ -170,12 +191,4 @@ class ProjectedLoss(Loss):
         ridge = min(family.gcv_errors(family.path()), key=lambda pair: pair[1])[0]
         coef, intercept, *_ = family.solve(ridge)
         temperature = modelled_temperature(total, family, ridge)
-        with torch.no_grad():
-            head = _network(model).head
-            weight, bias = head.weight, head.bias
-            weight.zero_()
-            # A class without a training image is never predicted.
-            bias.fill_(-1.0 / temperature)
-            rows = torch.as_tensor(total.classes, device=weight.device)
-            weight[rows] = torch.as_tensor(coef / temperature).to(weight)
-            bias[rows] = torch.as_tensor(intercept / temperature).to(bias)
+        write_layer(_network(model).head, total.classes, coef, intercept, temperature)
