@@ -456,6 +456,13 @@ def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
     # The new head replaces the old one: 8 features and 10 classes.
     old = sum(p.numel() for p in SmallResNet(5, **options).parameters())
     assert results["conditions"][0]["n_parameters"] == old - (8 * 5 + 5) + (8 * 10 + 10)
+    # The head in one pass in place of the frozen epoch: its updates are missing, nothing else.
+    solved = run(
+        study(models={"own": model | {"frozen_stage": "closed-form"}}, epochs=1), tmp_path / "one"
+    )
+    for slow, fast in zip(results["cells"], solved["cells"], strict=True):
+        assert fast["n_updates"] == fast["history"][-1]["n_updates"] == slow["n_updates"] // 2
+        assert fast["history"] != slow["history"]
     with pytest.raises(StudyError, match="can't be fine-tuned: "):
         run(study(models={"own": model | {"unfreeze": 99}}), tmp_path / "deep")
     path.unlink()

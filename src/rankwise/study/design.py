@@ -85,6 +85,8 @@ class Model(_Strict):
     ``transfer`` is the paper's appendix B.1: with all but the head frozen for `frozen_epochs`,
     then with the topmost `unfreeze` layers at RMSprop's 1e-5 for the condition's epochs. Network
     ``"backbone"`` is a pre-trained `backbone` under a new head, and always trained that way.
+    ``frozen_stage = "closed-form"`` solves the new head in one pass (`rankwise.VarProHead`) in
+    place of the frozen epochs.
     """
 
     network: str = Field(
@@ -97,6 +99,9 @@ class Model(_Strict):
     )
     transfer: bool = Field(default=False, description="true or false")
     frozen_epochs: Count = Field(default=50, description="a whole number from 1")
+    frozen_stage: Literal["epochs", "closed-form"] = Field(
+        default="epochs", description="'epochs' or 'closed-form'"
+    )
     unfreeze: Count = Field(default=4, description="a whole number of layers from 1")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="a number from 0, below 1")
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] | None = Field(

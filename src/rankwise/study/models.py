@@ -206,19 +206,22 @@ def fit_model(
         optimizer, rate = model.optimizer or "rmsprop", model.learning_rate or 1e-5
         freeze(network.backbone)
         images, labels = train if frozen_on is None else frozen_on
-        first = train_network(
-            network,
-            images,
-            labels,
-            settings(training.frozen_epochs, "rmsprop", 1e-3),
-            validation=validation,
-            augment=augment,
-            folder=folder / "frozen",
-            seed=training.seed,
-            device=training.device,
-        )
-        network.load_state_dict(first.best_state)
-        n_updates, seconds = first.n_updates, first.seconds
+        if model.frozen_stage == "closed-form":
+            seconds = _solve_head(network, images, labels, training.device)
+        else:
+            first = train_network(
+                network,
+                images,
+                labels,
+                settings(training.frozen_epochs, "rmsprop", 1e-3),
+                validation=validation,
+                augment=augment,
+                folder=folder / "frozen",
+                seed=training.seed,
+                device=training.device,
+            )
+            network.load_state_dict(first.best_state)
+            n_updates, seconds = first.n_updates, first.seconds
         unfreeze_top(network.backbone, model.unfreeze)
     result = train_network(
         network,
@@ -251,6 +254,17 @@ def fit_model(
         seconds=seconds + result.seconds,
         save=save,
     )
+
+
+def _solve_head(network: nn.Module, images: Any, labels: Any, device: str) -> float:
+    """The frozen stage in one pass, on the images as they are; its seconds."""
+    import time
+
+    from rankwise.nets.head import solve_head
+
+    begin = time.perf_counter()
+    solve_head(network, images, labels, device=device)
+    return time.perf_counter() - begin
 
 
 def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
