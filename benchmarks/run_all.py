@@ -22,9 +22,21 @@ COMMANDS = (
     ("rivals.py",),
     ("training_overhead.py",),
     ("inference_simulation.py",),
+    ("pretrain_backbone.py",),
     ("studies.py",),
+    ("head.py",),
+    ("head_memory.py",),
+    ("projected_loss.py",),
+    ("wrong_labels.py",),
 )
-RESUMABLE = ("ablation.py", "cifar10.py", "rivals.py")
+RESUMABLE = (
+    "ablation.py",
+    "cifar10.py",
+    "rivals.py",
+    "head.py",
+    "projected_loss.py",
+    "wrong_labels.py",
+)
 
 
 def main() -> None:

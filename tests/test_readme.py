@@ -22,8 +22,13 @@ def render():
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_the_python_in_it_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    exec(compile(code, "README.md", "exec"), {"image": image, "__name__": "readme"})
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    known = {"image": images[0], "images": images, "labels": np.arange(12) % 2}
+    if "network" in code:
+        from rankwise.nets import make_network
+
+        known["network"] = make_network("simple-cnn", (16, 16, 3), 5)
+    exec(compile(code, "README.md", "exec"), {**known, "__name__": "readme"})
     if "print" in code:
         assert "test images" in capsys.readouterr().out
 
