@@ -14,6 +14,7 @@ ORDER = {
     "_version": 0,
     "errors": 0,
     "_files": 0,
+    "_model_files": 1,
     "_progress": 0,
     "_memory": 0,
     "data": 1,
@@ -28,7 +29,6 @@ ORDER = {
     "runs": 6,
     "export": 6,
     "study": 7,
-    "head_runs": 7,
     "cli": 8,
     "__main__": 9,
 }

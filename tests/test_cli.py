@@ -175,6 +175,7 @@ def test_predict(trained, pictures, monkeypatch, capsys):
         ["--samples-per-subnet", "60", "--ridge", "loo", "--seed", "1", "--device", "cpu"],
         ["--size", "6", "--grey", "--skip-bad", "--device", "auto"],
         ["--size", "6x7"],
+        ["--activation", "relu", "--refine", "1"],
     ],
     ids=" ".join,
 )
@@ -268,6 +269,56 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
     assert whole["resumed_subnets"] == 0
     assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+CONVOLUTIONAL = ["--preset", "tiny", "--max-iter", "3", "--workers", "1", "--limit", "300"]
+
+
+def test_a_convolutional_preset_from_training_to_prediction(
+    tmp_path, pictures, monkeypatch, capsys
+):
+    out = tmp_path / "m"
+    stdout, err = call(monkeypatch, capsys, "train", "digits", "--out", out, *CONVOLUTIONAL)
+    assert "epochs" in err
+    for row in ("units / epochs", "output layer", "training ended", "finished", "4,582 / 4,912"):
+        assert row in stdout
+    assert max(len(line) for line in stdout.splitlines() if line[0] in "┌│└") <= 80
+    report = json.loads((out / "report.json").read_text())
+    assert (report["preset"], report["epochs"], report["n_units"]) == ("tiny", 3, 92)
+    assert len(report["history"]) == 3
+    evaluated, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
+    assert json.loads(evaluated)["accuracy"] == report["inductive_accuracy"]
+    predicted, _ = call(monkeypatch, capsys, "predict", out, pictures / "zero.png", "--json")
+    (prediction,) = json.loads(predicted)["predictions"]
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    for name in ("units.png", "confusion.png"):
+        with Image.open(out / name) as image:
+            image.load()
+
+
+def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
+    """Ctrl-C during the third of three epochs, then the same command."""
+    from rankwise.varpro.joint import JointTraining
+
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--json"]
+    original, calls = JointTraining._epoch, []
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JointTraining, "_epoch", interrupted)
+        _, err = call(patch, capsys, *arguments, "--out", tmp_path / "a", expect=130)
+    assert "interrupted: 2 finished epochs are kept in" in err
+    resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_epochs"] == 2
+    whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
+    assert whole["resumed_epochs"] == 0
     name = "model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -409,6 +460,9 @@ def a_file(tmp_path):
         (["train", "digits", "--workers", "0"], None, "workers must be a number of processes"),
         (["train", "digits", "--max-iter", "-3"], None, "max_iter must be a whole number"),
         (["train", "digits", "--ridge", "-1"], None, "got -1.0"),
+        (["train", "digits", "--preset", "tiny", "--solver", "lbfgs"], None, "takes no solver"),
+        (["train", "digits", "--preset", "tiny", "--bootstrap"], None, "needs sub-networks"),
+        (["train", "digits", "--refine", "-1"], None, "refine must be a whole number at least 0"),
         (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits", "--overwrite"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits"], a_file, "is a file; give a folder"),

@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rankwise.cli import main
-from rankwise.head_runs import calibration_error
 from rankwise.models import load_model
 from rankwise.nets.backbones import SmallResNet, save_backbone
+from rankwise.runs.heads import calibration_error
 
 
 def call(monkeypatch, capsys, *arguments, expect=0):

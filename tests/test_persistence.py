@@ -1,5 +1,6 @@
 """Models on disk: round trip, and every way a file can be wrong."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -121,3 +122,60 @@ def test_saving_over_a_model_replaces_it(saved):
     np.testing.assert_array_equal(
         QuadraticClassifier.load(saved).outputs(IMAGES), other.outputs(IMAGES)
     )
+
+
+# -- convolutional networks ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    return QuadraticClassifier("tiny", max_iter=1).fit(IMAGES, np.arange(60) % 3)
+
+
+def test_round_trip_of_a_convolutional_network(convolutional, tmp_path):
+    convolutional.save(tmp_path)
+    again = QuadraticClassifier.load(tmp_path)
+    np.testing.assert_array_equal(convolutional.outputs(IMAGES), again.outputs(IMAGES))
+    np.testing.assert_array_equal(convolutional.predict_proba(IMAGES), again.predict_proba(IMAGES))
+    for name in ("n_parameters_total_", "preset_", "output_layer_", "history_", "image_shape_"):
+        assert getattr(again, name) == getattr(convolutional, name)
+    stored = sum(a.size for a in load_file(tmp_path / WEIGHTS).values())
+    assert stored == convolutional.n_parameters_total_
+    with pytest.raises(ValueError, match="bootstrapping needs sub-networks"):
+        again.bootstrap_transductive(IMAGES)
+
+
+def edited(folder, change_tensors=None, change_description=None):
+    tensors = load_file(folder / WEIGHTS)
+    if change_tensors:
+        change_tensors(tensors)
+    save_file(tensors, folder / WEIGHTS)
+    description = json.loads((folder / DESCRIPTION).read_text())
+    if change_description:
+        change_description(description)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    description["weights_sha256"] = digest
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "description", "message"),
+    [
+        (
+            lambda t: t.update({"layer1.row": t["layer1.row"][:3]}),
+            None,
+            "layer1.row of shape (3, 2, 3) instead of (24, 2, 3)",
+        ),
+        (lambda t: t.pop("layer0.bias"), None, "KeyError: 'layer0.bias'"),
+        (lambda t: t.update({"coef": t["coef"][:-1]}), None, "coef of shape"),
+        (lambda t: t["layer0.bias"].fill(np.nan), None, "weights that aren't finite"),
+        (None, lambda d: d["units"]["layers"][0].update(side=4), "side of a layer must be odd"),
+        (None, lambda d: d["units"].pop("grid"), "KeyError: 'grid'"),
+    ],
+)
+def test_damaged_convolutional_networks(convolutional, tmp_path, tensors, description, message):
+    convolutional.save(tmp_path)
+    edited(tmp_path, tensors, description)
+    with pytest.raises(ModelFileError) as error:
+        QuadraticClassifier.load(tmp_path)
+    assert message in str(error.value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rankwise._files import atomic_path, write_json
-from rankwise._version import __version__
+from rankwise._model_files import (
+    DESCRIPTION,
+    WEIGHTS,
+    built_from,
+    read_description,
+    read_weights,
+    write_model,
+)
 from rankwise.errors import ModelFileError
 from rankwise.estimators import QuadraticClassifier
 from rankwise.varpro.convolutional import (
@@ -24,9 +28,7 @@ from rankwise.varpro.network import QuadraticNetwork
 from rankwise.varpro.units import Units
 
 FORMAT = "rankwise-quadratic-classifier"
-FORMAT_VERSION = 1
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
+FORMAT_VERSION = 2
 
 _FITTED = (
     "status_",
@@ -53,20 +55,11 @@ def save_classifier(model: QuadraticClassifier, folder: Path) -> None:
     folder : Path
         Made if it isn't there. An earlier model in it is replaced.
     """
-    from safetensors.numpy import save_file
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(model, "network_")
     network = model.network_
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(network_arrays(network), temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     description = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "rankwise_version": __version__,
-        "weights_sha256": digest,
         **_described(network),
         "fitted_on_uint8": bool(model._fitted_on_uint8),
         "classes": {"dtype": model.classes_.dtype.str, "values": model.classes_.tolist()},
@@ -75,7 +68,13 @@ def save_classifier(model: QuadraticClassifier, folder: Path) -> None:
         },
         "fitted": {name: getattr(model, name) for name in _FITTED},
     }
-    write_json(folder / DESCRIPTION, description)
+    write_model(
+        folder,
+        network_arrays(network),
+        format_name=FORMAT,
+        version=FORMAT_VERSION,
+        description=description,
+    )
 
 
 def load_classifier(folder: Path) -> QuadraticClassifier:
@@ -86,47 +85,18 @@ def load_classifier(folder: Path) -> QuadraticClassifier:
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    description = read_description(folder)
-    weights_path = folder / WEIGHTS
-    try:
-        content = weights_path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{weights_path} can't be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != description.get("weights_sha256"):
-        raise ModelFileError(
-            f"{weights_path} is damaged or belongs to another model: its checksum isn't the one "
-            f"in {DESCRIPTION}"
-        )
-    try:
-        return _build(description, content)
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(
-            f"{folder / DESCRIPTION} is damaged: {type(error).__name__}: {error}"
-        ) from error
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read and check the JSON of a model folder."""
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(
-            f"{path} can't be read: {error.strerror}; a model folder holds {DESCRIPTION} and "
-            f"{WEIGHTS}, as 'rankwise train' writes them"
-        ) from error
-    except ValueError as error:
-        raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ModelFileError(f"{path} isn't a rankwise model: its format isn't {FORMAT!r}")
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} has format version {description.get('format_version')!r}, but this rankwise "
-            f"({__version__}) reads version {FORMAT_VERSION}"
-        )
-    return description
+    description = read_description(
+        folder,
+        format_name=FORMAT,
+        version=FORMAT_VERSION,
+        kind="a rankwise model",
+        hint=(
+            f"; a model folder holds {DESCRIPTION} and {WEIGHTS}, as 'rankwise train' writes them"
+        ),
+    )
+    tensors = read_weights(folder, description)
+    with built_from(folder):
+        return _build(description, tensors)
 
 
 def network_arrays(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, np.ndarray]:
@@ -168,14 +138,7 @@ def _described(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, An
     }
 
 
-def _build(description: dict[str, Any], content: bytes) -> QuadraticClassifier:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise ModelFileError(f"{WEIGHTS} is damaged: {error}") from error
+def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> QuadraticClassifier:
     network = _network(description, tensors)
     classes = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
     if network.coef.shape[1] != len(classes):

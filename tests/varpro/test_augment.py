@@ -23,7 +23,8 @@ def test_mirrors_and_flips_are_exact():
     maps = torch.rand(64, 1, 6, 7)
     for options, axis in (({"mirror": True}, 3), ({"flip": True}, 2)):
         out = moved(maps, drawn(size=(6, 7), **options))
-        turned = [torch.allclose(o, m.flip(axis - 1), atol=1e-5) for o, m in zip(out, maps, strict=True)]  # fmt: skip
+        mirrored = maps.flip(axis)
+        turned = [torch.allclose(o, m, atol=1e-5) for o, m in zip(out, mirrored, strict=True)]
         kept = [torch.allclose(o, m, atol=1e-5) for o, m in zip(out, maps, strict=True)]
         assert all(a != b for a, b in zip(turned, kept, strict=True))
         assert 16 < sum(turned) < 48
@@ -45,9 +46,8 @@ def test_rotations_keep_lengths_whatever_the_aspect():
         # In pixels: columns first, as the coordinates come.
         sides = np.array([size[1], size[0]]) / 2
         in_pixels = affine * sides[None, :, None] / sides[None, None, :]
-        np.testing.assert_allclose(
-            in_pixels @ in_pixels.transpose(0, 2, 1), np.broadcast_to(np.eye(2), (50, 2, 2)), atol=1e-5
-        )  # fmt: skip
+        squared = in_pixels @ in_pixels.transpose(0, 2, 1)
+        np.testing.assert_allclose(squared, np.tile(np.eye(2), (50, 1, 1)), atol=1e-5)
         angle = np.degrees(np.arctan2(in_pixels[:, 1, 0], in_pixels[:, 0, 0]))
         assert 25 < np.abs(angle).max() <= 30
 
@@ -92,7 +92,9 @@ def ramps(n, rng, axis=None):
     return (images + 0.3 * rng.standard_normal((n, 12, 12))).astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("axis", "mirror", "flip"), [(1, False, True), (0, True, False), (None, True, True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("axis", "mirror", "flip"), [(1, False, True), (0, True, False), (None, True, True)]
+)
 def test_classes_that_survive_a_mirror_are_found(axis, mirror, flip):
     images, labels = ramps(500, np.random.default_rng(0), axis)
     found = with_mirrors(Augmentation(), images, labels, seed=1)

@@ -170,8 +170,9 @@ def test_a_running_layer_forgets_at_its_rate():
         layer.add(torch.from_numpy(phi), torch.from_numpy(tau))
         layer.end_batch()
     weights = [(2 / 3) ** (5 - i) for i in range(5)]
-    rows = np.vstack([np.sqrt(w) * np.hstack([p, np.ones((9, 1))]) for w, (p, _) in zip(weights, batches, strict=True)])  # fmt: skip
-    targets = np.vstack([np.sqrt(w) * t for w, (_, t) in zip(weights, batches, strict=True)])
+    pairs = list(zip(np.sqrt(weights), batches, strict=True))
+    rows = np.vstack([w * np.hstack([phi, np.ones((9, 1))]) for w, (phi, _) in pairs])
+    targets = np.vstack([w * tau for w, (_, tau) in pairs])
     shrink = 0.1 * 9 * sum(weights) * np.diag([1.0] * 4 + [0.0])
     expected = np.linalg.solve(rows.T @ rows + shrink, rows.T @ targets)
     np.testing.assert_allclose(layer.solve().numpy(), expected, rtol=1e-4, atol=1e-6)
@@ -183,7 +184,7 @@ def test_a_feature_that_was_always_zero_does_not_stop_the_solve():
     phi = torch.tensor([[1.0, 0.0, 2.0], [0.5, 0.0, 1.0], [3.0, 0.0, 0.0]])
     layer.add(phi, torch.tensor([[1.0], [0.0], [1.0]]))
     assert torch.isfinite(layer.solve()).all()
-    with pytest.raises(ValueError, match="window must be at least 1 batch, got 0.0"):
+    with pytest.raises(ValueError, match=r"window must be at least 1 batch, got 0\.0"):
         RunningLayer(3, 1, window=0.0)
 
 
@@ -307,6 +308,10 @@ def test_a_loss_that_is_not_finite_ends_the_training(digits):
     module = convolutional(images)
     result = training(images, module=module).fit(broken[:120], labels[:120])
     assert (result.status, result.best_epoch) == ("non-finite", 0)
+    for parameter, start in zip(
+        module.parameters(), convolutional(images).parameters(), strict=True
+    ):
+        assert torch.equal(parameter, start), "the start is kept"
 
 
 def test_the_schedule_rises_then_falls():

@@ -21,7 +21,10 @@ def draw(kind="bilinear", shape=(12, 10), start=None, n_units=8, seed=0, rank=1,
 @pytest.mark.parametrize(
     ("kind", "shape"), [("symmetric", (9, 9)), ("bilinear", (12, 10)), ("colour", (8, 8, 3))]
 )
-@pytest.mark.parametrize("start", [Start(), Start(WINDOW, 1), Start(deviation=0.3)])
+@pytest.mark.parametrize(
+    "start",
+    [Start(), Start(WINDOW, 1), Start(deviation=0.3), Start((0.4, 0.8), source="images")],
+)
 @pytest.mark.parametrize("rank", [1, 3])
 def test_pre_activations_have_zero_mean_and_the_deviation_asked_for(kind, shape, start, rank):
     units, images, params, _ = draw(kind, shape, start, rank=rank)
@@ -86,3 +89,35 @@ def test_constant_images_give_finite_units():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         Start(**options)
+
+
+def test_starts_from_images_are_singular_vectors_of_a_window():
+    images = np.random.default_rng(1).random((50, 12, 10))
+    start = Start((0.4, 0.8), source="images")
+    _, _, params, active = draw(start=start, images=images, n_units=5, rank=2)
+    assert np.all(params[~active] == 0)
+    centered = images - images.mean(axis=0)
+    for i in range(5):
+        (rows,), (columns,) = np.nonzero(active[:12, i])[:1], np.nonzero(active[12:22, i])[:1]
+        forms = [np.outer(params[r : r + 12, i], params[r + 12 : r + 22, i]) for r in (0, 22)]
+        # One of the images has both forms' vectors as singular vectors of this window.
+        errors = []
+        for image in centered:
+            u, _, vt = np.linalg.svd(image[np.ix_(rows, columns)], full_matrices=False)
+            error = 0.0
+            for rho, form in enumerate(forms):
+                unit = form[np.ix_(rows, columns)] / np.linalg.norm(form)
+                error += 1 - abs(u[:, rho] @ unit @ vt[rho])
+            errors.append(error)
+        assert min(errors) < 1e-9
+
+
+def test_blank_images_start_at_random():
+    _, _, params, _ = draw(start=Start(source="images"), images=np.ones((5, 12, 10)))
+    assert np.isfinite(params).all()
+    assert np.abs(params[:-1]).min(axis=0).max() > 0
+
+
+def test_an_unknown_source_is_named():
+    with pytest.raises(ValueError, match="unknown source 'noise'; accepted: gaussian, images"):
+        Start(source="noise")

@@ -47,10 +47,10 @@ def head(
     as_json: Json = False,
 ) -> None:
     """Fit the best linear classifier on a backbone's features, in one pass."""
-    from rankwise import head_runs
+    from rankwise.runs.heads import HeadRun, fit_head
 
-    report = head_runs.fit_head(
-        head_runs.HeadRun(
+    report = fit_head(
+        HeadRun(
             source=source,
             backbone=backbone,
             alpha=_alpha(alpha),

@@ -175,8 +175,9 @@ def _study(
 ) -> Study:
     """The study of a preset or a file, with the options of the command line in it."""
     from rankwise.study.conditions import narrowed
-    from rankwise.study.design import StudyError, read_study
+    from rankwise.study.design import StudyError
     from rankwise.study.presets import PRESET_NAMES, preset
+    from rankwise.study.reading import read_study
 
     if design in PRESET_NAMES:
         study = preset(design)

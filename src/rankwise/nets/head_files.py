@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._files import atomic_path, write_json
-from rankwise._version import __version__
+from rankwise._model_files import built_from, read_description, read_weights, write_model
 from rankwise.errors import ModelFileError
 from rankwise.varpro.class_ridge import HeadSolution
 from rankwise.varpro.statistics import ClassStatistics
@@ -21,8 +18,6 @@ if TYPE_CHECKING:
 
 FORMAT = "rankwise-head"
 FORMAT_VERSION = 1
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
 BACKBONE = "backbone.safetensors"
 
 _PARAMETERS = ("alpha", "alphas", "fit_intercept", "standardise", "rank", "block_size")
@@ -38,7 +33,6 @@ def write_head(head: VarProHead, folder: Path) -> None:
     ValueError
         If its backbone is a module of unknown make, which no file could bring back.
     """
-    from safetensors.numpy import save_file
     from sklearn.utils.validation import check_is_fitted
 
     from rankwise.nets.backbones import save_backbone
@@ -62,19 +56,11 @@ def write_head(head: VarProHead, folder: Path) -> None:
         described["fingerprint"] = backbone.fingerprint
     tensors = {name: getattr(solved, name) for name in _SOLVED}
     tensors |= {f"statistics.{name}": getattr(statistics, name) for name in _STATISTICS}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     choices = {name: getattr(head, name) for name in _PARAMETERS}
     if choices["alphas"] is not None:
         choices["alphas"] = [float(a) for a in choices["alphas"]]
     weight = head.class_weight
-    values = {k: v for k, v in asdict(solved).items() if k not in _SOLVED}
     description: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "rankwise_version": __version__,
-        "weights_sha256": digest,
         "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
         "image_shape": list(getattr(head, "image_shape_", ())) or None,
         "parameters": choices,
@@ -82,10 +68,12 @@ def write_head(head: VarProHead, folder: Path) -> None:
         if weight is None or isinstance(weight, str)
         else [[str(k), float(v)] for k, v in weight.items()],
         "by_class": statistics.by_class,
-        "solved": values,
+        "solved": {k: v for k, v in asdict(solved).items() if k not in _SOLVED},
         "backbone": described,
     }
-    write_json(folder / DESCRIPTION, description)
+    write_model(
+        folder, tensors, format_name=FORMAT, version=FORMAT_VERSION, description=description
+    )
 
 
 def read_head(folder: Path) -> VarProHead:
@@ -96,52 +84,18 @@ def read_head(folder: Path) -> VarProHead:
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    description = _description(folder)
-    path = folder / WEIGHTS
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path} can't be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != description.get("weights_sha256"):
-        raise ModelFileError(
-            f"{path} is damaged or belongs to another model: its checksum isn't the one in "
-            f"{DESCRIPTION}"
-        )
-    try:
-        return _build(folder, description, content)
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(
-            f"{folder / DESCRIPTION} is damaged: {type(error).__name__}: {error}"
-        ) from error
+    description = read_description(
+        folder, format_name=FORMAT, version=FORMAT_VERSION, kind="a head of rankwise"
+    )
+    tensors = read_weights(folder, description)
+    with built_from(folder):
+        return _build(folder, description, tensors)
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ModelFileError(f"{path} isn't a head of rankwise: its format isn't {FORMAT!r}")
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} has format version {description.get('format_version')!r}, but this rankwise "
-            f"({__version__}) reads version {FORMAT_VERSION}"
-        )
-    return description
-
-
-def _build(folder: Path, description: dict[str, Any], content: bytes) -> VarProHead:
-    from safetensors.numpy import load
-
+def _build(folder: Path, description: dict[str, Any], tensors: dict[str, np.ndarray]) -> VarProHead:
     from rankwise.nets.backbones import load_backbone
     from rankwise.nets.head import VarProHead
 
-    tensors = load(content)
     weight = description["class_weight"]
     backbone = description["backbone"]
     head = VarProHead(

@@ -15,7 +15,7 @@ convolution: exact, and faster on a CPU than sliding the vectors one after the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -336,13 +336,14 @@ class ConvolutionalNetwork:
         return positive / positive.sum(axis=1, keepdims=True)
 
     def as_graph(
-        self, classes: Sequence[str], *, scale: float = 1.0, squash: bool = False
+        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
     ) -> Graph:
         """The network as a list of operations, for exports.
 
         Parameters
         ----------
-        classes : sequence of str
+        classes : iterable
+            Labels, turned to text.
         scale : float
             Pixels are divided by it: 255 for a model of uint8 images.
         squash : bool

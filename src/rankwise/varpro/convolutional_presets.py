@@ -21,7 +21,6 @@ _USUAL_EPOCHS = 24
 _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
 _SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
-_SMALLEST_SHARD, _MOST_SHARDS = 30, 4
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,6 @@ def plan_convolutional(
         batch_size=batch,
         learning_rate=preset.learning_rate,
         augmentation=Augmentation(),
-        n_shards=min(_MOST_SHARDS, max(1, batch // _SMALLEST_SHARD)),
     )
     return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"))
 

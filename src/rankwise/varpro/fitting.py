@@ -279,9 +279,9 @@ def fit_convolutional(
             advance=advance,
         )
     glued = replace(network, coef=layer.coef, softmax=False)
-    better = validation is not None and _accuracy(glued, *validation, threads) > _accuracy(
-        network, *validation, threads
-    )
+    better = result.best_epoch == 0  # then the trained output layer is none
+    if validation is not None and not better:
+        better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
     end = time.perf_counter()
     return Fitted(
         network=glued if better else network,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import cos, inf, pi
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,111 +29,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rankwise.varpro.augment import Augmentation, moved
+from rankwise.varpro.augment import moved
 from rankwise.varpro.checkpoints import read_checkpoint, write_checkpoint
 from rankwise.varpro.convolutional import as_maps, thread_pool
+from rankwise.varpro.joint_plan import JointPlan, JointResult, one_cycle
 from rankwise.varpro.modules import Moments
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.output_statistics import RunningLayer
 
-LOSSES = ("cross-entropy", "squared")
-OUTPUT_LAYERS = ("trained", "running")
 _MOMENTUM = 0.05
 _STRETCH = 8.0
-
-
-@dataclass(frozen=True)
-class JointPlan:
-    """How units are trained together.
-
-    Parameters
-    ----------
-    epochs : int
-        Passes over the images, each image moved anew by `augmentation`.
-    batch_size : int
-        250 in the recipe of the design, section 8.
-    learning_rate : float
-        The largest of the one-cycle schedule: up from a tenth of it, then down to nearly zero.
-    warm_up : float
-        The share of the updates that go up.
-    weight_decay : float
-        Of AdamW, on vectors and output layer.
-    smoothing : float
-        Label smoothing of the cross-entropy.
-    loss : {"cross-entropy", "squared"}
-    output_layer : {"trained", "running"}
-        ``"running"`` needs the squared loss.
-    ridge : float
-        Per sample, of a running output layer.
-    solve_every : int
-        Batches between two solves of a running output layer.
-    augmentation : Augmentation, optional
-    extra : callable, optional
-        Applied to every augmented batch of maps, tensor to tensor: `rankwise.RandomLowRank`, say.
-    n_shards : int
-        Tasks a batch is cut into. Another number changes rounding and normalisation.
-    patience : int, optional
-        Stop when the validation accuracy hasn't risen for so many epochs. Default: never, since
-        the schedule ends by itself.
-    """
-
-    epochs: int = 12
-    batch_size: int = 250
-    learning_rate: float = 1e-2
-    warm_up: float = 0.25
-    weight_decay: float = 0.02
-    smoothing: float = 0.05
-    loss: str = "cross-entropy"
-    output_layer: str = "trained"
-    ridge: float = 1e-4
-    solve_every: int = 10
-    augmentation: Augmentation | None = None
-    extra: Callable[[torch.Tensor], torch.Tensor] | None = None
-    n_shards: int = 4
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"unknown loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
-        if self.output_layer not in OUTPUT_LAYERS:
-            raise ValueError(
-                f"unknown output_layer {self.output_layer!r}; accepted: {', '.join(OUTPUT_LAYERS)}"
-            )
-        if self.output_layer == "running" and self.loss != "squared":
-            raise ValueError("a running output layer needs loss 'squared', got 'cross-entropy'")
-        for name in ("epochs", "batch_size", "n_shards", "solve_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < inf:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-
-
-@dataclass
-class JointResult:
-    """What joint training found; the module holds the parameters of the best epoch.
-
-    Attributes
-    ----------
-    coef : float64 array of shape (m + 1, K)
-        Output layer of the best epoch, the constant's row last.
-    history : list of dict
-        ``epoch`` (1-based), ``train_loss``, ``validation_accuracy`` (None without validation),
-        ``learning_rate``, ``seconds``.
-    best_epoch : int
-        Of the highest validation accuracy, the last on ties; without validation the last.
-    status : {"finished", "early-stop", "non-finite"}
-    resumed : int
-        Epochs taken from a checkpoint.
-    seconds : float
-        Of this call.
-    """
-
-    coef: np.ndarray
-    history: list[dict[str, Any]]
-    best_epoch: int
-    status: str
-    resumed: int = 0
-    seconds: float = 0.0
+_SMALLEST_SHARD = 30
 
 
 @dataclass
@@ -219,7 +125,7 @@ class JointTraining:
             size = (maps.shape[2], maps.shape[3])
             affine = self.plan.augmentation.draw(len(maps), size, draws)
         labels = torch.from_numpy(encoded)
-        step = -(-len(maps) // self.plan.n_shards)
+        step = max(_SMALLEST_SHARD, -(-len(maps) // self.plan.n_shards))
 
         def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any]:
             x = maps[part].to(self.device)
@@ -347,6 +253,8 @@ class JointTraining:
         begin, state = time.perf_counter(), _State()
         if checkpoint is not None:
             self._resume(checkpoint, key, state)
+        if not state.best:
+            state.best = self._tensors()
         resumed = state.epoch
         advance(resumed)
         status = "finished"
@@ -378,8 +286,7 @@ class JointTraining:
                 if after_epoch(entry) or self._is_stuck(state):
                     status = "early-stop"
                     break
-        if state.best:
-            self._restore(state.best)
+        self._restore(state.best)
         coef = self.coef.detach().cpu().double().numpy()
         return JointResult(
             coef, state.history, state.best_epoch, status, resumed, time.perf_counter() - begin
@@ -476,15 +383,3 @@ class JointTraining:
         state.best_epoch, state.best = known["best_epoch"], parts["best"]
         accuracy = known["best_accuracy"]
         state.best_accuracy = -inf if accuracy is None else accuracy
-
-
-def one_cycle(done: float, warm_up: float) -> float:
-    """Share of the largest learning rate after a share `done` of the updates.
-
-    Half a cosine up from a tenth during the warm-up, half a cosine down to 10⁻⁴ behind it.
-    """
-    if done < warm_up:
-        low, high, along = 1.0, 0.1, done / warm_up
-    else:
-        low, high, along = 1e-4, 1.0, (done - warm_up) / max(1 - warm_up, 1e-9)
-    return low + (high - low) * 0.5 * (1 + cos(pi * along))

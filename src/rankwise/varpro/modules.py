@@ -87,8 +87,7 @@ class ConvolutionalModule(nn.Module):
         x = (shrunk(maps, self.units.shrink) - self.center) / self.scale
         x = x.contiguous(memory_format=torch.channels_last)
         for i, stage in enumerate(self.units.stages):
-            weight = compose(self.channel[i], self.row[i], self.column[i])
-            x = F.conv2d(x, weight, padding=stage.padding)
+            x = F.conv2d(x, self.filters(i), padding=stage.padding)
             if max(stage.pool) > 1:
                 x = F.max_pool2d(x, stage.pool)
             if moments is None:
@@ -102,6 +101,10 @@ class ConvolutionalModule(nn.Module):
                 moments.append((mean.detach(), variance.detach()))
             x = sigma(x)
         return F.avg_pool2d(x, self.units.cell).flatten(1)
+
+    def filters(self, i: int) -> torch.Tensor:
+        """Filters of layer `i`, ``(maps, channels, rows, columns)``."""
+        return compose(self.channel[i], self.row[i], self.column[i])
 
     def set_moments(self, moments: Moments, share: float = 1.0) -> None:
         """Move the kept moments towards these by a share of the way."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,13 +96,14 @@ class QuadraticNetwork:
         return order, kernel
 
     def as_graph(
-        self, classes: Sequence[str], *, scale: float = 1.0, squash: bool = False
+        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
     ) -> Graph:
         """The network as a list of operations, for exports.
 
         Parameters
         ----------
-        classes : sequence of str
+        classes : iterable
+            Labels, turned to text.
         scale : float
             Pixels are divided by it: 255 for a model of uint8 images.
         squash : bool

@@ -14,6 +14,7 @@ are few units and the batch fits into memory, since each step sees all samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float

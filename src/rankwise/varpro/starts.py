@@ -17,6 +17,8 @@ from rankwise.varpro.units import Units
 WINDOW = (5 / 28, 14 / 28)
 """Smallest and largest side of a window as a fraction of the axis: 5 to 14 of MNIST's 28 pixels."""
 
+SOURCES = ("gaussian", "images")
+
 
 @dataclass(frozen=True)
 class Start:
@@ -31,11 +33,15 @@ class Start:
         How often vectors are smoothed with (¼, ½, ¼) along their axis.
     deviation : float
         Standard deviation that each pre-activation gets on the data.
+    source : {"gaussian", "images"}
+        Gaussian vectors or, for each unit, the leading singular vectors of what one image, less
+        the mean image, shows in the unit's window.
     """
 
     window: tuple[float, float] | None = None
     smooth: int = 0
     deviation: float = 1.0
+    source: str = "gaussian"
 
     def __post_init__(self) -> None:
         if self.window is not None:
@@ -49,6 +55,8 @@ class Start:
             raise ValueError(f"smooth must be at least 0, got {self.smooth}")
         if self.deviation <= 0:
             raise ValueError(f"deviation must be positive, got {self.deviation}")
+        if self.source not in SOURCES:
+            raise ValueError(f"unknown source {self.source!r}; accepted: {', '.join(SOURCES)}")
 
 
 def random_units(
@@ -82,10 +90,11 @@ def random_units(
         _windows(length, n_units, start.window if space else None, rng)
         for length, space in zip(units.lengths, in_space, strict=True)
     ]
+    seen = _singular_vectors(units, windows, images, rng) if start.source == "images" else None
     blocks, masks = [], []
-    for _ in range(units.rank):
-        for mask, space in zip(windows, in_space, strict=True):
-            values = rng.standard_normal(mask.shape) * mask
+    for rho in range(units.rank):
+        for j, (mask, space) in enumerate(zip(windows, in_space, strict=True)):
+            values = rng.standard_normal(mask.shape) * mask if seen is None else seen[rho][j]
             for _ in range(start.smooth if space else 0):
                 values = _smoothed(values) * mask
             blocks.append(values)
@@ -94,6 +103,38 @@ def random_units(
     params = np.concatenate([*blocks, bias], axis=0)
     active = np.concatenate([*masks, np.ones((1, n_units), dtype=bool)], axis=0)
     return _scaled(units, params, images, start.deviation), active
+
+
+def _singular_vectors(
+    units: Units,
+    windows: list[np.ndarray],
+    images: Float[np.ndarray, "n ..."],
+    rng: np.random.Generator,
+) -> list[list[Float[np.ndarray, "length I"]]]:
+    """For each form ρ and vector, the ρ-th singular vectors of one image's window a unit.
+
+    A vector's matrix is the image with the vector's axis first, all others in a row. Where a
+    window has fewer singular vectors than forms, or the image is blank there, the vector is
+    random.
+    """
+    n_units = windows[0].shape[1]
+    result = [[np.zeros(w.shape) for w in windows] for _ in range(units.rank)]
+    mean = images.mean(axis=0, dtype=np.float64)
+    drawn = rng.integers(len(images), size=n_units)
+    for i in range(n_units):
+        patch = images[drawn[i]] - mean
+        for axis, j in enumerate(units.vector_of_axis):
+            shape = [1] * patch.ndim
+            shape[axis] = -1
+            patch = patch * windows[j][:, i].reshape(shape)
+        for j, axes in enumerate(units.axes_of_vector):
+            rows = np.moveaxis(patch, axes[0], 0).reshape(units.lengths[j], -1)
+            left, values, _ = np.linalg.svd(rows, full_matrices=False)
+            for rho in range(units.rank):
+                found = rho < len(values) and values[rho] > 1e-6 * max(values[0], 1e-6)
+                random = rng.standard_normal(units.lengths[j])
+                result[rho][j][:, i] = (left[:, rho] if found else random) * windows[j][:, i]
+    return result
 
 
 def _scaled(

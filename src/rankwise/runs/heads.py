@@ -17,13 +17,16 @@ import numpy as np
 
 from rankwise._files import write_json
 from rankwise._memory import PeakMemory
+from rankwise._model_files import DESCRIPTION, WEIGHTS
 from rankwise._version import __version__
-from rankwise.data import ImageSet, check_no_shared_sources, load_images
-from rankwise.errors import DataError, RunError
+from rankwise.data import ImageSet
+from rankwise.errors import RunError
 from rankwise.nets.backbones import extract_features, load_backbone
 from rankwise.nets.head import VarProHead
-from rankwise.nets.head_files import BACKBONE, DESCRIPTION, FORMAT, WEIGHTS
-from rankwise.runs import CONFIGURATION, REPORT, environment
+from rankwise.nets.head_files import BACKBONE, FORMAT
+from rankwise.runs.machine import environment
+from rankwise.runs.reading import describe_images, names_of, read_parts
+from rankwise.runs.records import CONFIGURATION, REPORT
 
 FEATURES = "features"
 SHOWN = 100
@@ -89,7 +92,9 @@ def fit_head(
     with PeakMemory() as memory:
         begin = time.perf_counter()
         backbone = load_backbone(run.backbone)
-        train, test = _read(run, verbose)
+        train, test = read_parts(
+            run.source, limit=run.limit, seed=run.seed, progress=verbose, **run.reading
+        )
         loaded = time.perf_counter()
         features = [
             extract_features(
@@ -109,17 +114,17 @@ def fit_head(
             rank=run.rank,
             device=device,
             batch_size=batch_size,
-        ).fit(features[0], _names(train))
+        ).fit(features[0], names_of(train))
         fitted = time.perf_counter()
-        rows, margins = model.likely_wrong_labels(features[0], _names(train))
+        rows, margins = model.likely_wrong_labels(features[0], names_of(train))
         probabilities = model.predict_proba(features[1])
         model.backbone, model.image_shape_ = backbone, train.image_shape
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / CONFIGURATION, _configuration(run, train, test))
         model.save(out)
         predicted = model.classes_[probabilities.argmax(axis=1)]
-        right = predicted == _names(test)
-        counts = _confusion(model, _names(test), predicted)
+        right = predicted == names_of(test)
+        counts = _confusion(model, names_of(test), predicted)
         end = time.perf_counter()
     report = {
         "inductive_accuracy": float(right.mean()),
@@ -156,8 +161,8 @@ def fit_head(
             "total": end - begin,
         },
         "peak_memory_mb": memory.megabytes,
-        "train": _described(train),
-        "test": _described(test),
+        "train": describe_images(train),
+        "test": describe_images(test),
         "run": asdict(run),
         "environment": environment() | {"device": device},
     }
@@ -192,25 +197,6 @@ def _claim(out: Path, overwrite: bool) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _read(run: HeadRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
-    options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
-    train = load_images(run.source, split="train", limit=run.limit, **options)
-    test = load_images(run.source, split="test", **options)
-    if train.image_shape != test.image_shape:
-        raise DataError(
-            f"{run.source}: training images have shape {train.image_shape}, test images "
-            f"{test.image_shape}; give a size to bring them together"
-        )
-    check_no_shared_sources(train.source_ids, test.source_ids)
-    unseen = np.setdiff1d(test.labels, train.labels)
-    if len(unseen):
-        raise DataError(
-            f"{run.source}: class {train.class_names[unseen[0]]} is in test images only, not in "
-            "training"
-        )
-    return train, test
-
-
 def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, Any]:
     """In the form of a training run's, so that ``evaluate`` holds out what this run held out."""
     return {
@@ -218,20 +204,6 @@ def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, A
         "train_fingerprint": train.fingerprint,
         "test_fingerprint": test.fingerprint,
         "rankwise": __version__,
-    }
-
-
-def _names(images: ImageSet) -> np.ndarray:
-    return np.asarray(images.class_names)[images.labels]
-
-
-def _described(images: ImageSet) -> dict[str, Any]:
-    return {
-        "n_samples": len(images),
-        "split": images.split,
-        "image_shape": list(images.image_shape),
-        "fingerprint": images.fingerprint,
-        "n_skipped": images.n_skipped,
     }
 
 

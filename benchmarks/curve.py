@@ -1,0 +1,330 @@
+"""Accuracy against parameters, bytes and microseconds an image: what to choose for a phone.
+
+Our presets at several sizes, the sub-networks of the paper's scheme, logistic regression, an MLP,
+gradient boosting, and plain CNNs of 2 K to 200 K parameters, in one run on the same images. The
+CNNs have our convolutional layers with dense filters, and are trained by the very same code: same
+batches, moved images, schedule, epochs, with the better of two learning rates by validation
+(their seconds count both; ours have one for all sizes). Prediction is timed on one thread in
+batches of 500, bytes are four for each parameter. The test images are read once for each row.
+Finished rows are kept; the picture is drawn from the result file.
+
+    python benchmarks/curve.py
+    python benchmarks/curve.py --draw      # docs/images/curve.png, from the result file
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import (
+    Table,
+    argument_parser,
+    data_sets,
+    describe,
+    earlier,
+    one_thread,
+    percent,
+    result_path,
+    say,
+    timed,
+    write_result,
+)
+from rankwise import QuadraticClassifier
+from rankwise.data import ImageSet
+from rival_models import Rankwise, boosting, logistic, mlp
+
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "curve.png"
+TITLE = "Accuracy against size and time"
+RATES = (3e-3, 1e-2)
+OURS, PAPER, DENSE, OTHER = "ours, convolutional", "ours, sub-networks", "CNN", "other"
+
+
+class DenseNetwork:
+    """A CNN with dense filters in the place of our rank-r ones, trained by the same code.
+
+    Parameters
+    ----------
+    maps : tuple of int
+        Of each layer; 5×5 filters in the first, 3×3 behind.
+    pool : tuple of int
+        Of each layer.
+    seed : int
+    epochs : int
+    workers : int
+    """
+
+    def __init__(
+        self, maps: tuple[int, ...], pool: tuple[int, ...], seed: int, epochs: int, workers: int
+    ) -> None:
+        self.maps, self.pool, self.seed = maps, pool, seed
+        self.epochs, self.workers = epochs, workers
+
+    def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Train."""
+        import torch
+
+        from rankwise.varpro.augment import Augmentation, channel_statistics, with_mirrors
+        from rankwise.varpro.convolutional import ConvolutionalUnits, Layer
+        from rankwise.varpro.fitting import validation_split
+        from rankwise.varpro.joint import JointPlan, JointTraining
+        from rankwise.varpro.modules import ConvolutionalModule
+
+        class Dense(ConvolutionalModule):
+            """The same layers, each filter a parameter of its own."""
+
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given)
+                composed = [self.filters(i).detach().clone() for i in range(len(self.channel))]
+                self.dense = torch.nn.ParameterList(map(torch.nn.Parameter, composed))
+                self.channel, self.row, self.column = (torch.nn.ParameterList() for _ in range(3))
+
+            def filters(self, i: int) -> torch.Tensor:
+                return self.dense[i] if hasattr(self, "dense") else super().filters(i)
+
+        labels = labels.astype(np.int64)
+        n_classes = int(labels.max()) + 1
+        layers = tuple(
+            Layer(m, side=3 if i else 5, pool=p)
+            for i, (m, p) in enumerate(zip(self.maps, self.pool, strict=True))
+        )
+        fit, held = validation_split(labels, self.seed)
+        augmentation = with_mirrors(Augmentation(), images[fit], labels[fit], self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        units = ConvolutionalUnits(images.shape[1:], layers)
+        module = Dense(units, *channel_statistics(images[fit]), generator)
+        batch = min(125, max(32, len(fit) // 40))
+        plan = JointPlan(epochs=self.epochs, batch_size=batch, augmentation=augmentation)
+        self.training = JointTraining(module, plan, n_classes, seed=self.seed, workers=self.workers)
+        self.training.fit(images[fit], labels[fit], validation=(images[held], labels[held]))
+        self.training.workers = 1  # prediction is timed on one thread
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Labels."""
+        return self.training.outputs(images).argmax(axis=1)
+
+    @property
+    def n_parameters(self) -> int:
+        """All weights; the normalisation folds into filters and biases."""
+        centre_and_scale = 2 * self.training.module.units.channels
+        return sum(p.numel() for p in self.training.trained) + centre_and_scale
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point of the curve: its label, its kind, and what makes it."""
+
+    label: str
+    kind: str
+    make: Callable[[int, Any], Any]
+
+
+def ours(preset: str, **options: Any) -> Callable[[int, Any], Any]:
+    """A preset, at its own size or another."""
+
+    def make(seed: int, args: Any) -> Rankwise:
+        known = dict(options)
+        if preset != "windowed":
+            known |= {"max_iter": args.epochs}
+        return Rankwise(
+            QuadraticClassifier(preset, n_jobs=args.workers, random_state=seed, **known)
+        )
+
+    return make
+
+
+def dense(maps: tuple[int, ...], pool: tuple[int, ...]) -> Callable[[int, Any], Any]:
+    """A CNN with dense filters."""
+    return lambda seed, args: DenseNetwork(maps, pool, seed, args.epochs, args.workers)
+
+
+def other(maker: Any) -> Callable[[int, Any], Any]:
+    """One of `rival_models`."""
+    return lambda seed, args: maker(seed, args.quick)
+
+
+ROWS = {
+    "tiny-half": Row("tiny, 46 units", OURS, ours("tiny", n_units=46)),
+    "tiny": Row("tiny", OURS, ours("tiny")),
+    "small-half": Row("small, 104 units", OURS, ours("small", n_units=104)),
+    "small": Row("small", OURS, ours("small")),
+    "accurate-half": Row("accurate, 176 units", OURS, ours("accurate", n_units=176)),
+    "accurate": Row("accurate", OURS, ours("accurate")),
+    "windowed-500": Row("windowed, 500 units", PAPER, ours("windowed", n_units=500, n_subnets=10)),
+    "windowed-2000": Row(
+        "windowed, 2000 units", PAPER, ours("windowed", n_units=2000, n_subnets=40)
+    ),
+    "cnn-2k": Row("CNN 6-8-8-8", DENSE, dense((6, 8, 8, 8), (2, 1, 2, 2))),
+    "cnn-5k": Row("CNN 8-12-12-16", DENSE, dense((8, 12, 12, 16), (2, 1, 2, 2))),
+    "cnn-17k": Row("CNN 12-24-24-32", DENSE, dense((12, 24, 24, 32), (2, 1, 2, 2))),
+    "cnn-70k": Row("CNN 16-32-32-64-64", DENSE, dense((16, 32, 32, 64, 64), (2, 1, 2, 1, 2))),
+    "cnn-200k": Row("CNN 32-64-112-112", DENSE, dense((32, 64, 112, 112), (2, 2, 1, 2))),
+    "logistic": Row("logistic regression", OTHER, other(logistic())),
+    "mlp": Row("MLP, 800 hidden units", OTHER, other(mlp())),
+    "boosting": Row("gradient boosting", OTHER, other(boosting())),
+}
+
+
+def main() -> None:
+    """Measure every row that isn't there yet, or draw."""
+    parser = argument_parser(__doc__, "curve", resumable=True)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--draw", action="store_true", help="draw the picture and stop")
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    args = parser.parse_args()
+    if args.draw:
+        draw(json.loads(result_path(args).read_text(encoding="utf-8"))["data"], args.picture)
+        return
+    if args.quick:
+        args.seeds, args.epochs = args.seeds[:1], 1
+        args.rows = [r for r in args.rows if ROWS[r].kind != PAPER]
+    train, test = data_sets(args)
+    same = {"data": describe(train, test), "epochs": args.epochs, "workers": args.workers}
+    known = same | {"seeds": args.seeds, "spread": "mean (min–max) over the seeds"}
+    results = earlier(args, same)
+    for seed in args.seeds:
+        for key in args.rows:
+            if any((r["row"], r["seed"]) == (key, seed) for r in results):
+                continue
+            say(f"{key}, seed {seed}")
+            results.append(measure(args, key, seed, train, test))
+            write_result(args, TITLE, [table(results)], results, known, notes(results))
+    print(table(results).text())
+    for note in notes(results):
+        print(note)
+
+
+def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> dict[str, Any]:
+    """Fit, then read the test images once, then time prediction on images of the training set."""
+    model = ROWS[key].make(seed, args)
+    seconds, _ = timed(lambda: model.fit(train.images, train.labels))
+    accuracy = float(np.mean(model.predict(test.images) == test.labels))
+    batch = train.images[:500]
+    with one_thread():
+        model.predict(batch)
+        fastest = min(timed(lambda: model.predict(batch))[0] for _ in range(5))
+    say(f"  {100 * accuracy:.2f}%, {model.n_parameters:,} parameters, {seconds:.0f} s")
+    return {
+        "row": key,
+        "kind": ROWS[key].kind,
+        "label": ROWS[key].label,
+        "seed": seed,
+        "accuracy": accuracy,
+        "n_parameters": model.n_parameters,
+        "bytes": 4 * model.n_parameters,
+        "microseconds": 1e6 * fastest / len(batch),
+        "fit_seconds": seconds,
+    }
+
+
+def points(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a row: means over the seeds."""
+    found = []
+    for key in dict.fromkeys(r["row"] for r in results):
+        runs = [r for r in results if r["row"] == key]
+        numbers = ("accuracy", "n_parameters", "bytes", "microseconds", "fit_seconds")
+        found.append(runs[0] | {k: float(np.mean([r[k] for r in runs])) for k in numbers})
+    return found
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """Every row, by kind, the smallest first."""
+    lines = []
+    order = [OURS, PAPER, DENSE, OTHER]
+    for p in sorted(points(results), key=lambda p: (order.index(p["kind"]), p["n_parameters"])):
+        runs = [r["accuracy"] for r in results if r["row"] == p["row"]]
+        lines.append(
+            (
+                p["label"],
+                percent(runs),
+                f"{p['n_parameters']:,.0f}",
+                f"{p['bytes'] / 1024:,.0f}",
+                f"{p['microseconds']:.0f}",
+                f"{p['fit_seconds']:.0f}",
+            )
+        )
+    columns = ("model", "test, %", "params", "KiB", "µs an image", "fit, s")
+    return Table(TITLE, columns, lines)
+
+
+def notes(results: list[dict[str, Any]]) -> list[str]:
+    """Where a CNN with dense filters is the better choice, by each measure of size."""
+    found = points(results)
+    ours_, rivals = ([p for p in found if p["kind"] == kind] for kind in (OURS, DENSE))
+    lines = []
+    for name, size in (("parameters", "n_parameters"), ("time an image", "microseconds")):
+        for rival in rivals:
+            able = [p for p in ours_ if p[size] <= rival[size]]
+            best = max(able, key=lambda p: p["accuracy"], default=None)
+            if best is None:
+                verdict = "none of ours is as small: the CNN is the better choice"
+            elif best["accuracy"] >= rival["accuracy"]:
+                verdict = f"ours is better: {best['label']}, {100 * best['accuracy']:.2f}%"
+            else:
+                verdict = (
+                    f"the CNN is the better choice: our best there is {best['label']}, "
+                    f"{100 * best['accuracy']:.2f}%"
+                )
+            lines.append(
+                f"By {name}, up to those of {rival['label']} ({rival[size]:,.0f}, "
+                f"{100 * rival['accuracy']:.2f}%): {verdict}."
+            )
+    return lines
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Error against parameters, bytes and microseconds, all axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3, sharey=True)
+    colours = {OURS: "#d95f02", PAPER: "#7570b3", DENSE: "#1b9e77", OTHER: "#666666"}
+    measures = (
+        ("n_parameters", "parameters"),
+        ("bytes", "bytes, float32"),
+        ("microseconds", "µs an image, one core"),
+    )
+    for axis, (size, label) in zip(axes, measures, strict=True):
+        for kind, colour in colours.items():
+            chosen = sorted(
+                (p for p in points(results) if p["kind"] == kind), key=lambda p: p[size]
+            )
+            if not chosen:
+                continue
+            axis.plot(
+                [p[size] for p in chosen],
+                [100 * (1 - p["accuracy"]) for p in chosen],
+                "o" if kind == OTHER else "o-",
+                color=colour,
+                label=kind,
+                markersize=5,
+            )
+            for p in chosen:
+                axis.annotate(
+                    p["label"],
+                    (p[size], 100 * (1 - p["accuracy"])),
+                    textcoords="offset points",
+                    xytext=(4, 4),
+                    fontsize=6,
+                    color=colour,
+                )
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.grid(visible=True, which="both", alpha=0.2)
+    axes[0].set_ylabel("test error, %")
+    axes[0].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    say(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Model folders: weights as safetensors, the rest as JSON that vouches for them.
+
+Reading runs nothing that a file holds; whatever is wrong with one ends in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise._files import atomic_path, write_json
+from rankwise._version import __version__
+from rankwise.errors import ModelFileError
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+def write_model(
+    folder: Path,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    format_name: str,
+    version: int,
+    description: Mapping[str, Any],
+) -> None:
+    """Write the weights, then the description with their checksum.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it isn't there. An earlier model in it is replaced.
+    tensors : mapping of str to array
+    format_name, version
+        What `read_description` asks for.
+    description : mapping
+        Anything JSON can hold.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / WEIGHTS) as temporary:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    head = {
+        "format": format_name,
+        "format_version": version,
+        "rankwise_version": __version__,
+        "weights_sha256": digest,
+    }
+    write_json(folder / DESCRIPTION, head | dict(description))
+
+
+def read_description(
+    folder: Path, *, format_name: str, version: int, kind: str, hint: str = ""
+) -> dict[str, Any]:
+    """Read and check the JSON of a model folder.
+
+    Parameters
+    ----------
+    folder : Path
+    format_name, version
+        As it was written with.
+    kind : str
+        What it should be, for the error: "a rankwise model".
+    hint : str
+        Ends the error where the file can't be read.
+
+    Raises
+    ------
+    ModelFileError
+        Naming the file, and what is wrong with it.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be read: {error.strerror}{hint}") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
+    if not isinstance(description, dict) or description.get("format") != format_name:
+        raise ModelFileError(f"{path} isn't {kind}: its format isn't {format_name!r}")
+    if description.get("format_version") != version:
+        raise ModelFileError(
+            f"{path} has format version {description.get('format_version')!r}, but this rankwise "
+            f"({__version__}) reads version {version}"
+        )
+    return description
+
+
+def read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a model folder, if they are those that its description vouches for.
+
+    Raises
+    ------
+    ModelFileError
+        If they can't be read, or their checksum is another.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = folder / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} can't be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != description.get("weights_sha256"):
+        raise ModelFileError(
+            f"{path} is damaged or belongs to another model: its checksum isn't the one in "
+            f"{DESCRIPTION}"
+        )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ModelFileError(f"{path} is damaged: {error}") from error
+
+
+@contextmanager
+def built_from(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong while a model is put together is its description's fault."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(
+            f"{folder / DESCRIPTION} is damaged: {type(error).__name__}: {error}"
+        ) from error

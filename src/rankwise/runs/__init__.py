@@ -1,0 +1,36 @@
+"""A training run in a folder: its configuration, what an interruption keeps, its report.
+
+A run folder holds ``run.json`` (what was asked for), ``subnets/`` (finished sub-networks, or the
+last epoch of a joint training),
+``model.safetensors`` and ``model.json``, ``report.json`` (written last: its presence means the
+run is complete) and two pictures.
+"""
+
+from __future__ import annotations
+
+from rankwise.runs.machine import environment
+from rankwise.runs.records import (
+    CONFIGURATION,
+    REPORT,
+    SUBNETS,
+    TrainingRun,
+    finished_parts,
+    holds,
+)
+from rankwise.runs.training import train
+from rankwise.runs.use import confusion, evaluate, images_for, predict
+
+__all__ = [
+    "CONFIGURATION",
+    "REPORT",
+    "SUBNETS",
+    "TrainingRun",
+    "confusion",
+    "environment",
+    "evaluate",
+    "finished_parts",
+    "holds",
+    "images_for",
+    "predict",
+    "train",
+]

@@ -1,0 +1,137 @@
+"""The folder of a run: what was asked for, whose it is, what an interruption has kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import write_json
+from rankwise._version import __version__
+from rankwise.data import ImageSet
+from rankwise.errors import RunError
+from rankwise.persistence import DESCRIPTION, WEIGHTS
+from rankwise.varpro.checkpoints import CHECKPOINT, known_of
+
+CONFIGURATION = "run.json"
+REPORT = "report.json"
+SUBNETS = "subnets"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What is asked of a run; equal runs give equal models.
+
+    Parameters
+    ----------
+    source : str
+        Anything `rankwise.load_images` reads.
+    preset : str or None
+    parameters : dict
+        Parameters of `QuadraticClassifier` that are set.
+    reading : dict
+        Options of `rankwise.load_images`: ``size``, ``grey``, ``on_error``, ``source_pattern``.
+    limit : int or None
+        Training images, drawn with the seed; default the preset's.
+    seed : int
+        42, as in the second paper's section C.2.
+    bootstrap : bool
+        Bootstrap on the test images afterwards: transductive, kept apart.
+    """
+
+    source: str
+    preset: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    seed: int = 42
+    bootstrap: bool = False
+
+
+def configuration_of(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) -> dict[str, Any]:
+    return {
+        "run": described(run),
+        "train_fingerprint": train_set.fingerprint,
+        "test_fingerprint": test_set.fingerprint,
+        "rankwise": __version__,
+    }
+
+
+def described(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "source": run.source,
+        "preset": run.preset,
+        "parameters": _plain(run.parameters),
+        "reading": _plain(run.reading),
+        "limit": run.limit,
+        "seed": run.seed,
+    }
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back, so that a run equals itself after a stop."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+
+
+def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """Make the folder this run's; give its report if it's complete already."""
+    path = out / CONFIGURATION
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder to write the run into")
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise RunError(f"{out} isn't empty and holds no run; choose another folder")
+    elif overwrite:
+        for name in (SUBNETS, "bootstrap"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in (REPORT, DESCRIPTION, WEIGHTS, "units.png", "confusion.png"):
+            (out / name).unlink(missing_ok=True)
+    else:
+        different = _differences(read_record(path), configuration)
+        if different:
+            raise RunError(
+                f"{out} holds another run (different: {', '.join(different)}); choose another "
+                "folder, or discard it with --overwrite"
+            )
+        report = out / REPORT
+        return read_record(report) if report.exists() else None
+    write_json(path, configuration)
+    return None
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    names = [k for k in wanted if k != "run" and found.get(k) != wanted[k]]
+    run = found.get("run", {})
+    # The source may be spelled differently: the fingerprints say whether it's the same.
+    asked = [k for k in wanted["run"] if k != "source" and run.get(k) != wanted["run"][k]]
+    return asked + names
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record of a run, or one sentence that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged: it isn't JSON; discard the run with --overwrite"
+        ) from error
+    if not isinstance(value, dict) or not isinstance(value.get("run"), dict):
+        raise RunError(f"{path} is damaged or foreign: it describes no run")
+    return value
+
+
+def holds(run: TrainingRun, out: Path) -> bool:
+    """Whether a folder holds this very run, complete or not."""
+    path = out / CONFIGURATION
+    return path.exists() and read_record(path)["run"] == described(run)
+
+
+def finished_parts(out: Path) -> dict[str, int]:
+    """What an interrupted run has kept: ``sub-networks`` and ``epochs``."""
+    epochs = known_of(out / SUBNETS / CHECKPOINT).get("epoch", 0)
+    return {
+        "sub-networks": len(list((out / SUBNETS).glob("[0-9]*.safetensors"))),
+        "epochs": int(epochs),
+    }

@@ -1,0 +1,186 @@
+"""A training run in a folder, from images to a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise._files import write_json
+from rankwise._memory import PeakMemory
+from rankwise.data import ImageSet
+from rankwise.errors import RunError
+from rankwise.estimators import QuadraticClassifier
+from rankwise.runs.machine import environment
+from rankwise.runs.reading import describe_images, names_of, read_parts
+from rankwise.runs.records import (
+    REPORT,
+    SUBNETS,
+    TrainingRun,
+    claim,
+    configuration_of,
+    finished_parts,
+)
+from rankwise.runs.use import accuracy_of, confusion
+from rankwise.varpro.batched import resolve_device
+from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS
+from rankwise.varpro.presets import GIVEN, PRESETS, check_given, chosen_preset
+
+
+def train(
+    run: TrainingRun,
+    out: Path,
+    *,
+    workers: int = -1,
+    device: str = "auto",
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """Carry out a run, go on with an interrupted one, or return the report of a complete one.
+
+    Parameters
+    ----------
+    run : TrainingRun
+    out : Path
+    workers : int
+        Sub-networks trained at a time, or threads; -1 for one a core. Doesn't change the model.
+    device : {"auto", "cpu", "cuda"}
+    overwrite : bool
+        Discard what the folder holds.
+    verbose : bool
+        Progress bars on standard error.
+
+    Returns
+    -------
+    dict
+        The report, as in ``report.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another run.
+    DataError
+        If the source can't be read.
+    """
+    with PeakMemory() as memory:
+        report, draw = _train(
+            run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose
+        )
+    if not report.get("already_complete"):
+        report["peak_memory_mb"] = memory.megabytes
+        draw()
+        write_json(out / REPORT, report)
+    return report
+
+
+def _train(
+    run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, verbose: bool
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """The run itself; gives its report and what draws its pictures."""
+    begin = time.perf_counter()
+    device = resolve_device(device)
+    check_given(run.preset, {k: v for k, v in run.parameters.items() if k in GIVEN})
+    if workers == 0:
+        raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
+    source = Path(run.source)
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
+    model = QuadraticClassifier(
+        run.preset,
+        **run.parameters,
+        n_jobs=workers,
+        device=device,
+        checkpoint_dir=out / SUBNETS,
+        random_state=run.seed,
+        verbose=int(verbose),
+    )
+    train_set, test_set = _read(run, verbose)
+    given = {k: v for k, v in run.parameters.items() if k in GIVEN}
+    preset = chosen_preset(run.preset, given, train_set.image_shape, len(train_set))
+    if run.bootstrap and preset in CONVOLUTIONAL_PRESETS:
+        raise ValueError(
+            f"bootstrapping needs sub-networks, and preset {preset!r}"
+            f"{'' if run.preset else ', the default for these images,'} has none; use preset "
+            "'windowed' or 'pereyra'"
+        )
+    loaded = time.perf_counter()
+    configuration = configuration_of(run, train_set, test_set)
+    previous = claim(out, configuration, overwrite)
+    if previous is not None and (not run.bootstrap or "bootstrap" in previous):
+        return previous | {"already_complete": True}, lambda: None
+    resumed = finished_parts(out)
+    model.fit(train_set.images, names_of(train_set))
+    model.save(out)
+    fitted = time.perf_counter()
+    outputs = model.outputs(test_set.images)
+    inductive = accuracy_of(model, outputs, test_set)
+    train_accuracy = accuracy_of(model, model.outputs(train_set.images), train_set)
+    end = time.perf_counter()
+    report: dict[str, Any] = {
+        "inductive_accuracy": inductive,
+        "train_accuracy": train_accuracy,
+        "n_parameters_units": model.n_parameters_units_,
+        "n_parameters_total": model.n_parameters_total_,
+        "seconds": {
+            "load": loaded - begin,
+            **model.seconds_,
+            "evaluate": end - fitted,
+            "total": end - begin,
+        },
+        "peak_memory_mb": None,
+        "status": model.status_,
+        "statuses": model.statuses_,
+        "preset": model.preset_,
+        "n_subnets": len(model.subnet_reports_),
+        "resumed_subnets": resumed["sub-networks"],
+        "resumed_epochs": resumed["epochs"],
+        "n_units": model.network_.n_units,
+        "epochs": len(model.history_),
+        "history": model.history_,
+        "output_layer": model.output_layer_,
+        "ridge": model.ridge_,
+        "rank": model.rank_,
+        "condition": model.condition_,
+        "train": describe_images(train_set),
+        "test": describe_images(test_set),
+        "run": configuration["run"],
+        "environment": environment() | {"workers": workers, "device": device},
+    }
+    if run.bootstrap:
+        report["bootstrap"] = _bootstrap(model, test_set, out)
+    return report, lambda: _draw(model, outputs, test_set, out)
+
+
+def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
+    limit = run.limit
+    options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
+    if limit is None and run.preset in PRESETS:
+        limit = PRESETS[run.preset].n_train
+    return read_parts(run.source, limit=limit, **options)
+
+
+def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dict[str, Any]:
+    begin = time.perf_counter()
+    result = model.bootstrap_transductive(
+        test_set.images, names_of(test_set), folder=out / "bootstrap" / SUBNETS
+    )
+    result.classifier.save(out / "bootstrap")
+    return {
+        "agreement_with_guesses": result.report.agreement_with_guesses,
+        "transductive_accuracy": result.report.transductive_accuracy,
+        "guess_accuracy": result.report.guess_accuracy,
+        "ambiguous_fraction": result.report.ambiguous_fraction,
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _draw(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSet, out: Path) -> None:
+    from rankwise.plots import save_confusion, save_units
+
+    save_units(model.network_, out / "units.png")
+    save_confusion(
+        confusion(model, outputs, images), [str(c) for c in model.classes_], out / "confusion.png"
+    )
