@@ -120,7 +120,7 @@ def _singular_vectors(
     n_units = windows[0].shape[1]
     result = [[np.zeros(w.shape) for w in windows] for _ in range(units.rank)]
     mean = images.mean(axis=0, dtype=np.float64)
-    drawn = rng.integers(len(images), size=n_units)
+    drawn = rng.integers(len(images), size=(n_units,))
     for i in range(n_units):
         patch = images[drawn[i]] - mean
         for axis, j in enumerate(units.vector_of_axis):
