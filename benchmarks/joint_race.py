@@ -240,8 +240,8 @@ def _why(rows: list[dict[str, Any]], error: float) -> str:
         "units' first-order progress, which is the same for both. The squared loss ends higher "
         f"whichever way its output layer is found ({last['varpro']:.2f}% by VarPro, "
         f"{last['adam-squared']:.2f}% by Adam) than cross-entropy ({last['adam-entropy']:.2f}%), "
-        "and statistics and solves make an update "
-        f"{cost['varpro'] / cost['adam-squared']:.2f} times as dear as Adam's."
+        "and an update of VarPro, with its statistics and solves, costs "
+        f"{cost['varpro'] / cost['adam-squared']:.2f} times as much as Adam's."
     )
 
 
