@@ -28,7 +28,17 @@ SECTIONS = {
         "rivals",
         "cifar10",
     ),
+    "Past the paper": ("accurate", "curve", "joint_race"),
     "Low-rank reconstruction": ("lowrank_*",),
+    "Studies": ("study_mnist_*", "study_leak_*", "study_*", "inference_simulation"),
+    "Networks and the last layer": (
+        "training_overhead",
+        "pretrain_backbone",
+        "head",
+        "head_memory",
+        "projected_loss",
+        "wrong_labels",
+    ),
     "Others": ("*",),
 }
 MARKS = (
