@@ -193,7 +193,12 @@ def code_fingerprint() -> str:
     """Of the code that trains and predicts; figures made with other code aren't comparable."""
     package = Path(rankwise.__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted((package / "varpro").rglob("*.py")), package / "estimators.py"]:
+    for path in [
+        *sorted((package / "varpro").rglob("*.py")),
+        *sorted((package / "nets").rglob("*.py")),
+        package / "estimators.py",
+        package / "_inputs.py",
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -73,7 +73,8 @@ class Row:
 ROWS = {
     "pereyra": Row("ours: pereyra", rankwise_classifier("pereyra"), "all training images"),
     "windowed": Row("ours: windowed", rankwise_classifier("windowed")),
-    "default": Row("ours: default size", rankwise_classifier(None)),
+    "default": Row("ours: windowed, 40 sub-networks", rankwise_classifier("windowed", 40)),
+    "small": Row("ours: small", rankwise_classifier("small"), "convolutional units"),
     "random-symmetric": Row(
         "random symmetric units + ridge", untrained_units("symmetric"), "5200 untrained units"
     ),
