@@ -101,7 +101,22 @@ def readme_lines(presets: Path) -> list[str]:
         f", {known['environment']['cores']} cores, rankwise {known['environment']['rankwise']}; "
         f"{_plain(known['n'])} images; seeds {_plain(known['seeds'])}; {known['spread']}."
     )
-    return ["", markdown(columns, rows), "", origin, ""]
+    lines = ["", markdown(columns, rows), "", origin, ""]
+    accurate = presets.with_name("accurate.json")
+    return lines + (accurate_lines(accurate) if accurate.exists() else [])
+
+
+def accurate_lines(path: Path) -> list[str]:
+    """The convolutional presets as they were measured, with where that comes from."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    table = result["tables"][0]
+    known = result["provenance"]
+    origin = (
+        f"`python benchmarks/accurate.py`, {known['environment']['date']}, "
+        f"{known['environment']['processor']}, {known['environment']['cores']} cores; all training "
+        "images, test images read once; mean (min–max) over the runs."
+    )
+    return [markdown(table["columns"], table["rows"]), "", origin, ""]
 
 
 def render(folder: Path) -> Iterable[str]:
