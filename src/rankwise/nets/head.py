@@ -102,7 +102,7 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
     >>> from rankwise import VarProHead
     >>> X, y = load_digits(return_X_y=True)
     >>> head = VarProHead().fit(X[:1200], y[:1200])
-    >>> bool(head.score(X[1200:], y[1200:]) > 0.9)
+    >>> bool(head.score(X[1200:], y[1200:]) > 0.85)
     True
     """
 
