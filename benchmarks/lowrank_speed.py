@@ -39,7 +39,7 @@ SETS: tuple[tuple[str, str | None, int | None, int], ...] = (
     ("32×32×3", "cifar10", None, 96),
     ("100×100×3", "cats_vs_dogs", None, 24),
     ("224×224×3", "cats_vs_dogs", 224, 6),
-    ("224×224×3 photo", None, 224, 6),
+    ("224×224×3 photo", None, 224, 12),
 )
 SIDES = (28, 56, 112, 224, 448, 1024)
 
@@ -317,7 +317,7 @@ def _floor(photo: NDArray[np.uint8], rounds: int) -> tuple[Table, Any]:
 
 def _workers(args: argparse.Namespace, rounds: int) -> tuple[Table, Any]:
     """Copies of a whole set by one process and by two, processes already started."""
-    count = 24 if args.quick else 1200
+    count = 24 if args.quick else 4800
     if args.quick:
         photos = np.stack(_photographs(32, count))
         images = ImageSet.from_arrays(photos, np.arange(count) % 2)
