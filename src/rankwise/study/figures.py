@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT = 360.0, 240.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 12.0, 14.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 12.0, 14.0, 40.0
 N_STYLES = 8
 _DASHES = ("", "7 3", "2 3", "8 3 2 3", "", "7 3", "2 3", "8 3 2 3")
 _MARKERS = ("circle", "square", "triangle", "diamond", "square", "triangle", "diamond", "circle")
