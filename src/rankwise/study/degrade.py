@@ -104,7 +104,10 @@ def _svd(images: NDArray[np.uint8], energy: float) -> NDArray[np.uint8]:
     from rankwise.lowrank import low_rank_approximation
 
     channel_axis = -1 if images.ndim == 4 else None
-    return low_rank_approximation(images, energy=energy, channel_axis=channel_axis, alpha=False)
+    # A single small image takes another path there, which may round a half the other way.
+    several = np.repeat(images, 2, axis=0) if len(images) == 1 else images
+    copies = low_rank_approximation(several, energy=energy, channel_axis=channel_axis, alpha=False)
+    return copies[: len(images)]
 
 
 def _jpeg(images: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
