@@ -40,8 +40,17 @@ def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArra
             "set TMPDIR to a larger folder, pass a smaller size or limit, or raise memory_limit."
         )
     handle, name = tempfile.mkstemp(prefix="rankwise-images-", suffix=".u8")
-    os.close(handle)
-    array = np.memmap(name, dtype=np.uint8, mode="w+", shape=shape)
+    try:
+        if hasattr(os, "posix_fallocate"):  # else every first touch of a page reserves its block
+            os.posix_fallocate(handle, 0, size)
+        else:
+            os.truncate(handle, size)
+    except BaseException:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(handle)
+    array = np.memmap(name, dtype=np.uint8, mode="r+", shape=shape)
     weakref.finalize(array, _remove, name, os.getpid())
     return array
 

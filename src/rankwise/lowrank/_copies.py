@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rankwise.lowrank.options import LowRankOptions
 from rankwise.lowrank.reconstruct import approximate, layout_of
 from rankwise.lowrank.transforms import RandomLowRank
 
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2 * 2**20
 _PLAN = "plan.json"
 
 
@@ -98,56 +98,60 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
 
 
 def make_copies(
-    images: ImageSet,
-    plan: CopyPlan,
-    options: LowRankOptions,
-    folder: Path,
-    workers: int = 1,
-    advance: Callable[[int], None] | None = None,
-) -> None:
-    """Make those blocks of `plan` that aren't in `folder` yet.
+    images: ImageSet, plan: CopyPlan, options: LowRankOptions, folder: Path, workers: int = 1
+) -> Iterator[tuple[slice, CopyBlock]]:
+    """Make those blocks of `plan` that aren't in `folder` yet, and read all of them in turn.
+
+    With more than one worker they begin at once, before the first block is asked for: what the
+    caller does between two blocks costs no time of its own.
 
     Parameters
     ----------
     workers : int
         Processes, one BLAS thread each; -1 for one a core. At most two blocks a worker are in
         flight, whatever the size of the set.
-    advance : callable, optional
-        Told the number of copies whenever a block is there.
+
+    Returns
+    -------
+    iterator of (slice, CopyBlock)
+        The range of each block in the plan, and its copies.
 
     Raises
     ------
     RunError
-        If `folder` holds the copies of another plan.
+        If `folder` holds the copies of another plan, or a file in it is damaged.
     """
     from joblib import Parallel, delayed, parallel_config
 
     _claim(folder, plan.key)
-    missing = []
-    for number, part in plan.blocks():
-        if block_path(folder, number).exists():
-            if advance:
-                advance(part.stop - part.start)
-        else:
-            missing.append((number, part))
+    missing = {n: part for n, part in plan.blocks() if not block_path(folder, n).exists()}
     backend: dict[str, Any] = {}
     if workers != 1 and len(missing) > 1:
         backend = {"backend": "loky", "inner_max_num_threads": 1}
     else:
         workers = 1
     with parallel_config(n_jobs=workers, **backend):
-        jobs = Parallel(return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)(
+        jobs = Parallel(
+            return_as="generator", pre_dispatch="2*n_jobs", batch_size=1, max_nbytes=None
+        )(
             delayed(_make_block)(
                 images.images[plan.rows[part]],
                 plan.energies[part],
                 options,
                 block_path(folder, number),
             )
-            for number, part in missing
+            for number, part in missing.items()
         )
-        for count in jobs:
-            if advance:
-                advance(count)
+    return _in_turn(plan, folder, set(missing), jobs)
+
+
+def _in_turn(
+    plan: CopyPlan, folder: Path, missing: set[int], jobs: Iterator[None]
+) -> Iterator[tuple[slice, CopyBlock]]:
+    for number, part in plan.blocks():
+        if number in missing:
+            next(jobs)
+        yield part, read_block(folder, number)
 
 
 def read_block(folder: Path, number: int) -> CopyBlock:
@@ -192,7 +196,7 @@ def _make_block(
     energies: NDArray[np.float64],
     options: LowRankOptions,
     path: Path,
-) -> int:
+) -> None:
     from threadpoolctl import threadpool_limits
 
     axis = -1 if images.ndim == 4 else None
@@ -202,7 +206,6 @@ def _make_block(
         errors, decibels = _measure(layout.planes(images), layout.planes(copies[0]))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, copies=copies[0], ranks=ranks[0], errors=errors, psnr=decibels)
-    return len(images)
 
 
 def _measure(

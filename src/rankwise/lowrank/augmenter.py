@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
-from rankwise.lowrank._copies import CopyPlan, make_copies, plan_copies, read_block
+from rankwise.lowrank._copies import CopyBlock, CopyPlan, make_copies, plan_copies
 from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.transforms import RandomLowRank
 
@@ -150,11 +150,13 @@ class LowRankAugmenter:
         places = np.empty(total, np.int64)
         places[order] = np.arange(total)
         pixels = allocate((total, *images.image_shape), _MEMORY)
-        for start in range(0, len(images), plan.block):
-            stop = min(start + plan.block, len(images))
-            pixels[places[start:stop]] = images.images[start:stop]
-        with self.copies(images, plan, cache) as folder:
-            log = self._gather(images, plan, folder, pixels, places[len(images) :])
+        with _kept(cache) as folder:
+            blocks = make_copies(images, plan, self.transform.options, folder, self.workers)
+            for start in range(0, len(images), plan.block):
+                stop = min(start + plan.block, len(images))
+                pixels[places[start:stop]] = images.images[start:stop]
+            with progress_bar("copies", len(plan.rows), enabled=self.progress) as advance:
+                log = _gather(images, plan, blocks, pixels, places[len(images) :], advance)
         parents = np.concatenate([np.arange(len(images)), plan.rows])[order]
         copy_of = np.concatenate([np.full(len(images), -1), np.arange(len(plan.rows))])[order]
         result = ImageSet.from_arrays(
@@ -171,41 +173,40 @@ class LowRankAugmenter:
         seed = 0 if self.transform.seed is None else self.transform.seed
         return np.random.default_rng([seed, epoch]).permutation(total)
 
-    @contextmanager
-    def copies(
-        self, images: ImageSet, plan: CopyPlan, cache: str | os.PathLike[str] | None = None
-    ) -> Iterator[Path]:
-        """Make the copies of `plan` in `cache`, or in a folder that goes with the context."""
-        with tempfile.TemporaryDirectory(prefix="rankwise-") as temporary:
-            folder = Path(temporary) if cache is None else Path(cache)
-            folder.mkdir(parents=True, exist_ok=True)
-            with progress_bar("copies", len(plan.rows), enabled=self.progress) as advance:
-                make_copies(images, plan, self.transform.options, folder, self.workers, advance)
-            yield folder
 
-    def _gather(
-        self,
-        images: ImageSet,
-        plan: CopyPlan,
-        folder: Path,
-        pixels: NDArray[np.uint8],
-        places: NDArray[np.int64],
-    ) -> CopyLog:
-        columns: dict[str, list[Any]] = {"ranks": [], "errors": [], "psnr": []}
-        for number, part in plan.blocks():
-            block = read_block(folder, number)
-            pixels[places[part]] = block.copies
-            for name, values in columns.items():
-                values.append(getattr(block, name))
-        joined = {
-            name: np.concatenate(values) if values else np.empty((0, 1) if name == "ranks" else 0)
-            for name, values in columns.items()
-        }
-        return CopyLog(
-            rows=plan.rows,
-            source_ids=images.source_ids[plan.rows],
-            energies=plan.energies,
-            ranks=joined["ranks"].astype(np.int64),
-            errors=joined["errors"],
-            psnr=joined["psnr"],
-        )
+@contextmanager
+def _kept(cache: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """The folder `cache`, or one that goes with the context."""
+    with tempfile.TemporaryDirectory(prefix="rankwise-") as temporary:
+        folder = Path(temporary) if cache is None else Path(cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def _gather(
+    images: ImageSet,
+    plan: CopyPlan,
+    blocks: Iterator[tuple[slice, CopyBlock]],
+    pixels: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    advance: Callable[[int], None],
+) -> CopyLog:
+    """Put the copies into their `places` of `pixels`."""
+    columns: dict[str, list[Any]] = {"ranks": [], "errors": [], "psnr": []}
+    for part, block in blocks:
+        pixels[places[part]] = block.copies
+        for name, values in columns.items():
+            values.append(getattr(block, name))
+        advance(part.stop - part.start)
+    joined = {
+        name: np.concatenate(values) if values else np.empty((0, 1) if name == "ranks" else 0)
+        for name, values in columns.items()
+    }
+    return CopyLog(
+        rows=plan.rows,
+        source_ids=images.source_ids[plan.rows],
+        energies=plan.energies,
+        ranks=joined["ranks"].astype(np.int64),
+        errors=joined["errors"],
+        psnr=joined["psnr"],
+    )
