@@ -35,11 +35,11 @@ SINGLE = "rankwise, one by one"
 
 # label, data set (None: the photographs in scikit-learn), side to resize to, images
 SETS: tuple[tuple[str, str | None, int | None, int], ...] = (
-    ("28×28", "mnist", None, 256),
-    ("32×32×3", "cifar10", None, 96),
-    ("100×100×3", "cats_vs_dogs", None, 24),
-    ("224×224×3", "cats_vs_dogs", 224, 6),
-    ("224×224×3 photo", None, 224, 12),
+    ("28×28", "mnist", None, 1024),
+    ("32×32×3", "cifar10", None, 384),
+    ("100×100×3", "cats_vs_dogs", None, 96),
+    ("224×224×3", "cats_vs_dogs", 224, 24),
+    ("224×224×3 photo", None, 224, 24),
 )
 SIDES = (28, 56, 112, 224, 448, 1024)
 
