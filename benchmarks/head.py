@@ -5,8 +5,9 @@ classes of CIFAR-10, no cat, no dog; not VGG16 on ImageNet), extracted once for 
 held out for the test, of malaria by slide, anew for each seed. The paper's way, 50 epochs of
 RMSprop on the frozen base, is given twice: on the features as they are kept (which is generous: the
 paper runs every image through the base in every epoch), and through the base, timed on one epoch
-and multiplied by 50. The ``C`` of the second logistic regression is chosen on a fifth of the
-training images. Times are of the fit alone, on kept features; the extraction's stands by itself.
+and multiplied by 50; its rival is then one pass through the base and `VarProHead` on top,
+timed beside it. The ``C`` of the second logistic regression is chosen on a fifth of the
+training images. All other times are of the fit alone, on kept features.
 
     python benchmarks/pretrain_backbone.py
     python benchmarks/head.py
@@ -47,6 +48,7 @@ from rankwise.nets.backbones import (
     load_backbone,
     to_float_batch,
 )
+from rankwise.nets.memory_format import memory_format
 
 TITLE = "A last layer in one pass"
 SOURCES = {"cats_vs_dogs": None, "malaria": r"^([^_]+)_"}
@@ -168,14 +170,14 @@ def main() -> None:
     known = same | {"seeds": seeds, "spread": "accuracy mean, time median (min–max) over the seeds"}
     cache = None if args.quick else DEFAULT_OUT.parent / "features"
     for name, images in sets.items():
-        seconds, features = timed(lambda i=images: extract_features(backbone, i, cache=cache))
+        features = extract_features(backbone, images, cache=cache)
         for seed in seeds:
             for row in (*ROWS, THROUGH):
                 if any((r["set"], r["seed"], r["row"]) == (name, seed, row) for r in results):
                     continue
                 say(f"{name}, seed {seed}: {row}")
                 results.append(
-                    {"set": name, "seed": seed, "row": row, "extraction": seconds}
+                    {"set": name, "seed": seed, "row": row}
                     | measure(row, seed, images, features, backbone)
                 )
                 save(args, results, known)
@@ -213,8 +215,10 @@ def measure(
     train, test = hold_out_by_source(images.labels, images.source_ids, seed=seed)
     y = images.labels
     if row == THROUGH:
-        seconds = EPOCHS * epoch_through(backbone, images.images[train], y[train], seed)
-        return {"seconds": seconds, "accuracy": None}
+        part = images.images[train]
+        seconds = EPOCHS * epoch_through(backbone, part, y[train], seed)
+        one_pass = timed(lambda: varpro_head(extract_features(backbone, part), y[train], seed))[0]
+        return {"seconds": seconds, "one_pass": one_pass, "accuracy": None}
     x, labels = np.asarray(features[train]), y[train]
     ROWS[row](x[:200], labels[:200], seed)  # warm-up
     seconds, model = timed(lambda: ROWS[row](x, labels, seed))
@@ -229,13 +233,15 @@ def epoch_through(backbone: Backbone, images: np.ndarray, y: np.ndarray, seed: i
     step = stepper(layer)
 
     def epoch() -> None:
+        backbone.eval()
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
         for rows in order.split(BATCH):
             with torch.no_grad():
                 features = backbone(to_float_batch(images[rows.numpy()]))
             step(features, torch.as_tensor(y[rows.numpy()]))
 
-    return timed(epoch)[0]
+    with memory_format(backbone):
+        return timed(epoch)[0]
 
 
 def softmax_layer(width: int, n_classes: int, seed: int) -> nn.Linear:
@@ -284,7 +290,6 @@ def tables(results: list[dict[str, Any]]) -> list[Table]:
 def _accuracies(name: str, results: list[dict[str, Any]]) -> Table:
     own = [r for r in results if r["set"] == name]
     ours = [r["seconds"] for r in own if r["row"] == "VarProHead, leave-one-out"]
-    extraction = min(r["extraction"] for r in own)
     lines = []
     for row in (*ROWS, THROUGH):
         rows = [r for r in own if r["row"] == row]
@@ -292,12 +297,12 @@ def _accuracies(name: str, results: list[dict[str, Any]]) -> Table:
             continue
         seconds = [r["seconds"] for r in rows]
         accuracy = "as above" if row == THROUGH else percent([r["accuracy"] for r in rows])
-        # Through the base is compared with extraction and head together.
-        base = extraction if row == THROUGH else 0.0
-        ratios = [s / (base + o) for s, o in zip(seconds, ours, strict=False)]
+        one_pass = [r["one_pass"] for r in rows] if row == THROUGH else ours
+        ratios = [s / o for s, o in zip(seconds, one_pass, strict=False)]
         lines.append((row, accuracy, middle(seconds, 2), middle(ratios, 1)))
+    passes = [r["one_pass"] for r in own if r["row"] == THROUGH]
     return Table(
-        f"{name}; extraction of all features {extraction:.1f} s",
+        name + (f"; one pass and VarProHead {middle(passes, 1)} s" if passes else ""),
         ("", "accuracy, %", "fit, s", "× VarProHead"),
         lines,
     )
@@ -324,12 +329,12 @@ def save(args: argparse.Namespace, results: list[dict[str, Any]], known: dict[st
         "The backbone is this project's own, pre-trained on eight classes of CIFAR-10; it isn't "
         "the paper's VGG16 on ImageNet, and no accuracy here compares with the paper's.",
         "Features are standardised for every row. 'Through the base' is one measured epoch times "
-        f"{EPOCHS}, and its ratio is to extraction and VarProHead together.",
+        f"{EPOCHS}; its ratio is to one pass of the same images through the base and VarProHead "
+        "together.",
         f"Bars: at least as accurate as the best; {BAR:g} times faster than the 50 epochs; faster "
         "than RidgeClassifierCV from 20,000 samples on.",
         "One in 2,000 test images is 0.05 points; the standard error of an accuracy near 80% on "
         "them is 0.9 points, so rows that are tenths apart are equal.",
-        "The extraction's time is of its first run; later ones read it from the cache.",
     ]
     write_result(args, TITLE, tables(results), results, known, notes)
 

@@ -301,7 +301,8 @@ class ConvolutionalNetwork:
             layers += [nn.Linear(size, self.hidden), nn.ReLU()]
             size = self.hidden
         layers.append(nn.Linear(size, n_classes))
-        self.net = nn.Sequential(*layers)
+        # Channels last: the faster order of a CPU, in training and in prediction.
+        self.net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         x, y = self._tensor(images), torch.as_tensor(labels)
         batch = min(128, len(x))
         steps = self.epochs * -(-len(x) // batch)
@@ -319,7 +320,7 @@ class ConvolutionalNetwork:
         import torch
 
         with torch.no_grad():
-            parts = [self.net(part).argmax(dim=1) for part in self._tensor(images).split(500)]
+            parts = [self.net(part).argmax(dim=1) for part in self._tensor(images).split(100)]
         return torch.cat(parts).numpy()
 
     @staticmethod

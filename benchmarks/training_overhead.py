@@ -33,6 +33,7 @@ from common import (
 )
 from rankwise.nets import TrainingSettings, make_network, train_network, updates_per_pass
 from rankwise.nets.batches import epoch_seed, pass_order, scale
+from rankwise.nets.memory_format import memory_format
 
 SEED = 42
 
@@ -67,8 +68,8 @@ def plain_loop(
         model.eval()
         with torch.no_grad():
             right = 0.0
-            for start in range(0, len(held), 512):
-                part = slice(start, start + 512)
+            for start in range(0, len(held), 128):
+                part = slice(start, start + 128)
                 logits = model(scale(held[part]))
                 F.cross_entropy(logits, held_labels[part])
                 right += (logits.argmax(1) == held_labels[part]).sum().item()
@@ -90,7 +91,8 @@ def race(
 
     def plain() -> nn.Module:
         model = network()
-        plain_loop(model, training, validation, settings)
+        with memory_format(model):  # the same order of weights in memory
+            plain_loop(model, training, validation, settings)
         return model
 
     def through_lightning(folder: str | None = None) -> nn.Module:

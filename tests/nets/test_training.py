@@ -348,7 +348,7 @@ class SolvedHead(Loss):
         labels = [y for _, y in batches]
         assert torch.cat(labels).tolist() == TRAIN[1].tolist()
         assert sum(len(x) for x, _ in batches) == len(TRAIN[1])  # again, and unaugmented
-        assert all(torch.equal(x, scale(torch.from_numpy(TRAIN[0][:512]))) for x, _ in batches)
+        assert torch.equal(torch.cat([x for x, _ in batches]), scale(torch.from_numpy(TRAIN[0])))
         self.seen.append(model.head.weight.clone())
         self.finished += 1
         model.head.weight.fill_(float(self.finished))

@@ -36,7 +36,7 @@ def head(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the hold-out and the limit.")] = 42,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 64,
     size: Size = None,
     grey: Grey = False,
     skip_bad: SkipBad = False,

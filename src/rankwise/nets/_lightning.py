@@ -26,7 +26,7 @@ from rankwise.nets.losses import Loss
 from rankwise.nets.settings import StopTraining, TrainingSettings
 
 LAST, BEST, HISTORY = "last.ckpt", "best.safetensors", "history.json"
-EVALUATION_BATCH = 512
+EVALUATION_BATCH = 128
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 AfterEpoch = Callable[[int, dict[str, Any]], None]

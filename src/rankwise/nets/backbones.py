@@ -25,11 +25,12 @@ from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.nets.batches import scale
+from rankwise.nets.memory_format import memory_format
 from rankwise.varpro.batched import resolve_device
 
 FORMAT = "rankwise-backbone"
-BATCH = 256
-"""Images a batch of a forward pass."""
+BATCH = 64
+"""Images a batch of a forward pass: on a CPU larger ones need fresh memory for every map."""
 
 
 class SmallResNet(nn.Module):
@@ -45,6 +46,8 @@ class SmallResNet(nn.Module):
         Channels of the first stage; each later stage has twice as many.
     n_features : int, default=512
     """
+
+    channels_last = True
 
     def __init__(self, n_classes: int, *, width: int = 32, n_features: int = 512) -> None:
         super().__init__()
@@ -106,6 +109,8 @@ class Backbone(nn.Module):
     frozen : bool, default=True
         No gradients, and always in evaluation mode.
     """
+
+    channels_last: bool = False  # what `network` says of itself counts as well
 
     def __init__(
         self,
@@ -322,9 +327,11 @@ def _from_timm(name: str) -> Backbone:
         # timm and the hub raise errors of many kinds for a name they don't know.
         raise ValueError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
     config = timm.data.resolve_model_data_config(network)
-    return Backbone(
+    backbone = Backbone(
         network, name, channels=config["input_size"][0], mean=config["mean"], std=config["std"]
     )
+    backbone.channels_last = True  # as timm's own scripts run its networks
+    return backbone
 
 
 def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> torch.Tensor:
@@ -373,7 +380,7 @@ def iterate_features(
     # "cpu:torch" is the name of torch's products on the CPU, under test.
     target = torch.device(resolve_device(device).removesuffix(":torch"))
     model = as_backbone(backbone).to(target)
-    with evaluating(model):
+    with evaluating(model), memory_format(model):
         for first in range(0, len(images), batch_size):
             batch = to_float_batch(images[first : first + batch_size], target)
             yield model(batch).float().cpu().numpy()
@@ -395,7 +402,7 @@ def extract_features(
     backbone : nn.Module
         Taken as `as_backbone` does.
     images : ImageSet, or array as `to_float_batch` takes it
-    batch_size : int, default=256
+    batch_size : int, default=64
     device : {"auto", "cpu", "cuda"}
     cache : path, optional
         Folder of earlier features. A file's name is a hash of the backbone's and the images'

@@ -64,7 +64,7 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         Then `X` are images, and their features are used; see `rankwise.nets.backbones`.
     cache : path, optional
         Folder that keeps the backbone's features of image arrays.
-    batch_size : int, default=256
+    batch_size : int, default=64
         Images in a forward pass of the backbone.
     block_size : int, default=4096
         Samples a block; another size changes the result by rounding only.
@@ -117,7 +117,7 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         rank: int | None = None,
         backbone: nn.Module | str | Path | None = None,
         cache: str | Path | None = None,
-        batch_size: int = 256,
+        batch_size: int = 64,
         block_size: int = BLOCK,
         device: str = "cpu",
         verbose: int = 0,
@@ -459,7 +459,7 @@ def solve_head(
     labels: Any,
     *,
     alpha: float | str = "loo",
-    batch_size: int = 256,
+    batch_size: int = 64,
     device: str = "auto",
 ) -> VarProHead:
     """Solve a network's last layer in one pass, in place of epochs of training it.

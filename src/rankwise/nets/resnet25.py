@@ -27,6 +27,8 @@ class ResNet25(nn.Module):
         Probability, before the softmax layer. Default 0.5, the reference code's.
     """
 
+    channels_last = True
+
     def __init__(self, image_shape: Sequence[int], n_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         channels = height_width_channels(image_shape)[2]

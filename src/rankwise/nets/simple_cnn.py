@@ -30,6 +30,8 @@ class SimpleCNN(nn.Module):
         Probability, before the softmax layer (paper 3.5). Default 0.5, the reference code's.
     """
 
+    channels_last = True
+
     def __init__(self, image_shape: Sequence[int], n_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         height, width, channels = height_width_channels(image_shape)

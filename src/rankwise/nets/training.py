@@ -27,6 +27,7 @@ from rankwise._files import write_json
 from rankwise.errors import RunError
 from rankwise.nets.batches import scale, updates_per_pass
 from rankwise.nets.losses import make_loss
+from rankwise.nets.memory_format import memory_format
 from rankwise.nets.settings import TrainingResult, TrainingSettings
 
 DESCRIPTION = "training.json"
@@ -121,7 +122,7 @@ def train_network(
 
 
 def predict_logits(
-    model: nn.Module, images: ArrayLike, *, batch_size: int = 512, device: str = "auto"
+    model: nn.Module, images: ArrayLike, *, batch_size: int = 128, device: str = "auto"
 ) -> NDArray[np.float32]:
     """Logits ``(n, K)`` in evaluation mode, float32; the model's mode is left as it was.
 
@@ -131,7 +132,7 @@ def predict_logits(
         Is moved to the device.
     images : uint8 array (n, H, W) or (n, H, W, C)
     batch_size : int
-        Default 512.
+        Default 128.
     device : str
         As in `train_network`.
     """
@@ -141,7 +142,7 @@ def predict_logits(
     model.to(target).eval()
     parts = []
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_format(model):
             for start in range(0, len(tensor), batch_size):
                 x = scale(tensor[start : start + batch_size].to(target))
                 parts.append(model(x).float().cpu())
@@ -243,7 +244,8 @@ def _train(
                 num_sanity_val_steps=0,
                 use_distributed_sampler=False,
             )
-            trainer.fit(module, ckpt_path=last, weights_only=True)
+            with memory_format(model):
+                trainer.fit(module, ckpt_path=last, weights_only=True)
         model.cpu()
     if folder is None:
         history, best_epoch, stopped = module.history, module.best_epoch, module.stopped

@@ -47,6 +47,8 @@ class VGG16(nn.Module):
     mean: torch.Tensor
     deviation: torch.Tensor
 
+    channels_last = True
+
     def __init__(
         self,
         image_shape: Sequence[int],

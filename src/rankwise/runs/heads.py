@@ -68,7 +68,7 @@ def fit_head(
     out: Path,
     *,
     device: str = "auto",
-    batch_size: int = 256,
+    batch_size: int = 64,
     overwrite: bool = False,
     verbose: bool = False,
 ) -> dict[str, Any]:
