@@ -190,12 +190,13 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
 
 
 def code_fingerprint() -> str:
-    """Of the code that trains and predicts; figures made with other code aren't comparable."""
+    """Of the code that is measured; figures made with other code aren't comparable."""
     package = Path(rankwise.__file__).parent
     digest = hashlib.sha256()
     for path in [
         *sorted((package / "varpro").rglob("*.py")),
         *sorted((package / "nets").rglob("*.py")),
+        *sorted((package / "lowrank").rglob("*.py")),
         package / "estimators.py",
         package / "_inputs.py",
     ]:

@@ -528,3 +528,28 @@ def test_a_network_says_what_it_computes(digits, preset):
         run(graph, images[:30]), model.outputs(images[:30]), rtol=1e-3, atol=1e-3
     )
     assert graph.classes == tuple("0123456789")
+
+
+def test_groups_stay_on_one_side_of_the_validation_part():
+    from rankwise.varpro.fitting import validation_split
+
+    labels = np.arange(900) % 3
+    groups = np.arange(900) // 4 % 150
+    fit, held = validation_split(labels, 7, groups)
+    assert not set(groups[fit]) & set(groups[held])
+    assert 80 <= len(held) <= 90
+    assert sorted([*fit, *held]) == list(range(900))
+    alone = validation_split(labels, 7, np.arange(900))
+    for one, other in zip(alone, validation_split(labels, 7), strict=True):
+        assert np.array_equal(one, other)
+    # A class in one group is trained on.
+    fit, _ = validation_split(
+        np.r_[np.zeros(890, int), np.ones(10, int)], 0, np.r_[:890, [999] * 10]
+    )
+    assert {890, 899} <= set(fit)
+
+
+def test_groups_of_another_length_are_refused():
+    images = np.zeros((6, 8, 8), np.uint8)
+    with pytest.raises(ValueError, match=r"groups have shape \(3,\); one for each sample, \(6,\)"):
+        QuadraticClassifier().fit(images, [0, 1] * 3, groups=[1, 2, 3])

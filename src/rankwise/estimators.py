@@ -199,7 +199,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
 
     # -- fitting ----------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any) -> QuadraticClassifier:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> QuadraticClassifier:
         """Train the units and solve the output layer.
 
         Parameters
@@ -208,6 +208,9 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             Images, uint8 or floating point, or flat rows (see `image_shape`).
         y : array of shape (n_samples,)
             Labels of any type scikit-learn takes.
+        groups : array of shape (n_samples,), optional
+            What each image derives from, as `ImageSet.source_ids`: images of one group are never
+            on both sides of the validation part that presets cut off. Default: all differ.
 
         Returns
         -------
@@ -219,6 +222,12 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             If a parameter, the images or the labels don't fit; one sentence says what does.
         """
         images, y = self._validated_fit(X, y)
+        groups = None if groups is None else np.asarray(groups)
+        if groups is not None and groups.shape != (len(images),):
+            raise ValueError(
+                f"groups have shape {groups.shape}; one for each sample, ({len(images)},), is "
+                "accepted"
+            )
         self.classes_, encoded = classes_of(y)
         self._seed = seed_of(self.random_state)
         given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
@@ -238,13 +247,14 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
                     device=resolve_device(self.device),
                     folder=folder,
                     progress=self.verbose > 0,
+                    groups=groups,
                 )
             )
             return self
         self._recipe = plan_network(
             self.preset_, given, shape, n_samples=n_samples, dtype=self._dtype
         )
-        self._train_subnetworks(images, encoded, self._seed, folder)
+        self._train_subnetworks(images, encoded, self._seed, folder, groups=groups)
         return self
 
     def _train_subnetworks(
@@ -254,6 +264,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         seed: int,
         folder: Path | None,
         starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         self._note(
             fit_subnetworks(
@@ -270,6 +281,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
                 folder=folder,
                 starts=starts,
                 progress=self.verbose > 0,
+                groups=groups,
             )
         )
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lowrank.photos import photo_crops
 from rankwise.errors import MissingDependencyError
-from rankwise.lowrank import low_rank_approximation
+from rankwise.lowrank import RandomLowRank, low_rank_approximation
 from rankwise.lowrank.adapters import albumentations as with_albumentations
 from rankwise.lowrank.adapters import keras as with_keras
 from rankwise.lowrank.adapters import kornia as with_kornia
@@ -201,7 +201,12 @@ class TestTorchvision:
     @pytest.fixture
     def adapter(self, monkeypatch):
         class TVTensor(torch.Tensor):
-            pass
+            @classmethod
+            def __torch_function__(cls, function, types, args=(), kwargs=None):
+                with torch._C.DisableTorchFunctionSubclass():
+                    output = function(*args, **(kwargs or {}))
+                # As torchvision: what is computed from an image is a plain tensor.
+                return output.as_subclass(torch.Tensor) if isinstance(output, cls) else output
 
         class TVImage(TVTensor):
             pass
@@ -257,7 +262,17 @@ class TestTorchvision:
         picture = transform(Image.fromarray(photo_crops(32)[0]))
         assert (np.asarray(picture) == expected.numpy().transpose(1, 2, 0)).all()
         video = torch.stack([image, image.flip(-1)]).as_subclass(adapter.tv_tensors.Video)
-        assert torch.equal(transform(video)[0].as_subclass(torch.Tensor), expected)
+        copies = transform(video)
+        assert type(copies) is adapter.tv_tensors.Video
+        assert torch.equal(copies.as_subclass(torch.Tensor)[0], expected)
+        for direct in (
+            low_rank_approximation(wrapped, energy=0.7),
+            RandomLowRank(0.7, p=1)(wrapped),
+        ):
+            assert type(direct) is adapter.tv_tensors.Image
+            assert torch.equal(direct.as_subclass(torch.Tensor), expected)
+        half = RandomLowRank(0.7, p=0.5, seed=0)(torch.stack([image] * 8).as_subclass(type(video)))
+        assert type(half) is adapter.tv_tensors.Video
 
     def test_draws_follow_torchs_seed_and_p(self, adapter):
         image = torch.from_numpy(photo_crops(32)[0].transpose(2, 0, 1).copy())

@@ -1,6 +1,7 @@
 """Pre-computed copies: the same whoever makes them, with their sources, whole or absent."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import datasets
@@ -148,7 +149,7 @@ def test_files_load_with_the_hubs_tools_and_with_ours(tmp_path, colour, file_for
     total = summary["originals"] + summary["copies"]
     assert summary["originals"] == 24
     assert 0 < summary["copies"] < 24
-    assert not (out / ".copies").exists()
+    assert not list(out.glob(".*"))
 
     hub = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(hub) == total
@@ -213,3 +214,55 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         augment_files(some_digits(), LowRankAugmenter(), tmp_path / "new", "zip")
     with pytest.raises(OptionError, match="workers"):
         LowRankAugmenter(workers=0)
+
+
+def _augmented(folder, file_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    images = replace(
+        ImageSet.from_arrays(pixels, np.arange(60) % 2, source_ids=[f"s{i}" for i in range(60)]),
+        split="train",
+    )
+    augment_files(images, LowRankAugmenter(RandomLowRank(0.8, p=0.7, seed=2)), folder, file_format)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "folder"])
+def test_copies_stay_with_their_originals_wherever_the_files_go(tmp_path, file_format):
+    _augmented(tmp_path / "out", file_format)
+    place = tmp_path / "elsewhere"
+    if file_format == "parquet":
+        place.mkdir()
+        for path in (tmp_path / "out").glob("*.parquet"):
+            shutil.copy(path, place)
+    else:
+        place = tmp_path / "out" / "train"
+    train, test = load_images(place, "train"), load_images(place, "test")
+    assert len(np.unique(np.concatenate([train.source_ids, test.source_ids]))) == 60
+    check_no_shared_sources(train.source_ids, test.source_ids)
+    together = load_images(place, "all", source_pattern=r"^s(\d)")
+    assert set(together.source_ids) == set("0123456789")
+    with pytest.raises(DataError, match="gives an original and its copies different ids"):
+        load_images(place, "train", source_pattern=r"--(\d+)")
+
+
+def test_what_a_kill_left_is_cleared_and_not_read(tmp_path):
+    out = tmp_path / "out"
+    copies = out / ".copies-parquet"
+    copies.mkdir(parents=True)
+    half = out / ".train-00000-of-00001.parquet.x1.parquet"
+    half.write_bytes(b"PAR1 half")
+    _augmented(out, "parquet")
+    assert not half.exists()
+    half.write_bytes(b"PAR1 half")
+    assert len(load_images(out, "all")) > 60
+
+
+def test_another_format_is_not_mixed_in_and_lost_data_is_named(tmp_path):
+    (tmp_path / "out" / ".copies-folder").mkdir(parents=True)
+    with pytest.raises(RunError, match="isn't empty; choose another folder"):
+        _augmented(tmp_path / "out", "parquet")
+    _augmented(tmp_path / "new", "parquet")
+    next((tmp_path / "new").glob("*.parquet")).unlink()
+    with pytest.raises(
+        RunError, match="has lost its train-00000-of-00001.parquet; remove it".replace(".", r"\.")
+    ):
+        _augmented(tmp_path / "new", "parquet")

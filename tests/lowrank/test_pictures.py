@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lowrank.photos import photo_crops
-from rankwise.cli.lowrank import augment, show
+from rankwise.cli.lowrank import _read, augment, show
 from rankwise.data import load_images
 from rankwise.errors import DataError, RunError
 from rankwise.lowrank import OptionError, RandomLowRank, rank_for_energy, spectrum
@@ -127,3 +127,16 @@ def test_augment(commands, tmp_path):
     assert len(list((tmp_path / "f").rglob("*.png"))) == 60 + result["copies"]
     contradiction = commands("augment", "digits", tmp_path / "g", "--skip-threshold", 2)
     assert isinstance(contradiction.exception, OptionError)
+
+
+def test_deep_and_turned_images_are_read_as_they_look(tmp_path):
+    deep = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    pixels = _read(tmp_path / "deep.png", None)
+    assert pixels.shape == (6, 8, 1)
+    assert np.abs(pixels[..., 0] - deep / 257).max() <= 0.51
+    turned = Image.new("RGB", (20, 10))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert _read(tmp_path / "turned.jpg", None).shape == (20, 10, 3)

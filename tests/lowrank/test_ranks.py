@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lowrank.photos import photo_crops
-from rankwise.lowrank import OptionError, rank_for_energy
+from rankwise.lowrank import OptionError, rank_for_energy, spectrum
 from rankwise.lowrank._eigen import Tridiagonal, grams
 from rankwise.lowrank.options import resolve_options
 from rankwise.lowrank.ranks import (
@@ -137,3 +138,11 @@ def test_singular_values_lie_within_their_bounds(size):
     for kind in ("sigma", "sigma_squared"):
         error = np.abs(energy_fractions(sigma, kind) - energy_fractions(exact, kind))
         assert (error <= fraction_bounds(sigma, bounds, kind)).all()
+
+
+def test_ranks_of_a_tensors_spectrum_and_of_a_list():
+    sigma = spectrum(torch.rand(2, 3, 8, 8))
+    ranks = rank_for_energy(sigma, 0.9)
+    assert ranks.shape == (2, 3)
+    assert np.array_equal(ranks, rank_for_energy(sigma.numpy(), 0.9))
+    assert int(rank_for_energy([5.0, 3.0, 1.0, 1.0], 0.82)) == 3

@@ -81,7 +81,7 @@ def show(
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf, .svg …")],
     energy: Annotated[float, typer.Option(help="Of the copies in the first picture.")] = 0.975,
     size: Annotated[
-        int | None, typer.Option(help="Shrink the image to at most so many pixels a side.")
+        int | None, typer.Option(min=1, help="Shrink the image to at most so many pixels a side.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random copies.")] = 42,
     as_json: Json = False,
@@ -118,15 +118,20 @@ def show(
 
 def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from rankwise.errors import DataError
 
     try:
         with Image.open(path) as file:
             file.load()
-            grey = file.mode in ("1", "L", "LA", "I", "I;16", "F")
-            picture = file.convert("L" if grey else "RGB")
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode.startswith(("I", "F")):  # 16 bits and more: to the range of 8
+                deep = np.asarray(upright, dtype=np.float64)
+                top = 65535.0 if upright.mode.startswith("I;16") else max(255.0, deep.max())
+                upright = Image.fromarray(np.uint8(np.clip(deep, 0, top) * (255 / top) + 0.5))
+            grey = upright.mode in ("1", "L", "LA")
+            picture = upright.convert("L" if grey else "RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} can't be read as an image: {error}") from None
     if size is not None:

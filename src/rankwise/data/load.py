@@ -83,8 +83,10 @@ def load_images(
         A regular expression, searched in each file's name (in its whole path if the expression
         holds a ``/``). Its first group, or else the whole match, is the sample's source id, as in
         ``r"^([^_]+)_"`` for the text up to the first underscore. By default every image is a
-        source of its own, under its path where it has one, else its row number; in a folder that
-        ``rankwise augment`` wrote, a copy has the id of its original, so no split parts them.
+        source of its own, under its path where it has one, else its row number. Where all file
+        names are such as ``rankwise augment`` gives (``SOURCE--0000012.png``), wherever they lie
+        by now, a copy has the id of its original, so no split parts them; an expression that
+        would part them is refused.
     progress : bool
         Show a progress bar on standard error.
     memory_limit : int
@@ -110,6 +112,9 @@ def load_images(
     samples = Samples.of(reader, _splits_to_read(reader, source, split))
     usable, skipped = samples.usable(skip=on_error == "skip")
     ids = samples.source_ids(source_pattern or _pattern_left_by_augment(source), usable)
+    copies_of = samples.sources_of_copies()
+    if copies_of is not None:
+        ids = copies_of if source_pattern is None else _together(ids, copies_of, source_pattern)
     # A test split of one class can be predicted, but not trained on.
     if split != "test" or "test" not in reader.splits:
         check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
@@ -144,6 +149,17 @@ def load_images(
         split=split,
         skipped=(*skipped, *bad),
     )
+
+
+def _together(ids: NDArray[np.str_], copies_of: NDArray[np.str_], pattern: str) -> NDArray[np.str_]:
+    """`ids`, if all copies of an original share one."""
+    pairs = {(source, own) for source, own in zip(copies_of.tolist(), ids.tolist(), strict=True)}
+    if len(pairs) > len(np.unique(copies_of)):
+        raise DataError(
+            f"source_pattern {pattern!r} gives an original and its copies different ids; one that "
+            "keeps them together is accepted, or none: then their names tell."
+        )
+    return ids
 
 
 def _pattern_left_by_augment(source: str | os.PathLike[str]) -> str | None:

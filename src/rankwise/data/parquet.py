@@ -69,7 +69,7 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
         found: dict[str, list[tuple[Path, re.Match[str]]]] = {}
         for path in sorted(place.glob("*.parquet")):
             match = _NAME.fullmatch(path.name)
-            if match:
+            if match and not path.name.startswith("."):  # hidden: what a kill left half written
                 found.setdefault(match["split"], []).append((path, match))
         for split, shards in found.items():
             promised = int(shards[0][1]["shards"] or len(shards))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rankwise.data.reader import Block, Index, IntArray, Reader
 from rankwise.errors import DataError
 
+_COPY = re.compile(r"(.+)--\d{7}\.png")  # a name that `rankwise.lowrank.export` gives
 HINT = "repair or remove it, or pass on_error='skip'"
 
 
@@ -59,6 +60,17 @@ class Samples:
                 skipped.append(line)
                 keep[start + row] = False
         return np.flatnonzero(keep), skipped
+
+    def sources_of_copies(self) -> NDArray[np.str_] | None:
+        """Originals as the file names of ``rankwise augment`` tell them, if all names are such."""
+        found = []
+        for _, index in self.parts:
+            for path in index.paths or [""]:
+                match = _COPY.fullmatch(path.rpartition("/")[2])
+                if match is None:
+                    return None
+                found.append(match[1])
+        return np.array(found, dtype=str)
 
     def source_ids(self, pattern: str | None, usable: IntArray) -> NDArray[np.str_]:
         """What `pattern` finds in each path; by default an id of its own for each sample."""

@@ -24,7 +24,7 @@ def approximate_on_device(
     CPU. Ranks are those of a float64 SVD here too.
     """
     group = matrices_per_image(layout, options)
-    source = images.detach()
+    source = images.detach().as_subclass(torch.Tensor)
     planes = layout.planes(source)
     targets, count = wanted.values.shape
     result = source.expand(targets, *source.shape).clone(memory_format=torch.contiguous_format)

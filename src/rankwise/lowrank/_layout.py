@@ -87,6 +87,13 @@ def array_to_tensor(array: NDArray, like: Any) -> Any:
     return torch.from_numpy(array).to(like.dtype).as_subclass(type(like))
 
 
+def typed_like(result: Any, images: Any) -> Any:
+    """`result` in the class of the tensor `images`: indexing and reshaping unwrap torchvision's."""
+    if is_tensor(images) and type(result) is not type(images):
+        return result.as_subclass(type(images))
+    return result
+
+
 @lru_cache  # a transform sees the same shape again and again
 def read_layout(
     shape: tuple[int, ...],

@@ -28,7 +28,7 @@ LOG = "augment-log.csv"
 SOURCE_PATTERN = r"^(.*)--"  # finds the source id in a file name that `augment_files` wrote
 
 _DONE = AUGMENT_RECORD
-_COPIES = ".copies"
+_COPIES = ".copies-"  # and the format: another one isn't gone on with
 _ROW_GROUP = 1000  # at most; fewer where images are large
 _GROUP_BYTES = 32 * 2**20
 _COLUMNS = ("source_id", "energy", "rank", "error", "psnr")
@@ -73,10 +73,11 @@ def augment_files(
     out = Path(out)
     plan = augmenter.plan(images)
     key = f"{file_format}-{plan.key}"
-    finished = _finished(out, key)
+    cache = out / f"{_COPIES}{file_format}"
+    finished = _finished(out, key, cache.name)
     if finished is not None:
         return finished
-    augmented = augmenter.augment(images, cache=out / _COPIES)
+    augmented = augmenter.augment(images, cache=cache)
     if file_format == "parquet":
         place = out / f"{images.split}-00000-of-00001.parquet"
         _write_parquet(augmented, place, augmenter.progress)
@@ -86,11 +87,13 @@ def augment_files(
     summary = {"key": key, **_summary(augmented, augmenter), "format": file_format}
     summary["data"] = place.name
     write_json(out / _DONE, summary)
-    shutil.rmtree(out / _COPIES)
+    shutil.rmtree(cache)
+    for stale in out.glob(f".{place.name}.*"):  # of a call that was killed while it wrote
+        stale.unlink()
     return summary
 
 
-def _finished(out: Path, key: str) -> dict[str, Any] | None:
+def _finished(out: Path, key: str, cache: str) -> dict[str, Any] | None:
     if not out.exists():
         return None
     if not out.is_dir():
@@ -103,8 +106,10 @@ def _finished(out: Path, key: str) -> dict[str, Any] | None:
             summary = {}
         if summary.get("key") != key:
             raise RunError(f"{out} holds another augmentation; choose another folder")
+        if summary.get("data") not in found:
+            raise RunError(f"{out} has lost its {summary.get('data')}; remove it and run again")
         return summary
-    if found and _COPIES not in found:
+    if found and cache not in found:
         raise RunError(f"{out} isn't empty; choose another folder")
     return None
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from rankwise.lowrank._layout import is_tensor, tensor_to_array
 from rankwise.lowrank.options import LowRankOptions, OptionError
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
@@ -46,7 +47,7 @@ def energy_fractions(
 
 
 def rank_for_energy(
-    sigma: Float[np.ndarray, "*batch n"],
+    sigma: Any,
     energy: Any,
     *,
     energy_of: str = "sigma",
@@ -56,7 +57,7 @@ def rank_for_energy(
 
     Parameters
     ----------
-    sigma : ndarray of float, (*batch, n)
+    sigma : ndarray or torch.Tensor of float, (*batch, n)
         Singular values, descending.
     energy : float or ndarray
         In (0, 1]; one for all, or an array that broadcasts with `batch`.
@@ -86,6 +87,7 @@ def rank_for_energy(
     (3, 2)
     """
     LowRankOptions(energy_of, rank_rule)
+    sigma = tensor_to_array(sigma.cpu()) if is_tensor(sigma) else np.asarray(sigma, float)
     wanted = np.broadcast_to(check_energies(energy), sigma.shape[:-1])
     return ranks_from_fractions(energy_fractions(sigma, energy_of), wanted, rank_rule)
 

@@ -15,6 +15,7 @@ from rankwise.lowrank._layout import (
     is_tensor,
     read_layout,
     tensor_to_array,
+    typed_like,
     working_dtype,
 )
 from rankwise.lowrank._matrices import Wanted, rebuild_matrices
@@ -126,6 +127,7 @@ def low_rank_approximation(
     result, ranks = approximate(images, layout, wanted, options, clip)
     if targets.ndim == 0:
         result, ranks = result[0], ranks[0]
+    result = typed_like(result, images)
     return (result, ranks) if return_rank else result
 
 

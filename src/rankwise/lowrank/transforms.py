@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.lowrank._layout import is_tensor
+from rankwise.lowrank._layout import is_tensor, typed_like
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.draws import (
     NormalEnergy,
@@ -215,7 +215,8 @@ class RandomLowRank:
             return images
         depth = len(layout.batch)
         if depth == 0:
-            return approximate(images, layout, Wanted(energies[None]), self.options)[0][0]
+            copy = approximate(images, layout, Wanted(energies[None]), self.options)[0][0]
+            return typed_like(copy, images)
         flat = images.reshape(-1, *images.shape[depth:])
         everything = chosen.size == len(flat)
         part = flat if everything else flat[chosen]
@@ -223,10 +224,10 @@ class RandomLowRank:
         layout = layout_of(part, layout.channel_axis, layout.alpha)
         copies = approximate(part, layout, wanted, self.options)[0][0]
         if everything:
-            return copies.reshape(images.shape)
+            return typed_like(copies.reshape(images.shape), images)
         result = flat.clone() if is_tensor(flat) else flat.copy()
         result[chosen] = copies
-        return result.reshape(images.shape)
+        return typed_like(result.reshape(images.shape), images)
 
     def _transform(self, image: Any, source_id: Any, epoch: int) -> Any:
         pil = _is_pil(image)

@@ -112,7 +112,7 @@ def _train(
     if previous is not None and (not run.bootstrap or "bootstrap" in previous):
         return previous | {"already_complete": True}, lambda: None
     resumed = finished_parts(out)
-    model.fit(train_set.images, names_of(train_set))
+    model.fit(train_set.images, names_of(train_set), groups=train_set.source_ids)
     model.save(out)
     fitted = time.perf_counter()
     outputs = model.outputs(test_set.images)

@@ -82,6 +82,7 @@ def fit_subnetworks(
     folder: Path | None = None,
     starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
     progress: bool = False,
+    groups: np.ndarray | None = None,
 ) -> Fitted:
     """Train sub-networks independently, then glue them (paper, section 4).
 
@@ -146,6 +147,7 @@ def fit_subnetworks(
             threads=threads,
             folder=folder,
             progress=progress,
+            groups=groups,
         )
     end = time.perf_counter()
     reports = [s.report for s in subnets]
@@ -179,11 +181,12 @@ def _refined(
     threads: int,
     folder: Path | None,
     progress: bool,
+    groups: np.ndarray | None,
 ) -> tuple[QuadraticNetwork, OutputLayer, list[dict[str, Any]]]:
     """All units together, on the training images but for the validation part; then the glue."""
     from rankwise.varpro.refinement import refine
 
-    fit, held_out = validation_split(encoded, seed)
+    fit, held_out = validation_split(encoded, seed, groups)
     ridge = plan.ridge
     with progress_bar("joint epochs", plan.refine, enabled=progress) as advance:
         refined, layer, result = refine(
@@ -213,6 +216,7 @@ def fit_convolutional(
     device: str,
     folder: Path | None = None,
     progress: bool = False,
+    groups: np.ndarray | None = None,
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
 
@@ -234,6 +238,8 @@ def fit_convolutional(
     folder : Path, optional
         Keeps every finished epoch.
     progress : bool
+    groups : array of shape (n,), optional
+        Sources; the validation part shares none with the rest.
     """
     import torch
 
@@ -242,7 +248,7 @@ def fit_convolutional(
     from rankwise.varpro.modules import ConvolutionalModule
 
     begin = time.perf_counter()
-    fit, held_out = validation_split(encoded, seed)
+    fit, held_out = validation_split(encoded, seed, groups)
     validation = (images[held_out], encoded[held_out]) if len(held_out) else None
     rest, labels = images[fit], encoded[fit]
     joint = plan.joint
@@ -297,21 +303,29 @@ def fit_convolutional(
     )
 
 
-def validation_split(encoded: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def validation_split(
+    encoded: np.ndarray, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to validate on, both increasing; drawn with the seed.
 
     A tenth is held out, at most 3000 rows; none of fewer than 200. A class whose images would
-    all be held out keeps its first to train on.
+    all be held out keeps its first to train on. Rows of one group stay on one side.
     """
     n = len(encoded)
     rows = np.arange(n)
     if n < _FEWEST_TO_VALIDATE:
         return rows, rows[:0]
     n_held = min(n // _VALIDATION_SHARE, _MOST_VALIDATION)
-    held = np.zeros(n, dtype=bool)
-    held[np.random.default_rng([seed, 4]).permutation(n)[:n_held]] = True
+    drawn = np.random.default_rng([seed, 4]).permutation(n)
+    of = rows if groups is None else np.unique(groups, return_inverse=True)[1]
+    # Whole groups, in the order in which their first rows are drawn, as long as there is room.
+    turns = np.full(n, n)
+    np.minimum.at(turns, of[drawn], rows)
+    order = np.argsort(turns, kind="stable")
+    fits = np.cumsum(np.bincount(of, minlength=n)[order]) <= n_held
+    held = np.isin(of, order[fits])
     for label in np.setdiff1d(encoded, encoded[~held]):
-        held[np.flatnonzero(encoded == label)[0]] = False
+        held[of == of[np.flatnonzero(encoded == label)[0]]] = False
     return rows[~held], rows[held]
 
 

@@ -9,8 +9,15 @@ import numpy as np
 from rankwise.errors import MissingDependencyError
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.adapters._missing import missing
-from rankwise.lowrank.draws import NormalEnergy, Number, energy_dict, probability, read_energy
-from rankwise.lowrank.options import LowRankOptions, resolve_options
+from rankwise.lowrank.draws import (
+    Energy,
+    NormalEnergy,
+    Number,
+    energy_dict,
+    probability,
+    read_energy,
+)
+from rankwise.lowrank.options import LowRankOptions, OptionError, resolve_options
 from rankwise.lowrank.reconstruct import approximate, layout_of
 
 try:
@@ -45,6 +52,8 @@ class RandomLowRank(keras.layers.Layer):
     ------
     MissingDependencyError
         If Keras runs on another back end than torch.
+    OptionError
+        For an unknown option or data format.
     """
 
     energy: Energy
@@ -79,6 +88,10 @@ class RandomLowRank(keras.layers.Layer):
         self.options = resolve_options(reference, energy_of, rank_rule, channels)
         self.seed = seed
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise OptionError(
+                f"data_format must be channels_last or channels_first, not {data_format!r}"
+            )
         self.generator = keras.random.SeedGenerator(seed)
         self.built = True
 
