@@ -345,6 +345,27 @@ def test_a_damaged_record_is_named(trained, tmp_path, monkeypatch, capsys, name,
         assert f"{name} is damaged" in err
 
 
+def test_a_record_that_lacks_something_is_named(trained, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    place = tmp_path / "m"
+    shutil.copytree(trained[0], place)
+    run = (place / "run.json").read_text()
+    (place / "report.json").write_text('{"run": {}}')
+    arguments = ["train", "digits", "--out", place, *FAST, "--bootstrap"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "report.json is damaged: it lacks inductive_accuracy, seconds" in err
+    (place / "run.json").write_text('{"run": {}}')
+    _, err = call(monkeypatch, capsys, "evaluate", place, "digits", expect=1)
+    assert "run.json is damaged: its run has no seed or reading" in err
+    (place / "run.json").write_text(run)
+    # A run whose model is gone isn't complete: it is made again.
+    (place / "model.safetensors").unlink()
+    stdout, _ = call(monkeypatch, capsys, *arguments, "--json")
+    assert not json.loads(stdout).get("already_complete")
+    assert (place / "model.safetensors").exists()
+
+
 def test_the_demo_leaves_another_run_alone(trained, monkeypatch, capsys):
     _, err = call(monkeypatch, capsys, "demo", "--out", trained[0], expect=1)
     assert "holds another run" in err

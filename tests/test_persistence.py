@@ -85,6 +85,15 @@ def not_finite(folder):
     reseal(folder)
 
 
+def integers(folder):
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors | {"coef": tensors["coef"].astype(np.int64)}, folder / WEIGHTS)
+    reseal(folder)
+
+
+FAR = {"vector_of_axis": [0, 7]}
+
+
 def not_safetensors(folder):
     (folder / WEIGHTS).write_bytes(b"\x80\x04pickle")
     reseal(folder)
@@ -105,6 +114,18 @@ def not_safetensors(folder):
         ),
         (lambda f: edit(f, units={"rank": 1}), "model.json is damaged: KeyError: 'shape'"),
         (lambda f: edit(f, parameters={"no_such": 1}), "model.json is damaged: TypeError"),
+        (
+            lambda f: edit(f, units=json.loads((f / DESCRIPTION).read_text())["units"] | FAR),
+            "model.json is damaged: IndexError",
+        ),
+        (lambda f: (f / DESCRIPTION).write_text("[" * 100_000), "isn't JSON"),
+        (lambda f: edit(f, network="other"), "its network is 'other'; 'units' and 'convolutional'"),
+        (lambda f: edit(f, n_active=-5), "n_active is -5, of "),
+        (
+            lambda f: edit(f, classes={"values": [1, 1, 1], "dtype": "int64"}),
+            "a class stands twice",
+        ),
+        (integers, "weights that aren't floating point"),
         (wrong_shape, "doesn't fit model.json: parameters of shape"),
         (not_finite, "holds weights that aren't finite"),
         (not_safetensors, "model.safetensors is damaged"),

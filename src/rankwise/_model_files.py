@@ -82,7 +82,7 @@ def read_description(
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelFileError(f"{path} can't be read: {error.strerror}{hint}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
     if not isinstance(description, dict) or description.get("format") != format_name:
         raise ModelFileError(f"{path} isn't {kind}: its format isn't {format_name!r}")
@@ -128,7 +128,7 @@ def built_from(folder: Path) -> Iterator[None]:
         yield
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelFileError(
             f"{folder / DESCRIPTION} is damaged: {type(error).__name__}: {error}"
         ) from error

@@ -146,6 +146,10 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Quadr
             f"{WEIGHTS} doesn't fit {DESCRIPTION}: {network.coef.shape[1]} outputs for "
             f"{len(classes)} classes"
         )
+    if len(np.unique(classes)) < len(classes):
+        raise ModelFileError(f"{DESCRIPTION} is damaged: a class stands twice in it")
+    if not all(array.dtype.kind == "f" for array in tensors.values()):
+        raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't floating point")
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't finite")
     parameters = description["parameters"]
@@ -193,6 +197,11 @@ def _network(
             coef,
             bool(description["softmax"]),
         )
+    if description["network"] != "units":
+        raise ModelFileError(
+            f"{DESCRIPTION} is damaged: its network is {description['network']!r}; 'units' and "
+            "'convolutional' are known"
+        )
     units = Units(
         tuple(unit["shape"]),
         tuple(unit["vector_of_axis"]),
@@ -200,7 +209,13 @@ def _network(
         activation=unit["activation"],
     )
     _require_shape("parameters", tensors["params"], (units.n_params, coef.shape[0] - 1))
-    return QuadraticNetwork(units, tensors["params"], coef, int(description["n_active"]))
+    n_active = int(description["n_active"])
+    if not 0 < n_active <= tensors["params"].size:
+        raise ModelFileError(
+            f"{DESCRIPTION} is damaged: n_active is {n_active}, of {tensors['params'].size} "
+            "parameters"
+        )
+    return QuadraticNetwork(units, tensors["params"], coef, n_active)
 
 
 def _require_shape(name: str, array: np.ndarray, expected: tuple[int, ...]) -> None:

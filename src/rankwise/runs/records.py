@@ -96,7 +96,9 @@ def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str
                 "folder, or discard it with --overwrite"
             )
         report = out / REPORT
-        return read_record(report) if report.exists() else None
+        if report.exists() and (out / WEIGHTS).exists() and (out / DESCRIPTION).exists():
+            return read_record(report, needs=("inductive_accuracy", "seconds"))
+        return None
     write_json(path, configuration)
     return None
 
@@ -109,16 +111,21 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return asked + names
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """A record of a run, or one sentence that names the file."""
+def read_record(path: Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A record of a run that holds what it `needs` to, or one sentence that names the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"{path} is damaged: it isn't JSON; discard the run with --overwrite"
         ) from error
     if not isinstance(value, dict) or not isinstance(value.get("run"), dict):
         raise RunError(f"{path} is damaged or foreign: it describes no run")
+    lacks = [name for name in needs if name not in value]
+    if lacks:
+        raise RunError(
+            f"{path} is damaged: it lacks {', '.join(lacks)}; discard the run with --overwrite"
+        )
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.data import ImageSet, load_images, read_image
-from rankwise.errors import DataError
+from rankwise.errors import DataError, RunError
 from rankwise.estimators import QuadraticClassifier
 from rankwise.models import load_model
 from rankwise.runs.reading import names_of, some_of
@@ -122,6 +122,8 @@ def _reading_of_run(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     run = read_record(path)["run"]
+    if "seed" not in run or not isinstance(run.get("reading"), dict):
+        raise RunError(f"{path} is damaged: its run has no seed or reading; train it again")
     return {"seed": run["seed"]} | {
         k: v for k, v in run["reading"].items() if k == "source_pattern"
     }
