@@ -102,13 +102,15 @@ def readme_lines(presets: Path) -> list[str]:
         f"{_plain(known['n'])} images; seeds {_plain(known['seeds'])}; {known['spread']}."
     )
     lines = ["", markdown(columns, rows), "", origin, ""]
-    accurate = presets.with_name("accurate.json")
-    return lines + (accurate_lines(accurate) if accurate.exists() else [])
+    for name, of in README_PARTS.items():
+        path = presets.with_name(f"{name}.json")
+        if path.exists():
+            lines += of(json.loads(path.read_text(encoding="utf-8")))
+    return lines
 
 
-def accurate_lines(path: Path) -> list[str]:
+def accurate_lines(result: dict[str, Any]) -> list[str]:
     """The convolutional presets as they were measured, with where that comes from."""
-    result = json.loads(path.read_text(encoding="utf-8"))
     table = result["tables"][0]
     known = result["provenance"]
     origin = (
@@ -117,6 +119,70 @@ def accurate_lines(path: Path) -> list[str]:
         "images, test images read once; mean (min–max) over the runs."
     )
     return [markdown(table["columns"], table["rows"]), "", origin, ""]
+
+
+def low_rank_lines(result: dict[str, Any]) -> list[str]:
+    """How many times as fast as an SVD, smallest to largest over the sizes."""
+    table = _table(result, "How many times faster")
+    fastest, numpy = (
+        [float(row[table["columns"].index(name)].split()[0]) for row in table["rows"]]
+        for name in ("the fastest", "numpy")
+    )
+    return [
+        f"**A low-rank copy** is made {min(fastest):.2f} to {max(fastest):.2f} times as fast as "
+        f"with the fastest SVD at hand, {min(numpy):.2f} to {max(numpy):.2f} times as fast as with "
+        f"numpy's, from {table['rows'][0][0]} to {table['rows'][-1][0]} "
+        f"({_command(result)}).",
+        "",
+    ]
+
+
+def study_lines(result: dict[str, Any]) -> list[str]:
+    """Verdicts of a study, in its own words."""
+    verdicts = [note for note in result["notes"] if "points of validation accuracy" in note]
+    text = " ".join(note[0].upper() + note[1:] for note in verdicts)
+    return [f"**{result['title']}.** {text} ({_command(result)})", ""]
+
+
+def head_lines(result: dict[str, Any]) -> list[str]:
+    """A last layer in one pass beside its rivals, for each data set."""
+    lines = []
+    for table in result["tables"][:2]:
+        name = table["title"].split(";")[0]
+        rows = {row[0]: row[1:] for row in table["rows"]}
+        times = next(row[2] for label, row in rows.items() if label.endswith("through the base"))
+        ours, best = rows[OUR_HEAD][0].split()[0], _best_rival(rows)
+        lines.append(
+            f"{name}: {times.split()[0]} times faster than 50 epochs through the base; "
+            f"{ours}% right, the best rival ({best}) {rows[best][0].split()[0]}%"
+        )
+    return [f"**The last layer in one pass.** {'. '.join(lines)}. ({_command(result)})", ""]
+
+
+OUR_HEAD = "VarProHead, leave-one-out"
+
+
+def _best_rival(rows: dict[str, Sequence[str]]) -> str:
+    rivals = {k: v[0] for k, v in rows.items() if "VarProHead" not in k and v[0][0].isdigit()}
+    return max(rivals, key=lambda label: float(rivals[label].split()[0]))
+
+
+README_PARTS = {
+    "accurate": accurate_lines,
+    "lowrank_speed": low_rank_lines,
+    "study_mnist_paper": study_lines,
+    "study_mnist_sound": study_lines,
+    "head": head_lines,
+}
+
+
+def _table(result: dict[str, Any], title: str) -> dict[str, Any]:
+    return next(t for t in result["tables"] if t["title"].startswith(title))
+
+
+def _command(result: dict[str, Any]) -> str:
+    known = result["provenance"]
+    return f"`{known['command']}`, {known['environment']['date']}"
 
 
 def render(folder: Path) -> Iterable[str]:
