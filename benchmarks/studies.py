@@ -28,8 +28,8 @@ STUDIES = {
         "experiment-1 --only mnist --data mnist={data}/mnist --protocol paper",
     ),
     "mnist-sound": (
-        "Experiment I, MNIST, smaller: 20,000 images, sound protocol",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound --limit 20000",
+        "Experiment I, MNIST in full, the sound protocol",
+        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound",
     ),
     "leak-sound": (
         "The leak experiment, MNIST, 3000 images: sound",
