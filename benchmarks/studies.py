@@ -169,7 +169,7 @@ def verdict_table(results: dict[str, Any]) -> Table:
                 f"{names[c['condition']]} against {names[c['baseline']]}",
                 "–" if rule is None else ("rejects" if rule["rejects"] else "retains"),
                 "–"
-                if effect["mean"] is None
+                if effect["low"] is None
                 else f"{100 * effect['mean']:+.2f} "
                 f"({100 * effect['low']:+.2f} to {100 * effect['high']:+.2f})",
                 _small(c["corrected_t"]["p_holm"]),

@@ -75,6 +75,16 @@ def test_top_layers_are_counted_as_keras_does():
     assert moving == {"11"}
 
 
+def test_vgg16_under_a_new_head_moves_its_last_three_convolutions():
+    """B.1's four topmost layers are the base's, not the mean over pixels and flattening."""
+    network = transfer_network(make_network("vgg16", (32, 32, 3), 8), 2)
+    unfreeze_top(network.backbone, 4)
+    moving = [n for n, p in network.backbone.named_parameters() if p.requires_grad]
+    assert moving == [
+        f"network.base.{n}.{kind}" for n in (24, 26, 28) for kind in ("weight", "bias")
+    ]
+
+
 def test_frozen_parts_are_in_evaluation_mode():
     base = backbone()
     network = transfer_network(base, 10, 6)

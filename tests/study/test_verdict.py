@@ -81,6 +81,18 @@ def test_sentence_of_a_small_but_certain_effect():
     assert "It is worse beyond chance" in sentence(evidence(-0.0055, 0.001), "a", "b")
 
 
+@pytest.mark.parametrize("difference", [0.0, 0.01])
+def test_without_spread_nothing_can_be_told(difference):
+    same = [difference] * 5
+    test, mass = corrected_t_test(same, 0.25), correlated_posterior(same, 0.25, 0.005)
+    made = evidence(test=test, p_adjusted=math.nan, posterior=mass)
+    assert verdict(made) == "cannot tell"
+    said = sentence(made, "a", "b")
+    assert said.startswith("Cannot tell whether a matters: all 5 pairs of folds ")
+    assert ("scored the same as b, which leaves no spread" in said) == (difference == 0)
+    assert "certain" not in said
+
+
 def test_sentences_of_unfinished_studies():
     assert sentence(evidence(pairs=0), "a", "b") == (
         "No fold of a and b is finished yet: nothing can be said."
@@ -91,7 +103,10 @@ def test_sentences_of_unfinished_studies():
     assert said.startswith("One pair of folds alone (+1.00 points for a against b) shows no spread")
     same = corrected_t_test([0.01] * 3, 0.25)
     said = sentence(evidence(test=same, posterior=nothing, pairs=3), "a", "b")
-    assert said.startswith("All 3 pairs differ by the same +1.00 points: no spread to judge by.")
+    assert said == (
+        "Cannot tell whether a matters: all 3 pairs of folds differ from b by the same +1.00 "
+        "points, which leaves no spread to judge by. More folds, seeds or images would show one."
+    )
     said = sentence(evidence(0.02, missing=2), "a", "b")
     assert said.endswith("Preliminary: 2 pairs of folds missing.")
     assert sentence(evidence(0.02, missing=1), "a", "b").endswith("1 pair of folds missing.")

@@ -19,8 +19,8 @@ def unfreeze_top(part: nn.Module, n_layers: int) -> None:
     """Let the last layers of a frozen part be trained again (paper B.1: 4 layers, of VGG16's base).
 
     Layers are counted as Keras does: convolution (with its activation), pooling and normalisation
-    are a layer each, a residual block is one. VGG16's last four are three convolutions and a
-    pooling.
+    are a layer each, a residual block is one; the mean over all pixels and flattening belong to the
+    new head there and don't count. VGG16's last four are three convolutions and a pooling.
 
     Parameters
     ----------
@@ -61,8 +61,10 @@ def keras_layers(part: nn.Module) -> list[nn.Module]:
     children = list(part.children())
     if children:
         return [layer for child in children for layer in keras_layers(child)]
-    return [] if isinstance(part, _NOT_COUNTED) else [part]
+    return [] if isinstance(part, _WITHIN_A_LAYER + _BETWEEN_BASE_AND_HEAD) else [part]
 
 
 # Parts of a layer in Keras, or of no effect at prediction.
-_NOT_COUNTED = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Identity, nn.Dropout)
+_WITHIN_A_LAYER = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Identity, nn.Dropout)
+# Between a convolutional base (Keras: ``include_top=False``) and its head.
+_BETWEEN_BASE_AND_HEAD = (nn.AdaptiveAvgPool2d, nn.Flatten)

@@ -61,9 +61,9 @@ class PairedTest:
     mean, deviation : float
         ``m`` and ``s`` (nan with fewer than two differences).
     standard_error, statistic, degrees_of_freedom, p_value : float
-        Two-sided. The statistic and p are nan where the differences don't vary but aren't zero.
+        Two-sided. The statistic and p are nan where the differences don't vary, zero or not.
     low, high : float
-        Confidence interval of the mean difference.
+        Confidence interval of the mean difference; nan where they don't vary.
     """
 
     mean: float
@@ -168,12 +168,12 @@ def corrected_t_test(
         return PairedTest(middle, nan, nan, nan, 0, nan, nan, nan)
     deviation = _deviation(values)
     error = deviation * math.sqrt(1 / count + ratio)
-    if error > 0:
-        statistic = middle / error
-        p_value = 2 * float(stats.t.sf(abs(statistic), count - 1))
-    else:
-        # Equal scores everywhere are no difference; equal differences are no measure of spread.
-        statistic, p_value = (0.0, 1.0) if middle == 0 else (math.nan, math.nan)
+    if error == 0:
+        # Equal differences, zeros among them, are no measure of spread: nothing can be tested.
+        nan = math.nan
+        return PairedTest(middle, deviation, error, nan, count - 1, nan, nan, nan)
+    statistic = middle / error
+    p_value = 2 * float(stats.t.sf(abs(statistic), count - 1))
     half = error * float(stats.t.ppf((1 + confidence) / 2, count - 1))
     return PairedTest(
         middle, deviation, error, statistic, count - 1, p_value, middle - half, middle + half
@@ -197,7 +197,7 @@ def correlated_posterior(differences: ArrayLike, ratio: float, rope: float) -> P
     Returns
     -------
     Posterior
-        nan with fewer than two differences, or where they are equal but not zero.
+        nan with fewer than two differences, or where they are all equal, zero or not.
 
     Raises
     ------
@@ -211,8 +211,6 @@ def correlated_posterior(differences: ArrayLike, ratio: float, rope: float) -> P
     test = corrected_t_test(differences, ratio)
     if math.isnan(test.p_value):
         return Posterior(math.nan, math.nan, math.nan)
-    if test.standard_error == 0:
-        return Posterior(0.0, 1.0, 0.0)
     place = stats.t(test.degrees_of_freedom, loc=test.mean, scale=test.standard_error)
     harm, better = float(place.cdf(-rope)), float(place.sf(rope))
     return Posterior(harm, max(0.0, 1 - harm - better), better)

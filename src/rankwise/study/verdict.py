@@ -83,9 +83,14 @@ def sentence(evidence: Evidence, arm: str, baseline: str) -> str:
             "spread: at least two are needed."
         )
     if math.isnan(test.p_value):
+        same = (
+            f"scored the same as {baseline}"
+            if test.mean == 0
+            else f"differ from {baseline} by the same {_points(test.mean)}"
+        )
         text = (
-            f"All {evidence.pairs} pairs differ by the same {_points(test.mean)}: no spread to "
-            "judge by. More folds or seeds would show it."
+            f"Cannot tell whether {arm} matters: all {evidence.pairs} pairs of folds {same}, which "
+            "leaves no spread to judge by. More folds, seeds or images would show one."
         )
     else:
         size = (
