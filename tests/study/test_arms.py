@@ -42,6 +42,7 @@ def functions(monkeypatch):
         floats=lambda images, random: images / 255,
         cropped=lambda images, random: images[:, 1:],
         number=3,
+        broken=lambda *given: given[9],
     )
     monkeypatch.setitem(sys.modules, "somebody", module)
 
@@ -195,6 +196,11 @@ def test_a_function_of_somebody_s_own(digits):
         ({"function": "somebody:x"}, "somebody:x: the module somebody has no x"),
         ({"function": "somebody:number"}, "somebody:number isn't callable"),
         ({"function": "somebody:smaller"}, r"made \(1, 1, 8, 8\) of a batch of shape \(2, 1, 8, 8"),
+        (
+            {"function": "somebody:broken"},
+            r"take images of shape \(8, 8\): IndexError: tuple index",
+        ),
+        ({"function": "somebody:broken", "use": "copies"}, "somebody:broken can't take images of"),
         ({"function": "somebody:floats", "use": "copies"}, "images of type float64; uint8 is"),
         ({"function": "somebody:cropped", "use": "copies"}, "it must keep number and shape"),
         ({"pipeline": {"transform": 3}}, "isn't what albumentations.to_dict gives"),

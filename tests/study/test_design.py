@@ -78,6 +78,7 @@ def test_every_mistake_has_its_line_and_what_is_accepted(tmp_path):
         ("[arms.none]", "[arms.nothing]", 11, ["arms.nothing.kind is 'nothing'", "'none'"]),
         ("[arms.none]", '[arms."a b"]\nkind = "none"', 11, ["letters, digits"]),
         ("limit = 100", "limit = 5", 9, ["a number of images from 20"]),
+        ("limit = 100", 'source_pattern = "("', 9, ["is '('; a regular expression on file names"]),
         ('source = "digits"', "source = 3", 8, ["a hub id, a folder"]),
         ("energy = 0.9", "severity = 3", 15, ["'low-rank' has none", "it takes energy,"]),
         ("energy = 0.9", 'skip_threshold = "much"', 15, ["the share of images that get no copy"]),

@@ -65,6 +65,10 @@ def deadly(batch):
     return batch + 0.1 * torch.randn_like(batch)
 
 
+def broken(image_shape, n_classes, width):
+    raise KeyError("nothing there")
+
+
 def failing(batch):
     if len(batch) > 2 and os.path.exists(os.environ.get("FAIL", "")):
         raise OSError("the disk is full\\nand more")
@@ -385,6 +389,11 @@ def test_folders_that_are_refused(tmp_path):
         run(design, tmp_path / "full")
     with pytest.raises(RunError, match="is a file; give a folder"):
         run(design, tmp_path / "full/file")
+    # A temporary file is all that a run killed at its very beginning leaves.
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/.study.json.x1.json").touch()
+    (tmp_path / "begun/.lock").touch()
+    assert run(design, tmp_path / "begun")["cells"]
     (tmp_path / "out/study.json").write_text("{")
     with pytest.raises(RunError, match=r"study\.json is damaged: it isn't JSON"):
         run(design, tmp_path / "out")
@@ -480,11 +489,29 @@ def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
         ("somebody_s_own:too_deep", r"can't take images of shape \(8, 8\): "),
         ("somebody_s_own:no_network", "gave int; a torch.nn.Module is needed"),
         ("somebody_s_own:nothing", "the module somebody_s_own has no nothing"),
+        ("somebody_s_own:broken", r"called as \(\(8, 8\), 10\): TypeError: broken\(\) missing 1"),
     ],
 )
 def test_networks_that_are_refused_early(tmp_path, network, message):
     with pytest.raises(StudyError, match=message):
         run(study(models={"own": {"network": network}}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "message"),
+    [
+        ("somebody_s_own:broken", {"width": 3}, r"10, width=3\): KeyError: 'nothing there'"),
+        ("quadratic", {"unitz": 3}, "has no 'unitz'; .*n_units.* are accepted as its parameters"),
+        ("quadratic", {"n_units": "x"}, "n_units must be a whole number at least 1, got 'x'"),
+        ("quadratic", {"preset": "huge"}, "unknown preset 'huge'; accepted: "),
+        ("quadratic", {"preset": "small", "jacobian": "kaufman"}, "jacobian"),
+    ],
+)
+def test_parameters_that_are_refused_early(tmp_path, network, parameters, message):
+    models = {"own": {"network": network, "parameters": parameters}}
+    with pytest.raises(StudyError, match=message):
+        run(study(models=models), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.data import ImageSet
-from rankwise.errors import MissingDependencyError
+from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
 from rankwise.study.design import Arm, Study, StudyError
 
@@ -187,10 +187,23 @@ def check_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     Raises
     ------
     StudyError
-        If it isn't there, or changes the shape or the type of images.
+        If it isn't there, raises an error, or changes the shape or the type of images.
     """
     if arm.kind not in ("albumentations", "callable"):
         return
+    try:
+        _try_arm(arm, image_shape)
+    except RankwiseError:
+        raise
+    except Exception as error:  # whatever somebody's own code raises
+        reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
+        called = arm.function if arm.kind == "callable" else "the Albumentations pipeline"
+        raise StudyError(
+            f"{called} can't take images of shape {tuple(image_shape)}: {reason}"
+        ) from error
+
+
+def _try_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, *image_shape), dtype=np.uint8)
     small = ImageSet.from_arrays(images, np.array([0, 1]), class_names=("a", "b"))
     if arm.use == "copies":

@@ -229,7 +229,7 @@ def narrowed(
     ----------
     study : Study
     data : dict
-        Sources by name of data set; those without go when any is given and they have no source.
+        Sources by name of data set, in place of the study's own.
     only : sequence of str
         Data sets to keep.
     limit, epochs_factor, folds, seeds, protocol

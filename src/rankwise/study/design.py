@@ -78,6 +78,15 @@ class DataSet(_Strict):
     models: tuple[str, ...] | None = Field(default=None, description="names of the study's models")
     epochs: Count | None = Field(default=None, description="a whole number from 1")
 
+    @field_validator("source_pattern")
+    @classmethod
+    def _is_an_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(str(error)) from error
+        return value
+
 
 class Model(_Strict):
     """A network, and how it's trained.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.errors import MissingDependencyError
+from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.study.arms import find_callable
 from rankwise.study.design import Model, StudyError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LEAST = 1e-12
+# Training images to try the quadratic classifier's parameters with: as many as it needs.
+_MANY = 10_000
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -123,7 +125,7 @@ def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> i
         If it can't take these images, or gives other than one score a class.
     """
     if model.is_quadratic:
-        _quadratic(model, 0)
+        _check_quadratic(model, image_shape)
         return None
     import torch
 
@@ -133,10 +135,9 @@ def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> i
     try:
         with torch.no_grad():
             shape = tuple(network(images).shape)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever somebody's own network raises
         raise StudyError(
-            f"{model.network} can't take images of shape {image_shape}: {reason}"
+            f"{model.network} can't take images of shape {image_shape}: {_reason(error)}"
         ) from error
     if shape != (2, n_classes):
         raise StudyError(
@@ -281,7 +282,7 @@ def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: i
     if model.network.startswith("timm:"):
         return _from_timm(model, image_shape, n_classes)
     if ":" in model.network:
-        return find_callable(model.network)(image_shape, n_classes, **model.parameters)
+        return _own_network(model, image_shape, n_classes)
     from rankwise.nets import make_network
 
     return make_network(
@@ -292,6 +293,26 @@ def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: i
         weights=model.weights,
         seed=seed,
     )
+
+
+def _own_network(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Any:
+    make = find_callable(model.network)
+    try:
+        return make(image_shape, n_classes, **model.parameters)
+    except RankwiseError:
+        raise
+    except Exception as error:  # whatever somebody's own function raises
+        given = "".join(f", {name}={value!r}" for name, value in model.parameters.items())
+        raise StudyError(
+            f"{model.network} can't be called as ({image_shape}, {n_classes}{given}): "
+            f"{_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """An error of somebody else's code in one line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def _pretrained(name: str) -> nn.Module:
@@ -335,6 +356,29 @@ def _quadratic(model: Model, seed: int) -> Any:
     try:
         return QuadraticClassifier(**{"random_state": seed, **model.parameters})
     except TypeError as error:
+        unknown = sorted(set(model.parameters) - set(QuadraticClassifier._get_param_names()))
+        raise StudyError(
+            f"the quadratic classifier has no {', '.join(map(repr, unknown))}; "
+            f"{', '.join(QuadraticClassifier._get_param_names())} are accepted as its parameters"
+        ) from error
+
+
+def _check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
+    """Refuse parameters that a fit would refuse."""
+    from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
+    from rankwise.varpro.presets import GIVEN, check_given, chosen_preset, plan_network
+
+    classifier = _quadratic(model, 0)
+    given = {name: getattr(classifier, name) for name in GIVEN}
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        check_given(classifier.preset, given)
+        preset = chosen_preset(classifier.preset, given, image_shape, _MANY)
+        if preset in CONVOLUTIONAL_PRESETS:
+            plan_convolutional(preset, given, image_shape, n_samples=_MANY)
+        else:
+            plan_network(preset, given, image_shape, n_samples=_MANY, dtype="float32")
+    except (TypeError, ValueError) as error:
         raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 
 

@@ -30,6 +30,7 @@ from rankwise.study.reading import cross_check
 from rankwise.study.results import gather, timestamp, write_results
 
 STUDY = "study.json"
+_LOCK = ".lock"
 _POLL_SECONDS = 1.0
 
 
@@ -183,6 +184,8 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path) -> str:
     RunError
         If it holds another study, with the choices that differ.
     """
+    from filelock import FileLock
+
     wanted = {
         "study": study.to_json(),
         "fingerprints": {name: images.fingerprint for name, images in data_sets.items()},
@@ -190,9 +193,11 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path) -> str:
         "started": timestamp(),
     }
     path = out / STUDY
-    if not path.exists():
-        write_json(path, wanted)
-        return str(wanted["started"])
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / _LOCK):  # Of two runs that begin at once, one writes and one reads.
+        if not path.exists():
+            write_json(path, wanted)
+            return str(wanted["started"])
     found = read_claim(out)
     different = _differences(found, wanted)
     if different:
@@ -225,8 +230,13 @@ def read_claim(out: Path) -> dict[str, Any]:
 def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; give a folder to write the study into")
-    if out.exists() and not (out / STUDY).exists() and any(out.iterdir()):
+    if out.exists() and not (out / STUDY).exists() and any(map(_is_foreign, out.iterdir())):
         raise RunError(f"{out} isn't empty and holds no study; choose another folder")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Not what another run of the same moment, or one killed at its very beginning, has there."""
+    return path.name != _LOCK and not path.name.startswith(f".{STUDY}.")
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
