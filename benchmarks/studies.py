@@ -2,7 +2,8 @@
 
 Every entry of `STUDIES` is one command line. The study's own folder (under ``--runs``) keeps its
 cells, so that the same command goes on after a stop; what it ended with goes into
-``results/study_NAME.json``. Titles say by how much a study is smaller than the paper's.
+``results/study_NAME.json``. Titles say by how much a study is smaller than the paper's; those
+that train ResNet25 or a backbone are cut to what two cores do in about a quarter of an hour.
 
     python benchmarks/studies.py --only mnist-paper --data ../shared/data
 """
@@ -45,22 +46,26 @@ STUDIES = {
         "--protocol sound --limit 5000 --epochs-factor 0.2",
     ),
     "malaria-sound": (
-        "Experiment I, malaria, much smaller: 800 images, 3 folds, a tenth of the epochs",
+        "Experiment I, malaria, much smaller: 2000 images of 48 × 48 pixels, 3 folds, a fifth of "
+        "the epochs",
         "experiment-1 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 800 --folds 3 --epochs-factor 0.1",
+        "--limit 2000 --size 48 --folds 3 --epochs-factor 0.2",
     ),
     "cats-sound": (
-        "Experiment I, cats vs dogs, much smaller: 800 images, 3 folds, a tenth of the epochs",
+        "Experiment I, cats vs dogs, much smaller: 2000 images of 48 × 48 pixels, 3 folds, a "
+        "tenth of the epochs",
         "experiment-1 --only cats-vs-dogs --data cats-vs-dogs={data}/cats_vs_dogs "
-        "--protocol sound --limit 800 --folds 3 --epochs-factor 0.1",
+        "--protocol sound --limit 2000 --size 48 --folds 3 --epochs-factor 0.1",
     ),
     "malaria-default": (
-        "Experiment II, malaria, much smaller: 800 images, 3 folds, a tenth of the epochs",
+        "Experiment II, malaria, much smaller: 1500 images of 48 × 48 pixels, 3 folds, a "
+        "fifth of the epochs",
         "experiment-2 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 800 --folds 3 --epochs-factor 0.1",
+        "--limit 1500 --size 48 --folds 3 --epochs-factor 0.2",
     ),
     "cats-transfer": (
-        "Experiment III, cats vs dogs, smaller, with a backbone pre-trained here, not VGG16",
+        "Experiment III, cats vs dogs, much smaller: 1500 images of 48 × 48 pixels, 3 folds, a "
+        "fifth of the epochs, a backbone pre-trained here, not VGG16",
         "{here}/experiment_3_own.toml --data cats-vs-dogs={data}/cats_vs_dogs",
     ),
 }

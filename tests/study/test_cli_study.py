@@ -113,6 +113,7 @@ def test_a_preset_with_its_data_elsewhere(rankwise, tmp_path):
         "60 images, drawn by class; the source may have more",
         "0.1 times the epochs",
         "2 folds, the paper has 5",
+        "images of 8 × 8 pixels, the paper has 28 × 28",
     ]
 
 

@@ -231,6 +231,7 @@ def test_narrowed_takes_the_given_values():
         data={"a": "somewhere"},
         only=["a"],
         limit=50,
+        size=16,
         epochs_factor=0.5,
         folds=3,
         seeds=[7],
@@ -239,6 +240,7 @@ def test_narrowed_takes_the_given_values():
     )
     assert list(new.data) == ["a"]
     assert (new.data["a"].source, new.data["a"].limit) == ("somewhere", 50)
+    assert new.data["a"].size == 16
     assert (new.epochs_factor, new.folds, new.seeds) == (0.5, 3, (7,))
     assert (list(new.arms), new.protocol) == (["none", "blur"], "notebook")
     assert narrowed(study) == study
@@ -253,6 +255,7 @@ def test_narrowed_takes_the_given_values():
         ({"arms": ["callable"]}, "'callable' is no arm here"),
         ({"folds": 1}, "folds is 1; a whole number from 2 to 100 is accepted"),
         ({"limit": 3}, "data.digits.limit is 3; a number of images from 20"),
+        ({"size": 0}, "data.digits.size is 0; a number of pixels, or [height, width] is accepted"),
         ({"epochs_factor": 0}, "epochs_factor is 0; a number above 0"),
         ({"protocol": "x"}, "protocol is 'x'; 'sound', 'paper', 'notebook' is accepted"),
     ],

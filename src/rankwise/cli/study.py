@@ -34,6 +34,9 @@ Only = Annotated[
 Limit = Annotated[
     int | None, typer.Option(help="Images of each data set, drawn by class; marks it as reduced.")
 ]
+Size = Annotated[
+    int | None, typer.Option(help="Side of the images, pixels; marks a preset as reduced.")
+]
 Factor = Annotated[
     float | None, typer.Option(help="Multiplies all epochs; marks the study as reduced.")
 ]
@@ -53,6 +56,7 @@ def run(
     data: Data = None,
     only: Only = None,
     limit: Limit = None,
+    size: Size = None,
     epochs_factor: Factor = None,
     folds: Folds = None,
     seeds: Seeds = None,
@@ -70,7 +74,7 @@ def run(
     """Run a study; interrupted, the same command goes on where it stopped."""
     from rankwise.study.run import run_study
 
-    study = _study(design, data, only, limit, epochs_factor, folds, seeds, arms, protocol)
+    study = _study(design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol)
     results = run_study(
         study,
         out,
@@ -132,6 +136,7 @@ def tune(
     data: Data = None,
     only: Only = None,
     limit: Limit = None,
+    size: Size = None,
     epochs_factor: Factor = None,
     folds: Folds = None,
     seeds: Seeds = None,
@@ -142,7 +147,7 @@ def tune(
     """Search energy and skip threshold of the low-rank arms, on the training part only."""
     from rankwise.study.tune import tune_study
 
-    study = _study(design, data, only, limit, epochs_factor, folds, seeds, None, protocol)
+    study = _study(design, data, only, limit, size, epochs_factor, folds, seeds, None, protocol)
     found = tune_study(study, out, trials=trials, device=device, progress=True)
     if as_json:
         typer.echo(json.dumps(found))
@@ -167,6 +172,7 @@ def _study(
     data: list[str] | None,
     only: list[str] | None,
     limit: int | None,
+    size: int | None,
     epochs_factor: float | None,
     folds: int | None,
     seeds: str | None,
@@ -197,6 +203,7 @@ def _study(
         data=sources,
         only=only or (),
         limit=limit,
+        size=size,
         epochs_factor=epochs_factor,
         folds=folds,
         seeds=_numbers(seeds),

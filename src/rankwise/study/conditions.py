@@ -217,6 +217,7 @@ def narrowed(
     data: dict[str, str] | None = None,
     only: Sequence[str] = (),
     limit: int | None = None,
+    size: int | None = None,
     epochs_factor: float | None = None,
     folds: int | None = None,
     seeds: Sequence[int] | None = None,
@@ -232,7 +233,7 @@ def narrowed(
         Sources by name of data set, in place of the study's own.
     only : sequence of str
         Data sets to keep.
-    limit, epochs_factor, folds, seeds, protocol
+    limit, size, epochs_factor, folds, seeds, protocol
         In place of the study's, where given.
     arms : sequence of str
         Arms to keep; a kind that the study lacks is added to every data set and model.
@@ -253,6 +254,8 @@ def narrowed(
     for part in values["data"].values():
         if limit is not None:
             part["limit"] = limit
+        if size is not None:
+            part["size"] = size
     if arms:
         _keep_arms(values, study, arms)
     if only:

@@ -54,6 +54,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
+Side = Annotated[int, Field(ge=1)]
+
+
 class DataSet(_Strict):
     """A source of images, as `rankwise.load_images` reads it.
 
@@ -65,7 +68,7 @@ class DataSet(_Strict):
         default=None,
         description="'digits', a hub id, a folder or an .npz file, or nothing with --data",
     )
-    size: int | tuple[int, int] | None = Field(
+    size: Side | tuple[Side, Side] | None = Field(
         default=None, description="a number of pixels, or [height, width]"
     )
     grey: bool = Field(default=False, description="true or false")

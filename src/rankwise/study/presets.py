@@ -24,6 +24,9 @@ _DATA: dict[str, dict[str, Any]] = {
     },
 }
 
+PAPER_SIDES = {"mnist": 28, "fashion-mnist": 28, "malaria": 100, "cats-vs-dogs": 100}
+"""Pixels of the paper's square images."""
+
 # Data set, arm, energy factor, skip threshold, epochs, interval of the mean of the folds' best
 # validation accuracies, re-trained test accuracy.
 _Line = tuple[str, str, float | None, float | None, int, tuple[float, float], float]

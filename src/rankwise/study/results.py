@@ -14,6 +14,7 @@ from rankwise.runs import environment
 from rankwise.study.cells import Cell, read_result
 from rankwise.study.conditions import Condition
 from rankwise.study.design import Study
+from rankwise.study.presets import PAPER_SIDES
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -88,6 +89,10 @@ def describe_data(
         notes.append(f"{study.epochs_factor:g} times the epochs")
     if any(c.published for c in conditions) and study.folds != 5:
         notes.append(f"{study.folds} folds, the paper has 5")
+    height, width = images.image_shape[:2]
+    side = PAPER_SIDES.get(name)
+    if any(c.published and c.id in own for c in conditions) and {height, width} != {side}:
+        notes.append(f"images of {height} × {width} pixels, the paper has {side} × {side}")
     reduced = bool(notes)
     if images.n_skipped:
         notes.append(f"{images.n_skipped} unreadable images left out")
