@@ -62,6 +62,19 @@ def test_a_search_goes_on_after_a_restart(tmp_path):
     assert again["searches"] == found["searches"]
 
 
+def test_a_search_stopped_at_its_first_word_still_begins_with_the_study_s_own_values(tmp_path):
+    import optuna
+
+    storage = f"sqlite:///{tmp_path / 'tune.sqlite3'}"
+    search = optuna.create_study(
+        study_name="digits/quadratic/low-rank/1", storage=storage, direction="maximize"
+    )
+    search.enqueue_trial({"energy": 0.975, "skip_threshold": 0.8})
+    search.ask()  # Begun, and stopped before it took up its energy.
+    (found,) = tune_study(study(), tmp_path, trials=1, device="cpu")["searches"]
+    assert (found["given"]["energy"], found["given"]["skip_threshold"]) == (0.975, 0.8)
+
+
 def test_networks_are_pruned_by_their_epochs(tmp_path, monkeypatch):
     from rankwise.study import tune
 

@@ -208,8 +208,10 @@ def _take_up(search: optuna.Study, condition: Condition) -> None:
     stopped = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in stopped:
         search.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
-            search.enqueue_trial(trial.params)
+        # What was asked for counts: a trial may have been stopped before it took all of it up.
+        params = trial.system_attrs.get("fixed_params", {}) | trial.params
+        if params:
+            search.enqueue_trial(params)
     if not search.trials:
         options = condition.options
         low, high = SKIP_THRESHOLDS
