@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rankwise.errors import ModelFileError
+
 
 def load_model(folder: str | Path) -> Any:
     """Read the model of a folder, whichever kind ``model.json`` says it is.
@@ -20,6 +22,11 @@ def load_model(folder: str | Path) -> Any:
     ModelFileError
         Naming the file, and what is wrong with it.
     """
+    if Path(folder).is_file():
+        raise ModelFileError(
+            f"{folder} is a file; give the folder of a trained model (an exported file is "
+            "compared with its model by 'rankwise export DIR --format … --check SOURCE')"
+        )
     if is_head(Path(folder)):
         from rankwise.nets.head import load_head
 

@@ -1,15 +1,17 @@
 """``rankwise export`` as a user meets it."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from export_cases import needs_compiler
-from rankwise import QuadraticClassifier, load_images
+from rankwise import QuadraticClassifier, load_images, runs
 from rankwise.cli import main
 from rankwise.export import FORMATS
 from rankwise.export.quantise import PRECISIONS
@@ -63,9 +65,92 @@ def test_report_of_a_checked_export(folder, call, file_format, precision):
     assert ("ram_bytes" in report) == (file_format == "c")
 
 
-def test_without_a_check_nothing_is_compared(folder, call, tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run, which says what its test images are."""
+    out = tmp_path_factory.mktemp("run")
+    parameters = {"n_units": 30, "n_subnets": 1, "max_iter": 2}
+    runs.train(runs.TrainingRun("digits", parameters=parameters, limit=400), out, workers=1)
+    return out
+
+
+def test_a_run_is_compared_on_its_own_test_images(run, call, tmp_path):
+    given = ["--format", "safetensors", "--precision", "int8", "--out", tmp_path / "m"]
+    text = call(run, *given)
+    assert "int8 weights\n" in text
+    assert "test images of digits: accuracy " in text
+    report = json.loads(call(run, *given, "--json"))
+    assert report["check"] == "digits"
+    assert report["not_compared"] is None
+    known = json.loads((run / "report.json").read_text())
+    assert report["accuracy_original"] == known["inductive_accuracy"]
+    assert report["n_images"] == known["test"]["n_samples"]
+    assert "accuracy" not in call(run, *given, "--no-check")
+    assert json.loads(call(run, *given, "--no-check", "--json"))["check"] is None
+    assert "exclude each other" in call(run, *given, "--no-check", "--check", "digits", expect=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [("no-such-source", "no-such-source"), (3, "run.json is damaged: its run has no source")],
+)
+def test_what_hinders_the_comparison_is_said(run, call, tmp_path, source, reason):
+    place = tmp_path / "m"
+    shutil.copytree(run, place)
+    record = json.loads((place / "run.json").read_text())
+    record["run"]["source"] = source
+    (place / "run.json").write_text(json.dumps(record))
+    text = call(place, "--format", "safetensors")
+    assert (place / "rankwise_model.safetensors").exists()
+    assert "not compared with the model: " in text
+    assert reason in text
+
+
+def test_without_a_compiler_the_header_is_there(run, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    text = call(run, "--format", "c", "--out", tmp_path / "a.h")
+    assert "not compared with the model: checking a C export needs a C compiler" in text
+    assert (tmp_path / "a.h").exists()
+    given = ["--format", "c", "--out", tmp_path / "b.h", "--check", "digits"]
+    assert "needs a C compiler" in call(run, *given, expect=1)
+    assert (tmp_path / "b.h").exists()
+
+
+def test_the_test_images_are_those_that_the_run_could_read(tmp_path, call):
+    """A run with --skip-bad is compared on what it could read."""
+    rng = np.random.default_rng(0)
+    for level, name in enumerate("ab"):
+        place = tmp_path / "photos" / name
+        place.mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.normal(60 + 80 * level, 20, (8, 8)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{i}.png")
+        (place / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "run"
+    asked = runs.TrainingRun(
+        str(tmp_path / "photos"),
+        parameters={"n_units": 4, "n_subnets": 1, "max_iter": 1},
+        reading={"on_error": "skip"},
+    )
+    known = runs.train(asked, out, workers=1)
+    report = json.loads(call(out, "--format", "safetensors", "--json"))
+    assert report["not_compared"] is None
+    assert report["n_images"] == known["test"]["n_samples"]
+    assert report["accuracy_original"] == known["inductive_accuracy"]
+
+
+def test_an_exported_file_is_no_model_folder(run, call, tmp_path):
+    out = tmp_path / "m.safetensors"
+    call(run, "--format", "safetensors", "--out", out, "--no-check")
+    error = call(out, "--format", "c", expect=1)
+    assert f"{out} is a file; give the folder of a trained model" in error
+
+
+def test_without_a_run_nothing_is_compared(folder, call, tmp_path):
     out = tmp_path / "elsewhere" / "watch.h"
     text = call(folder, "--format", "c", "--out", out)
+    assert "not compared with the model: " in text
+    assert "holds no run that says its test images; name their source" in text
     assert text.startswith(f"{out}: {out.stat().st_size:,} bytes, ")
     assert "of weights (flash), 160 bytes of scratch (RAM)" in text
     assert "accuracy" not in text

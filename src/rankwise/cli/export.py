@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,13 @@ def export(
     check: Annotated[
         str | None,
         typer.Option(
-            help="Compare with the model on the test images of this source.", metavar="SOURCE"
+            help="Compare with the model on the test images of this source; default: the run's.",
+            metavar="SOURCE",
         ),
     ] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Write the file and compare nothing.")
+    ] = False,
     batch: Annotated[
         int | None, typer.Option(min=1, help="onnx: a fixed number of images; default any.")
     ] = None,
@@ -34,32 +38,57 @@ def export(
 ) -> None:
     """Write a trained model for phones (ONNX), watches (C) or programs of your own."""
     from rankwise import runs
+    from rankwise.errors import RankwiseError
     from rankwise.export import FORMATS, export_model
+    from rankwise.export.check import check_export
     from rankwise.models import load_model
 
+    if no_check and check is not None:
+        raise typer.BadParameter("--check and --no-check exclude each other")
     model = load_model(folder)
     if out is None:
         suffix = "" if precision == "float32" else f"_{precision}"
         out = folder / f"rankwise_model{suffix}{FORMATS.get(file_format, '')}"
+    # A source that is named and can't be read is a mistake: nothing is written then.
     images = None if check is None else runs.images_for(model, folder, check)
-    report = export_model(model, file_format, out, precision=precision, batch=batch, images=images)
-    report["check"] = check
+    report = export_model(model, file_format, out, precision=precision, batch=batch)
+    report |= {"check": check, "not_compared": None}
+    if not as_json:
+        _print_file(out, report)
+    if not no_check:
+        try:
+            if images is None:
+                report["check"], images = runs.test_images_of(model, folder)
+            report |= check_export(model, out, file_format, images)
+        except RankwiseError as error:
+            if check is not None:
+                raise
+            report |= {"check": None, "not_compared": str(error)}
     if as_json:
         typer.echo(json.dumps(report))
-        return
+    elif report["not_compared"]:
+        typer.echo(f"not compared with the model: {report['not_compared']}")
+    elif report["check"] is not None:
+        _print_comparison(report)
+
+
+def _print_file(out: Path, report: dict[str, Any]) -> None:
     typer.echo(
         f"{out}: {report['bytes']:,} bytes, {report['n_parameters']:,} parameters, "
-        f"{precision} weights"
+        f"{report['precision']} weights"
     )
-    if file_format == "c":
+    if report["format"] == "c":
         typer.echo(
             f"on the device: {report['flash_bytes']:,} bytes of weights (flash), "
             f"{report['ram_bytes']:,} bytes of scratch (RAM)"
         )
-    if check is not None:
-        original, exported = report["accuracy_original"], report["accuracy_exported"]
-        typer.echo(
-            f"{report['n_images']:,} test images of {check}: accuracy {100 * original:.2f}% before,"
-            f" {100 * exported:.2f}% after ({100 * (exported - original):+.2f} points);"
-            f" largest difference of a probability {report['max_abs_difference']:.2g}"
-        )
+
+
+def _print_comparison(report: dict[str, Any]) -> None:
+    original, exported = report["accuracy_original"], report["accuracy_exported"]
+    typer.echo(
+        f"{report['n_images']:,} test images of {report['check']}: accuracy "
+        f"{100 * original:.2f}% before, {100 * exported:.2f}% after "
+        f"({100 * (exported - original):+.2f} points);"
+        f" largest difference of a probability {report['max_abs_difference']:.2g}"
+    )

@@ -18,7 +18,7 @@ from rankwise.runs.records import (
     holds,
 )
 from rankwise.runs.training import train
-from rankwise.runs.use import confusion, evaluate, images_for, predict
+from rankwise.runs.use import confusion, evaluate, images_for, predict, test_images_of
 
 __all__ = [
     "CONFIGURATION",
@@ -32,5 +32,6 @@ __all__ = [
     "holds",
     "images_for",
     "predict",
+    "test_images_of",
     "train",
 ]

@@ -76,6 +76,34 @@ def images_for(
     return load_images(source, split=split, **_fitting_options(model), **options)
 
 
+def test_images_of(model: QuadraticClassifier, folder: Path) -> tuple[str, ImageSet]:
+    """The source of the run in a folder, and the test images that the run held out.
+
+    Parameters
+    ----------
+    model : QuadraticClassifier
+    folder : Path
+        Where it was saved.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a model but no run, or a damaged one.
+    DataError
+        If the source can't be read any more.
+    """
+    path = folder / CONFIGURATION
+    if not path.exists():
+        raise RunError(f"{folder} holds no run that says its test images; name their source")
+    run = read_record(path)["run"]
+    options = _reading_of_run(folder)
+    if not isinstance(run.get("source"), str):
+        raise RunError(f"{path} is damaged: its run has no source; train it again")
+    if "on_error" in run["reading"]:
+        options["on_error"] = run["reading"]["on_error"]
+    return run["source"], images_for(model, folder, run["source"], **options)
+
+
 def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Labels of image files: the most probable class of each, and all probabilities."""
     model = load_model(folder)
