@@ -360,6 +360,15 @@ def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digi
     )
 
 
+def test_too_few_images_to_validate_get_the_glue(digits):
+    images, labels = digits
+    model = QuadraticClassifier("tiny", max_iter=5).fit(images[:150], labels[:150])
+    assert model.output_layer_ == "glue"
+    assert [e["validation_accuracy"] for e in model.history_] == [None] * 5
+    # The trained output layer has seen 20 batches: it guesses.
+    assert model.score(images[1000:], labels[1000:]) > 0.5
+
+
 @pytest.mark.parametrize("preset", ["accurate", "small", "tiny"])
 @pytest.mark.parametrize("shape", [(8, 8), (5, 9), (9, 7, 3), (4, 4, 1), (70, 66)])
 def test_convolutional_presets_take_images_of_any_shape(preset, shape):

@@ -123,7 +123,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         ``learning_rate``, ``seconds``.
     output_layer_ : {"glue", "trained"}
         The closed-form output layer, or the trained one where that is better on the validation
-        part of the training images.
+        part of the training images; under 200 images there is no such part, and it is the glue.
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     seconds_ : dict

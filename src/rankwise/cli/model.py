@@ -241,10 +241,14 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     seconds, statuses = report["seconds"], report["statuses"]
     ended = ", ".join(f"{n} {s}" for s, n in statuses.items())
     if not report["n_subnets"]:
+        chosen = any(e["validation_accuracy"] is not None for e in report["history"])
         return [
             ("preset", str(report["preset"])),
             ("units / epochs", f"{report['n_units']:,} / {report['epochs']:,}"),
-            ("output layer (the better on validation images)", report["output_layer"]),
+            (
+                "output layer" + chosen * " (the better on validation images)",
+                report["output_layer"],
+            ),
             (
                 "seconds: joint training / glue / total",
                 f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
