@@ -41,13 +41,8 @@ from pretrain_backbone import DEFAULT_OUT
 from rankwise import VarProHead
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import hold_out_by_source
-from rankwise.nets.backbones import (
-    Backbone,
-    SmallResNet,
-    extract_features,
-    load_backbone,
-    to_float_batch,
-)
+from rankwise.nets.backbones import Backbone, SmallResNet, load_backbone
+from rankwise.nets.features import extract_features, to_float_batch
 from rankwise.nets.memory_format import memory_format
 
 TITLE = "A last layer in one pass"
@@ -66,6 +61,11 @@ def varpro_head(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
 def varpro_gcv(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
     """Ours with one look at the samples."""
     return VarProHead("gcv").fit(x, y)
+
+
+def varpro_logistic(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    """Ours, gone on to a softmax layer on the same statistics."""
+    return VarProHead(loss="logistic").fit(x, y)
 
 
 def ridge_cv(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
@@ -140,6 +140,7 @@ def rmsprop(x: np.ndarray, y: np.ndarray, seed: int) -> Any:
 ROWS: dict[str, Callable[[np.ndarray, np.ndarray, int], Any]] = {
     "VarProHead, leave-one-out": varpro_head,
     "VarProHead, GCV (one look)": varpro_gcv,
+    "VarProHead, logistic loss": varpro_logistic,
     "RidgeClassifierCV": ridge_cv,
     "LogisticRegression, C=1": logistic,
     "LogisticRegression, C chosen": logistic_chosen,

@@ -121,8 +121,56 @@ def test_what_is_not_accepted(monkeypatch, capsys, options, backbone, tmp_path):
     for arguments, message, status in cases:
         _, error = call(monkeypatch, capsys, *arguments, expect=status)
         assert message in error
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / "model.json").write_bytes(b"\xff\xfe\x00")
+    _, error = call(
+        monkeypatch, capsys, "head", "digits", *options, "--out", tmp_path / "binary", expect=1
+    )
+    assert "holds no head" in error
     assert (tmp_path / "full" / "notes.txt").exists()
     assert not (tmp_path / "new").exists() or not (tmp_path / "new" / "model.json").exists()
+
+
+def test_a_head_stays_until_the_next_one_is_ready(monkeypatch, capsys, options, tmp_path):
+    out = tmp_path / "head"
+    call(monkeypatch, capsys, "head", "digits", *options, "--out", out, "--json")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    mistakes = [
+        (["--backbone", "nope.safetensors"], "nope.safetensors"),
+        (["--alpha", "-1"], "number at least 0"),
+        (["--rank", "0"], "rank must be a whole number"),
+        (["--loss", "hinge"], "loss must be"),
+        (["--device", "tpu"], "device must be"),
+        (["--alpha", "gcv", "--loss", "logistic"], "alpha='gcv' is of the squared loss"),
+    ]
+    for mistake, message in mistakes:
+        for more in ([], ["--overwrite"]):
+            arguments = ["head", "digits", *options, "--out", out, *mistake, *more]
+            _, error = call(monkeypatch, capsys, *arguments, expect=1)
+            assert message in error
+            assert "Reading images" not in error, "refused before anything is read"
+    _, error = call(monkeypatch, capsys, "head", "nowhere", *options, "--out", out, expect=1)
+    assert before == {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    assert len(list((out / "features").iterdir())) == 2
+    # Damaged features are made again.
+    for path in (out / "features").iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    text, _ = call(
+        monkeypatch,
+        capsys,
+        "head",
+        "digits",
+        *options,
+        "--out",
+        out,
+        "--loss",
+        "logistic",
+        "--json",
+    )
+    report = json.loads(text)
+    assert (report["loss"], report["alpha_chosen_by"]) == ("logistic", "approximate loo")
+    assert report["inductive_accuracy"] > 0.7
+    assert load_model(out).loss_ == "logistic"
 
 
 def test_calibration_error_is_its_definition():

@@ -18,12 +18,10 @@ from rankwise.nets.backbones import (
     SmallResNet,
     as_backbone,
     backbone_record,
-    extract_features,
-    iterate_features,
     load_backbone,
     save_backbone,
-    to_float_batch,
 )
+from rankwise.nets.features import extract_features, iterate_features, to_float_batch
 from rankwise.varpro.graph import probabilities, run
 
 OPTIONS = {"width": 8, "n_features": 24}
@@ -208,6 +206,20 @@ def test_the_cache_is_read_instead_of_the_backbone(file, tmp_path):
     (kept,) = tmp_path.iterdir()
     np.save(kept, np.full((12, 24), 7, dtype=np.float32))
     assert (extract_features(backbone, images, cache=tmp_path) == 7).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", "short", "other"])
+def test_damaged_features_are_made_again(file, tmp_path, damage):
+    backbone, images = load_backbone(file), pictures()
+    good = np.array(extract_features(backbone, images, cache=tmp_path))
+    (kept,) = tmp_path.iterdir()
+    if isinstance(damage, bytes):
+        kept.write_bytes(kept.read_bytes()[:200] if damage else b"")
+    else:
+        np.save(kept, good[:5] if damage == "short" else good.astype(np.float64))
+    for _ in range(2):
+        np.testing.assert_array_equal(extract_features(backbone, images, cache=tmp_path), good)
+    assert np.load(kept).shape == good.shape
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge, RidgeClassifierCV
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -18,7 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rankwise import ImageSet, VarProHead
 from rankwise.errors import DataError, ModelFileError
-from rankwise.nets.backbones import SmallResNet, extract_features, save_backbone
+from rankwise.nets.backbones import SmallResNet, save_backbone
+from rankwise.nets.features import extract_features
 from rankwise.nets.head import load_head, solve_head
 
 
@@ -265,6 +267,9 @@ def test_features_that_are_not_finite_are_named(digits):
         ({"alpha": -1.0}, "number at least 0"),
         ({"alpha": True}, "number at least 0"),
         ({"alphas": []}, "one or more numbers"),
+        ({"alphas": 3.0}, "one or more numbers, none below 0, got 3.0"),
+        ({"alphas": ["a"]}, "one or more numbers"),
+        ({"rank": True}, "rank must be a whole number, at least 1, got True"),
         ({"alphas": [-1.0]}, "none below 0"),
         ({"rank": 0}, "rank must be a whole number"),
         ({"block_size": 2.5}, "block_size must be a whole number"),
@@ -289,6 +294,10 @@ def test_input_that_is_not_accepted(digits):
         (([(x[:5], y[:4])],), "5 samples, 4 labels"),
         (([(x[:5], y[:5], -np.ones(5))],), "weight below 0"),
         (([(x[:5].reshape(5, 8, 8), y[:5])],), "images need a backbone"),
+        (([(x[:5], np.eye(10)[y[:5]])],), r"labels of a block after sample 0 have shape \(5, 10\)"),
+        (([(x[:5], y[:5]), (x[:5], y[:5] + 0.5)],), r"after sample 5 has label 0\.5; class labels"),
+        (([(x[:5], np.where(y[:5] == 1, np.nan, y[:5]))],), "after sample 0 has label nan"),
+        ((x * 1e200, y), "feature 1 is too large: its variance"),
         ((iter([]),), "holds no samples"),
         ((x, np.zeros(len(x))), "only one class"),
     ]
@@ -308,6 +317,30 @@ def test_input_that_is_not_accepted(digits):
         _ = VarProHead().coef_
     with pytest.raises(ValueError, match="no backbone"):
         fitted.attach()
+    with pytest.raises(ValueError, match=r"after sample 100 has 60 features, .* fitted on 64"):
+        fitted.predict([(x[:100], y[:100]), (x[100:200, :60], y[100:200])])
+    with pytest.raises(ValueError, match="the iterable holds no samples"):
+        fitted.predict(iter([]))
+    with pytest.raises(ValueError, match="merge takes a VarProHead or its statistics_, got str"):
+        fitted.merge("elsewhere")
+    with pytest.raises(NotFittedError):
+        fitted.merge(VarProHead())
+
+
+def test_features_that_never_vary_give_the_classes_shares():
+    head = VarProHead().fit(np.ones((12, 3)), np.arange(12) % 4 // 3)
+    np.testing.assert_allclose(head.outputs(np.ones((2, 3))), [[0.75, 0.25]] * 2)
+
+
+def test_half_precision_tensors_and_unlabelled_lists(digits):
+    x, y = digits
+    head = VarProHead("gcv").fit(x, y)
+    tensor = torch.as_tensor(x).bfloat16()  # pixels from 0 to 16 are exact in it
+    for given in ((tensor, y), ([(tensor, torch.as_tensor(y))],)):
+        equal(VarProHead("gcv").fit(*given), head, x)
+    np.testing.assert_allclose(head.outputs(tensor), head.outputs(x))
+    for parts in ([x[:900], x[900:]], [tensor[:900], tensor[900:]]):
+        np.testing.assert_allclose(head.outputs(parts), head.outputs(x))
 
 
 class Fickle:

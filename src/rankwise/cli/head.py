@@ -31,6 +31,9 @@ def head(
         bool, typer.Option("--balanced", help="All classes weigh the same.")
     ] = False,
     rank: Annotated[int | None, typer.Option(help="Leading directions to use.")] = None,
+    loss: Annotated[
+        str, typer.Option(help="squared: one pass. logistic: goes on from it to a softmax layer.")
+    ] = "squared",
     limit: Annotated[
         int | None, typer.Option(help="Training images, drawn by class with the seed.")
     ] = None,
@@ -56,6 +59,7 @@ def head(
             alpha=_alpha(alpha),
             class_weight="balanced" if class_weight else None,
             rank=rank,
+            loss=loss,
             limit=limit,
             seed=seed,
             reading=_reading(size, grey, skip_bad, source_pattern),
@@ -75,7 +79,12 @@ def head(
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = report["seconds"]
-    chosen = {"given": "given", "loo": "leave one out", "gcv": "generalised cross-validation"}
+    chosen = {
+        "given": "given",
+        "loo": "leave one out",
+        "gcv": "generalised cross-validation",
+        "approximate loo": "leave one out, to first order",
+    }
     return [
         ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
         ("leave-one-out accuracy, training images", _percent(report["leave_one_out_accuracy"])),
@@ -85,6 +94,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
         ),
         ("features / directions used", f"{report['n_features']:,} / {report['rank']:,}"),
+        ("loss", report["loss"]),
         ("ridge", f"{report['alpha']:.3g} ({chosen[report['alpha_chosen_by']]})"),
         (
             "seconds: features / head / total",

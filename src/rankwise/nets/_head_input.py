@@ -15,14 +15,16 @@ from torch import nn
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.errors import DataError
-from rankwise.nets.backbones import Backbone, as_backbone, extract_features, load_backbone
+from rankwise.nets.backbones import Backbone, as_backbone, load_backbone
 from rankwise.nets.feature_blocks import (
     ArrayBlocks,
     LoaderBlocks,
     check_finite,
     loaded_features,
     placed,
+    to_array,
 )
+from rankwise.nets.features import extract_features
 from rankwise.varpro.batched import resolve_device
 from rankwise.varpro.output_layer import blocks
 
@@ -38,6 +40,8 @@ class HeadInput:
     cache: str | Path | None
     batch_size: int
     block_size: int
+    n_features_in_: int
+    loss: str
     device: str
     verbose: int
 
@@ -64,10 +68,7 @@ class HeadInput:
         """Features (n, d) of arrays or images, and labels."""
         if isinstance(X, ImageSet) and y is None and fitting:
             y = np.asarray(X.class_names)[X.labels]
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        if isinstance(y, torch.Tensor):
-            y = y.detach().cpu().numpy()
+        X, y = (to_array(v) if isinstance(v, torch.Tensor) else v for v in (X, y))
         backbone = self._backbone()
         if backbone is not None:
             X = self._image_features(X, backbone, reset)
@@ -101,13 +102,20 @@ class HeadInput:
         """Checked features of samples without labels, block by block."""
         device, backbone = self._device(), self._backbone()
         first = 0
-        if is_iterable_of_blocks(X):
+        if is_iterable_of_blocks(X, labelled=False):
             for item in X:
                 batch = item[0] if isinstance(item, (tuple, list)) else item
                 x = loaded_features(batch, backbone, device)
+                if x.shape[1] != self.n_features_in_:
+                    raise ValueError(
+                        f"a block after sample {first} has {x.shape[1]} features, but the head "
+                        f"was fitted on {self.n_features_in_}"
+                    )
                 check_finite(x, first)
                 first += len(x)
                 yield x
+            if first == 0:
+                raise ValueError("the iterable holds no samples")
             return
         features, _ = self._features(X, None)
         for part in blocks(len(features), self.block_size):
@@ -140,22 +148,46 @@ class HeadInput:
             alpha in ("loo", "gcv") if isinstance(alpha, str) else number and 0 <= alpha < np.inf
         ):
             raise ValueError(f"alpha must be a number at least 0, 'loo' or 'gcv', got {alpha!r}")
-        if self.alphas is not None and not (
-            len(self.alphas) and all(0 <= float(a) < np.inf for a in self.alphas)
-        ):
-            raise ValueError("alphas must be one or more numbers, none below 0")
-        for name in ("rank", "block_size", "batch_size"):
+        if self.alphas is not None and not _ridges(self.alphas):
+            raise ValueError(
+                f"alphas must be one or more numbers, none below 0, got {self.alphas!r}"
+            )
+        for name in ("rank", "block_size", "batch_size", "max_passes"):
             value = getattr(self, name)
             if not (name == "rank" and value is None) and not (
-                isinstance(value, (int, np.integer)) and value >= 1
+                isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
             ):
                 raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+        if self.loss not in ("squared", "logistic"):
+            raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
+        if self.loss == "logistic" and alpha == "gcv":
+            raise ValueError("alpha='gcv' is of the squared loss; 'logistic' takes 'loo', a number")
 
 
-def is_iterable_of_blocks(X: Any) -> bool:
-    """Whether `X` is a loader, a generator or a list of pairs, rather than an array."""
+def _ridges(alphas: Any) -> bool:
+    """Whether these are one or more numbers, none below 0."""
+    try:
+        found = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return found.ndim == 1 and found.size > 0 and bool((np.isfinite(found) & (found >= 0)).all())
+
+
+def is_iterable_of_blocks(X: Any, *, labelled: bool = True) -> bool:
+    """Whether `X` is a loader, a generator or a list of blocks, rather than an array.
+
+    Parameters
+    ----------
+    X : object
+    labelled : bool, default=True
+        Blocks of a list are (features, labels); without, a list of 2-D arrays will do.
+    """
     if isinstance(X, ImageSet) or hasattr(X, "shape") or hasattr(X, "__array__"):
         return False
     if isinstance(X, (list, tuple)):
-        return bool(X) and isinstance(X[0], (list, tuple)) and hasattr(X[0][0], "shape")
+        if not X:
+            return False
+        if isinstance(X[0], (list, tuple)):
+            return bool(X[0]) and hasattr(X[0][0], "shape")
+        return not labelled and getattr(X[0], "ndim", 0) >= 2
     return isinstance(X, Iterable) and not isinstance(X, (str, bytes, Mapping))

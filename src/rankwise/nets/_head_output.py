@@ -99,6 +99,16 @@ class HeadOutput:
         return self._solution().chosen_by
 
     @property
+    def loss_(self) -> str:
+        """Loss of the layer in use."""
+        return self._solution().loss
+
+    @property
+    def n_passes_(self) -> int:
+        """Looks at the samples in all, of a logistic loss; 0 for the squared one: one or two."""
+        return self._solution().n_passes
+
+    @property
     def criterion_(self) -> list[tuple[float, float]]:
         """Ridges and their errors."""
         return self._solution().criterion

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rankwise.nets.backbones import Backbone, evaluating, to_float_batch
+from rankwise.nets.backbones import Backbone
+from rankwise.nets.features import evaluating, to_float_batch
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.statistics import as_float64
 
@@ -81,8 +82,8 @@ class LoaderBlocks:
                     f"sample weights), got {type(item).__name__}"
                 )
             x = loaded_features(item[0], self._backbone, self._device)
-            labels = _array(item[1])
-            weights = _array(item[2]).astype(float) if len(item) == 3 else np.ones(len(labels))
+            labels = _labels(item[1], first)
+            weights = to_array(item[2]).astype(float) if len(item) == 3 else np.ones(len(labels))
             if not len(x) == len(labels) == len(weights):
                 raise ValueError(
                     f"a block after sample {first} holds {len(x)} samples, {len(labels)} labels "
@@ -95,6 +96,22 @@ class LoaderBlocks:
             check_finite(x, first)
             yield Block(x, labels, weights)
             first += len(labels)
+
+
+def _labels(values: Any, first: int) -> np.ndarray:
+    """Class labels of a block: one a sample, text or whole numbers."""
+    labels = to_array(values)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels of a block after sample {first} have shape {labels.shape}; one label a "
+            "sample, shape (n,), is accepted"
+        )
+    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+        odd = labels[labels != np.floor(labels)][0]
+        raise ValueError(
+            f"a block after sample {first} has label {odd}; class labels are text or whole numbers"
+        )
+    return labels
 
 
 def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
@@ -115,7 +132,7 @@ def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
 def placed(x: Any, device: str) -> Any:
     """Float64, as a NumPy array for ``"cpu"``, else as a tensor on the device."""
     if device == "cpu":
-        return as_float64(_array(x))
+        return as_float64(to_array(x))
     target = torch.device(device.removesuffix(":torch"))
     tensor = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x))
     return as_float64(tensor.to(target))
@@ -125,7 +142,7 @@ def check_finite(x: Any, first: int, step: int = 1) -> None:
     """Raise where a feature is NaN or infinite, naming its row, counted from `first`."""
     if np.isfinite(float(x.sum())):
         return
-    bad = np.argwhere(~np.isfinite(_array(x)))
+    bad = np.argwhere(~np.isfinite(to_array(x)))
     if len(bad):
         row, column = int(bad[0, 0]), int(bad[0, 1])
         value = float(x[row, column])
@@ -135,5 +152,9 @@ def check_finite(x: Any, first: int, step: int = 1) -> None:
         )
 
 
-def _array(x: Any) -> np.ndarray:
-    return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+def to_array(x: Any) -> np.ndarray:
+    """An array of NumPy's; a tensor of a type that NumPy lacks, such as bfloat16, as float32."""
+    if not isinstance(x, torch.Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

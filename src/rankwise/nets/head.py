@@ -12,32 +12,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from rankwise.nets._head_input import HeadInput, Source
+from rankwise.nets._head_input import HeadInput
 from rankwise.nets._head_output import HeadOutput
-from rankwise.nets.backbones import extract_features
-from rankwise.nets.feature_blocks import ArrayBlocks, Block, LoaderBlocks
+from rankwise.nets._head_solving import HeadSolving
+from rankwise.nets.features import extract_features
 from rankwise.nets.projected_loss import write_layer
-from rankwise.varpro.class_ridge import (
-    HeadSolution,
-    RidgeFamily,
-    fit_temperature,
-    log_probabilities,
-    modelled_temperature,
-)
+from rankwise.varpro.class_ridge import HeadSolution, log_probabilities
 from rankwise.varpro.output_layer import BLOCK
-from rankwise.varpro.statistics import (
-    ClassStatistics,
-    block_statistics,
-    design,
-    like,
-    to_numpy,
-)
-
-CALIBRATION_SAMPLES = 5000
-"""Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
+from rankwise.varpro.statistics import ClassStatistics, like, to_numpy
 
 
-class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
+class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstimator):
     """The ridge-regularised least-squares output layer, from statistics gathered in one pass.
 
     Memory doesn't grow with the samples: what is kept of them is `ClassStatistics`, ``d²`` numbers
@@ -60,6 +45,14 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         Keeps a Gram matrix a class: ``K·d²`` numbers.
     rank : int, optional
         Leading directions of the (standardised) features to use. Default: all.
+    loss : {"squared", "logistic"}, default="squared"
+        ``"logistic"`` goes on from the squared solution to a softmax layer by further, cheaper
+        looks at the samples, memory still that of a block. The ridge (scikit-learn's ``1/C``) is
+        then chosen by the left-out log-loss, to first order. It was the more accurate one on both
+        sets of `benchmarks/head.py`. Where the samples can't be seen again the layer is the
+        squared one, and `loss_` says so.
+    max_passes : int, default=60
+        Steps of the logistic loss at most, each a look at the samples.
     backbone : nn.Module, str or path, optional
         Then `X` are images, and their features are used; see `rankwise.nets.backbones`.
     cache : path, optional
@@ -81,9 +74,13 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         For the features as they are, not standardised.
     alpha_ : float
         Ridge in use.
-    chosen_by_ : {"given", "loo", "gcv"}
+    chosen_by_ : {"given", "loo", "gcv", "approximate loo"}
+    loss_ : {"squared", "logistic"}
+        Loss of the layer in use.
+    n_passes_ : int
+        Looks at the samples in all, of a logistic loss; 0 for the squared one: one or two.
     criterion_ : list of (float, float)
-        Ridges and their mean squared errors, where it was chosen.
+        Ridges and their mean squared (or log-loss) errors, where it was chosen.
     temperature_ : float
         Fitted on left-out outputs; after one-look fits, on outputs modelled from the statistics.
     rank_, condition_ : int, float
@@ -115,6 +112,8 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         standardise: bool = True,
         class_weight: Mapping[Any, float] | str | None = None,
         rank: int | None = None,
+        loss: str = "squared",
+        max_passes: int = 60,
         backbone: nn.Module | str | Path | None = None,
         cache: str | Path | None = None,
         batch_size: int = 64,
@@ -128,6 +127,8 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         self.standardise = standardise
         self.class_weight = class_weight
         self.rank = rank
+        self.loss = loss
+        self.max_passes = max_passes
         self.backbone = backbone
         self.cache = cache
         self.batch_size = batch_size
@@ -164,10 +165,12 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
                 "Classifier can't train when only one class is present: found only "
                 f"{statistics.classes[0]}"
             )
-        if isinstance(source, LoaderBlocks) and self.alpha == "loo" and not source.repeatable:
+        needs = "loss='logistic'" if self.loss == "logistic" else "alpha='loo'"
+        if not source.repeatable and (self.loss == "logistic" or self.alpha == "loo"):
             warnings.warn(
-                "the iterator can be read only once, so the ridge is chosen by generalised "
-                "cross-validation instead of leave-one-out; a list or DataLoader can be read again",
+                f"the iterator can be read only once, and {needs} looks at the samples again, so "
+                "the layer is that of the squared loss, its ridge chosen by generalised "
+                "cross-validation unless given; a list or DataLoader can be read again",
                 UserWarning,
                 stacklevel=2,
             )
@@ -207,7 +210,14 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
     def merge(self, other: VarProHead | ClassStatistics) -> VarProHead:
         """Add the samples of a head fitted elsewhere, or of its statistics. Classes may differ."""
         check_is_fitted(self)
-        self._adopt(self.statistics_ + getattr(other, "statistics_", other))
+        if isinstance(other, VarProHead):
+            check_is_fitted(other)
+        statistics = getattr(other, "statistics_", other)
+        if not isinstance(statistics, ClassStatistics):
+            raise ValueError(
+                f"merge takes a VarProHead or its statistics_, got {type(other).__name__}"
+            )
+        self._adopt(self.statistics_ + statistics)
         return self
 
     def unlearn(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
@@ -258,7 +268,9 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
     def leave_one_out_predictions(
         self, X: Any, y: Any = None, sample_weight: Any = None
     ) -> np.ndarray:
-        """Output for each training sample of the head fitted without it, exact, none refitted.
+        """Output for each training sample of the head fitted without it, none refitted.
+
+        Exact for the squared loss, to first order for the logistic one.
 
         Parameters
         ----------
@@ -293,17 +305,6 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         margins = given - outputs.max(axis=1)
         order = np.argsort(margins, kind="stable")
         return order, margins[order]
-
-    def _left_out(self, source: Source) -> tuple[np.ndarray, np.ndarray]:
-        """Left-out outputs, and the samples' classes as positions."""
-        check_is_fitted(self)
-        family, ridge = self._family(), self._solution().ridge
-        outputs, codes = [], []
-        for block in source:
-            codes.append(self._codes(block.labels))
-            rotated = family.rotate(block.features)
-            outputs.append(family.left_out_outputs(rotated, codes[-1], block.weights, ridge))
-        return np.concatenate(outputs), np.concatenate(codes)
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -341,116 +342,6 @@ class VarProHead(HeadInput, HeadOutput, ClassifierMixin, BaseEstimator):
         if self._solved is None:
             self._solved = self._solve(None)
         return self._solved
-
-    def _family(self) -> RidgeFamily:
-        problem = design(
-            self.statistics_,
-            class_weight=self.class_weight,
-            fit_intercept=self.fit_intercept,
-            standardise=self.standardise,
-        )
-        return RidgeFamily(problem, self.rank)
-
-    def _solve(self, source: Source | None) -> HeadSolution:
-        """Solve from the statistics and, where there are any to look at again, the samples."""
-        family = self._family()
-        again = source if source is not None and source.repeatable else None
-        chosen_by, ridge = "given", self.alpha
-        criterion: list[tuple[float, float]] = []
-        sample: list[Block] = []
-        if isinstance(ridge, str):
-            ridges = list(family.path() if self.alphas is None else self.alphas)
-            if ridge == "loo" and again is not None:
-                chosen_by = "loo"
-                criterion, sample = self._leave_one_out_errors(family, again, ridges)
-            else:
-                chosen_by, criterion = "gcv", family.gcv_errors(ridges)
-            ridge = min(criterion, key=lambda pair: pair[1])[0]
-        ridge = float(ridge)
-        if not sample and isinstance(again, ArrayBlocks):
-            block = again.sample(self._stride())
-            sample = [block._replace(features=family.rotate(block.features))]
-        if sample:
-            temperature = self._temperature(family, sample, ridge)
-        else:
-            temperature = modelled_temperature(self.statistics_, family, ridge)
-        coef, intercept, rank, condition = family.solve(ridge)
-        return HeadSolution(
-            coef, intercept, ridge, rank, condition, chosen_by, criterion, temperature
-        )
-
-    def _stride(self) -> int:
-        return -(-self.statistics_.n_samples // CALIBRATION_SAMPLES)
-
-    def _leave_one_out_errors(
-        self, family: RidgeFamily, source: Source, ridges: list[float]
-    ) -> tuple[list[tuple[float, float]], list[Block]]:
-        """Mean squared left-out error of each ridge, and evenly spaced samples, rotated."""
-        squares, weight = np.zeros(len(ridges)), 0.0
-        sample, seen, stride = [], 0, self._stride()
-        with self._progress("leave one out") as advance:
-            for block in source:
-                codes = self._codes(block.labels)
-                rotated = family.rotate(block.features)
-                squares += family.left_out_squares(rotated, codes, block.weights, ridges)
-                weight += float(block.weights.sum())
-                # Indices copy; a slice would keep the whole block alive.
-                rows = np.arange(-seen % stride, len(codes), stride)
-                some = rotated[like(rows, rotated)]
-                sample.append(Block(some, block.labels[rows], block.weights[rows]))
-                seen += len(codes)
-                advance(len(codes))
-        if not np.isclose(weight, self.statistics_.weights.sum()):
-            raise ValueError(
-                f"the iterable gave samples of weight {self.statistics_.weights.sum():g} the first "
-                f"time and {weight:g} the second; alpha='gcv' or a number reads it once"
-            )
-        return [(float(m), float(s / weight)) for m, s in zip(ridges, squares, strict=True)], sample
-
-    def _temperature(self, family: RidgeFamily, sample: list[Block], ridge: float) -> float:
-        codes = [self._codes(b.labels) for b in sample]
-        outputs = [
-            family.left_out_outputs(b.features, c, b.weights, ridge)
-            for b, c in zip(sample, codes, strict=True)
-        ]
-        weights = np.concatenate([b.weights for b in sample])
-        joined = np.concatenate(codes)
-        return fit_temperature(
-            np.concatenate(outputs), joined, weights * family.design.class_factors[joined]
-        )
-
-    # -- samples --------------------------------------------------------------------------------
-
-    def _gathered(self, source: Source) -> ClassStatistics:
-        by_class = self.class_weight is not None
-        total: ClassStatistics | None = None
-        with self._progress("statistics") as advance:
-            for block in source:
-                part = block_statistics(
-                    block.features, block.labels, block.weights, by_class=by_class
-                )
-                total = part if total is None else total + part
-                advance(len(block.labels))
-        if total is None:
-            raise ValueError("the iterable holds no samples")
-        return total
-
-    def _codes(self, labels: np.ndarray) -> np.ndarray:
-        """Positions of labels in `classes_`."""
-        found = np.searchsorted(self.classes_, labels)
-        found = np.minimum(found, len(self.classes_) - 1)
-        if (self.classes_[found] != labels).any():
-            unknown = labels[self.classes_[found] != labels][0]
-            raise ValueError(f"label {unknown} isn't one of the head's classes")
-        return found
-
-    def _check_known(self, statistics: ClassStatistics, known: np.ndarray) -> None:
-        unknown = np.setdiff1d(statistics.classes, known)
-        if len(unknown):
-            raise ValueError(
-                f"label {unknown[0]} isn't among the classes of the first call "
-                f"({', '.join(map(str, known[:10]))}); merge adds heads of other classes"
-            )
 
 
 def solve_head(

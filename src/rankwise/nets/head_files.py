@@ -20,7 +20,16 @@ FORMAT = "rankwise-head"
 FORMAT_VERSION = 1
 BACKBONE = "backbone.safetensors"
 
-_PARAMETERS = ("alpha", "alphas", "fit_intercept", "standardise", "rank", "block_size")
+_PARAMETERS = (
+    "alpha",
+    "alphas",
+    "fit_intercept",
+    "standardise",
+    "rank",
+    "loss",
+    "max_passes",
+    "block_size",
+)
 _SOLVED = ("coef", "intercept")
 _STATISTICS = ("counts", "weights", "means", "scatter")
 

@@ -21,12 +21,15 @@ from rankwise._model_files import DESCRIPTION, WEIGHTS
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.nets.backbones import extract_features, load_backbone
+from rankwise.models import is_head
+from rankwise.nets.backbones import load_backbone
+from rankwise.nets.features import extract_features
 from rankwise.nets.head import VarProHead
-from rankwise.nets.head_files import BACKBONE, FORMAT
+from rankwise.nets.head_files import BACKBONE
 from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, read_parts
 from rankwise.runs.records import CONFIGURATION, REPORT
+from rankwise.varpro.batched import resolve_device
 
 FEATURES = "features"
 SHOWN = 100
@@ -46,6 +49,7 @@ class HeadRun:
     alpha : float, "loo" or "gcv"
     class_weight : "balanced" or None
     rank : int or None
+    loss : {"squared", "logistic"}
     limit : int or None
         Training images, drawn with the seed.
     seed : int
@@ -58,6 +62,7 @@ class HeadRun:
     alpha: float | str = "loo"
     class_weight: str | None = None
     rank: int | None = None
+    loss: str = "squared"
     limit: int | None = None
     seed: int = 42
     reading: dict[str, Any] = field(default_factory=dict)
@@ -88,13 +93,26 @@ def fit_head(
     DataError, ModelFileError, MissingDependencyError, ValueError
         If the source or the backbone can't be read.
     """
-    _claim(out, overwrite)
+    model = VarProHead(
+        run.alpha,
+        class_weight=run.class_weight,
+        rank=run.rank,
+        loss=run.loss,
+        device=device,
+        batch_size=batch_size,
+    )
+    # Whatever can't be accepted is refused before anything is read, extracted or replaced.
+    model._check_parameters()
+    resolve_device(device)
+    _check_folder(out)
     with PeakMemory() as memory:
         begin = time.perf_counter()
         backbone = load_backbone(run.backbone)
         train, test = read_parts(
             run.source, limit=run.limit, seed=run.seed, progress=verbose, **run.reading
         )
+        if overwrite:
+            shutil.rmtree(out / FEATURES, ignore_errors=True)
         loaded = time.perf_counter()
         features = [
             extract_features(
@@ -108,18 +126,12 @@ def fit_head(
             for images in (train, test)
         ]
         extracted = time.perf_counter()
-        model = VarProHead(
-            run.alpha,
-            class_weight=run.class_weight,
-            rank=run.rank,
-            device=device,
-            batch_size=batch_size,
-        ).fit(features[0], names_of(train))
+        model.fit(features[0], names_of(train))
         fitted = time.perf_counter()
         rows, margins = model.likely_wrong_labels(features[0], names_of(train))
         probabilities = model.predict_proba(features[1])
         model.backbone, model.image_shape_ = backbone, train.image_shape
-        out.mkdir(parents=True, exist_ok=True)
+        _clear(out)
         write_json(out / CONFIGURATION, _configuration(run, train, test))
         model.save(out)
         predicted = model.classes_[probabilities.argmax(axis=1)]
@@ -140,6 +152,7 @@ def fit_head(
             for row, margin in zip(rows[:SHOWN], margins[:SHOWN], strict=True)
             if margin < 0
         ],
+        "loss": model.loss_,
         "alpha": model.alpha_,
         "alpha_chosen_by": model.chosen_by_,
         "criterion": model.criterion_,
@@ -179,20 +192,19 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 1
     return float(np.abs(gaps).sum() / counts.sum())
 
 
-def _claim(out: Path, overwrite: bool) -> None:
-    """The folder must be new, empty, or of an earlier head; the features in it are kept."""
+def _check_folder(out: Path) -> None:
+    """The folder must be new, empty, or of an earlier head, which stays until the new one is."""
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; give a folder to write the head into")
     if not out.exists() or not any(out.iterdir()):
         return
-    description = out / DESCRIPTION
-    ours = (out / FEATURES).is_dir() or (
-        description.exists() and FORMAT in description.read_text(encoding="utf-8")
-    )
-    if not ours:
+    if not ((out / FEATURES).is_dir() or is_head(out)):
         raise RunError(f"{out} isn't empty and holds no head; choose another folder")
-    if overwrite:
-        shutil.rmtree(out / FEATURES, ignore_errors=True)
+
+
+def _clear(out: Path) -> None:
+    """Take the earlier head away, its features kept, to make room for a new one."""
+    out.mkdir(parents=True, exist_ok=True)
     for name in (REPORT, CONFIGURATION, DESCRIPTION, WEIGHTS, BACKBONE, "confusion.png"):
         (out / name).unlink(missing_ok=True)
 

@@ -47,11 +47,16 @@ class HeadSolution:
         Directions used.
     condition : float
         As in `rankwise.varpro.output_layer.OutputLayer`.
-    chosen_by : {"given", "loo", "gcv"}
+    chosen_by : {"given", "loo", "gcv", "approximate loo"}
     criterion : list of (float, float)
-        Ridge and mean squared error, where it was chosen.
+        Ridge and mean squared error, or mean loss, where it was chosen.
     temperature : float
         ``softmax(outputs/temperature)`` are the calibrated probabilities.
+    loss : {"squared", "logistic"}
+    curvature : float
+        As in `rankwise.varpro.class_logistic.LogisticLayer`; 1 for the squared loss.
+    n_passes : int
+        Looks at the samples in all, of a logistic loss; 0 for the squared one: one or two.
     """
 
     coef: Float[np.ndarray, "K d"]
@@ -62,6 +67,9 @@ class HeadSolution:
     chosen_by: str
     criterion: list[tuple[float, float]]
     temperature: float
+    loss: str = "squared"
+    curvature: float = 1.0
+    n_passes: int = 0
 
 
 class RidgeFamily:
@@ -119,9 +127,13 @@ class RidgeFamily:
             rank, condition = layer.rank, layer.condition
         else:
             coef = self.rotation @ (self.projected / (self.values + ridge)[:, None])
-            rank = len(self.values)
-            condition = float(np.sqrt(self.values[-1] / self.values[0])) if rank else 1.0
+            rank, condition = self.rank_and_condition()
         return coef.T, d.priors - d.centre @ coef, rank, condition
+
+    def rank_and_condition(self) -> tuple[int, float]:
+        """Directions kept, and the condition number of the features in them."""
+        rank = len(self.values)
+        return rank, float(np.sqrt(self.values[-1] / self.values[0])) if rank else 1.0
 
     def gcv_errors(self, ridges: Sequence[float]) -> list[tuple[float, float]]:
         """Generalised cross-validation error of each ridge, no further look at the samples."""
@@ -137,6 +149,10 @@ class RidgeFamily:
     def rotate(self, x: Any) -> Any:
         """Centred features (n, d), float64, in the directions kept: (n, r)."""
         return (x - like(self.design.centre, x)) @ like(self.rotation, x)
+
+    def unrotate(self, coef: Float[np.ndarray, "d K"]) -> np.ndarray:
+        """Coefficients for raw features, in the directions kept: (r, K)."""
+        return self._directions[1].T @ (coef * self.design.scale[:, None])
 
     def left_out_outputs(
         self, rotated: Any, codes: np.ndarray, sample_weight: np.ndarray, ridge: float

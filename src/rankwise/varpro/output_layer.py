@@ -295,7 +295,9 @@ def left_out_residuals(
         ``h₀``: of directions without ridge that were projected out before.
     """
     weights = 1.0 / (values[:, None] + ridges)
-    coef = (weights[:, :, None] * projected[:, None, :]).reshape(len(values), -1)
+    # No -1 in the shape: there may be no direction at all, of constant features.
+    n_columns = len(ridges) * targets.shape[1]
+    coef = (weights[:, :, None] * projected[:, None, :]).reshape(len(values), n_columns)
     fitted = (rotated @ coef).reshape(len(rotated), len(ridges), targets.shape[1])
     leverage = free_leverage + rotated**2 @ weights
     left = (1.0 - share * leverage).clip(min=float(np.finfo(float).eps))

@@ -237,6 +237,9 @@ def design(
         within = np.tensordot(factors, statistics.scatter, axes=1)
     scatter = within + from_mean.T @ (weights[:, None] * from_mean)
     variance = scatter.diagonal() / total
+    if not np.isfinite(variance).all():
+        worst = int(np.argmax(~np.isfinite(variance)))
+        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
     # Under this bound, scikit-learn's, a variance is rounding of the mean.
     eps = np.finfo(np.float64).eps
     n = statistics.n_samples
