@@ -8,8 +8,10 @@ from torch import nn
 
 import oracles
 from rankwise.nets import TrainingSettings, predict_logits, train_network
+from rankwise.nets.head import solve_head
 from rankwise.nets.losses import make_loss
-from rankwise.nets.projected_loss import ProjectedLoss, solve_layer, with_constant
+from rankwise.nets.projected_loss import ProjectedLoss
+from rankwise.varpro.output_statistics import solve_layer, with_constant
 
 
 class Small(nn.Module):
@@ -168,9 +170,59 @@ def test_options_that_are_not_accepted(options, message):
         ProjectedLoss(Small(), **options)
 
 
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            nn.Sequential(nn.Linear(5, 3)),
+            "Small must be an nn.Linear, got Sequential",
+        ),
+        (nn.Linear(5, 3, bias=False), "last layer of Small needs a bias"),
+    ],
+)
+def test_a_last_layer_that_can_not_be_solved_is_refused(head, message):
+    model = Small()
+    model.head = head
+    with pytest.raises(ValueError, match=message):
+        ProjectedLoss(model)
+
+
 def test_a_network_without_features_is_refused():
     with pytest.raises(ValueError, match=r"needs a network with features\(x\) and head"):
         make_loss("varpro", nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"Sequential must be an nn\.Linear, got Tanh"):
+        make_loss("varpro", nn.Sequential(nn.Linear(3, 2), nn.Tanh()))
+
+
+def test_features_that_are_not_finite_and_layers_beyond_the_ridge_are_told():
+    x, y = batch()
+    with pytest.raises(ValueError, match=r"features aren't finite, .*; lower the learning rate"):
+        ProjectedLoss(Small().double())(Small().double(), x * np.nan, y)
+    gram = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"with ridge 0: .* give a larger ridge"):
+        solve_layer(gram - torch.eye(2).double() * 0.5, torch.ones(2, 1).double(), 0.0)
+
+
+def plain(seed=0):
+    """An ordinary sequence of layers, nothing of it of this package."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.Tanh(), nn.Linear(40, 10))
+
+
+def test_a_sequence_that_ends_in_a_linear_layer_trains_and_is_solved():
+    bunch = load_digits()
+    pixels = (bunch.images * 255 / 16).astype(np.uint8)
+    same, model = OnPixels(), plain()
+    model[1].load_state_dict(same.first.state_dict())
+    for network in (same, model):
+        train_network(network, pixels[:1200], bunch.target[:1200], settings=settings(), seed=7)
+    assert torch.equal(model[1].weight, same.first.weight), "the same training, to the bit"
+    assert torch.equal(model[3].weight, same.head.weight)
+    # The untrained one's last layer, in one pass; a network that doesn't say n_features as well.
+    for network in (plain(), OnPixels()):
+        solve_head(network, pixels[:1200], bunch.target[:1200], device="cpu")
+        logits = predict_logits(network, pixels[1200:])
+        assert np.mean(np.asarray(logits).argmax(1) == bunch.target[1200:]) > 0.8
 
 
 class OnPixels(Small):

@@ -266,7 +266,8 @@ def trainable(model: nn.Module, loss: Loss) -> list[nn.Parameter]:
     """Parameters that the optimiser moves: not the frozen ones, nor a head that is solved for."""
     left_out = set()
     if not loss.trains_head:
-        left_out = {id(p) for p in model.get_submodule("head").parameters()}
+        last = model[-1] if isinstance(model, nn.Sequential) else model.get_submodule("head")
+        left_out = {id(p) for p in last.parameters()}
     return [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
 
 

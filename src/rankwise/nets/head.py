@@ -16,7 +16,8 @@ from rankwise.nets._head_input import HeadInput
 from rankwise.nets._head_output import HeadOutput
 from rankwise.nets._head_solving import HeadSolving
 from rankwise.nets.features import extract_features
-from rankwise.nets.projected_loss import write_layer
+from rankwise.nets.layers import FeatureExtractor
+from rankwise.nets.projected_loss import head_of, write_layer
 from rankwise.varpro.class_ridge import HeadSolution, log_probabilities
 from rankwise.varpro.output_layer import BLOCK
 from rankwise.varpro.statistics import ClassStatistics, like, to_numpy
@@ -358,7 +359,8 @@ def solve_head(
     Parameters
     ----------
     network : nn.Module
-        With ``features(x)`` and ``head``, an `nn.Linear`, as every network of `rankwise.nets`.
+        With ``features(x)`` and ``head``, an `nn.Linear`, as every network of `rankwise.nets`;
+        or an `nn.Sequential` that ends in an `nn.Linear`.
         Its head is overwritten, divided by the temperature: a softmax of the network's outputs
         gives calibrated probabilities. Nothing else of it changes.
     images : uint8 array of shape (n, H, W) or (n, H, W, C)
@@ -372,8 +374,13 @@ def solve_head(
     VarProHead
         With what it knows of the images: left-out predictions, ridge, temperature.
     """
-    layer: Any = network.head
-    features = extract_features(network, images, batch_size=batch_size, device=device)
+    layer = head_of(network)
+    body: nn.Module = network
+    if isinstance(network, nn.Sequential):
+        body = network[:-1]
+    elif not hasattr(network, "n_features"):
+        body = FeatureExtractor(network)
+    features = extract_features(body, images, batch_size=batch_size, device=device)
     head = VarProHead(alpha, device=device).fit(features, np.asarray(labels))
     write_layer(layer, head.classes_, head.coef_, head.intercept_, head.temperature_)
     return head

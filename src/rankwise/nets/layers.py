@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -91,3 +91,16 @@ def height_width_channels(image_shape: Sequence[int]) -> tuple[int, int, int]:
             f"image_shape must be (height, width) or (height, width, channels); got {shape}"
         )
     return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
+
+
+class FeatureExtractor(nn.Module):
+    """One of `rankwise.nets`' networks without its head: ``forward`` gives its features."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``network.features(x)``, ``(n, n_features)``."""
+        features: Callable[[torch.Tensor], torch.Tensor] = self.network.features  # type: ignore[assignment]
+        return features(x)

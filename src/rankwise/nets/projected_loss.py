@@ -22,39 +22,47 @@ from torch.nn import functional as F
 
 from rankwise.nets.losses import Batch, Loss
 from rankwise.varpro.class_ridge import RidgeFamily, modelled_temperature
+from rankwise.varpro.output_statistics import solve_layer, with_constant
 from rankwise.varpro.statistics import block_statistics, design
 
 
-def solve_layer(
-    gram: torch.Tensor, cross: torch.Tensor, ridge: torch.Tensor | float
-) -> torch.Tensor:
-    """``(G + μI)⁻¹B`` by Cholesky; the last row, the constant's, has no ridge.
+def head_of(model: nn.Module) -> nn.Linear:
+    """The last linear layer: ``model.head``, or that of an `nn.Sequential` that ends in one.
 
-    Parameters
-    ----------
-    gram, cross : float64 tensors of shape (m + 1, m + 1) and (m + 1, K)
-    ridge : float
-        ``μ``, in all.
-
-    Returns
-    -------
-    float64 tensor of shape (m + 1, K)
+    Raises
+    ------
+    ValueError
+        If there is none, or it has no bias.
     """
-    damped = gram.clone()
-    diagonal = damped.diagonal()
-    # A feature that is zero on every sample so far still needs a pivot.
-    diagonal[:-1] += ridge + 1e-12 * diagonal.max()
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(damped))
+    head: Any
+    if isinstance(model, nn.Sequential) and len(model):
+        head = model[-1]
+    else:
+        head = getattr(model, "head", None)
+        if not callable(getattr(model, "features", None)) or head is None:
+            raise ValueError(
+                "a solved output layer (output 'varpro') needs a network with features(x) and "
+                "head, or an nn.Sequential that ends in an nn.Linear; "
+                f"{type(model).__name__} is neither"
+            )
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"the last layer of {type(model).__name__} must be an nn.Linear, got "
+            f"{type(head).__name__}"
+        )
+    if head.bias is None:
+        raise ValueError(f"the last layer of {type(model).__name__} needs a bias, and has none")
+    return head
 
 
-def with_constant(features: torch.Tensor) -> torch.Tensor:
-    """Features (n, m) with a column of ones, (n, m + 1)."""
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-
-
-def _network(model: nn.Module) -> Any:
-    """The model, as something with `features` and `head`, which its constructor has checked."""
-    return model
+def features_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What the layer of `head_of` takes, ``(n, m)``."""
+    if isinstance(model, nn.Sequential):
+        for part in list(model)[:-1]:
+            x = part(x)
+        return x
+    network: Any = model
+    return network.features(x)
 
 
 def write_layer(
@@ -84,7 +92,8 @@ class ProjectedLoss(Loss):
     Parameters
     ----------
     model : nn.Module
-        With ``features(x) -> (n, m)`` and ``head``, its last `nn.Linear`.
+        With ``features(x) -> (n, m)`` and ``head``, its last `nn.Linear`; or an `nn.Sequential`
+        that ends in an `nn.Linear`.
     ridge : float, default=1e-3
         ``μ``, per sample.
     window : float or None, default=50
@@ -107,16 +116,11 @@ class ProjectedLoss(Loss):
 
     def __init__(self, model: nn.Module, *, ridge: float = 1e-3, window: float | None = 50) -> None:
         super().__init__()
-        if not (callable(getattr(model, "features", None)) and hasattr(model, "head")):
-            raise ValueError(
-                f"output 'varpro' needs a network with features(x) and head, {type(model).__name__}"
-                " lacks one"
-            )
+        head = head_of(model)
         if not ridge > 0:
             raise ValueError(f"ridge must be above 0, got {ridge}")
         if window is not None and not window >= 1:
             raise ValueError(f"window must be at least 1 batch, or None, got {window}")
-        head = _network(model).head
         size, k = head.in_features + 1, head.out_features
         self.n_classes, self.ridge = k, ridge
         self.decay = 1.0 if window is None else 1.0 - 1.0 / window
@@ -171,7 +175,7 @@ class ProjectedLoss(Loss):
         whatever has been carried; its value leaves out what no gradient sees.
         """
         with torch.autocast(x.device.type, enabled=False):
-            features = _network(model).features(x).float()
+            features = features_of(model, x).float()
             targets = F.one_hot(y, self.n_classes).to(features)
             _, layer = self.functional(features.detach(), targets)
             outputs = with_constant(features) @ layer.to(features)
@@ -183,7 +187,7 @@ class ProjectedLoss(Loss):
         """Solve the output layer on all training images and write it into ``model.head``."""
         total = None
         for x, y in batches:
-            part = block_statistics(_network(model).features(x), y.cpu().numpy())
+            part = block_statistics(features_of(model, x), y.cpu().numpy())
             total = part if total is None else total + part
         if total is None:
             return
@@ -191,4 +195,4 @@ class ProjectedLoss(Loss):
         ridge = min(family.gcv_errors(family.path()), key=lambda pair: pair[1])[0]
         coef, intercept, *_ = family.solve(ridge)
         temperature = modelled_temperature(total, family, ridge)
-        write_layer(_network(model).head, total.classes, coef, intercept, temperature)
+        write_layer(head_of(model), total.classes, coef, intercept, temperature)

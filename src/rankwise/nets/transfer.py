@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from rankwise.nets.freezing import freeze, hold_frozen, unfreeze_top
-from rankwise.nets.layers import height_width_channels
+from rankwise.nets.layers import FeatureExtractor, height_width_channels
 from rankwise.nets.settings import TrainingResult, TrainingSettings
 from rankwise.nets.training import train_network
 from rankwise.nets.vgg16 import VGG16
@@ -44,19 +44,6 @@ class TransferNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(n, n_classes)`` of float32 images ``(n, C, H, W)`` in [-1, 1]."""
         return self.head(self.dropout(self.features(x)))
-
-
-class FeatureExtractor(nn.Module):
-    """One of `rankwise.nets`' networks without its head: ``forward`` gives its features."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``network.features(x)``, ``(n, n_features)``."""
-        features: Callable[[torch.Tensor], torch.Tensor] = self.network.features  # type: ignore[assignment]
-        return features(x)
 
 
 def transfer_network(

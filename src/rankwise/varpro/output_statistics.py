@@ -7,6 +7,51 @@ import torch
 _WINDOW = 60
 
 
+def solve_layer(
+    gram: torch.Tensor, cross: torch.Tensor, ridge: torch.Tensor | float, *, floor: float = 1e-12
+) -> torch.Tensor:
+    """``(G + μI)⁻¹B`` by Cholesky; the last row, the constant's, has no ridge.
+
+    Parameters
+    ----------
+    gram, cross : float64 tensors of shape (m + 1, m + 1) and (m + 1, K)
+    ridge : float
+        ``μ``, in all.
+    floor : float, default=1e-12
+        Of the largest diagonal entry, added: a feature that is zero on every sample so far still
+        needs a pivot.
+
+    Returns
+    -------
+    float64 tensor of shape (m + 1, K)
+
+    Raises
+    ------
+    ValueError
+        If features aren't finite, or dependent beyond what the ridge mends.
+    """
+    damped = gram.clone()
+    diagonal = damped.diagonal()
+    diagonal[:-1] += ridge + floor * diagonal.max()
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        if not torch.isfinite(gram).all():
+            raise ValueError(
+                "the network's features aren't finite, so no output layer fits them; lower the "
+                "learning rate, or look for NaN or infinity in the images"
+            )
+        raise ValueError(
+            f"the output layer can't be solved with ridge {float(ridge):.3g}: features and "
+            "constant are linearly dependent to rounding; give a larger ridge"
+        )
+    return torch.cholesky_solve(cross, factor)
+
+
+def with_constant(features: torch.Tensor) -> torch.Tensor:
+    """Features (n, m) with a column of ones, (n, m + 1)."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+
+
 class RunningLayer:
     """Ridge solution over an exponentially weighted window of batches.
 
@@ -35,7 +80,7 @@ class RunningLayer:
 
     def add(self, features: torch.Tensor, targets: torch.Tensor) -> None:
         """Count samples in: features ``(n, m)`` without the constant, targets ``(n, K)``."""
-        rows = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+        rows = with_constant(features)
         # Products in the features' type, sums in float64: the statistics of a batch are small.
         self.gram += (rows.T @ rows).cpu()
         self.cross += (rows.T @ targets.to(rows)).cpu()
@@ -50,13 +95,9 @@ class RunningLayer:
 
     def solve(self) -> torch.Tensor:
         """``A`` of shape (m + 1, K), float32, the constant's row last."""
-        damped = self.gram.clone()
-        diagonal = damped.diagonal()
-        # A feature that is zero on every sample so far still needs a pivot.
-        floor = 1e-10 * diagonal.max()
-        diagonal[:-1] += self.ridge * self.weight + floor
-        factor = torch.linalg.cholesky(damped)
-        return torch.cholesky_solve(self.cross, factor).float().contiguous()
+        # Products in float32 need a higher floor.
+        layer = solve_layer(self.gram, self.cross, self.ridge * self.weight, floor=1e-10)
+        return layer.float().contiguous()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint keeps."""
