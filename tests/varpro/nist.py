@@ -2,12 +2,15 @@
 
 Statistical Reference Datasets, nonlinear regression, National Institute of Standards and
 Technology. Each gives a basis, the data, starts for the nonlinear parameters, and what NIST
-certifies: nonlinear parameters, linear parameters, residual sum of squares.
+certifies: nonlinear parameters, linear parameters, residual sum of squares. The data are a work of
+the United States government and in the public domain:
+https://www.itl.nist.gov/div898/strd/nls/nls_main.shtml.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from rankwise.varpro import FunctionBasis
 
 @dataclass(frozen=True)
 class Nist:
+    """A problem; where terms are `alike`, a fit may find them in any order, NIST sorts them."""
+
     name: str
     basis: FunctionBasis
     y: np.ndarray
@@ -23,6 +28,15 @@ class Nist:
     params: tuple[float, ...]
     coef: tuple[float, ...]
     rss: float
+    alike: bool = False
+
+    def in_order(self, params, coef):
+        """A fit's parameters of both kinds in NIST's order."""
+        if not self.alike:
+            return params, coef
+        order, owner, sorted_coef = np.argsort(params), self.basis.owner, coef.copy()
+        sorted_coef[owner] = coef[owner[order]]
+        return params[order], sorted_coef
 
 
 def _columns(*columns):
@@ -202,6 +216,7 @@ def lanczos3() -> Nist:
         (9.5498101505e-01, 2.9515951832e00, 4.9863565084e00),
         (8.6816414977e-02, 8.4400777463e-01, 1.5825685901e00),
         1.6117193594e-08,
+        alike=True,
     )
 
 
@@ -253,23 +268,23 @@ def mgh17() -> Nist:
         "MGH17",
         basis,
         y,
-        ((0.01, 0.02),),
+        ((1.0, 2.0), (0.01, 0.02)),
         (1.2867534640e-02, 2.2122699662e-02),
         (3.7541005211e-01, 1.9358469127e00, -1.4646871366e00),
         5.4648946975e-05,
+        alike=True,
     )
 
 
-def gauss(seed: int = 0) -> tuple[FunctionBasis, np.ndarray, np.ndarray, np.ndarray]:
-    """NIST's Gauss model, an exponential and two bells, on data of our own.
+_GAUSS_Y = np.loadtxt(Path(__file__).parent / "nist_gauss.txt").reshape(3, 250)
 
-    ``b₁·exp(−b₂x) + b₃·exp(−(x−b₄)²/b₅²) + b₆·exp(−(x−b₇)²/b₈²)`` with noise of variance 6.25;
-    it has two nonlinear parameters in one column. Returns basis, y, start and the parameters of
-    the data.
+
+def _gauss(number: int, starts, params, coef, rss) -> Nist:
+    """An exponential and two bells: two nonlinear parameters in one column.
+
+    ``b₁·exp(−b₂x) + b₃·exp(−(x−b₄)²/b₅²) + b₆·exp(−(x−b₇)²/b₈²)``
     """
     x = np.arange(1.0, 251.0)
-    truth = np.array([0.0105, 67.5, 23.0, 178.8, 18.3])
-    coef = np.array([98.8, 100.5, 73.7])
 
     def phi(b):
         return _columns(
@@ -288,9 +303,67 @@ def gauss(seed: int = 0) -> tuple[FunctionBasis, np.ndarray, np.ndarray, np.ndar
             2 * (x - b[3]) ** 2 / b[4] ** 3 * f[:, 2],
         )
 
-    y = phi(truth) @ coef + np.random.default_rng(seed).normal(0, 2.5, len(x))
-    start = np.array([0.009, 63.0, 25.0, 180.0, 20.0])
-    return FunctionBasis(phi, dphi, np.array([0, 1, 1, 2, 2])), y, start, truth
+    basis = FunctionBasis(phi, dphi, np.array([0, 1, 1, 2, 2]))
+    return Nist(f"Gauss{number}", basis, _GAUSS_Y[number - 1], starts, params, coef, rss)
 
 
-CERTIFIED = [misra1a(), misra1b(), misra1c(), box_bod(), dan_wood(), lanczos3(), mgh17()]
+def gauss1() -> Nist:
+    return _gauss(
+        1,
+        ((0.009, 65.0, 20.0, 178.0, 16.5), (0.0105, 63.0, 25.0, 180.0, 20.0)),
+        (
+            1.0497276517e-02,
+            6.7481111276e01,
+            2.3129773360e01,
+            1.7899805021e02,
+            1.8389389025e01,
+        ),
+        (9.8778210871e01, 1.0048990633e02, 7.1994503004e01),
+        1.3158222432e03,
+    )
+
+
+def gauss2() -> Nist:
+    return _gauss(
+        2,
+        ((0.009, 106.0, 18.0, 151.0, 18.0), (0.0105, 105.0, 20.0, 150.0, 20.0)),
+        (
+            1.0994945399e-02,
+            1.0703095519e02,
+            2.3578584029e01,
+            1.5327010194e02,
+            1.9525972636e01,
+        ),
+        (9.9018328406e01, 1.0188022528e02, 7.2045589471e01),
+        1.2475282092e03,
+    )
+
+
+def gauss3() -> Nist:
+    return _gauss(
+        3,
+        ((0.009, 113.0, 20.0, 140.0, 20.0), (0.0096, 110.0, 25.0, 139.0, 25.0)),
+        (
+            1.0945879335e-02,
+            1.1163619459e02,
+            2.3300500029e01,
+            1.4776164251e02,
+            1.9668221230e01,
+        ),
+        (9.8940368970e01, 1.0069553078e02, 7.3705031418e01),
+        1.2444846360e03,
+    )
+
+
+CERTIFIED = [
+    misra1a(),
+    misra1b(),
+    misra1c(),
+    box_bod(),
+    dan_wood(),
+    lanczos3(),
+    mgh17(),
+    gauss1(),
+    gauss2(),
+    gauss3(),
+]
