@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import pi
-from typing import Any
+from math import pi, prod
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from rankwise.varpro.convolutional import (
     LayerWeights,
     as_maps,
 )
-from rankwise.varpro.output_layer import accumulate_gram, solve_gram
+from rankwise.varpro.output_layer import accumulate_gram, blocks, solve_gram
+from rankwise.varpro.rows import Images
 
 _PROBE_SAMPLES = 3000
 _PROBE_UNITS = 48
 _FEWEST = 200
+_STATISTICS_BLOCK = 256
 _KEPT = 0.8
 
 
@@ -85,7 +87,7 @@ def moved(maps: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
 
 
 def with_mirrors(
-    augmentation: Augmentation, images: np.ndarray, encoded: np.ndarray, seed: int
+    augmentation: Augmentation, images: Images, encoded: np.ndarray, seed: int
 ) -> Augmentation:
     """Add the mirror images that the classes survive, as a quick probe finds.
 
@@ -146,10 +148,24 @@ def _probe(
     return replace(network, coef=solved.coef)
 
 
-def channel_statistics(images: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each channel, ``(C,)`` each; a constant channel gets deviation 1."""
-    maps = as_maps(images[: 10 * _PROBE_SAMPLES])
-    center = maps.mean(dim=(0, 2, 3), dtype=torch.float64)
-    spread = (maps.double().var(dim=(0, 2, 3), correction=0)).sqrt()
+def channel_statistics(images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel, ``(C,)`` each; a constant channel gets deviation 1.
+
+    Parameters
+    ----------
+    images : array of shape (n, H, W[, C])
+        The first 30,000 count, in two passes of blocks.
+    """
+    n = min(len(images), 10 * _PROBE_SAMPLES)
+
+    def mean_of(values: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for block in blocks(n, _STATISTICS_BLOCK):
+            maps = as_maps(images[block])
+            total = total + values(maps.double()).sum(dim=(0, 2, 3))
+        return total / (n * prod(images.shape[1:3]))
+
+    center = mean_of(lambda maps: maps)
+    spread = mean_of(lambda maps: (maps - center[:, None, None]).square()).sqrt()
     spread = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
     return center.float().numpy(), spread.float().numpy()

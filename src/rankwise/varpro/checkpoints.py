@@ -12,6 +12,7 @@ import numpy as np
 from rankwise._files import atomic_path
 from rankwise.errors import RunError
 from rankwise.varpro.output_layer import blocks
+from rankwise.varpro.rows import Images
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,7 @@ def known_of(path: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def fit_key(images: np.ndarray, encoded: np.ndarray, *settings: Any) -> str:
+def fit_key(images: Images, encoded: np.ndarray, *settings: Any) -> str:
     """Digest of all that a fit follows from."""
     digest = hashlib.sha256(repr((settings, images.shape, str(images.dtype))).encode())
     for block in blocks(len(images)):

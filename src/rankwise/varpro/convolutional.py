@@ -27,6 +27,7 @@ from jaxtyping import Float
 from rankwise.varpro.activations import ACTIVATIONS
 from rankwise.varpro.network import normalise
 from rankwise.varpro.output_layer import Features, blocks
+from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import as_float
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ class ConvolutionalNetwork:
 
     def outputs(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         workers: int = 1,
         advance: Callable[[int], object] = lambda n: None,
@@ -287,7 +288,7 @@ class ConvolutionalNetwork:
             return np.zeros((0, self.coef.shape[1]))
         return np.concatenate(parts).astype(np.float64)
 
-    def features(self, images: np.ndarray) -> Features:
+    def features(self, images: Images) -> Features:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
         import torch
         from torch.nn import functional as F

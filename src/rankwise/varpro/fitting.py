@@ -15,6 +15,7 @@ from rankwise.varpro.checkpoints import CHECKPOINT, fit_key
 from rankwise.varpro.network import QuadraticNetwork, glue
 from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
 from rankwise.varpro.presets import NetworkPlan
+from rankwise.varpro.rows import Images, Rows
 from rankwise.varpro.subnetworks import stack, train_subnets
 
 if TYPE_CHECKING:
@@ -192,10 +193,10 @@ def _refined(
         refined, layer, result = refine(
             network,
             active,
-            images[fit],
+            Rows(images, fit),
             encoded[fit],
             epochs=plan.refine,
-            validation=(images[held_out], encoded[held_out]) if len(held_out) else None,
+            validation=(Rows(images, held_out), encoded[held_out]) if len(held_out) else None,
             ridge=ridge if isinstance(ridge, str) else ridge * len(fit),
             seed=seed,
             threads=threads,
@@ -228,6 +229,7 @@ def fit_convolutional(
     Parameters
     ----------
     images : array of shape (n, H, W[, C])
+        May be mapped from a file: batches and blocks of it are copied, never all of it.
     encoded : int array of shape (n,)
     n_classes : int
     plan : ConvolutionalPlan
@@ -250,8 +252,8 @@ def fit_convolutional(
 
     begin = time.perf_counter()
     fit, held_out = validation_split(encoded, seed, groups)
-    validation = (images[held_out], encoded[held_out]) if len(held_out) else None
-    rest, labels = images[fit], encoded[fit]
+    validation = (Rows(images, held_out), encoded[held_out]) if len(held_out) else None
+    rest, labels = Rows(images, fit), encoded[fit]
     joint = plan.joint
     if joint.augmentation is not None:
         joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
@@ -331,6 +333,6 @@ def validation_split(
     return rows[~held], rows[held]
 
 
-def _accuracy(network: Any, images: np.ndarray, encoded: np.ndarray, threads: int) -> float:
+def _accuracy(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:
     outputs = network.outputs(images, workers=threads)
     return float(np.mean(outputs.argmax(axis=1) == encoded))

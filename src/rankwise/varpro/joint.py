@@ -36,6 +36,7 @@ from rankwise.varpro.joint_plan import JointPlan, JointResult, one_cycle
 from rankwise.varpro.modules import Moments
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.output_statistics import RunningLayer
+from rankwise.varpro.rows import Images
 
 _MOMENTUM = 0.05
 _STRETCH = 8.0
@@ -164,7 +165,7 @@ class JointTraining:
         targets = F.one_hot(labels, self.n_classes).to(outputs)
         return 0.5 * (outputs - targets).square().sum(dim=1).mean()
 
-    def solve_first(self, images: np.ndarray, encoded: np.ndarray, draws: torch.Generator) -> None:
+    def solve_first(self, images: Images, encoded: np.ndarray, draws: torch.Generator) -> None:
         """Start from the glue: the ridge solution for the units as they are, on moved images.
 
         For the cross-entropy its outputs, about 0 and 1, are stretched eightfold to logits.
@@ -219,10 +220,10 @@ class JointTraining:
 
     def fit(
         self,
-        images: np.ndarray,
+        images: Images,
         encoded: np.ndarray,
         *,
-        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        validation: tuple[Images, np.ndarray] | None = None,
         checkpoint: Path | None = None,
         key: str = "",
         advance: Callable[[int], object] = lambda n: None,
@@ -292,11 +293,11 @@ class JointTraining:
             coef, state.history, state.best_epoch, status, resumed, time.perf_counter() - begin
         )
 
-    def accuracy(self, images: np.ndarray, encoded: np.ndarray) -> float:
+    def accuracy(self, images: Images, encoded: np.ndarray) -> float:
         """Of the output layer as it is, on images that are not moved."""
         return float(np.mean(self.outputs(images).argmax(axis=1) == encoded))
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
+    def outputs(self, images: Images) -> np.ndarray:
         """Outputs ``(n, K)`` of images as they are."""
 
         def part(block: slice) -> torch.Tensor:
@@ -308,7 +309,7 @@ class JointTraining:
             return torch.cat(list(pool.map(part, blocks(len(images), 256)))).numpy()
 
     def _epoch(
-        self, images: np.ndarray, encoded: np.ndarray, epoch: int, batch: int, per_epoch: int
+        self, images: Images, encoded: np.ndarray, epoch: int, batch: int, per_epoch: int
     ) -> tuple[float, float]:
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from rankwise.varpro.output_layer import Features, OutputLayer, blocks, solve_output_layer
+from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import as_float
 from rankwise.varpro.units import Units
 
@@ -58,7 +59,7 @@ class QuadraticNetwork:
 
     def outputs(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         workers: int = 1,
         advance: Callable[[int], object] = lambda n: None,
@@ -117,7 +118,7 @@ class QuadraticNetwork:
         )
 
 
-def network_features(units: Units, params: np.ndarray, images: np.ndarray) -> Features:
+def network_features(units: Units, params: np.ndarray, images: Images) -> Features:
     """Features of a slice of the images with a constant last, ``(n_block, I + 1)``.
 
     The unit kernels are formed once; the images are converted block by block.
@@ -141,7 +142,7 @@ def network_features(units: Units, params: np.ndarray, images: np.ndarray) -> Fe
 def glue(
     units: Units,
     params: np.ndarray,
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     *,
     ridge: float | str = "gcv",

@@ -14,6 +14,7 @@ from rankwise.varpro.joint import JointPlan, JointResult, JointTraining
 from rankwise.varpro.modules import UnitModule
 from rankwise.varpro.network import QuadraticNetwork, glue
 from rankwise.varpro.output_layer import OutputLayer
+from rankwise.varpro.rows import Images
 
 RECIPE = JointPlan(
     batch_size=250, learning_rate=5e-3, smoothing=0.02, loss="squared", output_layer="running"
@@ -24,11 +25,11 @@ RECIPE = JointPlan(
 def refine(
     network: QuadraticNetwork,
     active: np.ndarray,
-    images: np.ndarray,
+    images: Images,
     encoded: np.ndarray,
     *,
     epochs: int,
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    validation: tuple[Images, np.ndarray] | None = None,
     plan: JointPlan = RECIPE,
     ridge: float | str = "gcv",
     seed: int = 42,
