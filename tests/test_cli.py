@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -38,6 +40,12 @@ def call(monkeypatch, capsys, *arguments, expect=0):
     output = capsys.readouterr()
     assert (stop.value.code or 0) == expect, output.err
     return output.out, output.err
+
+
+def cells(table):
+    """Of a printed table, row by row."""
+    rows = [line.strip() for line in table.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in row[1:-1].split("│")] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +184,11 @@ def test_predict(trained, pictures, monkeypatch, capsys):
         ["--size", "6", "--grey", "--skip-bad", "--device", "auto"],
         ["--size", "6x7"],
         ["--activation", "relu", "--refine", "1"],
+        ["--unit", "multilinear"],
+        ["--solver", "levenberg-marquardt"],
+        ["--solver", "minpack"],
+        ["--solver", "gradient-descent"],
+        ["--solver", "search"],
     ],
     ids=" ".join,
 )
@@ -192,6 +205,49 @@ def test_every_option_of_train(options, tmp_path, monkeypatch, capsys):
         assert report["train"]["image_shape"][0] == 6
         evaluated, _ = call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", "--json")
         assert json.loads(evaluated)["accuracy"] == report["inductive_accuracy"]
+
+
+def colour_folders(folder):
+    """Two classes that differ in colour alone."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (200, 60, 60)), ("blue", (60, 60, 200))):
+        (folder / name).mkdir(parents=True)
+        for i in range(25):
+            pixels = rng.normal(colour, 20, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}-{name}.png")
+
+
+@pytest.mark.parametrize("unit", ["colour", "colour-bilinear", "multilinear"])
+def test_units_of_colour_images(unit, tmp_path, monkeypatch, capsys):
+    colour_folders(tmp_path / "photos")
+    arguments = [tmp_path / "photos", "--out", tmp_path / "m", "--unit", unit, *FAST, "--json"]
+    report = json.loads(call(monkeypatch, capsys, "train", *arguments)[0])
+    assert report["run"]["parameters"]["unit"] == unit
+    assert report["train"]["image_shape"] == [8, 8, 3]
+    assert report["inductive_accuracy"] > 0.9
+    description = json.loads((tmp_path / "m" / "model.json").read_text())
+    shared = {"colour": [0, 0, 1]}.get(unit, [0, 1, 2])
+    assert description["units"]["vector_of_axis"] == shared
+
+
+def test_evaluate_takes_a_source_pattern(trained, tmp_path, monkeypatch, capsys):
+    """Three frames of each subject: with the pattern, a subject is held out as a whole."""
+    bunch = load_digits()
+    for i in range(60):
+        folder = tmp_path / "frames" / str(bunch.target[i])
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (bunch.images[i] * 255 / 16).astype(np.uint8)
+        for frame in "abc":
+            Image.fromarray(pixels).save(folder / f"subject{i}_{frame}.png")
+    arguments = ["evaluate", trained[0], tmp_path / "frames", "--json"]
+    plain = json.loads(call(monkeypatch, capsys, *arguments)[0])
+    grouped = json.loads(call(monkeypatch, capsys, *arguments, "--source-pattern", "^(.*)_")[0])
+    assert grouped["fingerprint"] != plain["fingerprint"]
+    counts = np.array(grouped["confusion"])
+    assert (counts % 3 == 0).all(), "frames of one subject are alike, and so are their labels"
+    assert (np.array(plain["confusion"]) % 3 != 0).any()
+    _, err = call(monkeypatch, capsys, *arguments, "--source-pattern", "(", expect=1)
+    assert "source_pattern" in err
 
 
 def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatch, capsys):
@@ -220,7 +276,12 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
     assert "subject0-dark_99.png" in err
     report = json.loads(call(monkeypatch, capsys, *arguments, "--skip-bad")[0])
-    assert report["train"]["n_skipped"] + report["test"]["n_skipped"] >= 1
+    skipped = [report[part]["n_skipped"] for part in ("train", "test")]
+    assert sum(skipped) == 1
+    (line,) = report["train"]["skipped"] + report["test"]["skipped"]
+    assert "subject0-dark_99.png" in line
+    table, _ = call(monkeypatch, capsys, *arguments[:-1], "--skip-bad")
+    assert ["skipped as bad: training / test", f"{skipped[0]} / {skipped[1]}"] in cells(table)
     assert report["test"]["n_samples"] % 3 == 0
     assert report["train"]["image_shape"] == [8, 8]
     assert report["inductive_accuracy"] > 0.9
@@ -233,7 +294,20 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
         "--skip-bad",
         "--json",
     )
-    assert json.loads(stdout)["accuracy"] == report["inductive_accuracy"]
+    evaluated = json.loads(stdout)
+    assert evaluated["accuracy"] == report["inductive_accuracy"]
+    assert evaluated["n_skipped"] == len(evaluated["skipped"]) == skipped[1]
+    table, _ = call(
+        monkeypatch,
+        capsys,
+        "evaluate",
+        tmp_path / "m",
+        tmp_path / "photos",
+        "--skip-bad",
+        "--split",
+        "all",
+    )
+    assert ["skipped as bad", "1", ""] in cells(table)
 
 
 def test_demo(tmp_path):
@@ -266,8 +340,46 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     assert not (tmp_path / "a" / "report.json").exists()
     resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
     assert resumed["resumed_subnets"] == 2
+    kept = json.loads((tmp_path / "a" / "subnets" / "seconds.json").read_text())
+    assert resumed["seconds"]["earlier"] == kept["earlier"] > 0
+    assert resumed["seconds"]["subnets"] >= kept["earlier"] + kept["now"]
+    assert resumed["seconds"]["total"] > resumed["seconds"]["subnets"]
+    table, _ = call(monkeypatch, capsys, *arguments[:-1], "--out", tmp_path / "a")
+    assert "of these, before interruptions" in table
     whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
     assert whole["resumed_subnets"] == 0
+    assert whole["seconds"]["earlier"] == 0
+    assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_control_c_with_two_workers_then_the_same_command(tmp_path):
+    """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""
+    arguments = ["train", "digits", "--units", "160", "--subnets", "8", "--max-iter", "40"]
+    arguments += ["--seed", "3", "--workers", "2", "--json"]
+    command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "finished sub-networks are kept in" in err
+    assert "Traceback" not in err
+    n_kept = len(list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")))
+    assert 1 <= n_kept < 8
+    assert not (tmp_path / "a" / "report.json").exists()
+    resumed = json.loads(run(*arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_subnets"] == n_kept
+    whole = json.loads(run(*arguments, "--out", tmp_path / "b")[0])
     assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
     name = "model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -317,6 +429,9 @@ def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
     assert "interrupted: 2 finished epochs are kept in" in err
     resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
     assert resumed["resumed_epochs"] == 2
+    earlier = sum(entry["seconds"] for entry in resumed["history"][:2])
+    assert resumed["seconds"]["earlier"] == pytest.approx(earlier)
+    assert resumed["seconds"]["joint"] > sum(entry["seconds"] for entry in resumed["history"])
     whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
     assert whole["resumed_epochs"] == 0
     name = "model.safetensors"
@@ -455,6 +570,30 @@ def test_bootstrap_can_be_asked_for_later(tmp_path, monkeypatch, capsys):
     assert second["inductive_accuracy"] == first["inductive_accuracy"]
     assert second["resumed_subnets"] == 2
     assert "bootstrap" in second
+    assert second["seconds"] == first["seconds"], "what the training took"
+    assert second["bootstrap"]["seconds"] > 0
+    assert second["peak_memory_mb"] >= first["peak_memory_mb"]
+
+
+def test_bootstrap_without_a_preset_trains_subnetworks(tmp_path, monkeypatch, capsys):
+    """Images so many and so large that the default has none."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(2600) % 2
+    images = rng.integers(0, 100, (2600, 16, 16), dtype=np.uint8)
+    images[labels == 1, :8] += 100
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    train = ["train", tmp_path / "x.npz", "--max-iter", "1", "--workers", "1", "--json"]
+    report = json.loads(
+        call(monkeypatch, capsys, *train, "--out", tmp_path / "b", "--bootstrap")[0]
+    )
+    assert (report["preset"], report["n_subnets"]) == (None, 4)
+    assert report["bootstrap"]["transductive_accuracy"] > 0.9
+    plain = json.loads(call(monkeypatch, capsys, *train, "--out", tmp_path / "s")[0])
+    assert (plain["preset"], plain["n_subnets"]) == ("small", 0)
+    _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "s", "--bootstrap", expect=1)
+    assert "holds this run with preset 'small', the default for these images" in err
+    _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "b", expect=1)
+    assert "holds another run (different: parameters)" in err
 
 
 def folder_with_a_file(tmp_path):
@@ -482,7 +621,7 @@ def a_file(tmp_path):
         (["train", "digits", "--max-iter", "-3"], None, "max_iter must be a whole number"),
         (["train", "digits", "--ridge", "-1"], None, "got -1.0"),
         (["train", "digits", "--preset", "tiny", "--solver", "lbfgs"], None, "takes no solver"),
-        (["train", "digits", "--preset", "tiny", "--bootstrap"], None, "needs sub-networks"),
+        (["train", "nonsense", "--preset", "tiny", "--bootstrap"], None, "needs sub-networks"),
         (["train", "digits", "--refine", "-1"], None, "refine must be a whole number at least 0"),
         (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits", "--overwrite"], folder_with_a_file, "isn't empty and holds no run"),

@@ -54,7 +54,7 @@ def test_a_fit_says_how_it_ended(fitted):
     assert fitted.rank_ == 101
     assert fitted.condition_ > 1
     assert fitted.ridge_ > 0
-    assert set(fitted.seconds_) == {"subnets", "glue", "total"}
+    assert set(fitted.seconds_) == {"subnets", "glue", "total", "earlier"}
     assert fitted.n_parameters_units_ < 100 * 17, "windowed units fit only what they see"
     assert fitted.n_parameters_total_ == fitted.n_parameters_units_ + 101 * 10
 
@@ -349,7 +349,7 @@ def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digi
     assert convolutional.n_iter_ == len(convolutional.history_) == 12
     assert convolutional.output_layer_ in ("glue", "trained")
     assert convolutional.subnet_reports_ == []
-    assert set(convolutional.seconds_) == {"joint", "glue", "total"}
+    assert set(convolutional.seconds_) == {"joint", "glue", "total", "earlier"}
     assert convolutional.n_parameters_total_ == 4912
     assert convolutional.history_[0]["validation_accuracy"] < 0.9
     probabilities = convolutional.predict_proba(images[900:950])
@@ -457,7 +457,7 @@ def test_refinement_goes_on_from_the_glue(digits, tmp_path):
     images, labels = digits
     options = {"n_units": 40, "n_subnets": 2, "max_iter": 2, "activation": "relu", "refine": 6}
     model = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
-    assert set(model.seconds_) == {"subnets", "glue", "joint", "total"}
+    assert set(model.seconds_) == {"subnets", "glue", "joint", "total", "earlier"}
     assert len(model.history_) == 6
     assert model.score(images[900:], labels[900:]) > 0.85
     unrefined = QuadraticClassifier(**(options | {"refine": 0})).fit(images[:900], labels[:900])

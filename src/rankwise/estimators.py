@@ -127,7 +127,8 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     seconds_ : dict
-        ``subnets`` (or ``joint``), ``glue``, ``total``.
+        ``subnets`` (or ``joint``), ``glue``, ``total``; of these, ``earlier`` went by before
+        interruptions.
 
     Notes
     -----

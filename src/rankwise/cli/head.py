@@ -17,6 +17,7 @@ from rankwise.cli.model import (
     _percent,
     _print_table,
     _reading,
+    _skipped_rows,
 )
 
 
@@ -93,6 +94,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             "images: training / test",
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
         ),
+        *_skipped_rows(report),
         ("features / directions used", f"{report['n_features']:,} / {report['rank']:,}"),
         ("loss", report["loss"]),
         ("ridge", f"{report['alpha']:.3g} ({chosen[report['alpha_chosen_by']]})"),

@@ -97,7 +97,9 @@ def train(
     bootstrap: Annotated[
         bool,
         typer.Option(
-            "--bootstrap", help="Then train on the test images with guessed labels (transductive)."
+            "--bootstrap",
+            help="Then train on the test images with guessed labels (transductive). Without a "
+            "preset: sub-networks sized to the data.",
         ),
     ] = False,
     overwrite: Annotated[
@@ -162,6 +164,8 @@ def evaluate(
         if sum(counts[i])
     ]
     rows.append(("all", str(report["n_samples"]), f"{100 * report['accuracy']:.2f}%"))
+    if skip_bad:
+        rows.append(("skipped as bad", str(report["n_skipped"]), ""))
     _print_table(f"{source}, {split}", ("class", "images", "accuracy"), rows)
 
 
@@ -216,6 +220,7 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             "images: training / test",
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
         ),
+        *_skipped_rows(report),
         *_training_rows(report),
         (
             "parameters: units / with output layer",
@@ -236,10 +241,21 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _skipped_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many bad images were left out, where that was allowed."""
+    if report["run"]["reading"].get("on_error") != "skip":
+        return []
+    skipped = f"{report['train']['n_skipped']:,} / {report['test']['n_skipped']:,}"
+    return [("skipped as bad: training / test", skipped)]
+
+
 def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """What was trained, for how long, and how it ended."""
     seconds, statuses = report["seconds"], report["statuses"]
     ended = ", ".join(f"{n} {s}" for s, n in statuses.items())
+    # Reports of earlier versions don't have it.
+    earlier = seconds.get("earlier", 0.0)
+    before = [("of these, before interruptions", f"{earlier:.1f}")] if earlier else []
     if not report["n_subnets"]:
         chosen = any(e["validation_accuracy"] is not None for e in report["history"])
         return [
@@ -253,6 +269,7 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 "seconds: joint training / glue / total",
                 f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
             ),
+            *before,
             ("training ended", report["status"]),
         ]
     return [
@@ -261,6 +278,7 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             "seconds: sub-networks / glue / total",
             f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
         ),
+        *before,
         ("sub-networks ended", ended),
         *([("seconds: joint refinement", f"{seconds['joint']:.1f}")] if report["epochs"] else []),
     ]

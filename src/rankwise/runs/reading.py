@@ -51,6 +51,7 @@ def describe_images(images: ImageSet) -> dict[str, Any]:
         "image_shape": list(images.image_shape),
         "fingerprint": images.fingerprint,
         "n_skipped": images.n_skipped,
+        "skipped": list(images.skipped),
     }
 
 

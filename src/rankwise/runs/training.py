@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rankwise.runs.records import (
     claim,
     configuration_of,
     finished_parts,
+    holds,
 )
 from rankwise.runs.use import accuracy_of, confusion
 from rankwise.varpro.batched import resolve_device
@@ -40,6 +42,11 @@ def train(
     verbose: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run, go on with an interrupted one, or return the report of a complete one.
+
+    Its seconds are those of every attempt: what interrupted ones spent on sub-networks or epochs
+    is ``earlier``, and part of the others. A bootstrap asked for later keeps the seconds of the
+    training and counts its own apart. A bootstrap without a preset trains sub-networks, sized to
+    the data, where the default for the images would have none.
 
     Parameters
     ----------
@@ -62,6 +69,8 @@ def train(
     ------
     RunError
         If the folder holds another run.
+    ValueError
+        If a choice isn't accepted.
     DataError
         If the source can't be read.
     """
@@ -70,7 +79,7 @@ def train(
             run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose
         )
     if not report.get("already_complete"):
-        report["peak_memory_mb"] = memory.megabytes
+        report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
         draw()
         write_json(out / REPORT, report)
     return report
@@ -82,12 +91,22 @@ def _train(
     """The run itself; gives its report and what draws its pictures."""
     begin = time.perf_counter()
     device = resolve_device(device)
-    check_given(run.preset, {k: v for k, v in run.parameters.items() if k in GIVEN})
+    given = {k: v for k, v in run.parameters.items() if k in GIVEN}
+    check_given(run.preset, given)
+    if run.bootstrap and run.preset in CONVOLUTIONAL_PRESETS:
+        raise ValueError(
+            f"bootstrapping needs sub-networks, and preset {run.preset!r} has none; use preset "
+            "'windowed' or 'pereyra', or name none"
+        )
     if workers == 0:
         raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
     source = Path(run.source)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
+    train_set, test_set = _read(run, verbose)
+    preset = chosen_preset(run.preset, given, train_set.image_shape, len(train_set))
+    if run.bootstrap and preset in CONVOLUTIONAL_PRESETS:
+        run = _with_subnetworks(run, preset, out, overwrite)
     model = QuadraticClassifier(
         run.preset,
         **run.parameters,
@@ -97,15 +116,6 @@ def _train(
         random_state=run.seed,
         verbose=int(verbose),
     )
-    train_set, test_set = _read(run, verbose)
-    given = {k: v for k, v in run.parameters.items() if k in GIVEN}
-    preset = chosen_preset(run.preset, given, train_set.image_shape, len(train_set))
-    if run.bootstrap and preset in CONVOLUTIONAL_PRESETS:
-        raise ValueError(
-            f"bootstrapping needs sub-networks, and preset {preset!r}"
-            f"{'' if run.preset else ', the default for these images,'} has none; use preset "
-            "'windowed' or 'pereyra'"
-        )
     loaded = time.perf_counter()
     configuration = configuration_of(run, train_set, test_set)
     previous = claim(out, configuration, overwrite)
@@ -119,18 +129,20 @@ def _train(
     inductive = accuracy_of(model, outputs, test_set)
     train_accuracy = accuracy_of(model, model.outputs(train_set.images), train_set)
     end = time.perf_counter()
+    seconds = {
+        "load": loaded - begin,
+        **model.seconds_,
+        "evaluate": end - fitted,
+        "total": end - begin + model.seconds_["earlier"],
+    }
     report: dict[str, Any] = {
         "inductive_accuracy": inductive,
         "train_accuracy": train_accuracy,
         "n_parameters_units": model.n_parameters_units_,
         "n_parameters_total": model.n_parameters_total_,
-        "seconds": {
-            "load": loaded - begin,
-            **model.seconds_,
-            "evaluate": end - fitted,
-            "total": end - begin,
-        },
-        "peak_memory_mb": None,
+        # A bootstrap asked for later reads the finished parts back: what they took stays.
+        "seconds": seconds if previous is None else previous["seconds"],
+        "peak_memory_mb": None if previous is None else previous.get("peak_memory_mb"),
         "status": model.status_,
         "statuses": model.statuses_,
         "preset": model.preset_,
@@ -154,6 +166,22 @@ def _train(
     return report, lambda: _draw(model, outputs, test_set, out)
 
 
+def _with_subnetworks(
+    run: TrainingRun, preset: str | None, out: Path, overwrite: bool
+) -> TrainingRun:
+    """The run with units of sub-networks, for a bootstrap of images whose default has none.
+
+    The unit named is that of ``windowed``, so it changes nothing but the choice of the preset.
+    """
+    if not overwrite and holds(run, out):
+        raise RunError(
+            f"{out} holds this run with preset {preset!r}, the default for these images, which "
+            "has no sub-networks to bootstrap; choose another folder, or discard it with "
+            "--overwrite"
+        )
+    return replace(run, parameters={**run.parameters, "unit": PRESETS["windowed"].unit})
+
+
 def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
     limit = run.limit
     options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
@@ -173,7 +201,7 @@ def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dic
         "transductive_accuracy": result.report.transductive_accuracy,
         "guess_accuracy": result.report.guess_accuracy,
         "ambiguous_fraction": result.report.ambiguous_fraction,
-        "seconds": time.perf_counter() - begin,
+        "seconds": time.perf_counter() - begin + result.classifier.seconds_["earlier"],
     }
 
 

@@ -54,6 +54,7 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         "split": split,
         "seed": options.get("seed"),
         "fingerprint": images.fingerprint,
+        "n_skipped": images.n_skipped,
         "skipped": list(images.skipped),
         "model": str(folder),
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, write_json
 from rankwise.errors import RunError
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.rows import Images
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "joint.safetensors"
 """Name of a joint training's checkpoint in its folder."""
+
+SECONDS = "seconds.json"
+"""Name of the file that keeps how long the sub-networks of a folder have taken so far."""
 
 
 def write_checkpoint(
@@ -90,3 +96,35 @@ def fit_key(images: Images, encoded: np.ndarray, *settings: Any) -> str:
         digest.update(np.ascontiguousarray(images[block]).data)
         digest.update(np.ascontiguousarray(encoded[block]).data)
     return digest.hexdigest()
+
+
+def earlier_seconds(folder: Path) -> float:
+    """Seconds of the attempts before the last one in a folder; see `timed_on_disk`."""
+    return _seconds_kept(folder).get("earlier", 0.0)
+
+
+@contextmanager
+def timed_on_disk(folder: Path, key: str | None) -> Iterator[Callable[[], None]]:
+    """Keep the time of a block in a folder, beside that of earlier attempts at the same fit.
+
+    Yields what to call when a part is finished, so that a process that is killed loses no more
+    than the time of its unfinished parts. An exception loses nothing.
+    """
+    kept, begin = _seconds_kept(folder), time.perf_counter()
+    earlier = kept["earlier"] + kept["now"] if kept.get("key") == key else 0.0
+
+    def keep() -> None:
+        spent = {"earlier": earlier, "now": time.perf_counter() - begin}
+        write_json(folder / SECONDS, {"key": key, **spent})
+
+    try:
+        yield keep
+    finally:
+        keep()
+
+
+def _seconds_kept(folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
+        return {"key": found["key"], **{k: float(found[k]) for k in ("earlier", "now")}}
+    return {}  # a damaged file is as good as none

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankwise._progress import progress_bar
-from rankwise.varpro.checkpoints import CHECKPOINT, fit_key
+from rankwise.varpro.checkpoints import CHECKPOINT, earlier_seconds, fit_key
 from rankwise.varpro.network import QuadraticNetwork, glue
 from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
 from rankwise.varpro.presets import NetworkPlan
@@ -43,7 +43,7 @@ class Fitted:
     ridge, rank, condition : float, int, float
         Of the glue; the ridge is per sample.
     seconds : dict
-        Of each stage, and ``total``.
+        Of each stage, and ``total``; of these, ``earlier`` went by before interruptions.
     reports : list of dict
         Of each sub-network.
     history : list of dict
@@ -137,8 +137,10 @@ def fit_subnetworks(
         )
     glued = time.perf_counter()
     history: list[dict[str, Any]] = []
+    before = 0.0 if folder is None else earlier_seconds(folder)
+    before_joint = 0.0
     if plan.refine:
-        network, layer, history = _refined(
+        network, layer, history, before_joint = _refined(
             network,
             active,
             images,
@@ -153,9 +155,15 @@ def fit_subnetworks(
     end = time.perf_counter()
     reports = [s.report for s in subnets]
     statuses = dict(Counter(r["status"] for r in reports))
-    seconds = {"subnets": trained - begin, "glue": glued - trained, "total": end - begin}
+    earlier = before + before_joint
+    seconds = {
+        "subnets": trained - begin + before,
+        "glue": glued - trained,
+        "total": end - begin + earlier,
+        "earlier": earlier,
+    }
     if plan.refine:
-        seconds["joint"] = end - glued
+        seconds["joint"] = end - glued + before_joint
     return Fitted(
         network=network,
         status=next(s for s in _WORST_FIRST if s in statuses),
@@ -183,8 +191,11 @@ def _refined(
     folder: Path | None,
     progress: bool,
     groups: np.ndarray | None,
-) -> tuple[QuadraticNetwork, OutputLayer, list[dict[str, Any]]]:
-    """All units together, on the training images but for the validation part; then the glue."""
+) -> tuple[QuadraticNetwork, OutputLayer, list[dict[str, Any]], float]:
+    """All units together, on the training images but for the validation part; then the glue.
+
+    Gives the network, its glue, the history, and the seconds of epochs from a checkpoint.
+    """
     from rankwise.varpro.refinement import refine
 
     fit, held_out = validation_split(encoded, seed, groups)
@@ -203,7 +214,7 @@ def _refined(
             folder=folder,
             advance=advance,
         )
-    return refined, layer, result.history
+    return refined, layer, result.history, result.earlier_seconds
 
 
 def fit_convolutional(
@@ -292,7 +303,7 @@ def fit_convolutional(
     better = validation is None or result.best_epoch == 0
     if not better and validation is not None:
         better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
-    end = time.perf_counter()
+    end, earlier = time.perf_counter(), result.earlier_seconds
     return Fitted(
         network=glued if better else network,
         status=result.status,
@@ -301,7 +312,12 @@ def fit_convolutional(
         ridge=layer.ridge / len(rest),
         rank=layer.rank,
         condition=layer.condition,
-        seconds={"joint": trained - begin, "glue": end - trained, "total": end - begin},
+        seconds={
+            "joint": trained - begin + earlier,
+            "glue": end - trained,
+            "total": end - begin + earlier,
+            "earlier": earlier,
+        },
         history=result.history,
         output_layer="glue" if better else "trained",
     )

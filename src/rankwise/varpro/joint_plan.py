@@ -113,6 +113,11 @@ class JointResult:
     resumed: int = 0
     seconds: float = 0.0
 
+    @property
+    def earlier_seconds(self) -> float:
+        """Of the epochs taken from a checkpoint."""
+        return float(sum(entry["seconds"] for entry in self.history[: self.resumed]))
+
 
 def one_cycle(done: float, warm_up: float) -> float:
     """Share of the largest learning rate after a share `done` of the updates.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from rankwise._files import atomic_path
 from rankwise.errors import RunError
+from rankwise.varpro.checkpoints import timed_on_disk
 from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.problem import UnitBasis
 from rankwise.varpro.projection import VariableProjection
@@ -196,7 +197,8 @@ def train_subnets(
     starts : sequence of (params, active), optional
         One a group, to go on from.
     folder : Path, optional
-        Finished groups are kept here, written atomically, and not trained again.
+        Finished groups are kept here, written atomically, and not trained again; so is the time
+        that they took.
     advance : callable
         Told the number of groups just done.
 
@@ -215,24 +217,45 @@ def train_subnets(
     advance(len(done))
     missing = [g for g in range(n_subnets) if g not in done]
     begins = [None] * n_subnets if starts is None else list(starts)
-    if device != "cpu" and missing:
-        from rankwise.varpro.batched import train_batched
-
-        for group, subnet in train_batched(images, targets, plan, seed, missing, begins, device):
-            if folder is not None:
-                write_subnet(folder, group, subnet, key)
+    timed = nullcontext(lambda: None) if folder is None else timed_on_disk(folder, key)
+    with timed as keep_seconds:
+        for group, subnet in _trained(
+            images, targets, plan, seed, missing, begins, workers, device, folder, key
+        ):
             done[group] = subnet
-            advance(1)
-    elif missing:
-        from joblib import Parallel, delayed
-
-        results = Parallel(n_jobs=workers, return_as="generator_unordered")(
-            delayed(_task)(images, targets, plan, seed, g, begins[g], folder, key) for g in missing
-        )
-        for group, subnet in results:
-            done[group] = subnet
+            keep_seconds()
             advance(1)
     return [done[g] for g in range(n_subnets)]
+
+
+def _trained(
+    images: np.ndarray,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    groups: list[int],
+    begins: list[Any],
+    workers: int,
+    device: str,
+    folder: Path | None,
+    key: str | None,
+) -> Iterator[tuple[int, Subnet]]:
+    """Groups as they finish, each kept in the folder by then."""
+    if not groups:
+        return
+    if device != "cpu":
+        from rankwise.varpro.batched import train_batched
+
+        for group, subnet in train_batched(images, targets, plan, seed, groups, begins, device):
+            if folder is not None:
+                write_subnet(folder, group, subnet, key)
+            yield group, subnet
+        return
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
+        delayed(_task)(images, targets, plan, seed, g, begins[g], folder, key) for g in groups
+    )
 
 
 def _task(
