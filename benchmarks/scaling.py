@@ -28,6 +28,7 @@ from common import (
     timed,
     write_result,
 )
+from rankwise._memory import PeakMemory
 from rankwise.varpro import make_units, random_units
 from rankwise.varpro.network import glue
 from rankwise.varpro.presets import PRESETS
@@ -81,7 +82,11 @@ def subnetworks_cost(folder: str, setting: str, n_samples: int, count: int) -> d
 def workers_cost(
     folder: str, setting: str, n_samples: int, count: int, repeats: int
 ) -> dict[str, Any]:
-    """Seconds with one and two workers in turn; the first two-worker run starts the workers."""
+    """Seconds with one and two workers in turn; the first two-worker run starts the workers.
+
+    Memory, of this process and its workers together, is watched in the runs that aren't compared:
+    one before there are workers, and the one that starts them.
+    """
     from joblib.externals.loky import get_reusable_executor
 
     images, targets = _read(folder)
@@ -90,13 +95,21 @@ def workers_cost(
     def run(workers: int) -> float:
         return timed(lambda: train_subnets(images, targets, plan, count, workers=workers))[0]
 
-    cold = run(2)
+    with PeakMemory(interval=0.02) as alone:
+        run(1)
+    with PeakMemory(interval=0.02) as together:
+        cold = run(2)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
         for workers, times in seconds.items():
             times.append(run(workers))
     get_reusable_executor().shutdown()  # idle workers would keep this process for minutes
-    return {"cold": cold, "one": seconds[1], "two": seconds[2]}
+    return {
+        "cold": cold,
+        "one": seconds[1],
+        "two": seconds[2],
+        "memory_mb": {"one": alone.megabytes, "two": together.megabytes},
+    }
 
 
 def _read(folder: str) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +171,9 @@ def main() -> None:
     }
     notes = [
         f"Sub-networks make {ITERATIONS} iterations each, converged or not.",
-        "Memory: the peak above what the process held with images and libraries loaded.",
+        "Memory: the peak above what the process held with images and libraries loaded; of "
+        "workers: the peak of all processes together, images and libraries included, and pages "
+        "that they share counted once for each.",
         f"Bar: two workers at least {BAR} times as fast as one, workers running.",
     ]
     write_result(
@@ -240,9 +255,10 @@ def sweep_table(sweep: dict[str, Any]) -> Table:
 
 
 def workers_table(workers: dict[str, dict[str, Any]], count: int) -> Table:
-    """Speed-up of two workers."""
+    """Speed-up and memory of two workers."""
     rows = []
     for setting, seconds in workers.items():
+        memory = seconds["memory_mb"]
         one, two = np.median(seconds["one"]), np.median(seconds["two"])
         rows.append(
             (
@@ -251,9 +267,10 @@ def workers_table(workers: dict[str, dict[str, Any]], count: int) -> Table:
                 middle(seconds["two"], 2),
                 f"{one / two:.2f}",
                 f"{one / seconds['cold']:.2f}",
+                f"{memory['one']:.0f} / {memory['two']:.0f}",
             )
         )
-    columns = ("", "1 worker, s", "2 workers, s", f"ratio (bar {BAR})", "cold")
+    columns = ("", "1 worker, s", "2 workers, s", f"ratio (bar {BAR})", "cold", "MB, 1 / 2")
     return Table(f"Workers, {count} sub-networks", columns, rows)
 
 
