@@ -300,6 +300,8 @@ def test_counts_that_follow_from_one_another(digits):
         ({"ridge": "best"}, "ridge must be a number at least 0, 'gcv' or 'loo'"),
         ({"glue_method": "qr"}, "unknown method 'qr'"),
         ({"device": "tpu"}, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"random_state": -1}, r"random_state must be a whole number from 0 to .*, got -1$"),
+        ({"random_state": 2**63}, r"random_state must be a whole number from 0 to 2\*\*63 - 1"),
     ],
 )
 def test_bad_parameters(digits, options, message):
@@ -315,6 +317,28 @@ def test_bad_data(fitted, digits):
         fitted.predict(images[:, :, :7])
     with pytest.raises(ValueError, match="NaN"):
         QuadraticClassifier().fit(np.full((10, 4, 4), np.nan), labels[:10])
+
+
+@pytest.mark.parametrize("preset", [None, "tiny", "pereyra"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_too_large_to_be_squared_are_refused(digits, preset, sign):
+    images, labels = digits[0][:60] / digits[0].max(), digits[1][:60]
+    message = r"X holds values up to 1e\+308 in size; up to 1e\+30 is accepted: scale them first"
+    with pytest.raises(ValueError, match=message):
+        QuadraticClassifier(preset).fit(images * (sign * 1e308), labels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [SMALL, {"preset": "tiny", "max_iter": 1}], ids=str)
+def test_the_largest_accepted_values_work(digits, dtype, options):
+    images, labels = digits[0][:200] / digits[0].max() * 0.99e30, digits[1][:200]
+    images = images.astype(dtype)
+    model = QuadraticClassifier(**options).fit(images, labels)
+    assert model.status_ != "non-finite"
+    assert model.score(images, labels) > 0.5
+    with pytest.raises(ValueError, match="X holds values up to 1e\\+31 in size"):
+        model.predict(images.astype(float) / images.max() * 1e31)
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from rankwise._inputs import (
-    at_scale_of_fit,
-    classes_of,
-    image_shape_of,
-    seed_of,
-    without_imageset,
-    worker_count,
-)
+from rankwise._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
 from rankwise._progress import progress_bar
 from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.bootstrap import MARGIN, BootstrapReport, TransductiveResult, guess_labels
+from rankwise.varpro.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
 from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
 from rankwise.varpro.fitting import Fitted, fit_convolutional, fit_subnetworks
 from rankwise.varpro.presets import GIVEN, check_given, chosen_preset, plan_network
 
 __all__ = ["QuadraticClassifier", "TransductiveResult"]
 
+_KNOWN_BEFORE_TRAINING = ("classes_", "preset_", "_recipe", "_seed", *ImageInput.LEARNED)
 _LEARNED = ("status", "statuses", "n_iter", "ridge", "rank", "condition", "seconds", "output_layer")
 
 
-class QuadraticClassifier(ClassifierMixin, BaseEstimator):
+class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     """A compact image classifier: multilinear units under an output layer in closed form.
 
     Units are trained in sub-networks by variable projection and glued by one linear solve, or,
@@ -223,12 +214,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             If a parameter, the images or the labels don't fit; one sentence says what does.
         """
         images, y = self._validated_fit(X, y)
-        groups = None if groups is None else np.asarray(groups)
-        if groups is not None and groups.shape != (len(images),):
-            raise ValueError(
-                f"groups have shape {groups.shape}; one for each sample, ({len(images)},), is "
-                "accepted"
-            )
+        groups = groups_of(groups, len(images))
         self.classes_, encoded = classes_of(y)
         self._seed = seed_of(self.random_state)
         given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
@@ -366,16 +352,7 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         rng = np.random.default_rng([self._seed, 1])
         guesses, ambiguous = guess_labels(outputs, rng, margin)
         result = QuadraticClassifier(**self.get_params())
-        for name in (
-            "classes_",
-            "preset_",
-            "image_shape_",
-            "n_features_in_",
-            "_dtype",
-            "_fitted_on_uint8",
-            "_recipe",
-            "_seed",
-        ):
+        for name in _KNOWN_BEFORE_TRAINING:
             setattr(result, name, getattr(self, name))
         result._train_subnetworks(
             images,
@@ -385,17 +362,11 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
             starts=self._subnet_params,
         )
         labels = result.outputs(images).argmax(axis=1)
-        report = BootstrapReport(
-            inductive_accuracy=self._accuracy(outputs.argmax(axis=1), y),
-            agreement_with_guesses=float(np.mean(labels == guesses)),
-            transductive_accuracy=self._accuracy(labels, y),
-            guess_accuracy=self._accuracy(guesses, y),
-            ambiguous_fraction=float(np.mean(ambiguous)),
+        before, after, trained_on = (
+            self.classes_[encoded] for encoded in (outputs.argmax(axis=1), labels, guesses)
         )
-        return TransductiveResult(result, self.classes_[labels], self.classes_[guesses], report)
-
-    def _accuracy(self, encoded: np.ndarray, y: Any) -> float | None:
-        return None if y is None else float(np.mean(self.classes_[encoded] == np.asarray(y)))
+        report = report_of(before, after, trained_on, ambiguous, y)
+        return TransductiveResult(result, after, trained_on, report)
 
     # -- files --------------------------------------------------------------------------------
 
@@ -417,36 +388,3 @@ class QuadraticClassifier(ClassifierMixin, BaseEstimator):
         from rankwise.persistence import load_classifier
 
         return load_classifier(Path(folder))
-
-    # -- validation -----------------------------------------------------------------------------
-
-    def _validated_fit(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        X = without_imageset(X)
-        if self.dtype not in ("auto", "float32", "float64"):
-            raise ValueError(f"dtype must be 'auto', 'float32' or 'float64', got {self.dtype!r}")
-        self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
-        single = getattr(X, "dtype", None) in (np.uint8, np.float32)
-        self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
-        X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
-        check_classification_targets(y)
-        self.image_shape_ = image_shape_of(X, self.image_shape)
-        self.n_features_in_ = prod(self.image_shape_)
-        return X.reshape(len(X), *self.image_shape_), y
-
-    def _validated_predict(self, X: Any) -> np.ndarray:
-        X = without_imageset(X)
-        dtype = self._accepted_dtype(X)
-        if getattr(X, "ndim", 2) == 2:
-            X = validate_data(self, X, reset=False, dtype=dtype)
-        else:
-            X = check_array(X, allow_nd=True, dtype=dtype)
-        if X.ndim > 2 and X.shape[1:] != self.image_shape_:
-            raise ValueError(
-                f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
-            )
-        X = at_scale_of_fit(X, fitted_on_uint8=self._fitted_on_uint8, dtype=self._dtype)
-        return X.reshape(len(X), *self.image_shape_)
-
-    def _accepted_dtype(self, X: Any) -> Any:
-        """uint8 images are converted block by block, all others at once."""
-        return np.uint8 if getattr(X, "dtype", None) == np.uint8 else np.dtype(self._dtype)

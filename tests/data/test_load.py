@@ -317,3 +317,11 @@ def test_import_is_light():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert rankwise.load_images is load_images
+
+
+@pytest.mark.parametrize("source", [None, 7, ["digits"]])
+def test_a_source_that_is_neither_text_nor_a_path(source):
+    with pytest.raises(
+        DataError, match=r"The source is .*, neither text nor a path; 'digits', a hub"
+    ):
+        load_images(source)

@@ -1,10 +1,14 @@
 """Sub-networks: the same model whatever the workers, the interruptions and the device."""
 
+import json
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from rankwise.errors import RunError
 from rankwise.varpro import subnetworks
+from rankwise.varpro.checkpoints import earlier_seconds, timed_on_disk
 from rankwise.varpro.network import QuadraticNetwork, glue, normalise
 from rankwise.varpro.starts import Start
 from rankwise.varpro.subnetworks import (
@@ -72,7 +76,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(digits, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         train_subnets(*digits, plan(), 4, folder=tmp_path)
     kept = sorted(p.name for p in tmp_path.iterdir())
-    assert kept == ["00000.safetensors", "00001.safetensors"]
+    assert kept == ["00000.safetensors", "00001.safetensors", "seconds.json"]
     advanced = []
     resumed = train_subnets(*digits, plan(), 4, folder=tmp_path, advance=advanced.append)
     same(whole, resumed)
@@ -158,7 +162,8 @@ def test_the_batched_path_is_the_cpu_path(digits, start):
 
 def test_the_batched_path_keeps_finished_groups(digits, tmp_path):
     train_subnets(*digits, plan(), 2, device="cpu:torch", folder=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert (tmp_path / "seconds.json").exists()
 
 
 def test_the_batched_path_takes_levenberg_marquardt_only(digits):
@@ -232,3 +237,24 @@ def test_normalised_outputs():
     squashed = normalise(outputs, squash=True)
     by_hand = 1 / (1 + np.exp(-shifted))
     np.testing.assert_allclose(squashed, by_hand / by_hand.sum(axis=1, keepdims=True))
+
+
+def test_the_time_of_every_attempt_is_kept(tmp_path):
+    with suppress(KeyboardInterrupt), timed_on_disk(tmp_path, "a"):
+        raise KeyboardInterrupt
+    first = json.loads((tmp_path / "seconds.json").read_text())
+    assert first["now"] > 0 == first["earlier"]
+    for _ in range(2):
+        before = json.loads((tmp_path / "seconds.json").read_text())
+        with timed_on_disk(tmp_path, "a"):
+            pass
+        assert earlier_seconds(tmp_path) == before["earlier"] + before["now"]
+    with timed_on_disk(tmp_path, "another fit"):
+        pass
+    assert earlier_seconds(tmp_path) == 0
+    for damage in ("", "[]", '{"key": "a"}', '{"key": "a", "now": "x", "earlier": 0}'):
+        (tmp_path / "seconds.json").write_text(damage)
+        assert earlier_seconds(tmp_path) == 0
+        with timed_on_disk(tmp_path, "a"):
+            pass
+        assert earlier_seconds(tmp_path) == 0

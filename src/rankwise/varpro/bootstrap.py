@@ -65,6 +65,36 @@ class TransductiveResult:
     report: BootstrapReport
 
 
+def report_of(
+    before: np.ndarray,
+    after: np.ndarray,
+    guesses: np.ndarray,
+    ambiguous: Bool[np.ndarray, "n"],
+    truth: Any = None,
+) -> BootstrapReport:
+    """Compare labels before and after the pass with the guesses and, where known, the truth.
+
+    Parameters
+    ----------
+    before, after, guesses : arrays of shape (n,)
+        Labels of the test images.
+    ambiguous : bool array of shape (n,)
+        Guesses that were drawn at random.
+    truth : array of shape (n,), optional
+    """
+
+    def accuracy(labels: np.ndarray) -> float | None:
+        return None if truth is None else float(np.mean(labels == np.asarray(truth)))
+
+    return BootstrapReport(
+        inductive_accuracy=accuracy(before),
+        agreement_with_guesses=float(np.mean(after == guesses)),
+        transductive_accuracy=accuracy(after),
+        guess_accuracy=accuracy(guesses),
+        ambiguous_fraction=float(np.mean(ambiguous)),
+    )
+
+
 def guess_labels(
     outputs: Float[np.ndarray, "n K"], rng: np.random.Generator, margin: float = MARGIN
 ) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:

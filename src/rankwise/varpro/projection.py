@@ -83,6 +83,12 @@ class VariableProjection:
     ftol : float, optional
         Relative decrease of the objective under which a fit has converged; default: the solver's.
 
+    Raises
+    ------
+    ValueError
+        If the Jacobian isn't one of the two, or the ridge is negative. An unknown name of a
+        solver is refused by `fit`.
+
     Examples
     --------
     NIST's Misra1a, ``y = b₁(1 − exp(−b₂x))``:
@@ -143,7 +149,9 @@ class VariableProjection:
         Raises
         ------
         ValueError
-            If targets or start are not finite, or their shapes don't fit the basis.
+            If targets or start are not finite, or their shapes don't fit the basis; if the
+            solver's name isn't known, or the solver can't take the problem (``"minpack"`` needs
+            as many residuals as parameters).
         """
         if isinstance(start, (list, tuple)) or np.isscalar(start):
             start = np.atleast_1d(np.asarray(start, dtype=np.float64))

@@ -55,8 +55,14 @@ class Units:
         Which vector contracts each axis; axes with the same number share one.
     rank : int
         Number ``r`` of rank-one forms summed in a unit.
-    activation : {"tanh", "logistic"}
-        The paper's text says sigmoid, its derivative formula (8.2) is that of tanh.
+    activation : {"tanh", "logistic", "relu", "softplus", "silu", "gelu"}
+        The paper's text says sigmoid, its derivative formula (8.2) is that of tanh. The others
+        are for units that are trained jointly; see `rankwise.varpro.activations`.
+
+    Raises
+    ------
+    ValueError
+        If axes of different lengths share a vector, or the rank or the activation isn't accepted.
     """
 
     shape: tuple[int, ...]
