@@ -260,6 +260,7 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
             pixels = rng.normal(level, 30, (12, 10, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"subject{i // 3}-{name}_{i}.png")
     (tmp_path / "photos" / "dark" / "subject0-dark_99.png").write_bytes(b"broken")
+    (tmp_path / "photos" / "dark" / "notes.txt").write_text("not an image")
     arguments = [
         "train",
         tmp_path / "photos",
@@ -274,14 +275,16 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
         "--json",
     ]
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
-    assert "subject0-dark_99.png" in err
+    assert "notes.txt" in err
+    assert "--skip-bad on the command line" in err
     report = json.loads(call(monkeypatch, capsys, *arguments, "--skip-bad")[0])
-    skipped = [report[part]["n_skipped"] for part in ("train", "test")]
-    assert sum(skipped) == 1
-    (line,) = report["train"]["skipped"] + report["test"]["skipped"]
-    assert "subject0-dark_99.png" in line
+    skipped = [report[part]["skipped"] for part in ("train", "test")]
+    assert [len(lines) for lines in skipped] == [report[p]["n_skipped"] for p in ("train", "test")]
+    # The broken image is in one part; the text belongs to none.
+    assert sorted(len(lines) for lines in skipped) == [1, 2]
+    assert sum("subject0-dark_99.png" in line for line in skipped[0] + skipped[1]) == 1
     table, _ = call(monkeypatch, capsys, *arguments[:-1], "--skip-bad")
-    assert ["skipped as bad: training / test", f"{skipped[0]} / {skipped[1]}"] in cells(table)
+    assert ["skipped as bad", "2"] in cells(table)
     assert report["test"]["n_samples"] % 3 == 0
     assert report["train"]["image_shape"] == [8, 8]
     assert report["inductive_accuracy"] > 0.9
@@ -296,7 +299,7 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
     )
     evaluated = json.loads(stdout)
     assert evaluated["accuracy"] == report["inductive_accuracy"]
-    assert evaluated["n_skipped"] == len(evaluated["skipped"]) == skipped[1]
+    assert evaluated["n_skipped"] == len(evaluated["skipped"]) == len(skipped[1])
     table, _ = call(
         monkeypatch,
         capsys,
@@ -307,7 +310,7 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
         "--split",
         "all",
     )
-    assert ["skipped as bad", "1", ""] in cells(table)
+    assert ["skipped as bad", "2", ""] in cells(table)
 
 
 def test_demo(tmp_path):

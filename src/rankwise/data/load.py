@@ -209,8 +209,8 @@ def read_image(path: str | os.PathLike[str], *, image_shape: Sequence[int]) -> N
 
 def open_reader(source: str | os.PathLike[str]) -> Reader:
     """Find the reader of a source. A new kind of source needs a line here."""
-    if not isinstance(source, (str, os.PathLike)):
-        raise DataError(f"The source is {source!r}, neither text nor a path; {_ACCEPTED}.")
+    if source == "" or not isinstance(source, (str, os.PathLike)):
+        raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
     if source == "digits":
         from rankwise.data.arrays import digits_reader
 

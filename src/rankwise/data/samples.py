@@ -13,7 +13,7 @@ from rankwise.data.reader import Block, Index, IntArray, Reader
 from rankwise.errors import DataError
 
 _COPY = re.compile(r"(.+)--\d{7}\.png")  # a name that `rankwise.lowrank.export` gives
-HINT = "repair or remove it, or pass on_error='skip'"
+HINT = "repair or remove it, or pass on_error='skip' (--skip-bad on the command line)"
 
 
 @dataclass(frozen=True)
