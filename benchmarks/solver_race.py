@@ -66,6 +66,7 @@ from solver_race_tables import (
     racer,
     thinned,
     verdict,
+    which_jacobian,
 )
 
 JACOBIANS = ("golub-pereyra", "kaufman")
@@ -391,7 +392,12 @@ def main() -> None:
     tables = [race_table(r) for r in results] + [comparison_table(compared, args.iterations)]
     if results:
         tables.append(floor_table(results))
-    notes = [*map(verdict, results), *(RACE_NOTES if results else []), COMPARISON_NOTE]
+    notes = [
+        *map(verdict, results),
+        *which_jacobian(compared),
+        *(RACE_NOTES if results else []),
+        COMPARISON_NOTE,
+    ]
     known = {
         "n": {"samples": args.samples, "units": args.units, "starts": len(args.seeds)},
         "seeds": args.seeds,

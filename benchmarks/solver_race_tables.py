@@ -101,6 +101,33 @@ def comparison_table(rows: list[dict[str, Any]], iterations: int) -> Table:
     return Table("Jacobian and damping: residual after so many steps tried", columns, lines)
 
 
+def which_jacobian(rows: list[dict[str, Any]]) -> list[str]:
+    """For each kind of unit and damping: which Jacobian ends lower, which is sooner, who stalls."""
+    notes = []
+    for setting, rule in dict.fromkeys((r["setting"], r["damping"]) for r in rows):
+        full, kaufman = (
+            {
+                r["start"]: r
+                for r in rows
+                if (r["setting"], r["damping"], r["jacobian"]) == (setting, rule, jacobian)
+            }
+            for jacobian in SHORT
+        )
+        lower = sum(kaufman[i]["last"] < full[i]["last"] for i in full)
+        sooner = np.median(
+            [full[i]["seconds_to_common"] / kaufman[i]["seconds_to_common"] for i in full]
+        )
+        stalled = [
+            sum(r["status"] != "max-iterations" for r in of.values()) for of in (full, kaufman)
+        ]
+        notes.append(
+            f"{setting}, {rule.removesuffix('Damping')}: Kaufman ends lower in {lower} of "
+            f"{len(full)} starts and takes {1 / sooner:.2f} of GP's seconds to the common "
+            f"objective; stopped before the last iteration: GP {stalled[0]}, Kaufman {stalled[1]}."
+        )
+    return notes
+
+
 def floor_table(results: list[dict[str, Any]]) -> Table:
     """Milliseconds of one iteration, part by part."""
     floors = [r["floor"] for r in results]
