@@ -37,6 +37,9 @@ FROM_LUMA_CHROMA = np.linalg.inv(LUMA_CHROMA)
 # an image (at 100×100, 16,000 costs 2.4 ms an image, 256,000 1.9 ms), larger ones gain nothing.
 _BLOCK_ENTRIES = 256_000
 
+# Largest absolute values of floats between which neither squares nor their sums leave any type.
+_LEAST, _MOST = 1e-12, 1e12
+
 
 def low_rank_approximation(
     images: Any,
@@ -204,8 +207,8 @@ def _approximate_array(
     group = matrices_per_image(layout, options)
     planes = layout.planes(images)
     targets, count = wanted.values.shape
-    if count == 1 and limits is not None:
-        small = _approximate_small(images, planes[0], layout, wanted, options, limits)
+    if count == 1 and options.channels in ("own", "shared") and fits(planes.shape[1:], wanted):
+        small = _approximate_small(images, planes[0], layout, wanted, options, limits, clip)
         if small is not None:
             return small
     result = np.empty((targets, *images.shape), images.dtype)
@@ -229,19 +232,33 @@ def _approximate_small(
     layout: Layout,
     wanted: Wanted,
     options: LowRankOptions,
-    limits: tuple[int, int],
+    limits: tuple[int, int] | None,
+    clip: bool,
 ) -> tuple[NDArray, NDArray[np.intp]] | None:
-    """`_approximate_array` for one small image of 8 or 16 bits, where `rebuild_small` serves."""
-    exact = working_dtype(images.dtype) is np.float32
-    if not (exact and options.channels == "own" and fits(planes.shape, wanted, options)):
-        return None
-    matrices = planes.astype(np.float32, order="C")
-    found = rebuild_small(matrices, float(wanted.values[0, 0]), max(-limits[0], limits[1]))
+    """`_approximate_array` for one small image, where `rebuild_small` serves.
+
+    Integers have 8 or 16 bits; floats are of a size that needs no scaling.
+    """
+    matrices = planes.astype(working_dtype(planes.dtype), order="C")
+    largest: int | None = None
+    low = high = np.float64(0)
+    if limits is not None:
+        if matrices.dtype != np.float32:
+            return None
+        largest = max(-limits[0], limits[1])
+    else:
+        low, high = matrices.min(), matrices.max()
+        if not _LEAST < max(-low, high) < _MOST:  # also where a value is NaN
+            return None
+    found = rebuild_small(matrices, wanted, options, largest)
     if found is None:
         return None
     copies, ranks = found
-    np.rint(copies, out=copies)
-    _clip_to_type(copies, limits)
+    if limits is not None:
+        np.rint(copies, out=copies)
+        _clip_to_type(copies, limits)
+    elif clip:
+        np.minimum(np.maximum(copies, low, out=copies), high, out=copies)
     result = images[None].copy() if layout.alpha else np.empty((1, *images.shape), images.dtype)
     layout.planes(result, leading=1)[:, 0] = copies
     return result, ranks.reshape(1, *layout.batch, len(planes))
@@ -275,8 +292,8 @@ def _approximate_block(
     integers = limits is not None and not split
     largest = max(abs(limits[0]), limits[1]) if limits is not None and integers else None
     small = None
-    if fits(matrices.shape, wanted, options):
-        small = rebuild_small(matrices, float(wanted.values[0, 0]), largest)
+    if fits(matrices.shape, wanted):
+        small = rebuild_small(matrices, wanted, options, largest)
     copies, ranks = small or rebuild_matrices(matrices, group, wanted, options, largest)
     if options.channels == "joint":
         copies = copies.reshape(-1, count, height, colours, width).transpose(0, 1, 3, 2, 4)
