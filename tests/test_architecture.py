@@ -16,6 +16,7 @@ ORDER = {
     "_files": 0,
     "_model_files": 1,
     "_progress": 0,
+    "_seeds": 0,
     "_memory": 0,
     "data": 1,
     "lowrank": 2,

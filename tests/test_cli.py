@@ -681,3 +681,23 @@ def test_version_and_help():
     stdout, _ = run("--help")
     for command in ("demo", "train", "evaluate", "predict"):
         assert command in stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "digits", "--out", "x", "--seed", "-1"],
+        ["evaluate", "x", "digits", "--seed", "-1"],
+        ["head", "digits", "--backbone", "x", "--out", "x", "--seed", "-1"],
+        ["augment", "digits", "x", "--seed", "-1"],
+        ["show", "x.png", "--out", "y.png", "--seed", "-1"],
+        ["study", "run", "experiment-1", "--out", "x", "--seeds", "1,-1"],
+        ["study", "tune", "experiment-1", "--out", "x", "--seeds=-1"],
+    ],
+)
+def test_a_negative_seed_is_one_sentence_everywhere(arguments, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    out, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert out == ""
+    assert err == "error: seed is -1; a whole number from 0 is accepted\n"
+    assert not list(tmp_path.iterdir())

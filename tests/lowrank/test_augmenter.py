@@ -22,6 +22,7 @@ from rankwise.lowrank import (
     psnr,
 )
 from rankwise.lowrank import _copies as copies_module
+from rankwise.lowrank.draws import uniforms_for
 from rankwise.lowrank.export import SOURCE_PATTERN, augment_files
 
 
@@ -88,6 +89,52 @@ def test_rows_of_one_source_have_draws_of_their_own():
     log = LowRankAugmenter(RandomLowRank(UniformEnergy(0.5, 0.9), p=1, seed=1)).augment(images).log
     assert len(set(log.energies)) == 200
     assert set(log.source_ids) == {"slide", "other"}
+
+
+def test_draws_of_one_source_do_not_depend_on_its_order():
+    pixels = digits()[:60].copy()
+    pixels[40:] = pixels[:20]  # equal images of one source: numbered
+    ids = [f"slide {i % 4}" for i in range(60)]
+    images = ImageSet.from_arrays(pixels, np.arange(60) % 10, source_ids=ids)
+    transform = RandomLowRank(UniformEnergy(0.5, 0.9), p=0.6, seed=1)
+
+    def drawn(subset):
+        plan = copies_module.plan_copies(subset, transform, 0)
+        rows = [subset.images[row].tobytes() for row in plan.rows]
+        return sorted(zip(subset.source_ids[plan.rows], rows, plan.energies, strict=True))
+
+    first = drawn(images)
+    assert 20 < len(first) < 55
+    assert len({energy for *_, energy in first}) == len(first)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(60)
+        assert drawn(images.subset(order)) == first
+
+
+def test_no_id_can_pass_for_another_with_a_mark():
+    images = ImageSet.from_arrays(digits()[:3], [0, 1, 0], source_ids=["a", "a", "b"])
+    marks = copies_module.marks_of(images)
+    assert marks[2] == b""
+    assert marks[0] != marks[1]
+    marked = uniforms_for(1, "a", 0, marks[0])
+    plain = [f"a{m}" for m in ("", "#0", "#1", marks[0].hex(), "\x1f" + marks[0].hex())]
+    for other in plain:
+        assert (uniforms_for(1, other, 0) != marked).all()
+    alone = RandomLowRank(UniformEnergy(0.5, 0.9), p=1, seed=1)  # as on the fly
+    plan = copies_module.plan_copies(images, alone, 0)
+    assert plan.energies[2] == alone.draw(1, ["b"])[0]
+
+
+def test_ids_that_differ_by_a_line_break_are_another_set(tmp_path):
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=1, seed=1))
+    pixels = digits()[:2]
+    sets = [
+        ImageSet.from_arrays(pixels, [0, 1], source_ids=ids)
+        for ids in (["a\nb", "c"], ["a", "b\nc"])
+    ]
+    augmenter.augment(sets[0], cache=tmp_path)
+    with pytest.raises(RunError, match="other images or with other options"):
+        augmenter.augment(sets[1], cache=tmp_path)
 
 
 def test_no_split_separates_a_copy_from_its_source():

@@ -10,6 +10,7 @@ from scipy import stats
 from torch.utils.data import DataLoader, Dataset
 
 from lowrank.photos import photo_crops
+from rankwise._seeds import checked_seed
 from rankwise.lowrank import (
     FixedEnergy,
     NormalEnergy,
@@ -220,3 +221,22 @@ def test_the_ends_of_the_unit_interval_give_energies_too(energy):
     least, most = energy.of(np.array([0.0, 1.0]))
     assert 0 < least <= most <= 1
     assert np.isfinite([least, most]).all()
+
+
+def test_draws_by_id_repeat_without_a_seed_too():
+    first, second = RandomLowRank(p=0.5), RandomLowRank(p=0.5)
+    by_id = first.draw(50, IDS[:50])
+    assert np.array_equal(by_id, second.draw(50, IDS[:50]), equal_nan=True)
+    assert np.array_equal(by_id, RandomLowRank(p=0.5, seed=0).draw(50, IDS[:50]), equal_nan=True)
+    assert not np.array_equal(first.draw(50), second.draw(50), equal_nan=True)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "7"])
+def test_a_seed_that_is_none(seed):
+    with pytest.raises(ValueError, match=rf"^seed is {seed!r}; a whole number from 0 is accepted$"):
+        checked_seed(seed)
+    if isinstance(seed, int):  # the others fail this module's own type check first
+        with pytest.raises(ValueError, match="a whole number from 0"):
+            RandomLowRank(seed=seed)
+    assert type(checked_seed(np.int64(3))) is int
+    assert checked_seed(None) is None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankwise._seeds import checked_seed
 from rankwise.cli.model import (
     Grey,
     Json,
@@ -38,7 +39,9 @@ def head(
     limit: Annotated[
         int | None, typer.Option(help="Training images, drawn by class with the seed.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the hold-out and the limit.")] = 42,
+    seed: Annotated[
+        int, typer.Option(callback=checked_seed, help="Of the hold-out and the limit.")
+    ] = 42,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 64,
     size: Size = None,

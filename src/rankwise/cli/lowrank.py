@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rankwise._seeds import checked_seed
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -37,7 +39,9 @@ def augment(
         bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same copies.")] = 42,
+    seed: Annotated[
+        int, typer.Option(callback=checked_seed, help="The same seed gives the same copies.")
+    ] = 42,
     as_json: Json = False,
 ) -> None:
     """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
@@ -83,7 +87,7 @@ def show(
     size: Annotated[
         int | None, typer.Option(min=1, help="Shrink the image to at most so many pixels a side.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random copies.")] = 42,
+    seed: Annotated[int, typer.Option(callback=checked_seed, help="Of the random copies.")] = 42,
     as_json: Json = False,
 ) -> None:
     """Draw what an energy means: channels, growing ranks, random copies, singular values."""

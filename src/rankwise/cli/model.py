@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise._seeds import checked_seed
+
 if TYPE_CHECKING:
     from rankwise.runs import TrainingRun
 
@@ -86,7 +88,9 @@ def train(
         int, typer.Option(help="Sub-networks or threads at a time; -1 for one a core.")
     ] = -1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 42,
+    seed: Annotated[
+        int, typer.Option(callback=checked_seed, help="The same seed gives the same model.")
+    ] = 42,
     limit: Annotated[
         int | None, typer.Option(help="Training images, drawn by class with the seed.")
     ] = None,
@@ -143,7 +147,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test, train, all or a split's name.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Images, drawn by class.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the hold-out and the limit; default: the run's.")
+        int | None,
+        typer.Option(
+            callback=checked_seed, help="Of the hold-out and the limit; default: the run's."
+        ),
     ] = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,

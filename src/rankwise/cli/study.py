@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise._seeds import checked_seed
+
 if TYPE_CHECKING:
     from rankwise.study.design import Study
 
@@ -216,9 +218,12 @@ def _numbers(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--seeds {text!r} isn't a list of numbers such as 42,43") from None
+    for number in numbers:
+        checked_seed(number)
+    return numbers
 
 
 def _print_results(results: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,29 +73,42 @@ class CopyBlock:
 
 
 def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyPlan:
-    """Draw for every image of the set.
+    """Draw for every image of the set; the order of its rows changes no draw.
 
-    Rows that share a source id (crops, cells of one slide) have draws of their own: the second is
-    keyed by ``id#1``, and so on, in the order of the set.
+    An image that is alone with its source id is drawn by (seed, id, epoch), as on the fly. Images
+    that share one (crops, cells of one slide) are told apart by `marks_of`.
     """
-    seen: dict[str, int] = {}
-    keys = []
-    for source in images.source_ids.tolist():
-        times = seen.get(source, 0)
-        seen[source] = times + 1
-        keys.append(f"{source}#{times}" if times else source)
-    energies = transform.draw(len(images), keys, epoch)
+    marks = marks_of(images)
+    energies = transform.draw(len(images), images.source_ids, epoch, marks)
     rows = np.flatnonzero(~np.isnan(energies)).astype(np.int64)
     block = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.image_shape))))
     facts = {
         "fingerprint": images.fingerprint,
-        "source_ids": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        "source_ids": hashlib.sha256(json.dumps(images.source_ids.tolist()).encode()).hexdigest(),
         "transform": transform.to_dict(),
         "epoch": epoch,
         "block": block,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return CopyPlan(rows, energies[rows], block, key)
+
+
+def marks_of(images: ImageSet) -> list[bytes]:
+    """What tells images of one source id apart: a hash of their pixels; empty for one alone.
+
+    The second image with the same id and the same pixels has a 1 in its hash, and so on: which of
+    two that are equal comes first doesn't matter.
+    """
+    _, groups, sizes = np.unique(images.source_ids, return_inverse=True, return_counts=True)
+    marks = [b""] * len(images)
+    seen: Counter[tuple[int, bytes]] = Counter()
+    for row in np.flatnonzero(sizes[groups] > 1):
+        digest = hashlib.blake2b(np.ascontiguousarray(images.images[row]).data, digest_size=16)
+        place = int(groups[row]), digest.digest()
+        digest.update(seen[place].to_bytes(8, "little"))
+        seen[place] += 1
+        marks[row] = digest.digest()
+    return marks
 
 
 def make_copies(

@@ -79,7 +79,8 @@ class LowRankAugmenter:
     ----------
     transform : RandomLowRank, optional
         Draws and options. Default: the paper's, with seed 42 (its appendix C.2). Every draw
-        depends on the transform's seed (0 where it has none), the source id and the epoch only.
+        depends on the transform's seed (0 where it has none), the source id and the epoch only,
+        and, for images that share a source id, on their pixels: never on the order of the rows.
     workers : int
         Processes, one BLAS thread each; -1 for one a core.
     progress : bool

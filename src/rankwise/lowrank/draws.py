@@ -134,12 +134,15 @@ def probability(p: Number | None, skip_threshold: Number | None) -> float:
     return float(p)
 
 
-def uniforms_for(seed: int, source_id: object, epoch: int) -> NDArray[np.float64]:
-    """Two numbers in (0, 1) that depend on nothing but (seed, source id, epoch).
+def uniforms_for(
+    seed: int, source_id: object, epoch: int, mark: bytes = b""
+) -> NDArray[np.float64]:
+    """Two numbers in (0, 1) that depend on nothing but (seed, source id, epoch, mark).
 
-    A hash (BLAKE2b) of the three, so neither workers nor order nor batches change them, and no
-    state is kept.
+    A hash (BLAKE2b) of the first three, so neither workers nor order nor batches change them, and
+    no state is kept. `mark`, at most 16 bytes, tells images of one source apart; it is the hash's
+    salt, so no source id, whatever its characters, can pass for another one with a mark.
     """
     text = f"{seed}\x1f{epoch}\x1f{source_id}".encode()
-    words = np.frombuffer(hashlib.blake2b(text, digest_size=16).digest(), "<u8")
+    words = np.frombuffer(hashlib.blake2b(text, digest_size=16, salt=mark).digest(), "<u8")
     return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._seeds import checked_seed
 from rankwise.lowrank._layout import is_tensor, typed_like
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.draws import (
@@ -53,12 +54,15 @@ class RandomLowRank:
         Whether the last channel is transparency. Default: if there are four.
     seed : int, optional
         Of the draws. Without source ids they come from a generator of the transform's own, which
-        is its only state; without a seed that one differs from run to run.
+        is its only state; without a seed that one differs from run to run. With source ids no
+        seed means 0: draws by id repeat in every run and every worker, as ids are given for.
 
     Raises
     ------
     OptionError
         For options without meaning, and if `p` and `skip_threshold` contradict each other.
+    ValueError
+        If the seed isn't a whole number from 0.
 
     Examples
     --------
@@ -88,8 +92,8 @@ class RandomLowRank:
         self.options = resolve_options(reference, energy_of, rank_rule, channels)
         self.channel_axis = channel_axis
         self.alpha = alpha
-        self.seed = seed
-        self._generator = np.random.default_rng(seed)
+        self.seed = checked_seed(seed)
+        self._generator = np.random.default_rng(self.seed)
         self._worker: int | None = None
 
     @property
@@ -115,7 +119,11 @@ class RandomLowRank:
         )
 
     def draw(
-        self, count: int, source_ids: Sequence[Any] | NDArray | None = None, epoch: int = 0
+        self,
+        count: int,
+        source_ids: Sequence[Any] | NDArray | None = None,
+        epoch: int = 0,
+        marks: Sequence[bytes] | None = None,
     ) -> NDArray[np.float64]:
         """Energies for `count` images; NaN for those left alone.
 
@@ -124,9 +132,12 @@ class RandomLowRank:
         count : int
         source_ids : sequence of str or int, optional
             What each image derives from. With them an image's draw depends on the seed, its
-            source id and `epoch` only.
+            source id and `epoch` only; images of one source have one draw, unless `marks` tell
+            them apart.
         epoch : int
             Which round over the data.
+        marks : sequence of bytes, optional
+            With source ids: at most 16 bytes for each image, empty for none.
 
         Returns
         -------
@@ -143,7 +154,12 @@ class RandomLowRank:
             if len(source_ids) != count:
                 raise OptionError(f"{len(source_ids)} source ids for {count} images")
             seed = 0 if self.seed is None else self.seed
-            uniform = np.array([uniforms_for(seed, s, epoch) for s in source_ids]).reshape(-1, 2)
+            marks = [b""] * count if marks is None else marks
+            drawn = [
+                uniforms_for(seed, source, epoch, mark)
+                for source, mark in zip(source_ids, marks, strict=True)
+            ]
+            uniform = np.array(drawn).reshape(-1, 2)
         energies = self.energy.of(uniform[:, 1])
         return np.where(uniform[:, 0] < self.p, energies, np.nan)
 
