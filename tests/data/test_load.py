@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import rankwise
@@ -130,6 +132,28 @@ def test_source_pattern_keeps_sources_together(source, kind):
     check_no_shared_sources(parts["train"].source_ids, parts["test"].source_ids)
     whole = load_images(path, "all", source_pattern=r"s\d+")
     assert len(set(whole.source_ids)) == 30
+
+
+@pytest.mark.parametrize("kind", ["strings", "integers", "dictionary", "floats"])
+def test_the_column_source_id_gives_the_ids(source, kind):
+    path, _, _ = source("parquet", n=12)
+    (file,) = path.glob("*.parquet")
+    ids = pa.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, None, None])
+    if kind != "integers":
+        ids = ids.cast(pa.float64() if kind == "floats" else pa.string())
+    table = pq.read_table(file)
+    column = ids.dictionary_encode() if kind == "dictionary" else ids
+    pq.write_table(table.append_column("source_id", column), file)
+    found = load_images(path, "all")
+    if kind == "floats":  # no ids
+        assert len(set(found.source_ids)) == 12
+        assert not found.holds_copies
+        return
+    assert found.source_ids[:10].tolist() == [str(i // 2) for i in range(10)]
+    assert found.source_ids[10] != found.source_ids[11]
+    assert found.holds_copies
+    train, test = load_images(path, "train"), load_images(path, "test")
+    check_no_shared_sources(train.source_ids, test.source_ids)
 
 
 def test_source_pattern_with_a_slash_sees_folders(source):

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from rankwise.data import load_images
 from rankwise.errors import DataError, MissingDependencyError, ModelFileError, RunError
+from rankwise.lowrank import LowRankAugmenter, RandomLowRank
+from rankwise.lowrank.export import augment_files
 from rankwise.study import StudyError, conditions_of, run_study, study_status
 from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.reading import study_from
@@ -281,6 +284,27 @@ def test_the_notebook_protocol_leaks_and_says_so(tmp_path):
     best = [c["best_epoch"] for c in results["cells"] if c["stage"] == "fold"]
     (cell,) = [c for c in results["cells"] if c["stage"] == "retrain"]
     assert cell["epochs"] == max(1, int((sum(best) / 2 - 1) * 1.2))
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "folder"])
+def test_copies_are_never_parted_from_their_originals(tmp_path, file_format):
+    images = load_images("digits", limit=80)
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=1))
+    augment_files(images, augmenter, tmp_path / "more", file_format)
+    data = {"more": {"source": str(tmp_path / "more")}}
+    for protocol in ("paper", "notebook"):
+        out = tmp_path / protocol
+        with pytest.raises(
+            DataError,
+            match=f"^data set 'more' holds copies beside their originals, and protocol "
+            f"'{protocol}' would part them; protocol 'sound' keeps them together, or give the "
+            "originals alone$",
+        ):
+            run(study(protocol=protocol, data=data), out)
+        assert not out.exists()
+    results = run(study(protocol="sound", data=data), tmp_path / "sound")
+    for cell in results["leaks"]:
+        assert cell["train_validation"] == cell["train_test"] == cell["validation_test"] == 0
 
 
 # -- interruptions --------------------------------------------------------------------------

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
+_SOURCE = "source_id"
+_COPY_LOG = {"energy", "rank", "error", "psnr"}  # beside it in what ``rankwise augment`` writes
 _BLOCK = 64
 
 
@@ -117,9 +119,9 @@ class ArrowReader:
                     "integers are accepted."
                 )
         raw = {split: self._columns(part) for split, part in self._parts.items()}
-        known = names_of(*(values[~null] for values, null, _, _ in raw.values()))
+        known = names_of(*(values[~null] for values, null, *_ in raw.values()))
         index = {}
-        for split, (values, null, empty, paths) in raw.items():
+        for split, (values, null, empty, paths, sources) in raw.items():
             unusable = {int(row): "it holds no image (null)" for row in np.flatnonzero(empty)}
             unusable |= {int(row): "it has no label (null)" for row in np.flatnonzero(null)}
             if names is None:
@@ -132,13 +134,16 @@ class ArrowReader:
                 unusable |= {int(row): "its label is hidden (-1)" for row in hidden}
                 check_range(labels, names, f"split {split!r} of {where}", list(unusable))
             class_names = tuple(map(str, known if names is None else names))
-            index[split] = Index(labels, class_names, paths, unusable)
+            logged = set(self._parts[split].schema.names) >= _COPY_LOG
+            index[split] = Index(labels, class_names, paths, unusable, sources, logged)
         return index
 
     def _columns(
         self, part: ArrowSplit
-    ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], list[str] | None]:
-        """Label values (0 or "" where null), where labels and images are null, and the paths."""
+    ) -> tuple[
+        NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], list[str] | None, list[str] | None
+    ]:
+        """Label values (0 or "" where null), where labels and images are null, paths, sources."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -147,8 +152,11 @@ class ArrowReader:
         null: list[bool] = []
         empty: list[bool] = []
         paths: list[str] = []
+        sources: list[str] = []
+        has_sources = _holds_ids(part.schema)
         # Where an image is bytes alone, only reading them would tell the nulls among them.
         columns = [self._label, *([self._path] if self._path else [])]
+        columns += [_SOURCE] if has_sources else []
         for _, batch in part.batches(columns, np.arange(part.n_rows)):
             column = batch.column(self._label).cast(pa.string() if text else pa.int64())
             null += column.is_null().to_pylist()
@@ -157,12 +165,29 @@ class ArrowReader:
                 images = batch.column(self._image)
                 empty += images.is_null().to_pylist()
                 paths += pc.fill_null(pc.struct_field(images, "path"), "").to_pylist()
+            if has_sources:
+                ids = batch.column(_SOURCE).cast(pa.string())
+                sources += pc.fill_null(ids, "").to_pylist()
         return (
             np.array(labels, dtype=str if text else np.int64),
             np.array(null, dtype=bool),
             np.array(empty, dtype=bool),
             paths if any(paths) else None,
+            sources if any(sources) else None,
         )
+
+
+def _holds_ids(schema: pa.Schema) -> bool:
+    """Whether there is a column ``source_id`` of strings or integers."""
+    import pyarrow as pa
+
+    if _SOURCE not in schema.names:
+        return False
+    kind = schema.field(_SOURCE).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    )
 
 
 def _image_column(part: ArrowSplit, where: str) -> str:

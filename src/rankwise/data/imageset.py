@@ -46,6 +46,9 @@ class ImageSet:
         The part of it that this is.
     skipped : tuple of str
         One line for each bad sample that was left out, with the reason.
+    holds_copies : bool
+        Whether samples share a source and the data themselves say so: low-rank copies beside their
+        originals, or a column ``source_id`` that repeats. Splits by image are refused then.
     """
 
     images: NDArray[np.uint8]
@@ -56,6 +59,7 @@ class ImageSet:
     name: str
     split: str
     skipped: tuple[str, ...] = ()
+    holds_copies: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,6 +127,7 @@ class ImageSet:
             fingerprint=fingerprint(images, labels, self.class_names),
             name=self.name,
             split=self.split,
+            holds_copies=self.holds_copies and len(np.unique(self.source_ids[rows])) < len(rows),
         )
 
     @classmethod

@@ -83,10 +83,13 @@ def load_images(
         A regular expression, searched in each file's name (in its whole path if the expression
         holds a ``/``). Its first group, or else the whole match, is the sample's source id, as in
         ``r"^([^_]+)_"`` for the text up to the first underscore. By default every image is a
-        source of its own, under its path where it has one, else its row number. Where all file
+        source of its own, under its path where it has one, else its row number. But a column
+        ``source_id`` of strings or integers (parquet, hub), where there is one, gives the ids;
+        where it is null, the image is a source of its own. And where all file
         names are such as ``rankwise augment`` gives (``SOURCE--0000012.png``), wherever they lie
-        by now, a copy has the id of its original, so no split parts them; an expression that
-        would part them is refused.
+        by now, a copy has the id of its original, so no split parts them. An expression that
+        would part copies known by their names, or by the columns that ``rankwise augment``
+        writes, is refused.
     progress : bool
         Show a progress bar on standard error.
     memory_limit : int
@@ -111,10 +114,7 @@ def load_images(
     reader = open_reader(source)
     samples = Samples.of(reader, _splits_to_read(reader, source, split))
     usable, skipped = samples.usable(skip=on_error == "skip")
-    ids = samples.source_ids(source_pattern or _pattern_left_by_augment(source), usable)
-    copies_of = samples.sources_of_copies()
-    if copies_of is not None:
-        ids = copies_of if source_pattern is None else _together(ids, copies_of, source_pattern)
+    ids, told = _sources(samples, source, source_pattern, usable)
     # A test split of one class can be predicted, but not trained on.
     if split != "test" or "test" not in reader.splits:
         check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
@@ -148,7 +148,28 @@ def load_images(
         name=reader.name,
         split=split,
         skipped=(*skipped, *bad),
+        holds_copies=told and len(np.unique(ids[kept])) < len(kept),
     )
+
+
+def _sources(
+    samples: Samples, source: str | os.PathLike[str], pattern: str | None, usable: NDArray[np.int64]
+) -> tuple[NDArray[np.str_], bool]:
+    """Source ids, and whether the data themselves told them.
+
+    The column ``source_id`` knows best, then the file names of copies, then the record beside
+    them. A pattern comes before all three, but can't part what are known to be copies.
+    """
+    declared, named = samples.declared_sources(), samples.sources_of_copies()
+    if pattern is None:
+        for told in (declared, named):
+            if told is not None:
+                return told, True
+        left = _pattern_left_by_augment(source)
+        return samples.source_ids(left, usable), left is not None
+    ids = samples.source_ids(pattern, usable)
+    copies_of = declared if samples.logged_copies() else named
+    return (ids, False) if copies_of is None else (_together(ids, copies_of, pattern), True)
 
 
 def _together(ids: NDArray[np.str_], copies_of: NDArray[np.str_], pattern: str) -> NDArray[np.str_]:
@@ -157,7 +178,7 @@ def _together(ids: NDArray[np.str_], copies_of: NDArray[np.str_], pattern: str) 
     if len(pairs) > len(np.unique(copies_of)):
         raise DataError(
             f"source_pattern {pattern!r} gives an original and its copies different ids; one that "
-            "keeps them together is accepted, or none: then their names tell."
+            "keeps them together is accepted, or none: then the data tell."
         )
     return ids
 

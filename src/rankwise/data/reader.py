@@ -45,6 +45,10 @@ class Index:
     class_names: tuple[str, ...]
     paths: Sequence[str] | None = None
     unusable: dict[int, str] = field(default_factory=dict)
+    source_ids: Sequence[str] | None = None
+    """What each sample derives from, where the source says so; empty where it doesn't."""
+    logged_copies: bool = False
+    """Whether the source has the columns of ``rankwise augment``'s log beside those ids."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -61,6 +61,18 @@ class Samples:
                 keep[start + row] = False
         return np.flatnonzero(keep), skipped
 
+    def declared_sources(self) -> NDArray[np.str_] | None:
+        """What the column ``source_id`` says; an id of its own for a sample without one."""
+        if all(index.source_ids is None for _, index in self.parts):
+            return None
+        own = self.source_ids(None, np.arange(len(self.labels)))
+        told = [s for _, index in self.parts for s in index.source_ids or [""] * len(index)]
+        return np.where(np.array(told, dtype=str) == "", own, told)
+
+    def logged_copies(self) -> bool:
+        """Whether the columns of some split are those that ``rankwise augment`` writes."""
+        return any(index.logged_copies and index.source_ids is not None for _, index in self.parts)
+
     def sources_of_copies(self) -> NDArray[np.str_] | None:
         """Originals as the file names of ``rankwise augment`` tell them, if all names are such."""
         found = []

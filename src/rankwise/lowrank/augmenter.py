@@ -167,7 +167,8 @@ class LowRankAugmenter:
             source_ids=images.source_ids[parents],
             name=f"{images.name}+low-rank",
         )
-        return AugmentedSet(replace(result, split=images.split), copy_of, log)
+        holds = images.holds_copies or len(log) > 0
+        return AugmentedSet(replace(result, split=images.split, holds_copies=holds), copy_of, log)
 
     def order(self, total: int, epoch: int = 0) -> NDArray[np.int64]:
         """The permutation that mixes originals and copies."""

@@ -156,6 +156,12 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
     """Try every model, arm and split before anything is trained."""
     protocol = protocol_of(study.protocol)
     for name, images in data_sets.items():
+        if images.holds_copies and not protocol.by_source:
+            raise DataError(
+                f"data set {name!r} holds copies beside their originals, and protocol "
+                f"{protocol.name!r} would part them; protocol 'sound' keeps them together, or give "
+                "the originals alone"
+            )
         rest, _ = hold_out(
             protocol, images.labels, images.source_ids, study.test_fraction, study.split_seed
         )
