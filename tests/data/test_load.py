@@ -136,9 +136,9 @@ def test_source_pattern_keeps_sources_together(source, kind):
 
 @pytest.mark.parametrize("kind", ["strings", "integers", "dictionary", "floats"])
 def test_the_column_source_id_gives_the_ids(source, kind):
-    path, _, _ = source("parquet", n=12)
+    path, _, _ = source("parquet", n=60)
     (file,) = path.glob("*.parquet")
-    ids = pa.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, None, None])
+    ids = pa.array([row // 2 for row in range(58)] + [None, None])
     if kind != "integers":
         ids = ids.cast(pa.float64() if kind == "floats" else pa.string())
     table = pq.read_table(file)
@@ -146,11 +146,11 @@ def test_the_column_source_id_gives_the_ids(source, kind):
     pq.write_table(table.append_column("source_id", column), file)
     found = load_images(path, "all")
     if kind == "floats":  # no ids
-        assert len(set(found.source_ids)) == 12
+        assert len(set(found.source_ids)) == 60
         assert not found.holds_copies
         return
-    assert found.source_ids[:10].tolist() == [str(i // 2) for i in range(10)]
-    assert found.source_ids[10] != found.source_ids[11]
+    assert found.source_ids[:58].tolist() == [str(i // 2) for i in range(58)]
+    assert found.source_ids[58] != found.source_ids[59]
     assert found.holds_copies
     train, test = load_images(path, "train"), load_images(path, "test")
     check_no_shared_sources(train.source_ids, test.source_ids)
