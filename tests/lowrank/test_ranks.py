@@ -1,5 +1,7 @@
 """Rank rules, by hand and by property, and the bounds that decide when to look closer."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lowrank.photos import photo_crops
-from rankwise.lowrank import OptionError, rank_for_energy, spectrum
+from rankwise.lowrank import OptionError, low_rank_approximation, rank_for_energy, spectrum
 from rankwise.lowrank._eigen import Tridiagonal, grams
 from rankwise.lowrank.options import resolve_options
 from rankwise.lowrank.ranks import (
+    check_energies,
     doubtful,
     energy_fractions,
     fraction_bounds,
@@ -19,6 +22,7 @@ from rankwise.lowrank.ranks import (
 )
 
 SIGMA = np.array([5.0, 3.0, 1.0, 1.0])  # energies 0.5, 0.8, 0.9, 1
+IMAGE = np.zeros((8, 8), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +150,28 @@ def test_ranks_of_a_tensors_spectrum_and_of_a_list():
     assert ranks.shape == (2, 3)
     assert np.array_equal(ranks, rank_for_energy(sigma.numpy(), 0.9))
     assert int(rank_for_energy([5.0, 3.0, 1.0, 1.0], 0.82)) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_energies([]), "energy is an empty sequence; at least one number in (0, 1]"),
+        (lambda: low_rank_approximation(IMAGE, energy=[]), "energy is an empty sequence"),
+        (lambda: low_rank_approximation(IMAGE, rank=[]), "rank is an empty sequence; at least one"),
+        (lambda: energy_fractions(SIGMA, "bogus"), "energy_of='bogus' isn't one of 'sigma', 'sigm"),
+        (lambda: rank_for_energy(SIGMA[:0], 0.9), "sigma of shape (0,) holds no singular values"),
+        (lambda: rank_for_energy(SIGMA, [0.9, 0.8]), "energies of shape (2,) don't fit spectra of"),
+    ],
+)
+def test_what_has_no_answer_is_one_sentence(call, message):
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}"):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("channels", "matrices", "n"), [("own", 3, 6), ("joint", 1, 8)])
+def test_an_empty_batch_has_an_empty_spectrum(channels, matrices, n, dtype):
+    images = np.zeros((0, 8, 6, 3), dtype)
+    assert spectrum(images, channels=channels).shape == (0, matrices, n)
+    assert spectrum(images, channels="luma-chroma").shape == (0, 3, 6)
+    assert tuple(spectrum(torch.zeros(2, 0, 3, 8, 6)).shape) == (2, 0, 3, 6)

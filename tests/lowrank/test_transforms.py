@@ -240,3 +240,32 @@ def test_a_seed_that_is_none(seed):
             RandomLowRank(seed=seed)
     assert type(checked_seed(np.int64(3))) is int
     assert checked_seed(None) is None
+
+
+def test_ids_are_the_same_however_a_loader_hands_them_over():
+    transform = RandomLowRank(p=0.5, seed=1)
+    expected = transform.draw(9, list(range(9)))
+    for ids in (np.arange(9), torch.arange(9), list(torch.arange(9)), [str(i) for i in range(9)]):
+        assert np.array_equal(transform.draw(9, ids), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("sample", "options", "message"),
+    [
+        ({"img": 1, "label": 2}, {}, "this one has the keys 'img', 'label'"),
+        ({}, {}, "has its image under 'image', and this one has the keys none"),
+        ([], {}, "has its image first; this one is empty"),
+        (np.zeros((8, 8), np.uint8), {"source_id": ["a"]}, "one image needs one source id, not s"),
+        (np.zeros((2, 8, 8, 3), np.uint8), {"source_id": 7}, "a batch needs a source id for every"),
+    ],
+)
+def test_a_sample_without_its_image_or_id_is_one_sentence(sample, options, message):
+    with pytest.raises(OptionError, match=message):
+        RandomLowRank(p=1)(sample, **options)
+
+
+def test_a_pair_that_holds_no_numbers():
+    with pytest.raises(OptionError, match=r"^energy is a number, a pair .*, not \(0.9, 'a'\)$"):
+        RandomLowRank((0.9, "a"))
+    with pytest.raises(OptionError, match="0 < low ≤ high ≤ 1"):
+        RandomLowRank((0.9, 0.5))

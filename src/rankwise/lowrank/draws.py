@@ -99,7 +99,9 @@ def read_energy(energy: Any) -> Energy:
             return UniformEnergy(float(energy[0]), float(energy[1]))
         if not isinstance(energy, tuple | list | str):
             return FixedEnergy(float(energy))
-    except (KeyError, TypeError):
+    except OptionError:
+        raise
+    except (KeyError, TypeError, ValueError):
         pass
     raise OptionError(
         "energy is a number, a pair (low, high), NormalEnergy, UniformEnergy or FixedEnergy,"

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from rankwise.lowrank._layout import is_tensor, tensor_to_array
-from rankwise.lowrank.options import LowRankOptions, OptionError
+from rankwise.lowrank.options import ENERGY_OF, LowRankOptions, OptionError
 
 _UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 _TINY = float(np.finfo(np.float64).tiny)
@@ -21,7 +21,7 @@ def check_energies(energies: Any) -> NDArray[np.float64]:
     Raises
     ------
     OptionError
-        If one of them isn't.
+        If one of them isn't, or there is none.
     """
     if isinstance(energies, float) and 0 < energies <= 1:
         return np.array(energies)
@@ -29,6 +29,8 @@ def check_energies(energies: Any) -> NDArray[np.float64]:
         values = np.asarray(energies, dtype=np.float64)
     except (TypeError, ValueError):
         raise OptionError(f"energy must be numbers in (0, 1], not {energies!r}") from None
+    if values.size == 0:
+        raise OptionError("energy is an empty sequence; at least one number in (0, 1] is accepted")
     if not ((values > 0) & (values <= 1)).all():
         raise OptionError(f"energy must lie in (0, 1], not {energies!r}")
     return values
@@ -37,7 +39,15 @@ def check_energies(energies: Any) -> NDArray[np.float64]:
 def energy_fractions(
     sigma: Float[np.ndarray, "*batch n"], energy_of: str = "sigma"
 ) -> Float[np.ndarray, "*batch n"]:
-    """``E_k = Σ_{i≤k} σ_i^p / Σ_i σ_i^p``, k = 1…n, with p = 1 or 2; all ones for a zero matrix."""
+    """``E_k = Σ_{i≤k} σ_i^p / Σ_i σ_i^p``, k = 1…n, with p = 1 or 2; all ones for a zero matrix.
+
+    Raises
+    ------
+    OptionError
+        For another `energy_of` than ``"sigma"`` and ``"sigma_squared"``.
+    """
+    if energy_of not in ENERGY_OF:
+        LowRankOptions(energy_of)  # says what is accepted
     weights = _weights(sigma, energy_of)
     totals = np.cumsum(weights, axis=-1)
     last = totals[..., -1:]
@@ -74,7 +84,7 @@ def rank_for_energy(
     Raises
     ------
     OptionError
-        For an energy outside (0, 1] or an unknown option.
+        For an energy outside (0, 1], an unknown option, and shapes that don't fit.
 
     Examples
     --------
@@ -88,7 +98,16 @@ def rank_for_energy(
     """
     LowRankOptions(energy_of, rank_rule)
     sigma = tensor_to_array(sigma.cpu()) if is_tensor(sigma) else np.asarray(sigma, float)
-    wanted = np.broadcast_to(check_energies(energy), sigma.shape[:-1])
+    if sigma.ndim == 0 or sigma.shape[-1] == 0:
+        raise OptionError(f"sigma of shape {sigma.shape} holds no singular values")
+    energies = check_energies(energy)
+    try:
+        wanted = np.broadcast_to(energies, sigma.shape[:-1])
+    except ValueError:
+        raise OptionError(
+            f"energies of shape {energies.shape} don't fit spectra of shape {sigma.shape}: one "
+            "energy for all, or one for each spectrum"
+        ) from None
     return ranks_from_fractions(energy_fractions(sigma, energy_of), wanted, rank_rule)
 
 

@@ -195,7 +195,9 @@ def matrices_per_image(layout: Layout, options: LowRankOptions) -> int:
 
 
 def _check_ranks(ranks: NDArray) -> NDArray[np.intp]:
-    if ranks.dtype.kind not in "iu" or (ranks.size and ranks.min() < 1):
+    if ranks.size == 0:
+        raise OptionError("rank is an empty sequence; at least one integer from 1 is accepted")
+    if ranks.dtype.kind not in "iu" or ranks.min() < 1:
         raise OptionError(f"rank must be integers from 1, not {ranks.tolist()}")
     return ranks.astype(np.intp)
 
@@ -317,7 +319,7 @@ def _approximate_block(
 
 def mix_colours(planes: NDArray, weights: NDArray) -> NDArray:
     """Apply a 3×3 matrix to the colours of (…, 3, height, width)."""
-    flat = planes.reshape(*planes.shape[:-2], -1)
+    flat = planes.reshape(*planes.shape[:-2], planes.shape[-2] * planes.shape[-1])
     return (weights.astype(planes.dtype) @ flat).reshape(planes.shape)
 
 

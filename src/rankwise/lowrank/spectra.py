@@ -46,7 +46,7 @@ def spectrum(
     Returns
     -------
     sigma : ndarray or torch.Tensor of float64, (…, matrices, n)
-        Descending; n is the shorter side. On the device of `images`.
+        Descending; n is the shorter side. On the device of `images`. Empty for an empty batch.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def spectrum(
         planes = mix_colours(planes, LUMA_CHROMA)
     if options.channels == "joint":
         planes = planes.transpose(0, 2, 1, 3).reshape(count, 1, height, colours * width)
-    sigma = np.linalg.svd(planes, compute_uv=False).reshape(*layout.batch, group, -1)
+    sigma = np.linalg.svd(planes, compute_uv=False)
+    sigma = sigma.reshape(*layout.batch, group, sigma.shape[-1])
     if not is_tensor(images):
         return sigma
     import torch

@@ -121,7 +121,7 @@ class RandomLowRank:
     def draw(
         self,
         count: int,
-        source_ids: Sequence[Any] | NDArray | None = None,
+        source_ids: Any = None,
         epoch: int = 0,
         marks: Sequence[bytes] | None = None,
     ) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ class RandomLowRank:
         Parameters
         ----------
         count : int
-        source_ids : sequence of str or int, optional
+        source_ids : sequence of str or int (also an array or a tensor), optional
             What each image derives from. With them an image's draw depends on the seed, its
             source id and `epoch` only; images of one source have one draw, unless `marks` tell
             them apart.
@@ -151,6 +151,7 @@ class RandomLowRank:
         if source_ids is None:
             uniform = self._own_generator().random((count, 2))
         else:
+            source_ids = [s.item() if is_tensor(s) else s for s in source_ids]
             if len(source_ids) != count:
                 raise OptionError(f"{len(source_ids)} source ids for {count} images")
             seed = 0 if self.seed is None else self.seed
@@ -186,6 +187,8 @@ class RandomLowRank:
         if not inputs:
             raise TypeError("RandomLowRank needs an image")
         first, *rest = inputs
+        if isinstance(first, dict | tuple | list):
+            _check_sample(first)
         changed: Any
         if isinstance(first, dict):
             changed = {**first, "image": self._transform(first["image"], source_id, epoch)}
@@ -248,8 +251,10 @@ class RandomLowRank:
     def _transform(self, image: Any, source_id: Any, epoch: int) -> Any:
         pil = _is_pil(image)
         batch = () if pil else layout_of(image, self.channel_axis, self.alpha).batch
-        if batch and isinstance(source_id, str):
-            raise OptionError("a batch needs a source id for every image, not one")
+        several = np.ndim(source_id) > 0
+        if source_id is not None and several != bool(batch):
+            needed = "a batch needs a source id for every image, not one"
+            raise OptionError(needed if batch else "one image needs one source id, not several")
         ids = source_id if batch or source_id is None else [source_id]
         energies = self.draw(math.prod(batch), ids, epoch)
         if np.isnan(energies).all():
@@ -265,6 +270,16 @@ class RandomLowRank:
             entropy = [worker.seed] if self.seed is None else [self.seed, worker.seed]
             self._generator = np.random.default_rng(entropy)
         return self._generator
+
+
+def _check_sample(sample: Any) -> None:
+    if isinstance(sample, dict) and "image" not in sample:
+        raise OptionError(
+            "a sample that is a dict has its image under 'image', and this one has the keys"
+            f" {', '.join(map(repr, sample)) or 'none'}"
+        )
+    if not sample:
+        raise OptionError("a sample that is a tuple or list has its image first; this one is empty")
 
 
 def _is_pil(image: Any) -> bool:
