@@ -1,6 +1,7 @@
 """Pictures and the two commands."""
 
 import json
+import warnings
 
 import matplotlib.image
 import numpy as np
@@ -90,6 +91,38 @@ def test_one_sheet_is_written_whole(tmp_path):
     with pytest.raises(OptionError, match="grey or RGB"):
         draw_image(np.zeros((8, 8, 5), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).integers(0, 256, (900, 9, 3), np.uint8),
+        np.random.default_rng(0).integers(0, 256, (9, 900), np.uint8),
+        np.full((1, 1, 3), 7, np.uint8),
+        np.full((40, 40), 120, np.uint8),
+        np.zeros((40, 30, 3), np.uint8),
+    ],
+    ids=["tall", "wide", "one pixel", "constant", "black"],
+)
+def test_odd_images_warn_of_nothing_and_no_text_is_over_another(image, tmp_path):
+    sheet = draw_image(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_picture(sheet, tmp_path / "sheet.png")
+    texts = [part._suptitle for part in sheet.subfigs if part._suptitle]
+    for axis in sheet.axes:
+        if axis.get_visible():
+            texts += [axis.title, *axis.texts]
+    texts = [text for text in texts if text.get_text()]
+    assert len(texts) > 30
+    boxes = [(text.get_text(), text.get_window_extent().padded(-2)) for text in texts]
+    for place, (text, box) in enumerate(boxes):
+        for other, another in boxes[:place]:
+            assert not box.overlaps(another), (text, other)
+    for axis in sheet.axes[-2:]:
+        assert axis.get_position().height > 0
+    stretched = not 0.25 <= image.shape[0] / image.shape[1] <= 2.5
+    assert sheet.subfigs[0]._suptitle.get_text().endswith("pixels, stretched") == stretched
 
 
 def test_show(commands, tmp_path):

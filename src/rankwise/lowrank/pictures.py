@@ -27,6 +27,8 @@ _CHANNEL_COLOURS = {"grey": "0.25", "red": "#c23b22", "green": "#2e8b57", "blue"
 _CHANNEL_MAPS = {"grey": "gray", "red": "Reds_r", "green": "Greens_r", "blue": "Blues_r"}
 _MARKED = (0.8, 0.9, 0.975, 0.99)
 _COPY = "#e07b00"
+_RATIOS = (0.25, 2.5)  # height over width as drawn: beyond, images are stretched
+_UNIT = 2.74  # inches
 
 
 def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 42) -> Figure:
@@ -35,7 +37,8 @@ def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 4
     Parameters
     ----------
     image : ndarray of uint8, (H, W) or (H, W, C)
-        Grey or colour; transparency is left out.
+        Grey or colour; transparency is left out. Drawn true to scale where one side is at most
+        2.5 times as high or 4 times as wide as the other, else stretched, and the sheet says so.
     energy : float
         Of the copies in the first picture; the paper's mean, 0.975.
     seed : int
@@ -51,11 +54,12 @@ def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 4
         If the image has neither one nor three colours.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     planes = _colours(image)
-    sheet = Figure(figsize=(11, 14.5), layout="constrained")
-    ratio = planes.shape[0] / planes.shape[1]
+    ratio = _drawn_ratio(planes)
     heights = [0.35 + 1.25 * ratio, 0.35 + 0.5 * ratio, 0.45 + 1.3 * ratio, 1.1]
+    sheet = Figure(figsize=(11, _UNIT * sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.1))
     parts: Any = sheet.subfigures(4, 1, height_ratios=heights, hspace=0.03)
     draw_channels(parts[0], planes, energy)
     draw_ranks(parts[1], planes)
@@ -78,7 +82,10 @@ def draw_channels(figure: Any, image: NDArray[np.uint8], energy: float = 0.975) 
         _show(axes[0, c - len(names)], planes[..., c], name, colours)
         full = min(planes.shape[:2])
         _show(axes[1, c - len(names)], copy[..., c], f"rank {ranks[c]} of {full}", colours)
-    figure.suptitle(f"Channels, and each at an energy of {energy:.4g}", fontsize=11)
+    height, width = planes.shape[:2]
+    true = _drawn_ratio(planes) == height / width
+    scale = "" if true else f"; {height}×{width} pixels, stretched"
+    figure.suptitle(f"Channels, and each at an energy of {energy:.4g}{scale}", fontsize=11)
 
 
 def draw_ranks(figure: Any, image: NDArray[np.uint8], ranks: Sequence[int] | None = None) -> None:
@@ -144,37 +151,45 @@ def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
     planes = _colours(image)
     sigma = spectrum(planes, channel_axis=-1, alpha=False)
     left, right = figure.subplots(1, 2)
-    places = np.arange(1, sigma.shape[-1] + 1)
+    order = sigma.shape[-1]
+    places = np.arange(1, order + 1)
     for values, name in zip(sigma, _CHANNEL_NAMES[len(sigma)], strict=True):
-        style: dict[str, Any] = {"color": _CHANNEL_COLOURS[name], "label": name, "linewidth": 1.5}
         shown = values > values[0] * 1e-12
-        left.semilogy(places[shown], values[shown], **style)
+        style: dict[str, Any] = {"color": _CHANNEL_COLOURS[name], "label": name, "linewidth": 1.5}
+        left.plot(places[shown], values[shown], **style, marker="o" if shown.sum() < 5 else None)
+        style["marker"] = "o" if order < 5 else None
         right.plot(places, 100 * energy_fractions(values), **style)
+    if sigma.any():
+        left.set_yscale("log")
+    else:
+        left.text(0.5, 0.5, "all are 0", transform=left.transAxes, ha="center")
+        left.set(yticks=[])
     mean = energy_fractions(sigma).mean(axis=0)
-    marked: dict[int, list[float]] = {}
-    for energy in _MARKED:
-        marked.setdefault(int(np.flatnonzero(mean >= energy)[0]) + 1, []).append(energy)
-    for rank, energies in marked.items():
-        for energy in energies:
-            height = [100 * energy, 100 * energy, 0]
-            right.plot([1, rank, rank], height, color="0.6", linewidth=0.7, zorder=0)
+    for line, energy in enumerate(reversed(_MARKED)):
+        rank = int(np.flatnonzero(mean >= energy)[0]) + 1
+        height = [100 * energy, 100 * energy, 0]
+        right.plot([0, rank, rank], height, color="0.6", linewidth=0.7, zorder=0)
+        # The lower right corner is free: energies are concave, so above the diagonal.
         right.annotate(
-            "; ".join(f"{100 * e:g}%: {_ranks_text(rank_for_energy(sigma, e))}" for e in energies),
-            (rank, 2),
-            xytext=(-2, 0),
+            f"{100 * energy:g}%: {_ranks_text(rank_for_energy(sigma, energy))}",
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(-4, 5 + 11 * line),
             textcoords="offset points",
-            fontsize=7.5,
+            fontsize=8,
             ha="right",
-            rotation=90,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
         )
     left.set(xlabel="i", ylabel="σ_i", title="Scree: singular values")
     right.set(xlabel="rank", ylabel="% of Σσ", title="Cumulative energy, and ranks that reach it")
-    right.set_ylim(0, 101)
-    right.set_xlim(left=0)
+    right.set_ylim(0, 103)
     for axis in (left, right):
+        axis.set_xlim(0, 1.03 * max(order, 2))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.title.set_fontsize(10)
         axis.spines[["top", "right"]].set_visible(False)
-    left.legend(frameon=False, fontsize=8)
+    if sigma.any():
+        left.legend(frameon=False, fontsize=8)
 
 
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -208,9 +223,15 @@ def _colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray") -> None:
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
-    axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest")
+    aspect = _drawn_ratio(pixels) * pixels.shape[1] / pixels.shape[0]
+    axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest", aspect=aspect)
     axis.set_title(title, fontsize=8)
     axis.axis("off")
+
+
+def _drawn_ratio(pixels: NDArray) -> float:
+    """Height over width, within what a sheet has room for."""
+    return float(np.clip(pixels.shape[0] / pixels.shape[1], *_RATIOS))
 
 
 def _decibels(image: NDArray[np.uint8], copy: NDArray[np.uint8]) -> str:
