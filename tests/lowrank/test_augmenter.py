@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import datasets
@@ -24,6 +25,8 @@ from rankwise.lowrank import (
     psnr,
 )
 from rankwise.lowrank import _copies as copies_module
+from rankwise.lowrank import augmenter as augmenter_module
+from rankwise.lowrank import export as export_module
 from rankwise.lowrank.draws import uniforms_for
 from rankwise.lowrank.export import SOURCE_PATTERN, augment_files
 
@@ -349,3 +352,31 @@ def test_another_format_is_not_mixed_in_and_lost_data_is_named(tmp_path):
         RunError, match="has lost its train-00000-of-00001.parquet; remove it".replace(".", r"\.")
     ):
         _augmented(tmp_path / "new", "parquet")
+
+
+def _peak_of_augmenting(folder, count, monkeypatch):
+    """Bytes at the peak, of images on disk to files on disk; what is mapped doesn't count."""
+    size = 32
+    pixels = np.lib.format.open_memmap(
+        folder / f"{count}.npy", "w+", np.uint8, (count, size, size, 3)
+    )
+    pixels[:] = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
+    images = replace(ImageSet.from_arrays(pixels, np.arange(count) % 2), split="train")
+    monkeypatch.setattr(copies_module, "_BLOCK_BYTES", 8 * size * size * 3)
+    monkeypatch.setattr(augmenter_module, "_MEMORY", 0)
+    monkeypatch.setattr(export_module, "_ROW_GROUP", 8)
+    augmenter = LowRankAugmenter(RandomLowRank(0.8, p=0.5, seed=2))
+    tracemalloc.start()
+    try:
+        summary = augment_files(images, augmenter, folder / f"out-{count}")
+        return tracemalloc.get_traced_memory()[1], summary["copies"]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_bounded_by_blocks_not_by_the_data(tmp_path, monkeypatch):
+    _peak_of_augmenting(tmp_path, 16, monkeypatch)  # what is imported and kept for good
+    few, _ = _peak_of_augmenting(tmp_path, 100, monkeypatch)
+    many, copies = _peak_of_augmenting(tmp_path, 800, monkeypatch)
+    more = (700 + copies * 7 / 8) * 32 * 32 * 3
+    assert many - few < more / 8, (few, many, more)
