@@ -210,14 +210,19 @@ def say(text: str) -> None:
 
 
 def _commit() -> str | None:
-    """The commit that was measured, ``-dirty`` if files had changed since."""
+    """The commit that was measured, ``-dirty`` if files other than the outcomes had changed."""
+    outcomes = [f":(top,exclude){name}" for name in ("benchmarks/results", "docs/results.md")]
+    changed = ["status", "--porcelain", "--untracked-files=no", "--", ":/", *outcomes]
+    commit, changes = _git("rev-parse", "--short", "HEAD"), _git(*changed)
+    return f"{commit}-dirty" if commit and changes else commit
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in this checkout; None without one."""
+    command = ["git", *arguments]
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
