@@ -86,6 +86,10 @@ def write_layer(
         layer.bias[rows] = torch.as_tensor(intercept / temperature).to(layer.bias)
 
 
+Sums = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""``ΦᵀΦ``, ``Φᵀτ``, ``‖τ‖²`` and the number of samples; float64."""
+
+
 class ProjectedLoss(Loss):
     """The variable projection functional as a loss; the output layer is solved, never stepped.
 
@@ -142,11 +146,8 @@ class ProjectedLoss(Loss):
         """
         phi = with_constant(features)
         with torch.no_grad():
-            wide, tau = phi.double(), targets.double()
-            total = self.weight + len(tau)
-            gram = self.gram + wide.T @ wide
-            cross = self.cross + wide.T @ tau
-            layer = solve_layer(gram, cross, self.ridge * total)
+            sums = self._with(features, targets)
+            layer, total = self._layer(sums), sums[-1]
             shrunk = self.ridge * total * layer[:-1].square().sum()
             carried = (layer * (self.gram @ layer - 2.0 * self.cross)).sum() + self.squares
             rest = 0.5 * (shrunk + carried)
@@ -157,14 +158,25 @@ class ProjectedLoss(Loss):
     def carry(self, features: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch to the statistics, then let them fade."""
         with torch.no_grad():
-            wide, tau = with_constant(features.detach()).double(), targets.double()
-            for kept, new in (
-                (self.gram, wide.T @ wide),
-                (self.cross, wide.T @ tau),
-                (self.squares, tau.square().sum()),
-                (self.weight, torch.tensor(float(len(tau)), device=tau.device)),
-            ):
-                kept.add_(new).mul_(self.decay)
+            self._keep(self._with(features, targets))
+
+    def _with(self, features: torch.Tensor, targets: torch.Tensor) -> Sums:
+        """The statistics with a batch in them; the carried ones stay as they are."""
+        wide, tau = with_constant(features).double(), targets.double()
+        return (
+            torch.addmm(self.gram, wide.T, wide),
+            torch.addmm(self.cross, wide.T, tau),
+            self.squares + tau.square().sum(),
+            self.weight + len(tau),
+        )
+
+    def _keep(self, sums: Sums) -> None:
+        self.gram, self.cross, self.squares, self.weight = (s.mul_(self.decay) for s in sums)
+
+    def _layer(self, sums: Sums) -> torch.Tensor:
+        """``A`` for the samples of these statistics."""
+        gram, cross, _, total = sums
+        return solve_layer(gram, cross, self.ridge * total)
 
     def forward(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor
@@ -177,10 +189,12 @@ class ProjectedLoss(Loss):
         with torch.autocast(x.device.type, enabled=False):
             features = features_of(model, x).float()
             targets = F.one_hot(y, self.n_classes).to(features)
-            _, layer = self.functional(features.detach(), targets)
+            with torch.no_grad():
+                sums = self._with(features, targets)
+                layer = self._layer(sums)
+                self._keep(sums)
             outputs = with_constant(features) @ layer.to(features)
             loss = 0.5 * (targets - outputs).square().sum() / len(y)
-            self.carry(features, targets)
         return loss, outputs.detach()
 
     def finish(self, model: nn.Module, batches: Iterable[Batch]) -> None:
