@@ -161,7 +161,7 @@ def head_lines(result: dict[str, Any]) -> list[str]:
         ours, best = rows[OUR_HEAD][0].split()[0], _best_rival(rows)
         lines.append(
             f"{name}: {times.split()[0]} times faster than 50 epochs through the base; "
-            f"{ours}% right ({LOGISTIC_HEAD.split(', ')[1]}: {rows[LOGISTIC_HEAD][0].split()[0]}%), "
+            f"{ours}% right (logistic loss: {rows[LOGISTIC_HEAD][0].split()[0]}%), "
             f"the best rival ({best}) {rows[best][0].split()[0]}%"
         )
     return [f"**The last layer in one pass.** {'. '.join(lines)}. ({_command(result)})", ""]
