@@ -162,6 +162,31 @@ def test_augment(commands, tmp_path):
     assert isinstance(contradiction.exception, OptionError)
 
 
+def test_nothing_that_was_read_is_written_over(commands, tmp_path):
+    pixels = photo_crops(24)
+    for i, image in enumerate(pixels):
+        place = tmp_path / "set" / "ab"[i % 2] / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image if i < 20 else image[:20]).save(place)
+    before = sorted(tmp_path.rglob("*"))
+    inside = commands("augment", tmp_path / "set", tmp_path / "set" / "out")
+    assert isinstance(inside.exception, RunError)
+    assert "which would hold its own copies; choose another" in str(inside.exception)
+    itself = commands("show", before[-1], "--out", before[-1])
+    assert isinstance(itself.exception, RunError)
+    assert str(itself.exception).endswith(
+        "is the image itself; choose another file for the picture"
+    )
+    zipped = commands("augment", tmp_path / "nowhere", tmp_path / "out", "--format", "zip")
+    assert str(zipped.exception) == "format must be one of parquet, folder, not 'zip'"
+    assert sorted(tmp_path.rglob("*")) == before
+    mixed = commands("augment", tmp_path / "set", tmp_path / "out")
+    assert "pass a size" in str(mixed.exception)
+    done = commands("augment", tmp_path / "set", tmp_path / "out", "--size", "12", "--grey")
+    assert done.exit_code == 0, done.output
+    assert load_images(tmp_path / "out", "all").image_shape == (12, 12)
+
+
 def test_deep_and_turned_images_are_read_as_they_look(tmp_path):
     deep = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
     Image.fromarray(deep).save(tmp_path / "deep.png")

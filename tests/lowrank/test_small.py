@@ -188,3 +188,10 @@ def test_other_requests_take_the_general_path(shape, wanted):
     assert not _small.fits(shape, wanted)
     assert _small.fits((3, 28, 40), Wanted(np.array([[0.9]])))
     assert _small.fits((3, 28, 40), Wanted(np.array([[3]]), are_ranks=True))
+
+
+def test_masked_arrays_are_approximated_like_their_values():
+    image = photo_crops(28)[0]
+    masked = np.ma.array(image, mask=image > 99)
+    copy = low_rank_approximation(masked, energy=0.9)
+    assert (copy == low_rank_approximation(image, energy=0.9)).all()

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from rankwise._seeds import checked_seed
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+from rankwise.cli.model import Grey, Json, Size, SkipBad, SourcePattern, _reading
+from rankwise.errors import RunError
 
 
 def augment(
@@ -31,13 +31,10 @@ def augment(
     limit: Annotated[
         int | None, typer.Option(help="Images to read, drawn by class with the seed.")
     ] = None,
-    source_pattern: Annotated[
-        str | None,
-        typer.Option(help="Regular expression on file names; its first group is the source id."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
-    ] = False,
+    size: Size = None,
+    grey: Grey = False,
+    source_pattern: SourcePattern = None,
+    skip_bad: SkipBad = False,
     workers: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = 1,
     seed: Annotated[
         int, typer.Option(callback=checked_seed, help="The same seed gives the same copies.")
@@ -47,8 +44,13 @@ def augment(
     """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
     from rankwise.data import load_images
     from rankwise.lowrank import LowRankAugmenter, NormalEnergy, RandomLowRank
-    from rankwise.lowrank.export import augment_files
+    from rankwise.lowrank.export import augment_files, check_format
 
+    check_format(file_format)
+    reading = _reading(size, grey, skip_bad, source_pattern)
+    folder = Path(source).expanduser()
+    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"{out} lies in {source}, which would hold its own copies; choose another")
     transform = RandomLowRank(
         NormalEnergy(energy, energy_std),
         skip_threshold=skip_threshold,
@@ -61,9 +63,8 @@ def augment(
         split,
         limit=limit,
         seed=seed,
-        source_pattern=source_pattern,
-        on_error="skip" if skip_bad else "raise",
         progress=True,
+        **reading,
     )
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
@@ -96,6 +97,8 @@ def show(
     from rankwise.lowrank import OptionError, rank_for_energy, spectrum
     from rankwise.lowrank.pictures import draw_image, save_picture
 
+    if out.exists() and out.samefile(image):
+        raise RunError(f"{out} is the image itself; choose another file for the picture")
     pixels = _read(image, size)
     if not 0 < energy <= 1:
         raise OptionError(f"energy must lie in (0, 1], not {energy}")

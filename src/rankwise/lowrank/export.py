@@ -68,8 +68,7 @@ def augment_files(
     OptionError
         For an unknown format.
     """
-    if file_format not in FORMATS:
-        raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {file_format!r}")
+    check_format(file_format)
     out = Path(out)
     plan = augmenter.plan(images)
     key = f"{file_format}-{plan.key}"
@@ -91,6 +90,12 @@ def augment_files(
     for stale in out.glob(f".{place.name}.*"):  # of a call that was killed while it wrote
         stale.unlink()
     return summary
+
+
+def check_format(file_format: str) -> None:
+    """Raise `OptionError` for a format that `augment_files` doesn't write."""
+    if file_format not in FORMATS:
+        raise OptionError(f"format must be one of {', '.join(FORMATS)}, not {file_format!r}")
 
 
 def _finished(out: Path, key: str, cache: str) -> dict[str, Any] | None:

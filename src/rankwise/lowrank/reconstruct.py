@@ -205,6 +205,7 @@ def _check_ranks(ranks: NDArray) -> NDArray[np.intp]:
 def _approximate_array(
     images: NDArray, layout: Layout, wanted: Wanted, options: LowRankOptions, clip: bool
 ) -> tuple[NDArray, NDArray[np.intp]]:
+    images = np.asarray(images)  # a masked array's values, whatever its mask
     limits = integer_range(images.dtype)
     group = matrices_per_image(layout, options)
     planes = layout.planes(images)
