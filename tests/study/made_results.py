@@ -104,9 +104,11 @@ def _data_set(name: str, folds: int) -> dict:
         "n_train": [44800] * folds,
         "n_validation": [11200] * folds,
         "n_test": 14000,
+        "most_folds": 5600,
         "fingerprint": "c0ffee" * 8,
         "reduced": name != "mnist",
-        "notes": [] if name == "mnist" else ["limit 5000 of 70,000 images"],
+        "reductions": [] if name == "mnist" else ["limit 5000 of 70,000 images"],
+        "notes": [] if name == "mnist" else ["limit 5000 of 70,000 images", "9 unreadable images"],
     }
 
 

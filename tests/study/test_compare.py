@@ -12,6 +12,7 @@ from rankwise.study.compare import (
     interval_of,
     mcnemar_of,
     retrained,
+    validation_noise,
 )
 from rankwise.study.infer import corrected_t_test, correlated_posterior, holm, paper_rule
 from study.made_results import make_results
@@ -194,3 +195,58 @@ def test_seeds_to_tell_counts_the_family(tmp_path):
     assert one["seeds_to_tell"] > 1
     assert f"About {one['seeds_to_tell'] - 1} more seed" in one["sentence"]
     assert not math.isnan(one["corrected_t"]["p_holm"])
+
+
+def predict_folds(results, folder, *, n=400, discordant=1):
+    """Validation predictions of the folds: the arms disagree on so many images of each."""
+    for cell in results["cells"]:
+        if cell["stage"] == "fold":
+            correct = np.ones(n, bool)
+            if "/none/" in cell["condition"]:
+                correct[:discordant] = False
+            path = folder / cell["predictions"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                path,
+                validation_index=np.arange(n) + 1000 * cell["fold"],
+                validation_labels=np.zeros(n, int),
+                validation_predicted=np.where(correct, 0, 1),
+            )
+
+
+def test_validation_noise_by_hand(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
+    arms = "mnist/simple-cnn/low-rank/20", "mnist/simple-cnn/none/10"
+    assert validation_noise(results, *arms, tmp_path) is None
+    predict_folds(results, tmp_path, n=10, discordant=2)
+    # Differences of the images: two of 1, eight of 0: mean 0.2, variance (2 · 0.64 + 8 · 0.04)/9.
+    assert validation_noise(results, *arms, tmp_path) == pytest.approx(1.6 / 9 / 10)
+    half = [c for c in results["cells"] if c["fold"] == 0 or "none" in c["condition"]]
+    assert validation_noise(results | {"cells": half}, *arms, tmp_path) == pytest.approx(1.6 / 90)
+    cell = next(c for c in results["cells"] if c["condition"] == arms[0])
+    with np.load(tmp_path / cell["predictions"]) as stored:
+        other = dict(stored) | {"validation_index": stored["validation_index"][::-1]}
+    np.savez(tmp_path / cell["predictions"], **other)
+    assert validation_noise(results, *arms, tmp_path) is None
+
+
+def test_folds_are_named_where_no_seeds_would_tell(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
+    differences = 0.014 + 0.012 * np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
+    theirs = fold_scores(results, "mnist/simple-cnn/none/10")
+    for cell in results["cells"]:
+        if cell["condition"].endswith("low-rank/20") and cell["stage"] == "fold":
+            score = theirs[cell["seed"], cell["fold"]] + differences[cell["fold"]]
+            cell["validation_accuracy"] = score
+    (unknown,) = compare_conditions(results, tmp_path)
+    assert unknown["seeds_to_tell"] is None
+    assert unknown["folds_to_tell"] is None
+    assert unknown["sentence"].endswith("folds share their training images. More images would.")
+    predict_folds(results, tmp_path)
+    (one,) = compare_conditions(results, tmp_path)
+    assert 5 < one["folds_to_tell"] <= 50
+    assert f"About {one['folds_to_tell']} folds instead of 5 would" in one["sentence"]
+    # Never more than the data can be cut into.
+    results["data_sets"][0]["most_folds"] = one["folds_to_tell"] - 1
+    (none,) = compare_conditions(results, tmp_path)
+    assert none["folds_to_tell"] is None

@@ -16,8 +16,6 @@ from rankwise.study.infer import (
     mcnemar,
     paper_interval,
     paper_rule,
-    power,
-    repeats_to_tell,
 )
 
 FOLDS = st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=20)
@@ -241,67 +239,3 @@ def test_mcnemar_with_many_discordant_pairs():
     assert found.p_value == pytest.approx(math.erfc(math.sqrt(625 / 92 / 2)))
     assert found.p_value == pytest.approx(stats.binomtest(33, 92).pvalue, abs=0.002)
     assert mcnemar(*pairs(13, 13)).p_value == 1
-
-
-# -- how many more --------------------------------------------------------------------------
-
-
-def test_power_against_simulation():
-    rng = np.random.default_rng(0)
-    pairs_, ratio, effect, deviation = 5, 0.25, 0.01, 0.006
-    rho = ratio / (1 + ratio)
-    n = 40_000
-    # s² estimates (1 − ρ)σ², so σ is that much larger.
-    sigma = deviation / math.sqrt(1 - rho)
-    common = rng.standard_normal((n, 1))
-    own = rng.standard_normal((n, pairs_))
-    x = effect + sigma * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
-    t = x.mean(1) / (x.std(1, ddof=1) * math.sqrt(1 / pairs_ + ratio))
-    found = (np.abs(t) > stats.t.ppf(0.975, pairs_ - 1)).mean()
-    assert power(effect, deviation, pairs_, ratio) == pytest.approx(found, abs=0.01)
-
-
-def test_power_at_its_limits():
-    assert power(0.01, 0.01, 1, 0.25) == 0
-    assert power(0.0, 0.01, 5, 0.25) == pytest.approx(0.05)
-    assert power(0.01, 0.0, 5, 0.25) == 1
-    assert power(1.0, 0.001, 1000, 0.25) == pytest.approx(1)
-    # At the floor, noncentrality can't pass effect / (s √r), whatever the repetitions.
-    limit = stats.norm.sf(1.96 - 1) + stats.norm.cdf(-1.96 - 1)
-    assert power(0.5, 1.0, 10**6, 0.25) == pytest.approx(limit, abs=1e-4)
-
-
-def tells(values, folds, repeats, ratio, rope):
-    """Straight from the definition."""
-    m, s, n = np.mean(values), np.std(values, ddof=1), folds * repeats
-    if n < 2:
-        return False
-    place = stats.t(n - 1, loc=m, scale=s * math.sqrt(1 / n + ratio))
-    harm, better = place.cdf(-rope), place.sf(rope)
-    if 1 - harm - better >= 0.95:
-        return True
-    return max(harm, better) >= 0.95 and power(m, s, n, ratio) >= 0.8
-
-
-@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.004), (0.02, 0.012), (0.009, 0.003)])
-def test_repeats_to_tell_is_the_first_that_tells(mean, deviation):
-    shape = np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
-    values = mean + deviation * shape / shape.std(ddof=1)
-    found = repeats_to_tell(values, 0.25, 0.005, folds=5)
-    expected = next((r for r in range(1, 60) if tells(values, 5, r, 0.25, 0.005)), None)
-    assert found == expected
-    assert found is not None
-
-
-def test_below_the_correlation_floor_no_repetition_tells():
-    shape = np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
-    values = 0.006 + 0.01 * shape / shape.std(ddof=1)
-    assert repeats_to_tell(values, 0.25, 0.005, folds=5) is None
-    # Folds that share nothing have no floor.
-    assert repeats_to_tell(values + 0.006, 0.0, 0.005, folds=5) is not None
-
-
-def test_repeats_to_tell_without_a_spread():
-    assert repeats_to_tell([0.1], 0.25, 0.005, folds=5) is None
-    assert repeats_to_tell([0.1] * 5, 0.25, 0.005, folds=5) is None
-    assert repeats_to_tell([0.1, 0.2], 0.25, 0.005, folds=0) is None

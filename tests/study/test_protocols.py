@@ -15,6 +15,7 @@ from rankwise.study.protocols import (
     cut_folds,
     hold_out,
     leaks,
+    most_folds,
     protocol_of,
     retraining_epochs,
     taken,
@@ -133,6 +134,9 @@ def test_too_few_for_the_folds():
         cut_folds(SOUND, labels, np.arange(12) // 4, 5, 0)
     with pytest.raises(DataError, match="training images of any class, and there are 6"):
         cut_folds(PAPER, labels, np.arange(12), 7, 0)
+    assert most_folds(SOUND, labels, np.arange(12) // 4) == 3
+    assert most_folds(PAPER, labels, np.arange(12) // 4) == 6
+    assert most_folds(PAPER, labels[:0], labels[:0]) == 0
 
 
 # -- cuts -----------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ def evidence(mean=0.0, deviation=0.001, **changes):
         "rope": 0.005,
         "seeds": 1,
         "seeds_to_tell": 3,
+        "folds": 5,
+        "folds_to_tell": None,
         "pairs": 5,
     }
     return Evidence(**(made | changes))
@@ -72,7 +74,17 @@ def test_sentence_says_how_many_more():
     assert "About 3 more seeds (all folds repeated) would tell" in said
     assert "About 1 more seed (all" in sentence(evidence(0.0, 0.02, seeds_to_tell=2), "a", "b")
     said = sentence(evidence(0.0, 0.02, seeds_to_tell=None), "a", "b")
-    assert "No number of further seeds would tell" in said
+    assert said.endswith(
+        "No number of further seeds would tell at this mean and spread: folds share their "
+        "training images. More images would."
+    )
+    said = sentence(evidence(0.0, 0.02, seeds_to_tell=None, folds_to_tell=14), "a", "b")
+    assert said.endswith(
+        "folds share their training images. About 14 folds instead of 5 would, if the mean stays "
+        "and the spread grows only by what smaller validation parts add. More images would as well."
+    )
+    said = sentence(evidence(0.0, 0.02, folds_to_tell=14), "a", "b")
+    assert "14 folds" not in said
 
 
 def test_sentence_of_a_small_but_certain_effect():

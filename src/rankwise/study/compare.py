@@ -19,8 +19,8 @@ from rankwise.study.infer import (
     mcnemar,
     paper_interval,
     paper_rule,
-    repeats_to_tell,
 )
+from rankwise.study.power import MOST_FOLDS, folds_to_tell, repeats_to_tell
 from rankwise.study.verdict import Evidence, sentence, verdict
 
 ROPE = 0.005
@@ -72,8 +72,8 @@ def compare_conditions(
         (what the paper says of the same two rows, or None); ``effect`` (mean, low, high,
         deviation), ``corrected_t`` and ``plain_t`` (statistic, degrees of freedom, p; the first
         also Holm's), ``bayes`` (rope, harm, equal, help), ``mcnemar`` (`mcnemar_of`), ``test``
-        (mean test accuracies of the re-trained models), ``seeds_to_tell``, ``verdict``,
-        ``sentence``. What can't be computed is None.
+        (mean test accuracies of the re-trained models), ``seeds_to_tell``, ``folds_to_tell``,
+        ``verdict``, ``sentence``. What can't be computed is None.
 
     Raises
     ------
@@ -85,23 +85,41 @@ def compare_conditions(
     if rope < 0:
         raise ValueError(f"rope must be at least 0, not {rope}")
     study = results["study"]
-    planned = int(study["folds"]) * len(study["seeds"])
-    ratio = 1 / (int(study["folds"]) - 1)
+    folds, seeds = int(study["folds"]), len(study["seeds"])
+    planned, ratio = folds * seeds, 1 / (folds - 1)
+    most = {
+        data["name"]: min(MOST_FOLDS, data.get("most_folds", 0)) for data in results["data_sets"]
+    }
     pairs = list(_pairs(results))
     tests = [corrected_t_test(p.differences, ratio, confidence=0.95) for p in pairs]
     adjusted = holm([test.p_value for test in tests])
     found = []
     for pair, test, p_adjusted in zip(pairs, tests, adjusted, strict=True):
-        needed = repeats_to_tell(
-            pair.differences, ratio, rope, folds=study["folds"], alpha=alpha / len(pairs)
-        )
+        level = alpha / len(pairs)
+        needed = repeats_to_tell(pair.differences, ratio, rope, folds=folds, alpha=level)
+        noise: float | None = None
+        instead: int | None = None
+        if needed is None:
+            noise = validation_noise(results, pair.first["id"], pair.second["id"], folder)
+        if noise is not None:
+            instead = folds_to_tell(
+                pair.differences,
+                rope,
+                folds=folds,
+                noise=noise,
+                seeds=seeds,
+                most=most[pair.first["data_set"]],
+                alpha=level,
+            )
         evidence = Evidence(
             test=test,
             p_adjusted=p_adjusted,
             posterior=correlated_posterior(pair.differences, ratio, rope),
             rope=rope,
-            seeds=len(study["seeds"]),
+            seeds=seeds,
             seeds_to_tell=needed,
+            folds=folds,
+            folds_to_tell=instead,
             pairs=len(pair.first_scores),
             missing=max(0, planned - len(pair.first_scores)),
             alpha=alpha,
@@ -131,6 +149,52 @@ def retrained(results: _Record, condition: str) -> dict[int, _Record]:
         and cell["stage"] == "retrain"
         and cell["status"] == "done"
     }
+
+
+def validation_noise(results: _Record, first: str, second: str, folder: Path | str) -> float | None:
+    """How much of a fold's difference comes of its few validation images.
+
+    The variance of an image's difference between the arms (1, 0 or −1), over the number of images;
+    the mean over folds.
+
+    Returns
+    -------
+    float or None
+        None where the arms of some fold weren't validated on the same images, as with copies under
+        ``notebook``, or their predictions aren't there.
+    """
+    cells: dict[tuple[int, int], list[_Record]] = {}
+    for cell in results["cells"]:
+        if (
+            cell["condition"] in (first, second)
+            and cell["stage"] == "fold"
+            and cell["status"] == "done"
+        ):
+            cells.setdefault((cell["seed"], cell["fold"]), []).append(cell)
+    found = []
+    for pair in cells.values():
+        if len(pair) < 2:
+            continue
+        parts = [_validated(cell, Path(folder)) for cell in pair]
+        if parts[0] is None or parts[1] is None:
+            return None
+        (rows, right), (other_rows, other_right) = parts[0], parts[1]
+        if len(rows) < 2 or not np.array_equal(rows, other_rows):
+            return None
+        found.append(np.subtract(right, other_right, dtype=float).var(ddof=1) / len(rows))
+    return float(np.mean(found)) if found else None
+
+
+def _validated(cell: _Record, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows that a fold was validated on, and whether each was right."""
+    path = folder / (cell.get("predictions") or "")
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        return (
+            stored["validation_index"],
+            stored["validation_predicted"] == stored["validation_labels"],
+        )
 
 
 def mcnemar_of(first: dict[int, _Record], second: dict[int, _Record], folder: Path) -> Any:
@@ -199,7 +263,7 @@ def _comparison(
         "pairs": evidence.pairs,
         "missing": evidence.missing,
         "seeds": evidence.seeds,
-        "folds": int(results["study"]["folds"]),
+        "folds": evidence.folds,
         "ratio": ratio,
         "correlation": ratio / (1 + ratio),
         "paper": asdict(paper_rule(pair.first_scores, pair.second_scores)) if enough else None,
@@ -211,6 +275,7 @@ def _comparison(
         "mcnemar": mcnemar_of(ours, theirs, folder),
         "test": _test_accuracies(ours, theirs),
         "seeds_to_tell": evidence.seeds_to_tell,
+        "folds_to_tell": evidence.folds_to_tell,
         "verdict": verdict(evidence),
         "sentence": sentence(evidence, first["arm"], second["arm"]),
     }

@@ -31,8 +31,6 @@ from numpy.typing import ArrayLike, NDArray
 
 # Below this many discordant pairs the exact binomial test; the usual bound for the approximation.
 _EXACT_BELOW = 25
-# Repetitions looked at before `repeats_to_tell` calls a study hopeless.
-_MOST_REPEATS = 1000
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def corrected_t_test(
     if count < 2:
         nan = math.nan
         return PairedTest(middle, nan, nan, nan, 0, nan, nan, nan)
-    deviation = _deviation(values)
+    deviation = sample_deviation(values)
     error = deviation * math.sqrt(1 / count + ratio)
     if error == 0:
         # Equal differences, zeros among them, are no measure of spread: nothing can be tested.
@@ -263,92 +261,7 @@ def mcnemar(correct: ArrayLike, baseline_correct: ArrayLike) -> McNemar:
     return McNemar(gained, lost, statistic, float(stats.chi2.sf(statistic, 1)), "chi-square")
 
 
-def power(effect: float, deviation: float, pairs: int, ratio: float, alpha: float = 0.05) -> float:
-    """Chance that the corrected t-test finds a true mean difference, two-sided.
-
-    Noncentral t with ``J − 1`` degrees of freedom and noncentrality ``effect / √((1/J + r)·s²)``.
-    """
-    from scipy import stats
-
-    if pairs < 2:
-        return 0.0
-    if deviation == 0:
-        return float(effect != 0)
-    shift = abs(effect) / (deviation * math.sqrt(1 / pairs + ratio))
-    bound = stats.t.ppf(1 - alpha / 2, pairs - 1)
-    either: NDArray = stats.nct.sf(bound, pairs - 1, shift) + stats.nct.cdf(
-        -bound, pairs - 1, shift
-    )
-    # scipy's noncentral t gives nan far out in its tails, where the power is 1.
-    return 1.0 if math.isnan(float(either)) else min(1.0, float(either))
-
-
-def repeats_to_tell(
-    differences: ArrayLike,
-    ratio: float,
-    rope: float,
-    *,
-    folds: int,
-    alpha: float = 0.05,
-    wanted_power: float = 0.8,
-    certainty: float = 0.95,
-) -> int | None:
-    """Seeds (repetitions of all folds) in all that would tell, were mean and spread as seen so far.
-
-    Either the corrected t-test at `alpha` finds the mean difference with `wanted_power` and the
-    mass beyond the region of equivalence reaches `certainty`, or the mass within it does. Since the
-    corrected variance never falls below ``r·s²`` (the correlation floor), there may be no such
-    number: then only more images, or folds that share less, would tell.
-
-    Parameters
-    ----------
-    differences, ratio, rope
-        As in `correlated_posterior`.
-    folds : int
-        Folds of one repetition.
-    alpha : float
-        Level of the test; divided by the number of comparisons by a caller who adjusts.
-    wanted_power, certainty : float
-        Of the two rules.
-
-    Returns
-    -------
-    int or None
-        At least 1; None if no number would do, or the spread can't be told yet.
-    """
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if values.size < 2 or folds < 1 or _deviation(values) == 0:
-        return None
-    middle, deviation = float(values.mean()), _deviation(values)
-
-    def tells(repeats: int) -> bool:
-        pairs = folds * repeats
-        mass = _mass(middle, deviation, pairs, ratio, rope)
-        if mass.equal >= certainty:
-            return True
-        beyond = max(mass.harm, mass.help) >= certainty
-        return beyond and power(middle, deviation, pairs, ratio, alpha) >= wanted_power
-
-    if not tells(_MOST_REPEATS):
-        return None
-    low, high = 0, _MOST_REPEATS
-    while high - low > 1:
-        half = (low + high) // 2
-        low, high = (low, half) if tells(half) else (half, high)
-    return high
-
-
-def _mass(middle: float, deviation: float, pairs: int, ratio: float, rope: float) -> Posterior:
-    from scipy import stats
-
-    if pairs < 2:
-        return Posterior(0.0, 0.0, 0.0)
-    place = stats.t(pairs - 1, loc=middle, scale=deviation * math.sqrt(1 / pairs + ratio))
-    harm, better = float(place.cdf(-rope)), float(place.sf(rope))
-    return Posterior(harm, 1 - harm - better, better)
-
-
-def _deviation(values: NDArray[np.float64]) -> float:
+def sample_deviation(values: NDArray[np.float64]) -> float:
     """Sample deviation; what rounding leaves of equal values counts as 0."""
     deviation = float(values.std(ddof=1))
     return deviation if deviation > 1e-12 * max(1.0, float(np.abs(values).max())) else 0.0

@@ -170,11 +170,11 @@ def cut_folds(
 
     labels, ids = np.asarray(labels), np.asarray(source_ids)
     n_sources = len(np.unique(ids)) if protocol.by_source else len(ids)
-    most = int(np.bincount(labels).max()) if len(labels) else 0
-    if min(n_sources, most) < folds:
+    most = most_folds(protocol, labels, ids)
+    if most < folds:
         what = "sources" if n_sources < folds else "training images of any class"
         raise DataError(
-            f"{folds} folds need as many {what}, and there are {min(n_sources, most)}; "
+            f"{folds} folds need as many {what}, and there are {most}; "
             "use fewer folds or more images"
         )
     grouped = n_sources < len(ids)
@@ -187,6 +187,15 @@ def cut_folds(
     if any(len(rest) == 0 or len(held) == 0 for rest, held in parts):
         raise DataError(f"{folds} folds leave one empty, the sources being uneven; use fewer folds")
     return [(np.sort(a).astype(np.int64), np.sort(b).astype(np.int64)) for a, b in parts]
+
+
+def most_folds(protocol: Protocol, labels: ArrayLike, source_ids: ArrayLike) -> int:
+    """How many folds a training part has the sources, and the images of some class, for."""
+    labels, ids = np.asarray(labels), np.asarray(source_ids)
+    if not len(labels):
+        return 0
+    n_sources = len(np.unique(ids)) if protocol.by_source else len(ids)
+    return min(n_sources, int(np.bincount(labels).max()))
 
 
 def with_copies(originals: Rows, copied: Rows) -> Part:

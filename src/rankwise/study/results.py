@@ -15,6 +15,7 @@ from rankwise.study.cells import Cell, read_result
 from rankwise.study.conditions import Condition
 from rankwise.study.design import Study
 from rankwise.study.presets import PAPER_SIDES
+from rankwise.study.protocols import hold_out, most_folds, protocol_of
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -93,7 +94,11 @@ def describe_data(
     side = PAPER_SIDES.get(name)
     if any(c.published and c.id in own for c in conditions) and {height, width} != {side}:
         notes.append(f"images of {height} × {width} pixels, the paper has {side} × {side}")
-    reduced = bool(notes)
+    reductions = list(notes)
+    protocol = protocol_of(study.protocol)
+    rest, _ = hold_out(
+        protocol, images.labels, images.source_ids, study.test_fraction, study.split_seed
+    )
     if images.n_skipped:
         notes.append(f"{images.n_skipped} unreadable images left out")
     if data.source_pattern is not None and study.protocol == "sound":
@@ -109,8 +114,10 @@ def describe_data(
         "n_train": _one_or_all(r["n_train"] for r in folds),
         "n_validation": _one_or_all(r["n_validation"] for r in folds),
         "n_test": _one_or_all(r["n_test"] for r in any_cell),
+        "most_folds": most_folds(protocol, images.labels[rest], images.source_ids[rest]),
         "fingerprint": images.fingerprint,
-        "reduced": reduced,
+        "reduced": bool(reductions),
+        "reductions": reductions,
         "notes": notes,
     }
 

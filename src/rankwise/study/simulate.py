@@ -192,6 +192,8 @@ def detection_rates(
             rope=rope,
             seeds=len(differences) // folds,
             seeds_to_tell=None,
+            folds=folds,
+            folds_to_tell=None,
             pairs=len(differences),
             alpha=alpha,
         )

@@ -27,6 +27,9 @@ class Evidence:
         Half width of the region of practical equivalence.
     seeds, seeds_to_tell : int, int or None
         Seeds there are; seeds in all that would tell, None if no number would.
+    folds, folds_to_tell : int, int or None
+        Folds there are; folds in their place that would tell where no number of seeds would, None
+        if none would or it isn't known.
     pairs, missing : int
         Pairs of folds compared; pairs that the study has planned but not finished.
     alpha : float
@@ -39,6 +42,8 @@ class Evidence:
     rope: float
     seeds: int
     seeds_to_tell: int | None
+    folds: int
+    folds_to_tell: int | None
     pairs: int
     missing: int = 0
     alpha: float = 0.05
@@ -122,9 +127,16 @@ def _why(evidence: Evidence) -> str:
             f"{_bare(evidence.rope)} points."
         )
     if evidence.seeds_to_tell is None:
-        return text + (
+        text += (
             " No number of further seeds would tell at this mean and spread: folds share their "
-            "training images. More images would."
+            "training images."
+        )
+        if evidence.folds_to_tell is None:
+            return text + " More images would."
+        return text + (
+            f" About {evidence.folds_to_tell} folds instead of {evidence.folds} would, if the mean "
+            "stays and the spread grows only by what smaller validation parts add. More images "
+            "would as well."
         )
     more = max(1, evidence.seeds_to_tell - evidence.seeds)
     return text + (
