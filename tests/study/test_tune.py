@@ -75,6 +75,28 @@ def test_a_search_stopped_at_its_first_word_still_begins_with_the_study_s_own_va
     assert (found["given"]["energy"], found["given"]["skip_threshold"]) == (0.975, 0.8)
 
 
+def test_one_search_at_a_time_in_a_folder(tmp_path, monkeypatch):
+    from rankwise.study import tune
+
+    plain, refused = tune.score, []
+
+    def while_it_runs(*arguments):
+        # A lock is held by a file, not a process: this stands for a search of another process.
+        with pytest.raises(RunError) as caught:
+            tune_study(study(), tmp_path, trials=1, device="cpu")
+        refused.append(str(caught.value))
+        return plain(*arguments)
+
+    monkeypatch.setattr(tune, "score", while_it_runs)
+    found = tune_study(study(), tmp_path, trials=1, device="cpu")
+    assert refused == [
+        f"another search is running in {tmp_path}; wait until it ends, or choose another folder"
+    ]
+    assert [trial["state"] for trial in found["searches"][0]["trials"]] == ["complete"]
+    again = tune_study(study(), tmp_path, trials=1, device="cpu")
+    assert again["searches"] == found["searches"]
+
+
 def test_networks_are_pruned_by_their_epochs(tmp_path, monkeypatch):
     from rankwise.study import tune
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ ENERGIES = (0.8, 1.0)
 SKIP_THRESHOLDS = (0.0, 0.95)
 TUNING = "tune.json"
 _STORAGE = "tune.sqlite3"
+_LOCK = "tune.lock"
 
 
 def tune_study(
@@ -70,7 +72,7 @@ def tune_study(
     StudyError
         If no arm makes low-rank copies.
     RunError
-        If the folder holds the search of another study.
+        If the folder holds the search of another study, or another process searches in it.
     MissingDependencyError
         If Optuna isn't installed.
     """
@@ -88,9 +90,12 @@ def tune_study(
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
     out.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{(out / _STORAGE).resolve()}"
     found = []
-    with progress_bar("trials", trials * len(conditions), enabled=progress) as advance:
+    storage = f"sqlite:///{(out / _STORAGE).resolve()}"
+    with (
+        _alone(out),
+        progress_bar("trials", trials * len(conditions), enabled=progress) as advance,
+    ):
         for condition in conditions:
             search = optuna.create_study(
                 storage=storage,
@@ -106,9 +111,27 @@ def tune_study(
                 search, study, condition, data_sets[condition.data_set], trials, device, advance
             )
             found.append(_describe(search, condition))
-    result = {"study": study.to_json(), "finished": timestamp(), "searches": found}
-    write_json(out / TUNING, result)
+        result = {"study": study.to_json(), "finished": timestamp(), "searches": found}
+        write_json(out / TUNING, result)
     return result
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep others out: a second search would take this one's running trial for a stopped one."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"another search is running in {out}; wait until it ends, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def score(
