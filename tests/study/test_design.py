@@ -94,6 +94,45 @@ def test_a_mistake(tmp_path, old, new, line, words):
         assert word in found
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "accepted"),
+    [
+        ("batch_size", ['"128"', "128.0", "true"], "a whole number from 1"),
+        ("epochs", ['"7"', "7.0"], "a whole number from 1"),
+        ("folds", ['"5"', "5.0"], "a whole number from 2 to 100"),
+        ("split_seed", ["true"], "a whole number from 0"),
+        ("test_fraction", ['"0.2"', "nan"], "a number above 0, at most 0.5"),
+        ("epochs_factor", ["true", "inf"], "a number above 0"),
+        ("retrain", ['"yes"', "1", '"false"'], "true or false"),
+        ("data.digits.limit", ['"100"', "100.0"], "a number of images from 20"),
+        ("data.digits.size", ['"16"', "[16.0, 16]"], "a number of pixels, or [height, width]"),
+        ("data.digits.grey", ['"no"', "0"], "true or false"),
+        ("data.digits.epochs", ["true"], "a whole number from 1"),
+        ("models.cnn.transfer", ['"true"', "1"], "true or false"),
+        ("models.cnn.frozen_epochs", ['"50"'], "a whole number from 1"),
+        ("models.cnn.unfreeze", ["4.0"], "a whole number of layers from 1"),
+        ("models.cnn.dropout", ['"0.5"', "false"], "a number from 0, below 1"),
+        ("models.cnn.learning_rate", ['"1e-3"', "inf"], "a number above 0"),
+        ("arms.strong.energy", ['"0.9"', "true"], "a number above 0, at most 1"),
+        ("arms.strong.energy_std", ['"0"', "inf"], "a number from 0"),
+        ("arms.strong.skip_threshold", ['"0.8"', "true"], "a number from 0 to 1"),
+        ("arms.strong.severity", ['"3"', "3.0"], "a whole number from 1 to 5"),
+    ],
+)
+def test_values_of_another_type_are_no_values(tmp_path, key, values, accepted):
+    text = 'data.digits.source = "digits"\nmodels.cnn.network = "simple-cnn"\n'
+    text += 'arms.strong.kind = "low-rank"\n'
+    for value in values:
+        (found,) = mistakes(tmp_path, f"{text}{key} = {value}\n")
+        assert found.startswith(f"line 4: {key} is "), found
+        assert found.endswith(f"; {accepted} is accepted"), found
+
+
+def test_whole_numbers_do_as_numbers(tmp_path):
+    study = read_study(write(tmp_path, FILE.replace("energy = 0.9", "energy = 1\nenergy_std = 0")))
+    assert (study.arms["strong"].energy, study.arms["strong"].energy_std) == (1, 0)
+
+
 def test_names_must_exist(tmp_path):
     text = FILE + '\n[[conditions]]\ndata = "digits"\nmodel = "simple-cnn"\narm = "strong"\n'
     assert read_study(write(tmp_path, text)).conditions[0].arm == "strong"
@@ -113,6 +152,8 @@ def test_published_figures_are_checked_too(tmp_path):
     assert read_study(write(tmp_path, good)).conditions[0].published.interval == (0.1, 0.2)
     (found,) = mistakes(tmp_path, good.replace("= 0.1\n", "= 99.0\n"))
     assert found.startswith("line 22: conditions[0].published.test_accuracy is 99.0; ")
+    (found,) = mistakes(tmp_path, good.replace("[0.1, 0.2]", "[0.1, 20.0]"))
+    assert found.startswith("line 21: conditions[0].published.interval is 20.0; [low, high]")
 
 
 def test_models_have_options_of_their_own(tmp_path):

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 from rankwise.errors import RankwiseError
 
@@ -40,9 +40,13 @@ ARM_OPTIONS = {
 }
 """What each kind of arm reads beside `kind`."""
 
+# Values of their very type: "128" and 128.0 are no whole numbers, "yes" isn't true, true isn't 1.
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Flag = Annotated[bool, Strict()]
 # The description of a field is what an error message says is accepted.
-Share = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")]
-Count = Annotated[int, Field(ge=1, description="a whole number from 1")]
+Share = Annotated[Number, Field(ge=0, le=1, description="a number from 0 to 1")]
+Count = Annotated[Whole, Field(ge=1, description="a whole number from 1")]
 Name = Annotated[str, Field(pattern=_NAME)]
 
 
@@ -54,7 +58,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[Whole, Field(ge=1)]
 
 
 class DataSet(_Strict):
@@ -71,12 +75,12 @@ class DataSet(_Strict):
     size: Side | tuple[Side, Side] | None = Field(
         default=None, description="a number of pixels, or [height, width]"
     )
-    grey: bool = Field(default=False, description="true or false")
+    grey: Flag = Field(default=False, description="true or false")
     source_pattern: str | None = Field(
         default=None,
         description="a regular expression on file names, its first group the source id",
     )
-    limit: int | None = Field(default=None, ge=20, description="a number of images from 20")
+    limit: Whole | None = Field(default=None, ge=20, description="a number of images from 20")
     on_error: Literal["raise", "skip"] = Field(default="raise", description="'raise' or 'skip'")
     models: tuple[str, ...] | None = Field(default=None, description="names of the study's models")
     epochs: Count | None = Field(default=None, description="a whole number from 1")
@@ -109,17 +113,17 @@ class Model(_Strict):
         default=None,
         description="what rankwise.nets.load_backbone reads: a file, or a library's model",
     )
-    transfer: bool = Field(default=False, description="true or false")
+    transfer: Flag = Field(default=False, description="true or false")
     frozen_epochs: Count = Field(default=50, description="a whole number from 1")
     frozen_stage: Literal["epochs", "closed-form"] = Field(
         default="epochs", description="'epochs' or 'closed-form'"
     )
     unfreeze: Count = Field(default=4, description="a whole number of layers from 1")
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="a number from 0, below 1")
+    dropout: Number = Field(default=0.5, ge=0, lt=1, description="a number from 0, below 1")
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] | None = Field(
         default=None, description="'adam', 'adamw', 'rmsprop' or 'sgd'"
     )
-    learning_rate: float | None = Field(default=None, gt=0, description="a number above 0")
+    learning_rate: Number | None = Field(default=None, gt=0, description="a number above 0")
     output: Literal["softmax", "varpro"] = Field(
         default="softmax", description="'softmax' or 'varpro'"
     )
@@ -151,15 +155,15 @@ class Arm(_Strict):
     kind: Literal[ARM_KINDS] = Field(  # type: ignore[valid-type]
         description=", ".join(map(repr, ARM_KINDS))
     )
-    energy: float = Field(default=0.975, gt=0, le=1, description="a number above 0, at most 1")
-    energy_std: float = Field(default=0.025, ge=0, description="a number from 0")
+    energy: Number = Field(default=0.975, gt=0, le=1, description="a number above 0, at most 1")
+    energy_std: Number = Field(default=0.025, ge=0, description="a number from 0")
     skip_threshold: Share = Field(
         default=0.8, description="the share of images that get no copy, a number from 0 to 1"
     )
     reference: Literal["paper", "notebook"] = Field(
         default="paper", description="'paper' or 'notebook'"
     )
-    severity: int = Field(default=3, ge=1, le=5, description="a whole number from 1 to 5")
+    severity: Whole = Field(default=3, ge=1, le=5, description="a whole number from 1 to 5")
     pipeline: str | dict[str, Any] | None = Field(
         default=None,
         description="a JSON file that A.save wrote, or a table as A.to_dict has it",
@@ -196,7 +200,7 @@ class Arm(_Strict):
 class Published(_Strict):
     """A row of the paper's tables 1 to 3, as shares."""
 
-    interval: tuple[float, float] = Field(description="[low, high], numbers from 0 to 1")
+    interval: tuple[Share, Share] = Field(description="[low, high], numbers from 0 to 1")
     test_accuracy: Share = Field(description="a number from 0 to 1")
 
 
@@ -207,10 +211,10 @@ class Row(_Strict):
     model: str = Field(description="the name of a model of this study")
     arm: str = Field(description="the name of an arm of this study")
     epochs: Count | None = Field(default=None, description="a whole number from 1")
-    energy: float | None = Field(
+    energy: Number | None = Field(
         default=None, gt=0, le=1, description="a number above 0, at most 1"
     )
-    energy_std: float | None = Field(default=None, ge=0, description="a number from 0")
+    energy_std: Number | None = Field(default=None, ge=0, description="a number from 0")
     skip_threshold: Share | None = Field(default=None, description="a number from 0 to 1")
     published: Published | None = Field(
         default=None, description="a table of interval and test_accuracy"
@@ -263,17 +267,17 @@ class Study(_Strict):
     arms: dict[Name, Arm] = Field(description="a list of kinds of arms, or tables [arms.NAME]")
     conditions: tuple[Row, ...] = Field(default=(), description="tables [[conditions]]")
     epochs: Count = Field(default=10, description="a whole number from 1")
-    folds: int = Field(default=5, ge=2, le=100, description="a whole number from 2 to 100")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    folds: Whole = Field(default=5, ge=2, le=100, description="a whole number from 2 to 100")
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(
         default=(42,), min_length=1, description="a list of different whole numbers from 0"
     )
-    split_seed: int = Field(default=42, ge=0, description="a whole number from 0")
-    test_fraction: float = Field(
+    split_seed: Whole = Field(default=42, ge=0, description="a whole number from 0")
+    test_fraction: Number = Field(
         default=0.2, gt=0, le=0.5, description="a number above 0, at most 0.5"
     )
-    epochs_factor: float = Field(default=1.0, gt=0, description="a number above 0")
+    epochs_factor: Number = Field(default=1.0, gt=0, description="a number above 0")
     batch_size: Count = Field(default=128, description="a whole number from 1")
-    retrain: bool = Field(default=True, description="true or false")
+    retrain: Flag = Field(default=True, description="true or false")
     degraded: Literal["none", "retrain", "all"] | None = Field(
         default=None, description="'none', 'retrain' or 'all'"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def study_from(values: dict[str, Any], where: str = "the study", text: str | Non
         study = Study.model_validate(values)
         mistakes = cross_check(study)
     except ValidationError as error:
-        mistakes = [_sentence(entry) for entry in error.errors()]
+        mistakes = [_sentence(entry) for entry in _one_a_union(error.errors())]
     if not mistakes:
         return study
     places = {} if text is None else lines_of_keys(text)
@@ -135,7 +136,6 @@ def study_from(values: dict[str, Any], where: str = "the study", text: str | Non
     for path, sentence in mistakes:
         prefix = where if text is None else f"{where}, line {line_of(path, places)}"
         lines.append((line_of(path, places), f"{prefix}: {sentence}"))
-    # A union's branches complain one by one of the same value.
     unique = dict.fromkeys(line for _, line in sorted(lines, key=lambda pair: pair[0]))
     raise StudyError("\n".join(unique))
 
@@ -163,6 +163,18 @@ def read_study(path: str | Path) -> Study:
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path} isn't TOML: {error}") from error
     return study_from(values, str(path), text)
+
+
+def _one_a_union(entries: Iterable[Any]) -> Iterator[Any]:
+    """Leave out that a union's other branches don't take the value either."""
+    seen = set()
+    for entry in entries:
+        path = _walk(entry["loc"])[0]
+        if any(isinstance(part, str) for part in entry["loc"][len(path) :]):
+            if path in seen:
+                continue
+            seen.add(path)
+        yield entry
 
 
 def _sentence(entry: Any) -> tuple[tuple[str | int, ...], str]:
