@@ -145,10 +145,40 @@ def test_no_leak_is_said_with_its_counts(written):
 def test_reductions_are_marked(written):
     text = Page(written["sound"][0].read_text(encoding="utf-8")).text
     assert "Smaller than designed." in text
+    assert "70,000 images; 9 unreadable" not in text
     assert "fashion-mnist: limit 5000 of 70,000 images" in text
     whole = [d | {"reduced": False} for d in written["sound"][1]["data_sets"]]
     results = written["sound"][1] | {"data_sets": whole}
     assert "Smaller" not in report.render(results, written["sound"][0].parent)
+    # Results of a version that kept reductions among the notes.
+    old = [{k: v for k, v in d.items() if k != "reductions"} for d in results["data_sets"]]
+    old = [d | {"reduced": d["name"] != "mnist"} for d in old]
+    text = report.render(results | {"data_sets": old}, written["sound"][0].parent)
+    assert "fashion-mnist: limit 5000 of 70,000 images; 9 unreadable images" in text
+
+
+def test_conditions_without_a_baseline_are_named(written):
+    path, results = written["sound"]
+    html = path.read_text(encoding="utf-8")
+    assert "Not compared" not in html
+    kinds = {"low-rank": "default+low-rank", "jpeg": "jpeg"}
+    conditions = [
+        c | {"arm_kind": kinds[c["arm"]], "baseline": None} if c["arm"] in kinds else c
+        for c in results["conditions"]
+    ]
+    text = Page(report.render(results | {"conditions": conditions}, path.parent)).text
+    assert "Not compared, as this study has no baseline for them:" in text
+    assert "mnist/simple-cnn/low-rank/10; an arm of kind “default” beside it would be one" in text
+    assert "mnist/simple-cnn/jpeg/10; an arm of kind “none” beside it would be one" in text
+    assert "mnist/simple-cnn/none/10; an arm" not in text
+
+
+def test_one_epoch_is_no_epochs(written):
+    path, results = written["sound"]
+    conditions = [c | {"epochs": 1} for c in results["conditions"]]
+    text = Page(report.render(results | {"conditions": conditions}, path.parent)).text
+    assert "low-rank, 1 epoch" in text
+    assert "1 epochs" not in text
 
 
 def test_every_figure_is_there(written):

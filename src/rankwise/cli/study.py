@@ -230,7 +230,7 @@ def _print_results(results: dict[str, Any]) -> None:
     """A table of conditions, then a sentence for each comparison; at most 80 columns."""
     for data in results["data_sets"]:
         if data["reduced"]:
-            _wrapped(f"{data['name']}: reduced: {'; '.join(data['notes'])}", "")
+            _wrapped(f"{data['name']}: reduced: {'; '.join(data['reductions'])}", "")
     if results["study"]["protocol"] == "notebook":
         typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
     typer.echo(f"{'condition':<46} {'validation':>16} {'test':>8}")

@@ -104,6 +104,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         "whole": whole,
         "interval": interval,
         "counts": counts,
+        "label": sections.label,
     }
 
     def inline(name: str) -> Markup:
@@ -116,6 +117,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         style=inline("report.css"),
         script=inline("report.js"),
         verdicts=sections.verdicts(results),
+        uncompared=sections.uncompared(results),
         tables=sections.tables(results),
         curves=sections.curves(results),
         curve_legend=sections.curve_legend(),

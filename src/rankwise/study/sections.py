@@ -59,6 +59,15 @@ def verdicts(results: _Record) -> _Record:
     }
 
 
+def uncompared(results: _Record) -> list[tuple[str, str]]:
+    """Conditions that no baseline is there for, and the kind of arm that would be one."""
+    return [
+        (c["id"], "default" if c["arm_kind"].startswith("default+") else "none")
+        for c in results["conditions"]
+        if not c.get("baseline") and c["arm_kind"] != "none"
+    ]
+
+
 def _rule(item: _Record) -> str:
     """The paper's rule in words."""
     paper, published = item["paper"], item["published"]
@@ -225,7 +234,7 @@ def degraded(results: _Record) -> list[_Record]:
         charts = []
         for index, kind in enumerate(KINDS):
             lines = [
-                _degraded_line(_label(c), _stack(values[c["id"]])[:, index], style)
+                _degraded_line(label(c), _stack(values[c["id"]])[:, index], style)
                 for style, c in shown
             ]
             title, unit = _DEGRADATIONS[kind]
@@ -244,7 +253,7 @@ def degraded(results: _Record) -> list[_Record]:
                 "name": name,
                 "models": "models of the folds" if stage == "fold" else "re-trained models",
                 "charts": charts,
-                "legend": [(Markup(swatch(style)), _label(c)) for style, c in shown],
+                "legend": [(Markup(swatch(style)), label(c)) for style, c in shown],
                 "rows": [_degraded_row(c, values) for _, c in shown],
             }
         )
@@ -363,15 +372,19 @@ def missing(results: _Record) -> _Record:
 
 def reductions(results: _Record) -> list[str]:
     """What makes this study smaller than the one it repeats, in words; empty if nothing does."""
-    return [
-        f"{data['name']}: {'; '.join(data.get('notes') or []) or 'fewer images than there are'}"
-        for data in results["data_sets"]
-        if data.get("reduced")
-    ]
+    found = []
+    for data in results["data_sets"]:
+        if data.get("reduced"):
+            # Results of earlier versions hold them among their notes.
+            texts = data.get("reductions", data.get("notes"))
+            found.append(f"{data['name']}: {'; '.join(texts or ['fewer images than there are'])}")
+    return found
 
 
-def _label(condition: _Record) -> str:
-    return f"{condition['arm']}, {condition['epochs']} epochs"
+def label(condition: _Record) -> str:
+    """An arm and its epochs, as legends name it."""
+    epochs = condition["epochs"]
+    return f"{condition['arm']}, {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def _by_data_and_model(results: _Record) -> Iterator[tuple[str, list[_Record]]]:
