@@ -59,8 +59,10 @@ def draw_arm(arm: Arm, images: ImageSet, path: Path, seed: int) -> None:
             for spine in axis.spines.values():
                 spine.set_visible(different)
                 spine.set(color=_COPY, linewidth=2)
-    axes[0, 0].set_title("originals", fontsize=8, loc="left")
-    axes[1, 0].set_title(_title(arm), fontsize=8, loc="left")
+    for axis, text in zip(axes[:, 0], ("originals", _title(arm)), strict=True):
+        # A long title mustn't widen its column: the layout makes room for an empty one's height.
+        axis.set_title(text, fontsize=8, loc="left").set_in_layout(False)
+        axis.set_title(" ", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(figure, path)
 
