@@ -166,6 +166,56 @@ def test_foreign_and_damaged_weights_are_refused(vgg, tmp_path):
         read_weights(tmp_path)
 
 
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch, tmp_path):
+    """The hub's own download would ask six times, and print five of them."""
+    import huggingface_hub
+
+    plain, asked = huggingface_hub.hf_hub_download, []
+
+    def unreachable(url):
+        asked.append(url)
+        raise ConnectionError("no route to it\nand more")
+
+    def only_cached(name, file, local_files_only=False):
+        assert local_files_only
+        return plain(name, file, local_files_only=True)
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", only_cached)
+    with pytest.raises(ModelFileError) as caught:
+        read_weights("someone/vgg16")
+    assert str(caught.value) == (
+        "someone/vgg16 has no model.safetensors in the hub's cache and it can't be downloaded (no "
+        "route to it); a local .safetensors file works as well"
+    )
+    assert [url.rpartition("/")[2] for url in asked] == ["model.safetensors"]
+
+
+def test_a_hub_that_answers_is_left_to_the_download(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(2)}, path)
+
+    class BusyError(HfHubHTTPError):
+        def __init__(self):
+            pass
+
+    def busy(url):
+        raise BusyError
+
+    def download(name, file, local_files_only=False):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", busy)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert read_weights("someone/vgg16")["weight"].tolist() == [1, 1]
+
+
 def test_hub_id_offline_is_one_sentence(monkeypatch, tmp_path):
     import huggingface_hub.constants
 

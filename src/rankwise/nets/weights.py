@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -57,14 +58,19 @@ def _is_hub_id(text: str) -> bool:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
+        with suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(name, HUB_FILE, local_files_only=True))
+        # Asked once: without a network the download itself would try for half a minute, and print
+        # every try. Where the hub answers, the download knows best what to make of the answer.
+        with suppress(HfHubHTTPError):
+            get_hf_file_metadata(hf_hub_url(name, HUB_FILE))
         return Path(hf_hub_download(name, HUB_FILE))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        # Besides its own errors the hub raises those of its HTTP client, which are OSErrors.
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # its own kinds, those of its HTTP client, and the system's
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelFileError(
             f"{name} has no {HUB_FILE} in the hub's cache and it can't be downloaded ({reason}); "
             "a local .safetensors file works as well"
