@@ -14,7 +14,7 @@ from rankwise import ImageSet
 from rankwise.errors import MissingDependencyError, ModelFileError, RankwiseError
 from rankwise.export import FORMATS, export_model, to_graph
 from rankwise.export.c_source import c_identifier, c_source, write_c
-from rankwise.export.check import run_c, run_export
+from rankwise.export.check import C_FLAGS, run_c, run_export
 from rankwise.export.onnx import IR_VERSION, OPSET, run_onnx, write_onnx
 from rankwise.export.quantise import PRECISIONS, quantise
 from rankwise.export.weights import fingerprint, read_weights, write_weights
@@ -32,6 +32,8 @@ from rankwise.varpro.graph import (
 )
 
 RUNNERS = [pytest.param(name, marks=needs_compiler if name == "c" else ()) for name in FORMATS]
+
+STRICT = (*C_FLAGS, "-Wconversion")
 
 
 @pytest.mark.parametrize("file_format", RUNNERS)
@@ -227,8 +229,7 @@ def test_c_of_two_models_in_one_program(fitted, tmp_path):
         "float scratch[second_SCRATCH];\n"
         "return first_predict(image, p) != second_predict_with(image, p, scratch); }\n"
     )
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2"]
-    command = ["cc", *flags, "main.c", "-lm", "-o", "main"]
+    command = ["cc", *STRICT, "main.c", "-lm", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True)
     subprocess.run([tmp_path / "main"], check=True)
 
@@ -248,10 +249,22 @@ def test_labels_of_any_kind_are_strings_in_c(all_operations, tmp_path):
     assert result.returncode == 1
 
 
+@needs_compiler
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_number_changes_its_type_unasked(fitted, tmp_path, kind, precision):
+    source = write_c(to_graph(fitted(kind)[0]), tmp_path / "m.h", precision=precision)
+    command = ["cc", *STRICT, "-fsyntax-only", "-x", "c", f"-D{source.name}_MAIN"]
+    result = subprocess.run(
+        [*command, tmp_path / "m.h"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def compiled(graph, path):
     source = write_c(graph, path)
     program = path.with_suffix("")
-    command = ["cc", "-std=c99", "-O2", "-x", "c", f"-D{source.name}_MAIN", path, "-lm"]
+    command = ["cc", *STRICT, "-x", "c", f"-D{source.name}_MAIN", path, "-lm"]
     subprocess.run([*command, "-o", program], check=True)
     return program
 

@@ -194,7 +194,7 @@ class Emitter(Program):
         factor = ""
         if encoded.scales is not None:
             factor = f" * {self._table(encoded.scales, 'scale')}[k]"
-        weight = load.format(index=f"(size_t)i * {n_out} + k")
+        weight = load.format(index=f"(size_t)i * {n_out} + (size_t)k")
         out = f"scratch[{result.offset} + k]"
         self._say(
             f"for (int k = 0; k < {n_out}; ++k) {out} = 0.0f;",
@@ -277,7 +277,7 @@ class Emitter(Program):
         factor = ""
         if encoded.scales is not None:
             factor = f" * {self._table(encoded.scales, 'scale')}[o]"
-        number = load.format(index=f"(size_t)o * {length} + j")
+        number = load.format(index=f"(size_t)o * {length} + (size_t)j")
         return [f"for (int j = 0; j < {length}; ++j) kernel[j] = {number};"], factor
 
     def _composed_filter(self, op: ConvolveForms) -> list[str]:
