@@ -28,13 +28,10 @@ from common import (
     write_result,
 )
 from rankwise.varpro import make_units
+from rankwise.varpro.gram import accumulate_gram
 from rankwise.varpro.network import QuadraticNetwork, glue, network_features
-from rankwise.varpro.output_layer import (
-    accumulate_gram,
-    leave_one_out_errors,
-    ridge_path,
-    solve_gram,
-)
+from rankwise.varpro.output_layer import solve_gram
+from rankwise.varpro.ridge_choice import leave_one_out_errors, ridge_path
 from rankwise.varpro.starts import WINDOW, Start
 from rankwise.varpro.subnetworks import SubnetPlan, stack, train_subnets
 

@@ -6,14 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from rankwise.varpro import output_layer
-from rankwise.varpro.output_layer import (
-    accumulate_gram,
-    leave_one_out_errors,
-    ridge_path,
-    solve_output_layer,
-    solve_tsqr,
-)
+from rankwise.varpro import gram
+from rankwise.varpro.gram import accumulate_gram
+from rankwise.varpro.output_layer import solve_output_layer, solve_tsqr
+from rankwise.varpro.ridge_choice import leave_one_out_errors, ridge_path
 
 
 def data(n=300, m=12, k=3, seed=0, dtype="float64"):
@@ -51,8 +47,8 @@ def test_any_shape(n, m, ridge, seed):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_number_of_workers_gives_the_same_bits(dtype, monkeypatch):
-    monkeypatch.setattr(output_layer, "_TILE", 5)
-    monkeypatch.setattr(output_layer, "_CHEAP", 0)
+    monkeypatch.setattr(gram, "_TILE", 5)
+    monkeypatch.setattr(gram, "_CHEAP", 0)
     phi, tau, features = data(3000, 23, dtype=dtype)
     one = accumulate_gram(features, tau, workers=1, block_size=500)
     for workers in (2, 3, 5):

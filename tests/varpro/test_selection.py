@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankwise.varpro.gram import accumulate_gram
 from rankwise.varpro.growing import choose_units
-from rankwise.varpro.output_layer import accumulate_gram
 from rankwise.varpro.pruning import prune
 
 

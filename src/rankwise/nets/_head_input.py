@@ -26,7 +26,7 @@ from rankwise.nets.feature_blocks import (
 )
 from rankwise.nets.features import extract_features
 from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.output_layer import blocks
+from rankwise.varpro.gram import blocks
 
 Source = ArrayBlocks | LoaderBlocks
 

@@ -10,7 +10,7 @@ import torch
 
 from rankwise.nets.backbones import Backbone
 from rankwise.nets.features import evaluating, to_float_batch
-from rankwise.varpro.output_layer import blocks
+from rankwise.varpro.gram import blocks
 from rankwise.varpro.statistics import as_float64
 
 

@@ -19,7 +19,7 @@ from rankwise.nets.features import extract_features
 from rankwise.nets.layers import FeatureExtractor
 from rankwise.nets.projected_loss import head_of, write_layer
 from rankwise.varpro.class_ridge import HeadSolution, log_probabilities
-from rankwise.varpro.output_layer import BLOCK
+from rankwise.varpro.gram import BLOCK
 from rankwise.varpro.statistics import ClassStatistics, like, to_numpy
 
 

@@ -17,7 +17,8 @@ from rankwise.varpro.convolutional import (
     LayerWeights,
     as_maps,
 )
-from rankwise.varpro.output_layer import accumulate_gram, blocks, solve_gram
+from rankwise.varpro.gram import accumulate_gram, blocks
+from rankwise.varpro.output_layer import solve_gram
 from rankwise.varpro.rows import Images
 
 _PROBE_SAMPLES = 3000

@@ -14,7 +14,7 @@ import numpy as np
 
 from rankwise._files import atomic_path, write_json
 from rankwise.errors import RunError
-from rankwise.varpro.output_layer import blocks
+from rankwise.varpro.gram import blocks
 from rankwise.varpro.rows import Images
 
 if TYPE_CHECKING:

@@ -17,13 +17,8 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
-from rankwise.varpro.output_layer import (
-    eigen_directions,
-    gcv_error,
-    left_out_residuals,
-    ridge_path,
-    solve_gram,
-)
+from rankwise.varpro.output_layer import solve_gram
+from rankwise.varpro.ridge_choice import eigen_directions, gcv_error, left_out_residuals, ridge_path
 from rankwise.varpro.statistics import ClassStatistics, Design, like, to_numpy
 
 MODEL_DRAWS = 5000

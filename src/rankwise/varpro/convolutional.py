@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rankwise.varpro.activations import ACTIVATIONS
+from rankwise.varpro.gram import Features, blocks
 from rankwise.varpro.network import normalise
-from rankwise.varpro.output_layer import Features, blocks
 from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import as_float
 

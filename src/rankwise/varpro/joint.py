@@ -32,9 +32,9 @@ from torch.nn import functional as F
 from rankwise.varpro.augment import moved
 from rankwise.varpro.checkpoints import read_checkpoint, write_checkpoint
 from rankwise.varpro.convolutional import as_maps, thread_pool
+from rankwise.varpro.gram import blocks
 from rankwise.varpro.joint_plan import JointPlan, JointResult, one_cycle
 from rankwise.varpro.modules import Moments
-from rankwise.varpro.output_layer import blocks
 from rankwise.varpro.output_statistics import RunningLayer
 from rankwise.varpro.rows import Images
 

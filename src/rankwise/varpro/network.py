@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from rankwise.varpro.output_layer import Features, OutputLayer, blocks, solve_output_layer
+from rankwise.varpro.gram import Features, blocks
+from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
 from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import as_float
 from rankwise.varpro.units import Units

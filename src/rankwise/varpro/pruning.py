@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg
 
-from rankwise.varpro.output_layer import GramStatistics
+from rankwise.varpro.gram import GramStatistics
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def prune(
     Parameters
     ----------
     statistics : GramStatistics
-        Of the features with a constant last, as `output_layer.accumulate_gram` gives them.
+        Of the features with a constant last, as `gram.accumulate_gram` gives them.
     ridge : float
         ``μ``, above 0.
     n_units : int, optional

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from rankwise.varpro.output_layer import GramStatistics
+from rankwise.varpro.gram import GramStatistics
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from rankwise._files import atomic_path
 from rankwise.errors import RunError
 from rankwise.varpro.checkpoints import timed_on_disk
-from rankwise.varpro.output_layer import blocks
+from rankwise.varpro.gram import blocks
 from rankwise.varpro.problem import UnitBasis
 from rankwise.varpro.projection import VariableProjection
 from rankwise.varpro.starts import Start, random_units
