@@ -15,7 +15,7 @@ convolution: exact, and faster on a CPU than sliding the vectors one after the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float
 
 from rankwise.varpro.activations import ACTIVATIONS
-from rankwise.varpro.gram import Features, blocks
-from rankwise.varpro.network import normalise
+from rankwise.varpro.gram import Features
+from rankwise.varpro.network import normalise, outputs_in_blocks
 from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import as_float
 
@@ -275,18 +275,11 @@ class ConvolutionalNetwork:
         advance: Callable[[int], object] = lambda n: None,
     ) -> Float[np.ndarray, "n K"]:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
-        features = self.features(images)
         coef = self.coef.astype(np.float32)
-
-        def one(block: slice) -> np.ndarray:
-            result = features(block) @ coef
-            advance(len(result))
-            return result
-
-        parts = in_threads(one, list(blocks(len(images), _BLOCK)), workers)
-        if not parts:
-            return np.zeros((0, self.coef.shape[1]))
-        return np.concatenate(parts).astype(np.float64)
+        with thread_pool(workers) as pool:
+            return outputs_in_blocks(
+                self.features(images), coef, len(images), _BLOCK, pool, advance
+            )
 
     def features(self, images: Images) -> Features:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
@@ -373,12 +366,6 @@ def shrunk(maps: Any, side: int) -> Any:
     from torch.nn import functional as F
 
     return maps if side == 1 else F.avg_pool2d(maps, side)
-
-
-def in_threads(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> list[Any]:
-    """Results in the order of the items; each computed on one torch thread, whatever `workers`."""
-    with thread_pool(workers) as pool:
-        return list(pool.map(function, items))
 
 
 def thread_pool(workers: int) -> ThreadPoolExecutor:

@@ -68,17 +68,8 @@ class QuadraticNetwork:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
         features = network_features(self.units, self.params, images)
         coef = self.coef.astype(self.params.dtype)
-
-        def one(block: slice) -> np.ndarray:
-            result = features(block) @ coef
-            advance(len(result))
-            return result
-
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(one, blocks(len(images), _BLOCK)))
-        if not parts:
-            return np.zeros((0, self.coef.shape[1]))
-        return np.concatenate(parts).astype(np.float64)
+            return outputs_in_blocks(features, coef, len(images), _BLOCK, pool, advance)
 
     def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
         """Outputs as probabilities; see `normalise`."""
@@ -138,6 +129,40 @@ def network_features(units: Units, params: np.ndarray, images: Images) -> Featur
         return result
 
     return features
+
+
+def outputs_in_blocks(
+    features: Features,
+    coef: np.ndarray,
+    n: int,
+    size: int,
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], object],
+) -> Float[np.ndarray, "n K"]:
+    """Outputs ``ΦA`` of `n` images, float64, a block of so many in each thread of the pool.
+
+    Parameters
+    ----------
+    features : callable
+        As `network_features` gives it.
+    coef : array of shape (I + 1, K)
+        In the dtype to multiply in.
+    n, size : int
+        Images, and images a block.
+    pool : ThreadPoolExecutor
+    advance : callable
+        Told the number of images done.
+    """
+
+    def one(block: slice) -> np.ndarray:
+        result = features(block) @ coef
+        advance(len(result))
+        return result
+
+    parts = list(pool.map(one, blocks(n, size)))
+    if not parts:
+        return np.zeros((0, coef.shape[1]))
+    return np.concatenate(parts).astype(np.float64)
 
 
 def glue(
