@@ -20,7 +20,17 @@ from rankwise.varpro.presets import GIVEN, check_given, chosen_preset, plan_netw
 __all__ = ["QuadraticClassifier", "TransductiveResult"]
 
 _KNOWN_BEFORE_TRAINING = ("classes_", "preset_", "_recipe", "_seed", *ImageInput.LEARNED)
-_LEARNED = ("status", "statuses", "n_iter", "ridge", "rank", "condition", "seconds", "output_layer")
+_LEARNED = (
+    "status",
+    "statuses",
+    "n_iter",
+    "ridge",
+    "rank",
+    "condition",
+    "seconds",
+    "output_layer",
+    "selection",
+)
 
 
 class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
@@ -64,9 +74,22 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     ridge : float, "gcv" or "loo", optional
         Ridge of the output layer, a number per sample (``μ = ridge·n``), or chosen by
         generalised cross-validation or by the exact leave-one-out error.
+    start : {"gaussian", "images"}, optional
+        How units of sub-networks start: as random vectors (default), or as the leading singular
+        vectors of what one training image, less the mean image, shows in the unit's window.
+    grow : int, optional
+        Units that join behind the glue: of ten times as many, drawn as a sub-network starts,
+        those that lower the objective of the glue most. Then a glue. Default none.
+    prune : int or float, optional
+        Units then left out, a number or a share of all: one after the other the one whose loss
+        raises the objective of the glue least. Then a glue. Default none.
     refine : int, optional
-        Epochs of joint refinement behind the glue: all units together, on images moved at
-        random, the output layer by variable projection; then a last glue. Default none.
+        Epochs of joint refinement behind that: all units together, the output layer by variable
+        projection; then a last glue. Default none.
+    refine_solver : {"adamw", "gauss-newton"}, optional
+        ``"adamw"`` (default) goes by mini-batches of images moved at random. ``"gauss-newton"``
+        makes `refine` steps by conjugate gradients, each on all images as they are; it is meant
+        for few units and images (`rankwise.varpro.newton`).
     glue_method : {"auto", "gram", "tsqr"}, default="auto"
         How the output layer is accumulated; see `rankwise.varpro.output_layer`.
     squash : bool, default=False
@@ -110,15 +133,21 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     subnet_reports_ : list of dict
         Status, iterations, history, rank, conditioning and saturated units of each.
     history_ : list of dict
-        Of each epoch of convolutional units: ``epoch``, ``train_loss``, ``validation_accuracy``,
-        ``learning_rate``, ``seconds``.
+        Of each epoch of convolutional units or of refinement: ``epoch``, ``train_loss``,
+        ``validation_accuracy``, ``learning_rate``, ``seconds``; of Gauss–Newton the start and
+        each step: ``iteration``, ``objective``.
+    selection_ : dict
+        With `grow` the units that joined, ``grown``, and by which share of it the objective of
+        the glue, ``‖τ − ΦA‖² + μ‖A‖²``, fell at this ``μ``, ``gain``; with `prune` the units left
+        out, ``pruned``, and by which share it rose, ``rise``.
     output_layer_ : {"glue", "trained"}
         The closed-form output layer, or the trained one where that is better on the validation
         part of the training images; under 200 images there is no such part, and it is the glue.
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     seconds_ : dict
-        ``subnets`` (or ``joint``), ``glue``, ``total``; of these, ``earlier`` went by before
+        ``subnets`` (or ``joint``), ``glue``, ``total``, and ``selection`` and ``joint`` where
+        units were selected and refined; of these, ``earlier`` went by before
         interruptions.
 
     Notes
@@ -154,7 +183,11 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         max_iter: int | None = None,
         tol: float | None = None,
         ridge: float | str | None = None,
+        start: str | None = None,
+        grow: int | None = None,
+        prune: int | float | None = None,
         refine: int | None = None,
+        refine_solver: str | None = None,
         glue_method: str = "auto",
         squash: bool = False,
         image_shape: tuple[int, ...] | None = None,
@@ -178,7 +211,11 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.ridge = ridge
+        self.start = start
+        self.grow = grow
+        self.prune = prune
         self.refine = refine
+        self.refine_solver = refine_solver
         self.glue_method = glue_method
         self.squash = squash
         self.image_shape = image_shape

@@ -41,6 +41,7 @@ _FITTED = (
     "preset_",
     "output_layer_",
     "history_",
+    "selection_",
 )
 _VECTORS = ("channel", "row", "column", "bias")
 _NOT_KEPT = ("checkpoint_dir", "random_state", "verbose", "n_jobs", "device")
@@ -165,8 +166,10 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Quadr
     model.n_features_in_ = int(np.prod(network.units.shape))
     model.n_parameters_units_ = network.n_parameters_units
     model.n_parameters_total_ = network.n_parameters_total
+    # Models of earlier versions don't have it.
+    fitted = {"selection_": {}, **description["fitted"]}
     for name in _FITTED:
-        setattr(model, name, description["fitted"][name])
+        setattr(model, name, fitted[name])
     return model
 
 

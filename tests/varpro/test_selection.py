@@ -26,6 +26,12 @@ def gram(features, targets):
     return accumulate_gram(lambda block: features[block], targets)
 
 
+def choose(features, candidates, targets, n_units, ridge):
+    together = np.hstack([candidates, features])
+    columns = np.arange(candidates.shape[1])
+    return choose_units(gram(together, targets), columns, n_units, ridge=ridge)
+
+
 @given(st.integers(0, 50), st.integers(1, 7), st.sampled_from([1e-3, 0.5, 20.0]))
 @settings(max_examples=30, deadline=None)
 def test_each_pruned_unit_costs_what_solving_anew_says(seed, n_units, ridge):
@@ -73,7 +79,7 @@ def test_pruning_by_tolerance_stays_within_it():
 def test_each_added_unit_gains_what_solving_anew_says(seed, n_units, ridge):
     features, targets = problem(m=3, seed=seed)
     candidates = np.random.default_rng(seed + 1).standard_normal((60, 6))
-    chosen, gains = choose_units(features, candidates, targets, n_units, ridge=ridge)
+    chosen, gains = choose(features, candidates, targets, n_units, ridge)
     assert len(set(chosen)) == n_units
     have = features
     for unit, gain in zip(chosen, gains, strict=True):
@@ -90,7 +96,7 @@ def test_each_added_unit_gains_what_solving_anew_says(seed, n_units, ridge):
 def test_a_candidate_that_is_there_already_gains_nothing():
     features, targets = problem(m=3)
     candidates = np.hstack([features[:, :1], np.random.default_rng(1).standard_normal((60, 1))])
-    chosen, gains = choose_units(features, candidates, targets, 2, ridge=1e-9)
+    chosen, gains = choose(features, candidates, targets, 2, 1e-9)
     assert chosen.tolist() == [1, 0]
     assert gains[1] < 1e-6 * gains[0]
 
@@ -111,6 +117,6 @@ def test_what_pruning_does_not_accept(call, message):
 def test_what_growing_does_not_accept():
     features, targets = problem()
     with pytest.raises(ValueError, match="between 1 and the 2 candidates, got 3"):
-        choose_units(features, features[:, :2], targets, 3, ridge=1.0)
+        choose(features, features[:, :2], targets, 3, 1.0)
     with pytest.raises(ValueError, match=r"growing needs a ridge above 0, got 0\.0"):
-        choose_units(features, features[:, :2], targets, 1, ridge=0.0)
+        choose(features, features[:, :2], targets, 1, 0.0)

@@ -78,8 +78,26 @@ def train(
     ridge: Annotated[
         str | None, typer.Option(help="Of the glue: a number per sample, gcv or loo.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="How units start: gaussian, or images: singular vectors of windows."),
+    ] = None,
+    grow: Annotated[
+        int | None, typer.Option(help="Units that join behind the glue, the best of ten times N.")
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            help="Units then left out, the least needed first: a number, or a share under 1.",
+            metavar="N|SHARE",
+        ),
+    ] = None,
     refine: Annotated[
-        int | None, typer.Option(help="Epochs of joint refinement behind the glue.")
+        int | None, typer.Option(help="Epochs or steps of joint refinement behind that.")
+    ] = None,
+    refine_solver: Annotated[
+        str | None,
+        typer.Option(help="adamw on mini-batches, or gauss-newton on all images (few units)."),
     ] = None,
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
@@ -126,7 +144,11 @@ def train(
         "jacobian": jacobian,
         "max_iter": max_iter,
         "ridge": _ridge(ridge),
+        "start": start,
+        "grow": grow,
+        "prune": _prune(prune),
         "refine": refine,
+        "refine_solver": refine_solver,
         "squash": squash or None,
     }
     run = TrainingRun(
@@ -288,7 +310,20 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         *before,
         ("sub-networks ended", ended),
+        *_selection_rows(report.get("selection", {})),
         *([("seconds: joint refinement", f"{seconds['joint']:.1f}")] if report["epochs"] else []),
+    ]
+
+
+def _selection_rows(selection: dict[str, Any]) -> list[tuple[str, str]]:
+    """Units that joined and were left out, and what that did to the objective of the glue."""
+    return [
+        (
+            f"units {done}: how many / the glue's objective",
+            f"{selection[done]:,} / {sign}{_percent(selection[share])}",
+        )
+        for done, share, sign in (("grown", "gain", "−"), ("pruned", "rise", "+"))
+        if done in selection
     ]
 
 
@@ -312,6 +347,21 @@ def _print_table(
         table.add_row(*map(Text, row))
     console = Console()
     console.print(table, width=min(80, console.width))
+
+
+def _prune(text: str | None) -> int | float | None:
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--prune takes a whole number of units or a share under 1, got {text!r}"
+        ) from None
 
 
 def _ridge(text: str | None) -> float | str | None:

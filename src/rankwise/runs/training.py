@@ -153,6 +153,7 @@ def _train(
         "epochs": len(model.history_),
         "history": model.history_,
         "output_layer": model.output_layer_,
+        "selection": model.selection_,
         "ridge": model.ridge_,
         "rank": model.rank_,
         "condition": model.condition_,

@@ -16,6 +16,7 @@ from rankwise.varpro.network import QuadraticNetwork, glue
 from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
 from rankwise.varpro.presets import NetworkPlan
 from rankwise.varpro.rows import Images, Rows
+from rankwise.varpro.selection import select_units
 from rankwise.varpro.subnetworks import stack, train_subnets
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class Fitted:
     reports : list of dict
         Of each sub-network.
     history : list of dict
-        Epochs of joint training; see `joint.JointResult`.
+        Epochs of joint training, see `joint.JointResult`; or the ``objective`` at the start and
+        after each ``iteration`` of Gauss–Newton.
+    selection : dict
+        What growing and pruning did; see `QuadraticClassifier`. Empty without them.
     output_layer : {"glue", "trained"}
         Which output layer the network has.
     subnets : list of (params, active)
@@ -65,6 +69,7 @@ class Fitted:
     reports: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     output_layer: str = "glue"
+    selection: dict[str, Any] = field(default_factory=dict)
     subnets: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
@@ -86,6 +91,9 @@ def fit_subnetworks(
     groups: np.ndarray | None = None,
 ) -> Fitted:
     """Train sub-networks independently, then glue them (paper, section 4).
+
+    Where the plan asks for it, units then join and are left out (`selection`), and all are
+    refined together (`refinement`).
 
     Parameters
     ----------
@@ -122,24 +130,48 @@ def fit_subnetworks(
     trained = time.perf_counter()
     params, active = stack(subnets)
     ridge = plan.ridge
-    with progress_bar("glue", len(images), enabled=progress) as advance:
-        network, layer = glue(
-            plan.subnet.units,
-            params,
-            images,
-            targets,
-            ridge=ridge if isinstance(ridge, str) else ridge * len(images),
-            method=glue_method,
-            workers=threads,
-            dtype=dtype,
-            n_active=int(active.sum()),
-            advance=advance,
-        )
+
+    def glue_all(params: np.ndarray, active: np.ndarray) -> tuple[QuadraticNetwork, OutputLayer]:
+        with progress_bar("glue", len(images), enabled=progress) as advance:
+            return glue(
+                plan.subnet.units,
+                params,
+                images,
+                targets,
+                ridge=ridge if isinstance(ridge, str) else ridge * len(images),
+                method=glue_method,
+                workers=threads,
+                dtype=dtype,
+                n_active=int(active.sum()),
+                advance=advance,
+            )
+
+    network, layer = glue_all(params, active)
     glued = time.perf_counter()
+    network, layer, active, selection = select_units(
+        network, layer, active, images, targets, plan, glue_all, seed=seed, workers=threads
+    )
+    selected = time.perf_counter()
     history: list[dict[str, Any]] = []
     before = 0.0 if folder is None else earlier_seconds(folder)
     before_joint = 0.0
-    if plan.refine:
+    if plan.refine and plan.refine_solver == "gauss-newton":
+        from rankwise.varpro.refinement import refine_gauss_newton
+
+        with progress_bar("Gauss–Newton steps", plan.refine, enabled=progress) as advance:
+            result = refine_gauss_newton(
+                network,
+                active,
+                images,
+                targets,
+                iterations=plan.refine,
+                ridge=layer.ridge / len(images),
+                seed=seed,
+                advance=advance,
+            )
+        history = [{"iteration": i, "objective": f} for i, f in enumerate(result.objectives)]
+        network, layer = glue_all(result.params, active)
+    elif plan.refine:
         network, layer, history, before_joint = _refined(
             network,
             active,
@@ -162,8 +194,10 @@ def fit_subnetworks(
         "total": end - begin + earlier,
         "earlier": earlier,
     }
+    if selection:
+        seconds["selection"] = selected - glued
     if plan.refine:
-        seconds["joint"] = end - glued + before_joint
+        seconds["joint"] = end - selected + before_joint
     return Fitted(
         network=network,
         status=next(s for s in _WORST_FIRST if s in statuses),
@@ -175,6 +209,7 @@ def fit_subnetworks(
         seconds=seconds,
         reports=reports,
         history=history,
+        selection=selection,
         subnets=[(s.params, s.active) for s in subnets],
     )
 

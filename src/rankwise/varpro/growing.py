@@ -5,8 +5,9 @@ further feature ``φ`` with its best output weights lowers ``‖τ − ΦA‖² 
 
     ‖φᵀR‖² / (φᵀP⊥φ + μ).
 
-Candidates are scored all at once; after each choice the scores follow by one Gram–Schmidt step,
-so a unit that resembles a chosen one isn't chosen as well.
+Candidates are scored all at once, from inner products alone, so one pass over the samples does;
+after each choice the scores follow by one Gram–Schmidt step, so a unit that resembles a chosen
+one isn't chosen as well.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import linalg
 
+from rankwise.varpro.gram import GramStatistics
+
 
 def choose_units(
-    features: Float[np.ndarray, "n m"],
-    candidates: Float[np.ndarray, "n c"],
-    targets: Float[np.ndarray, "n K"],
+    statistics: GramStatistics,
+    candidates: Int[np.ndarray, " c"],
     n_units: int,
     *,
     ridge: float,
@@ -28,11 +30,11 @@ def choose_units(
 
     Parameters
     ----------
-    features : array of shape (n, m)
-        Of the network so far, a constant among them.
-    candidates : array of shape (n, c)
-        Features of the units to choose from, on the same samples.
-    targets : array of shape (n, K)
+    statistics : GramStatistics
+        Of the features of the network so far, a constant among them, and of the candidates, as
+        `gram.accumulate_gram` gives them.
+    candidates : int array of shape (c,)
+        Columns of the units to choose from; all others are the network so far.
     n_units : int
         How many to choose, at most c.
     ridge : float
@@ -50,20 +52,22 @@ def choose_units(
     ValueError
         If there are fewer candidates, or the ridge isn't positive.
     """
-    if not 1 <= n_units <= candidates.shape[1]:
+    if not 1 <= n_units <= len(candidates):
         raise ValueError(
-            f"n_units must be between 1 and the {candidates.shape[1]} candidates, got {n_units}"
+            f"n_units must be between 1 and the {len(candidates)} candidates, got {n_units}"
         )
     if not ridge > 0:
         raise ValueError(f"growing needs a ridge above 0, got {ridge}")
-    features, candidates, targets = (a.astype(np.float64) for a in (features, candidates, targets))
-    damped = features.T @ features
+    have = np.setdiff1d(np.arange(len(statistics.gram)), candidates)
+    damped = statistics.gram[np.ix_(have, have)]
     damped.flat[:: len(damped) + 1] += ridge
     factor = linalg.cho_factor(damped)
-    cross = features.T @ candidates
+    cross = statistics.gram[np.ix_(have, candidates)]
     # Inner products behind the projector: of candidates with the targets, and with each other.
-    with_targets = candidates.T @ targets - cross.T @ linalg.cho_solve(factor, features.T @ targets)
-    gram = candidates.T @ candidates - cross.T @ linalg.cho_solve(factor, cross)
+    solved = linalg.cho_solve(factor, np.hstack([statistics.cross[have], cross]))
+    n_targets = statistics.cross.shape[1]
+    with_targets = statistics.cross[candidates] - cross.T @ solved[:, :n_targets]
+    gram = statistics.gram[np.ix_(candidates, candidates)] - cross.T @ solved[:, n_targets:]
     chosen: list[int] = []
     gains: list[float] = []
     while len(chosen) < n_units:

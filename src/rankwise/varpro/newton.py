@@ -13,6 +13,7 @@ are few units and the batch fits into memory, since each step sees all samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +132,7 @@ def refine_newton(
     iterations: int = 10,
     products: int = 20,
     tolerance: float = 1e-4,
+    advance: Callable[[int], object] = lambda n: None,
 ) -> NewtonResult:
     """Levenberg–Marquardt on all units at once, each step by conjugate gradients.
 
@@ -147,6 +149,8 @@ def refine_newton(
         Steps at most, and products with the matrix a step at most.
     tolerance : float
         Relative decrease of the objective under which it has converged.
+    advance : callable
+        Told the number of steps done.
     """
     rows = torch.as_tensor(np.asarray(units.flatten(images), dtype=np.float64))
     tau = torch.as_tensor(np.asarray(targets, dtype=np.float64))
@@ -177,6 +181,7 @@ def refine_newton(
         decrease = (now.objective - new.objective) / now.objective
         here, now, damping = here + step, new, damping / 6
         objectives.append(now.objective)
+        advance(1)
         if decrease < tolerance:
             status = "converged"
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf, log
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from rankwise.varpro.activations import ACTIVATIONS
@@ -16,7 +16,7 @@ from rankwise.varpro.convolutional_presets import (
 )
 from rankwise.varpro.functional import JACOBIANS
 from rankwise.varpro.solvers import SOLVERS
-from rankwise.varpro.starts import WINDOW, Start
+from rankwise.varpro.starts import SOURCES, WINDOW, Start
 from rankwise.varpro.subnetworks import SubnetPlan
 from rankwise.varpro.units import UNIT_KINDS, make_units
 
@@ -132,9 +132,18 @@ GIVEN = (
     "max_iter",
     "tol",
     "ridge",
+    "start",
+    "grow",
+    "prune",
     "refine",
+    "refine_solver",
 )
 """Choices of a preset that a user can give instead."""
+
+REFINE_SOLVERS = ("adamw", "gauss-newton")
+"""How all units are refined together: on mini-batches, or on all images at once."""
+
+_NO_PRESET_HAS = ("start", "grow", "prune", "refine", "refine_solver")
 
 
 @dataclass(frozen=True)
@@ -146,14 +155,21 @@ class NetworkPlan:
     subnet : SubnetPlan
     n_subnets : int
     ridge : float or str
+    grow, prune : int
+        Units that join behind the glue, and then units left out; none in the paper.
     refine : int
-        Epochs of joint refinement behind the glue; none in the paper.
+        Epochs of joint refinement behind that, or its steps; none in the paper.
+    refine_solver : str
+        One of `REFINE_SOLVERS`.
     """
 
     subnet: SubnetPlan
     n_subnets: int
     ridge: float | str
+    grow: int = 0
+    prune: int = 0
     refine: int = 0
+    refine_solver: str = "adamw"
 
 
 def plan_network(
@@ -189,8 +205,8 @@ def plan_network(
     for count in ("rank", "samples_per_subnet", "max_iter"):
         counts[count] = int(given.get(count, getattr(preset, count)))
     window = given.get("window", preset.window) or None
-    refine = int(given.get("refine", 0))
-    own = {k: v for k, v in given.items() if k != "refine"}
+    own = {k: v for k, v in given.items() if k not in _NO_PRESET_HAS}
+    grow = int(given.get("grow", 0))
     chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
     # A preset's budget counts its own solver's steps.
     own_budget = chosen.solver == preset.solver or "max_iter" in given
@@ -199,7 +215,9 @@ def plan_network(
         units=units,
         n_units=n_units // n_subnets,
         n_samples=chosen.samples_per_subnet,
-        start=Start(window=chosen.window, smooth=chosen.smooth),
+        start=Start(
+            window=chosen.window, smooth=chosen.smooth, source=given.get("start", "gaussian")
+        ),
         solver=chosen.solver,
         jacobian=chosen.jacobian,
         max_iterations=chosen.max_iter if own_budget else None,
@@ -207,7 +225,15 @@ def plan_network(
         ridge=chosen.subnet_ridge,
         dtype=dtype,
     )
-    return NetworkPlan(subnet, n_subnets, chosen.ridge, refine)
+    return NetworkPlan(
+        subnet,
+        n_subnets,
+        chosen.ridge,
+        grow=grow,
+        prune=_left_out(given.get("prune", 0), n_units + grow),
+        refine=int(given.get("refine", 0)),
+        refine_solver=given.get("refine_solver", "adamw"),
+    )
 
 
 def chosen_preset(
@@ -246,6 +272,8 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         "activation": tuple(ACTIVATIONS),
         "solver": SOLVERS,
         "jacobian": JACOBIANS,
+        "start": SOURCES,
+        "refine_solver": REFINE_SOLVERS,
     }
     for label, accepted in names.items():
         if label in given and given[label] not in accepted:
@@ -253,14 +281,33 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     for label in ("rank", "n_units", "n_subnets", "samples_per_subnet"):
         if label in given:
             _whole(label, given[label])
-    for label in ("max_iter", "refine"):
+    for label in ("max_iter", "grow", "refine"):
         if label in given:
             _whole(label, given[label], least=0)
+    prune = given.get("prune", 0)
+    if not isinstance(prune, Real) or not (
+        prune >= 0 if isinstance(prune, Integral) else 0 <= prune < 1
+    ):
+        raise ValueError(
+            f"prune must be a whole number of units at least 0, or a share under 1, got {prune!r}"
+        )
+    if "refine_solver" in given and not given.get("refine"):
+        raise ValueError(
+            f"refine_solver {given['refine_solver']!r} needs refine, the number of its epochs or "
+            "steps; none was given"
+        )
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
     ridge = given.get("ridge", "gcv")
     if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < inf)):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
+    newton = given.get("refine_solver") == "gauss-newton"
+    asked = [k for k in ("grow", "prune") if given.get(k)] + newton * ["refine_solver"]
+    if ridge == 0 and asked:
+        raise ValueError(
+            f"{' and '.join(asked)} need a ridge above 0, got ridge={ridge!r}; give a larger one, "
+            "or 'gcv' or 'loo'"
+        )
     window = given.get("window", False)
     if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
         raise ValueError(f"window must be two fractions, False or None, got {window!r}")
@@ -284,6 +331,16 @@ def _sizes(
             f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
         )
     return n_units, n_subnets
+
+
+def _left_out(prune: Any, n_units: int) -> int:
+    """Units to leave out, given as a number or as a share."""
+    count = int(prune) if isinstance(prune, Integral) else round(float(prune) * n_units)
+    if count >= n_units:
+        raise ValueError(
+            f"prune must leave at least one unit; it asks for {count} of the {n_units} left out"
+        )
+    return count
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Joint refinement of a glued network: all units together, then the final exact glue."""
+"""Joint refinement of a glued network: all units together, by mini-batches or by Gauss–Newton."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import numpy as np
 
 from rankwise.varpro.augment import Augmentation, with_mirrors
 from rankwise.varpro.checkpoints import CHECKPOINT, fit_key
+from rankwise.varpro.convolutional import thread_pool
 from rankwise.varpro.joint import JointPlan, JointResult, JointTraining
 from rankwise.varpro.modules import UnitModule
 from rankwise.varpro.network import QuadraticNetwork, glue
+from rankwise.varpro.newton import NewtonResult, refine_newton
 from rankwise.varpro.output_layer import OutputLayer
 from rankwise.varpro.rows import Images
+from rankwise.varpro.subnetworks import as_float, draw_samples
 
 RECIPE = JointPlan(
     batch_size=250, learning_rate=5e-3, smoothing=0.02, loss="squared", output_layer="running"
 )
 """The recipe of the design, section 8, with the output layer by variable projection."""
+
+MOST_NUMBERS = 50_000_000
+"""Of images and features that Gauss–Newton holds at once in float64, a few times over: 400 MB."""
 
 
 def refine(
@@ -105,3 +111,49 @@ def refine(
         n_active=network.n_active,
     )
     return refined, layer, result
+
+
+def refine_gauss_newton(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: Images,
+    targets: np.ndarray,
+    *,
+    iterations: int,
+    ridge: float,
+    seed: int = 42,
+    advance: Callable[[int], object] = lambda n: None,
+) -> NewtonResult:
+    """Refine all units by Gauss–Newton steps on all images at once; see `newton`.
+
+    Parameters
+    ----------
+    network : QuadraticNetwork
+    active : bool array of shape (p, I)
+        Parameters of the units to train.
+    images : array of shape (n, *units.shape)
+        As many as fit into `MOST_NUMBERS` with their features; beyond, so many drawn with the
+        seed.
+    targets : array of shape (n, K)
+    iterations : int
+    ridge : float
+        Per sample, above 0.
+    seed : int
+    advance : callable
+        Told the number of steps done.
+    """
+    units = network.units
+    most = max(1, MOST_NUMBERS // (int(np.prod(units.shape)) + network.n_units))
+    rows = draw_samples(len(images), most, np.random.default_rng([seed, 0, 6]))
+    with thread_pool(1) as pool:
+        return pool.submit(
+            refine_newton,
+            units,
+            network.params,
+            active,
+            as_float(images[rows], "float64"),
+            targets[rows],
+            ridge=ridge,
+            iterations=iterations,
+            advance=advance,
+        ).result()
