@@ -184,6 +184,8 @@ def test_predict(trained, pictures, monkeypatch, capsys):
         ["--size", "6", "--grey", "--skip-bad", "--device", "auto"],
         ["--size", "6x7"],
         ["--activation", "relu", "--refine", "1"],
+        ["--start", "images", "--grow", "4", "--prune", "0.25"],
+        ["--prune", "5", "--refine", "1", "--refine-solver", "gauss-newton"],
         ["--unit", "multilinear"],
         ["--solver", "levenberg-marquardt"],
         ["--solver", "minpack"],
@@ -201,6 +203,10 @@ def test_every_option_of_train(options, tmp_path, monkeypatch, capsys):
     for flag, key in (("--unit", "unit"), ("--solver", "solver"), ("--jacobian", "jacobian")):
         if flag in options:
             assert stored["parameters"][key] == options[options.index(flag) + 1]
+    if "--prune" in options:
+        left_out = 6 if "--grow" in options else 5
+        assert report["selection"]["pruned"] == left_out
+        assert report["n_units"] == 20 + ("--grow" in options) * 4 - left_out
     if "--size" in options:
         assert report["train"]["image_shape"][0] == 6
         evaluated, _ = call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", "--json")
@@ -626,6 +632,8 @@ def a_file(tmp_path):
         (["train", "digits", "--preset", "tiny", "--solver", "lbfgs"], None, "takes no solver"),
         (["train", "nonsense", "--preset", "tiny", "--bootstrap"], None, "needs sub-networks"),
         (["train", "digits", "--refine", "-1"], None, "refine must be a whole number at least 0"),
+        (["train", "digits", "--prune", "1.5"], None, "or a share under 1, got 1.5"),
+        (["train", "digits", "--preset", "tiny", "--grow", "3"], None, "takes no grow"),
         (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits", "--overwrite"], folder_with_a_file, "isn't empty and holds no run"),
         (["train", "digits"], a_file, "is a file; give a folder"),
@@ -645,6 +653,7 @@ def test_errors_of_train_are_one_sentence(arguments, make, message, tmp_path, mo
     ("arguments", "message"),
     [
         (["--ridge", "big"], "--ridge takes a number, gcv or loo, got 'big'"),
+        (["--prune", "half"], "--prune takes a whole number of units or a share under 1"),
         (["--size", "0"], "--size takes N or HxW"),
         (["--size", "1x2x3"], "--size takes N or HxW"),
     ],

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
 from rankwise import QuadraticClassifier
+from rankwise.varpro.network import glue
 
 RIDGE, N = 1e-3, 500
 BASE = QuadraticClassifier(n_units=30, n_subnets=2, max_iter=2, ridge=RIDGE, dtype="float64")
@@ -35,16 +36,17 @@ def objective(model, digits):
 
 
 def first_objective(digits, start, seed):
-    model = fit(digits, n_subnets=1, max_iter=0, start=start, random_state=seed)
+    options = {"n_subnets": 1, "max_iter": 0, "window": (0.3, 0.7), "random_state": seed}
+    model = fit(digits, start=start, **options)
     return model.subnet_reports_[0]["objective"]
 
 
 def test_units_that_start_from_images_start_lower(digits):
     random, images = (
-        np.mean([first_objective(digits, start, seed) for seed in range(4)])
+        np.mean([first_objective(digits, start, seed) for seed in range(6)])
         for start in ("gaussian", "images")
     )
-    assert images < 0.97 * random
+    assert images < 0.98 * random
     assert first_objective(digits, None, 0) == first_objective(digits, "gaussian", 0)
 
 
@@ -62,8 +64,6 @@ def test_pruning_raises_the_objective_by_what_it_said(plain, digits):
         assert {tuple(unit) for unit in model.network_.params.T} < kept
     # Units chosen at random are missed more.
     random = plain.network_.params[:, np.random.default_rng(0).permutation(30)[:20]]
-    from rankwise.varpro.network import glue
-
     targets = np.eye(10)[digits[1][:N]]
     network, _ = glue(
         plain.network_.units, random, digits[0][:N], targets, ridge=RIDGE * N, dtype="float64"
