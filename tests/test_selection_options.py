@@ -144,6 +144,7 @@ def test_selected_models_are_saved_searched_and_bootstrapped(digits, tmp_path):
         ({"start": "patches"}, "unknown start 'patches'; accepted: gaussian, images"),
         ({"grow": -1}, "grow must be a whole number at least 0, got -1"),
         ({"prune": -2}, "prune must be a whole number of units at least 0, or a share under 1"),
+        ({"prune": True}, "prune must be a whole number of units at least 0, or a share under 1"),
         ({"prune": 1.0}, "or a share under 1, got 1.0"),
         ({"prune": np.nan}, "or a share under 1, got nan"),
         ({"prune": "half"}, "or a share under 1, got 'half'"),

@@ -115,7 +115,11 @@ def test_a_mistake(tmp_path, old, new, line, words):
         ("models.cnn.learning_rate", ['"1e-3"', "inf"], "a number above 0"),
         ("arms.strong.energy", ['"0.9"', "true"], "a number above 0, at most 1"),
         ("arms.strong.energy_std", ['"0"', "inf"], "a number from 0"),
-        ("arms.strong.skip_threshold", ['"0.8"', "true"], "a number from 0 to 1"),
+        (
+            "arms.strong.skip_threshold",
+            ['"0.8"', "true"],
+            "the share of images that get no copy, a number from 0 to 1",
+        ),
         ("arms.strong.severity", ['"3"', "3.0"], "a whole number from 1 to 5"),
     ],
 )

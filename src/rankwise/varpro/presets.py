@@ -285,9 +285,8 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         if label in given:
             _whole(label, given[label], least=0)
     prune = given.get("prune", 0)
-    if not isinstance(prune, Real) or not (
-        prune >= 0 if isinstance(prune, Integral) else 0 <= prune < 1
-    ):
+    most = inf if isinstance(prune, Integral) else 1.0
+    if not isinstance(prune, Real) or isinstance(prune, bool) or not 0 <= float(prune) < most:
         raise ValueError(
             f"prune must be a whole number of units at least 0, or a share under 1, got {prune!r}"
         )

@@ -161,7 +161,9 @@ def block_statistics(
     groups = [centred]
     if by_class:
         groups = [centred[like(np.flatnonzero(codes == j), x)] for j in range(k)]
-    scatter = np.stack([to_numpy(g.T @ g) for g in groups])
+    # An overflow is told, with the feature's number, where the statistics are used.
+    with np.errstate(over="ignore", invalid="ignore"):
+        scatter = np.stack([to_numpy(g.T @ g) for g in groups])
     means = np.where((weights > 0)[:, None], to_numpy(offsets + origin), 0.0)
     return ClassStatistics(classes, counts, weights, means.reshape(k, d), scatter, by_class)
 
@@ -235,7 +237,8 @@ def design(
     within = statistics.scatter[0]
     if statistics.by_class:
         within = np.tensordot(factors, statistics.scatter, axes=1)
-    scatter = within + from_mean.T @ (weights[:, None] * from_mean)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scatter = within + from_mean.T @ (weights[:, None] * from_mean)
     variance = scatter.diagonal() / total
     if not np.isfinite(variance).all():
         worst = int(np.argmax(~np.isfinite(variance)))
