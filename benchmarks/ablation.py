@@ -273,7 +273,8 @@ def tables(results: list[dict[str, Any]], n_subnets: int) -> list[Table]:
     whole = f"subnets-{n_subnets}"
     path = [(key, PATH[key][0]) for key in PATH]
     single = [("windowed", "windowed"), *((key, SINGLE[key][0]) for key in SINGLE)]
-    sizes = [(f"subnets-{s}", f"{s} sub-networks, {50 * s} units") for s in (*SIZES, n_subnets)]
+    counts = dict.fromkeys((*SIZES, n_subnets))
+    sizes = [(f"subnets-{n}", f"{n} sub-networks, {50 * n} units") for n in counts]
     ridges = [
         (whole, "ridge by GCV"),
         ("ridge-loo", "ridge by leave-one-out"),
