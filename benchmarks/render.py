@@ -128,6 +128,21 @@ def rivals_lines(result: dict[str, Any]) -> list[str]:
     return [markdown(columns, table["rows"]), "", f"{_command(result)}; three seeds.", ""]
 
 
+def ablation_lines(result: dict[str, Any]) -> list[str]:
+    """From the paper's recipe to ``windowed``, and what each step brings."""
+    (first, start), *steps = (
+        (label, (change or accuracy).split()[0].replace("-", "−"))
+        for label, accuracy, change, *_ in result["tables"][0]["rows"]
+    )
+    path = "; ".join(f"{label} {change}" for label, change in steps)
+    return [
+        f"**Which choice brings how much**, in points of validation accuracy with "
+        f"{result['provenance']['subnets']} sub-networks: {first} {start}%; {path} "
+        f"({_command(result)}).",
+        "",
+    ]
+
+
 def low_rank_lines(result: dict[str, Any]) -> list[str]:
     """How many times as fast as an SVD, smallest to largest over the sizes."""
     table = _table(result, "How many times faster")
@@ -177,6 +192,7 @@ def _best_rival(rows: dict[str, Sequence[str]]) -> str:
 
 README_PARTS = {
     "accurate": accurate_lines,
+    "ablation": ablation_lines,
     "rivals": rivals_lines,
     "lowrank_speed": low_rank_lines,
     "study_mnist_paper": study_lines,
