@@ -1,5 +1,29 @@
-"""Shapes and dtypes in annotations are checked here, and only here."""
+"""Shapes and dtypes in annotations are checked here, and only here; a run that tests share."""
+
+import json
 
 import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from cli_cases import FAST, run
 
 jaxtyping.install_import_hook(["rankwise.varpro", "rankwise.lowrank"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "model"
+    stdout, _ = run("train", "digits", "--out", out, *FAST, "--bootstrap", "--json")
+    return out, json.loads(stdout)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    bunch = load_digits()
+    for name, i in (("zero", 0), ("one", 1)):
+        Image.fromarray((bunch.images[i] * 255 / 16).astype(np.uint8)).save(folder / f"{name}.png")
+    return folder

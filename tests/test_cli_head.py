@@ -1,7 +1,6 @@
 """``rankwise head``, and the other commands on its result."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -9,22 +8,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rankwise.cli import main
+from cli_cases import call
 from rankwise.models import load_model
 from rankwise.nets.backbones import SmallResNet, save_backbone
 from rankwise.runs.heads import calibration_error
-
-
-def call(monkeypatch, capsys, *arguments, expect=0):
-    """Run in this process; give standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(sys, "argv", ["rankwise", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    output = capsys.readouterr()
-    assert (stop.value.code or 0) == expect, output.err
-    assert "Traceback" not in output.err
-    return output.out, output.err
 
 
 @pytest.fixture(scope="module")
