@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 FAST = ["--units", "20", "--subnets", "2", "--max-iter", "3", "--workers", "1"]
+CONVOLUTIONAL = ["--preset", "tiny", "--max-iter", "3", "--workers", "1", "--limit", "300"]
 
 
 def run(*arguments, expect=0):

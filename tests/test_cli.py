@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cli_cases import FAST, call, cells, class_folders, run
+from cli_cases import CONVOLUTIONAL, FAST, call, cells, class_folders, run
 
 
 def test_train_prints_one_json_object(trained):

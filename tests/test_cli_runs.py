@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from cli_cases import FAST, call, class_folders, run
+from cli_cases import CONVOLUTIONAL, FAST, call, class_folders, run
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, capsys):
@@ -77,9 +77,6 @@ def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
     name = "model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-CONVOLUTIONAL = ["--preset", "tiny", "--max-iter", "3", "--workers", "1", "--limit", "300"]
 
 
 def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
