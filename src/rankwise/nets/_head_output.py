@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ from rankwise.nets.backbones import Backbone, as_backbone
 from rankwise.varpro.class_ridge import HeadSolution
 
 
-class HeadOutput:
+class HeadOutput(ABC):
     """The part of `VarProHead` that hands its layer on."""
 
+    @abstractmethod
     def _solution(self) -> HeadSolution:
-        raise NotImplementedError
+        """The layer that was solved."""
 
+    @abstractmethod
     def _backbone(self) -> Backbone | None:
-        raise NotImplementedError
+        """What the head was fitted on, if it was a network."""
 
     def to_linear(self, *, calibrated: bool = False) -> nn.Linear:
         """The layer as a plain float32 `nn.Linear` from features to outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ CALIBRATION_SAMPLES = 5000
 """Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
 
 
-class HeadSolving:
+class HeadSolving(ABC):
     """The part of `VarProHead` between samples and a solution."""
 
     alpha: float | str
@@ -45,11 +46,13 @@ class HeadSolving:
     statistics_: ClassStatistics
     classes_: np.ndarray
 
+    @abstractmethod
     def _solution(self) -> HeadSolution:
-        raise NotImplementedError
+        """The layer that was solved."""
 
+    @abstractmethod
     def _progress(self, description: str) -> Any:
-        raise NotImplementedError
+        """A bar over samples, as a context."""
 
     def _family(self) -> RidgeFamily:
         problem = design(

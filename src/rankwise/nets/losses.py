@@ -21,6 +21,7 @@ How another way to train the output layer plugs in (as `rankwise.nets.projected_
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import torch
@@ -30,16 +31,16 @@ from torch import nn
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Base of the losses; see the module's docstring."""
 
     trains_head = True
 
+    @abstractmethod
     def forward(
         self, model: nn.Module, x: torch.Tensor, y: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and logits of a training batch."""
-        raise NotImplementedError
 
     def finish(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         """End of an epoch, before validation. Does nothing here."""

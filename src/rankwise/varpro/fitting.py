@@ -270,7 +270,7 @@ def fit_convolutional(
     A validation part of the training images (a tenth, at most 3000; none under 200 images)
     chooses the epoch, and between the trained output layer and the glue: a ridge solution on the
     pooled features of the rest. It is never trained on. Without one it is the last epoch and the
-    glue, which on 20 to 150 images of MNIST and Fashion-MNIST did better than the trained layer.
+    glue, which is the optimum for these features on all the images there are.
 
     Parameters
     ----------
@@ -334,7 +334,7 @@ def fit_convolutional(
             advance=advance,
         )
     glued = replace(network, coef=layer.coef, softmax=False)
-    # Without a finite loss the trained output layer is none; on few images the glue does better.
+    # Without a finite loss the trained output layer is none; without validation it is the glue.
     better = validation is None or result.best_epoch == 0
     if not better and validation is not None:
         better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
