@@ -1,4 +1,4 @@
-"""The models of a study: building, training in one or two stages, predicting."""
+"""The models of a study: trying, training in one or two stages, predicting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.errors import MissingDependencyError, RankwiseError
-from rankwise.study.arms import find_callable
 from rankwise.study.design import Model, StudyError
+from rankwise.study.networks import build_network, reason_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,44 +77,6 @@ class Training:
     best: bool
 
 
-def build_network(
-    model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int
-) -> nn.Module:
-    """A network with weights from the seed; a frozen backbone under a new head for transfer.
-
-    Raises
-    ------
-    StudyError
-        If what a study names isn't a network for these images.
-    MissingDependencyError
-        If its library isn't installed.
-    """
-    import torch
-    from torch import nn
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = _network(model, image_shape, n_classes, seed)
-    if not isinstance(network, nn.Module):
-        found = type(network).__name__
-        raise StudyError(f"{model.network} gave {found}; a torch.nn.Module is needed")
-    if not model.is_transfer:
-        return network
-    from rankwise.nets import freeze, transfer_network, unfreeze_top
-
-    try:
-        transferred = transfer_network(
-            network, n_classes, image_shape=image_shape, dropout=model.dropout, seed=seed
-        )
-        # Too many layers to unfreeze are found here, before the frozen stage.
-        unfreeze_top(transferred.backbone, model.unfreeze)
-        freeze(transferred.backbone)
-        return transferred
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{model.network} can't be fine-tuned: {reason}") from error
-
-
 def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> int | None:
     """Build a model and try it on two images; its number of parameters, None if it isn't known.
 
@@ -137,7 +98,7 @@ def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> i
             shape = tuple(network(images).shape)
     except Exception as error:  # whatever somebody's own network raises
         raise StudyError(
-            f"{model.network} can't take images of shape {image_shape}: {_reason(error)}"
+            f"{model.network} can't take images of shape {image_shape}: {reason_of(error)}"
         ) from error
     if shape != (2, n_classes):
         raise StudyError(
@@ -274,80 +235,6 @@ def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     top = scores.max(axis=1)
     total = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
     return float(np.mean(total - scores[np.arange(len(labels)), labels]))
-
-
-def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int) -> Any:
-    if model.network == "backbone":
-        return _pretrained(str(model.backbone))
-    if model.network.startswith("timm:"):
-        return _from_timm(model, image_shape, n_classes)
-    if ":" in model.network:
-        return _own_network(model, image_shape, n_classes)
-    from rankwise.nets import make_network
-
-    return make_network(
-        model.network,
-        image_shape,
-        n_classes,
-        dropout=model.dropout,
-        weights=model.weights,
-        seed=seed,
-    )
-
-
-def _own_network(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Any:
-    make = find_callable(model.network)
-    try:
-        return make(image_shape, n_classes, **model.parameters)
-    except RankwiseError:
-        raise
-    except Exception as error:  # whatever somebody's own function raises
-        given = "".join(f", {name}={value!r}" for name, value in model.parameters.items())
-        raise StudyError(
-            f"{model.network} can't be called as ({image_shape}, {n_classes}{given}): "
-            f"{_reason(error)}"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """An error of somebody else's code in one line."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-
-
-def _pretrained(name: str) -> nn.Module:
-    """A backbone without the head that it was trained with."""
-    from torch import nn
-
-    from rankwise.nets.backbones import load_backbone
-
-    backbone = load_backbone(name)
-    network = backbone.network
-    for parent in (network, getattr(network, "classifier", None)):
-        last = list(parent.named_children())[-1:] if isinstance(parent, nn.Module) else []
-        if last and isinstance(last[0][1], nn.Linear):
-            setattr(parent, last[0][0], nn.Identity())
-    return backbone
-
-
-def _from_timm(model: Model, image_shape: tuple[int, ...], n_classes: int) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{model.network} needs timm: pip install 'rankwise[timm]'"
-        ) from error
-    channels = image_shape[2] if len(image_shape) == 3 else 1
-    name = model.network.removeprefix("timm:")
-    try:
-        return timm.create_model(
-            name,
-            num_classes=0 if model.transfer else n_classes,
-            in_chans=channels,
-            **{"pretrained": model.transfer, **model.parameters},
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise StudyError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def _quadratic(model: Model, seed: int) -> Any:
