@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from head_cases import Stream
 from rankwise import ImageSet, VarProHead
 from rankwise.errors import DataError, ModelFileError
 from rankwise.nets.backbones import SmallResNet, save_backbone
@@ -128,19 +129,6 @@ def test_arrays_blocks_and_loaders_give_the_same(digits):
     equal(VarProHead(block_size=77).fit(x, y), whole, x)
     equal(VarProHead().fit(torch.as_tensor(x), torch.as_tensor(y)), whole, x)
     equal(VarProHead(device="cpu:torch").fit(x, y), whole, x)
-
-
-class Stream:
-    """Blocks made anew each time they are asked for."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __iter__(self):
-        for i in range(self.n // 2000):
-            rng = np.random.default_rng(i)
-            y = rng.integers(2, size=2000)
-            yield rng.standard_normal((2000, 40)) + y[:, None], y
 
 
 @pytest.mark.parametrize("alpha", ["loo", "gcv"])

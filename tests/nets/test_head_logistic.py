@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from head_cases import Stream
 from rankwise import VarProHead
 from rankwise.nets.head import load_head
 
@@ -154,24 +155,11 @@ def test_where_samples_can_not_be_seen_again_the_loss_is_squared(digits):
     np.testing.assert_allclose(head.outputs(x), squared.outputs(x), atol=1e-9)
 
 
-class Stream:
-    """Blocks made anew each time they are asked for."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __iter__(self):
-        for i in range(self.n // 2000):
-            rng = np.random.default_rng(i)
-            y = rng.integers(2, size=2000)
-            yield rng.standard_normal((2000, 40)) + 0.2 * y[:, None], y
-
-
 def test_memory_does_not_grow_with_the_samples():
     peaks = []
     for n in (20_000, 20_000, 80_000):
         tracemalloc.start()
-        VarProHead(loss="logistic").fit(Stream(n))
+        VarProHead(loss="logistic").fit(Stream(n, distance=0.2))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.1 * peaks[1]

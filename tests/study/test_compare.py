@@ -32,6 +32,15 @@ LOW_RANK = "mnist/simple-cnn/low-rank/10"
 NONE = "mnist/simple-cnn/none/10"
 
 
+def set_differences(results, differences):
+    """Give low-rank the scores of none, and these differences fold by fold."""
+    theirs = fold_scores(results, "mnist/simple-cnn/none/10")
+    for cell in results["cells"]:
+        if cell["condition"].endswith("low-rank/20") and cell["stage"] == "fold":
+            score = theirs[cell["seed"], cell["fold"]] + differences[cell["fold"]]
+            cell["validation_accuracy"] = score
+
+
 def test_who_is_compared_with_whom(made):
     results, folder = made
     found = compare_conditions(results, folder)
@@ -185,11 +194,7 @@ def test_cells_that_failed_do_not_count(tmp_path):
 def test_seeds_to_tell_counts_the_family(tmp_path):
     results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
     differences = 0.02 + 0.013 * np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
-    theirs = fold_scores(results, "mnist/simple-cnn/none/10")
-    for cell in results["cells"]:
-        if cell["condition"].endswith("low-rank/20") and cell["stage"] == "fold":
-            score = theirs[cell["seed"], cell["fold"]] + differences[cell["fold"]]
-            cell["validation_accuracy"] = score
+    set_differences(results, differences)
     (one,) = compare_conditions(results, tmp_path)
     assert one["verdict"] == "cannot tell"
     assert one["seeds_to_tell"] > 1
@@ -233,11 +238,7 @@ def test_validation_noise_by_hand(tmp_path):
 def test_folds_are_named_where_no_seeds_would_tell(tmp_path):
     results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
     differences = 0.014 + 0.012 * np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
-    theirs = fold_scores(results, "mnist/simple-cnn/none/10")
-    for cell in results["cells"]:
-        if cell["condition"].endswith("low-rank/20") and cell["stage"] == "fold":
-            score = theirs[cell["seed"], cell["fold"]] + differences[cell["fold"]]
-            cell["validation_accuracy"] = score
+    set_differences(results, differences)
     (unknown,) = compare_conditions(results, tmp_path)
     assert unknown["seeds_to_tell"] is None
     assert unknown["folds_to_tell"] is None
