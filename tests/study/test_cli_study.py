@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from PIL import Image
 
 from rankwise import cli
 
@@ -21,6 +22,11 @@ parameters = {n_units = 4, n_subnets = 1, max_iter = 1}
 source = "digits"
 limit = 100
 """
+
+OWN_SOURCES = (
+    "every image counts as a source of its own; where several show one object, patient or slide, "
+    "source_pattern finds it in their file names"
+)
 
 
 @pytest.fixture
@@ -115,6 +121,25 @@ def test_a_preset_with_its_data_elsewhere(rankwise, tmp_path):
         "2 folds, the paper has 5",
         "images of 8 × 8 pixels, the paper has 28 × 28",
     ]
+
+
+def test_what_counts_as_a_source_is_said(rankwise, tmp_path):
+    for i in range(24):
+        place = tmp_path / "data" / "ab"[i % 2] / f"patient{i // 4}_{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * i).save(place)
+    text = STUDY.replace("paper", "sound").replace("limit = 100\n", "").replace("digits", "faces")
+    text = text.replace('source = "faces"', f'source = "{tmp_path / "data"}"')
+    for name, pattern, said in (
+        ("without", "", OWN_SOURCES),
+        ("with", "source_pattern = '^(patient[0-9]+)_'\n", "split by source id: 6 sources"),
+    ):
+        (tmp_path / f"{name}.toml").write_text(text + pattern)
+        code, shown, err = rankwise(
+            "study", "run", tmp_path / f"{name}.toml", "--out", tmp_path / name, "--workers", 1
+        )
+        assert code == 0, err
+        assert f"faces: {said}" in " ".join(shown.split())
 
 
 def test_tune(rankwise, file, tmp_path):

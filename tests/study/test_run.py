@@ -595,5 +595,5 @@ def test_a_reduced_study_says_how(tmp_path):
     design = study(models=["quadratic"], data=data, retrain=False, epochs_factor=0.5)
     (found,) = run(design, tmp_path / "out")["data_sets"]
     assert found["reduced"]
-    assert found["notes"] == ["0.5 times the epochs"]
+    assert found["reductions"] == found["notes"][:1] == ["0.5 times the epochs"]
     assert found["n_images"] == 1797

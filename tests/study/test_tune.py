@@ -40,6 +40,12 @@ def test_a_search_begins_with_the_study_s_own_values(tmp_path):
     assert json.loads((tmp_path / "tune.json").read_text())["searches"] == found["searches"]
 
 
+def test_a_search_needs_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file is a file; give a folder to keep the search in"):
+        tune_study(study(), tmp_path / "file", trials=1, device="cpu")
+
+
 def test_a_search_goes_on_after_a_restart(tmp_path):
     import optuna
 

@@ -228,10 +228,14 @@ def _numbers(text: str | None) -> list[int] | None:
 
 def _print_results(results: dict[str, Any]) -> None:
     """A table of conditions, then a sentence for each comparison; at most 80 columns."""
+    leaks = results["study"]["protocol"] == "notebook"
     for data in results["data_sets"]:
         if data["reduced"]:
             _wrapped(f"{data['name']}: reduced: {'; '.join(data['reductions'])}", "")
-    if results["study"]["protocol"] == "notebook":
+        if not leaks:  # The note of its protocol follows, for all data sets at once.
+            for note in data["notes"][len(data["reductions"]) :]:
+                _wrapped(f"{data['name']}: {note}", "")
+    if leaks:
         typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
     typer.echo(f"{'condition':<46} {'validation':>16} {'test':>8}")
     for condition in results["conditions"]:

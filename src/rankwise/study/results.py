@@ -101,8 +101,8 @@ def describe_data(
     )
     if images.n_skipped:
         notes.append(f"{images.n_skipped} unreadable images left out")
-    if data.source_pattern is not None and study.protocol == "sound":
-        notes.append(f"split by source id: {len(set(images.source_ids.tolist()))} sources")
+    if protocol.by_source:
+        notes.append(_sources_note(len(set(images.source_ids.tolist())), len(images)))
     if study.protocol == "notebook":
         notes.append("protocol 'notebook': leaks on purpose, its figures flatter")
     return {
@@ -120,6 +120,15 @@ def describe_data(
         "reductions": reductions,
         "notes": notes,
     }
+
+
+def _sources_note(n_sources: int, n_images: int) -> str:
+    if n_sources < n_images:
+        return f"split by source id: {n_sources} sources"
+    return (
+        "every image counts as a source of its own; where several show one object, patient or "
+        "slide, source_pattern finds it in their file names"
+    )
 
 
 def write_results(results: Mapping[str, Any], out: Path) -> Path:

@@ -72,7 +72,8 @@ def tune_study(
     StudyError
         If no arm makes low-rank copies.
     RunError
-        If the folder holds the search of another study, or another process searches in it.
+        If the folder is a file, or holds the search of another study, or another process
+        searches in it.
     MissingDependencyError
         If Optuna isn't installed.
     """
@@ -82,6 +83,8 @@ def tune_study(
     if trials < 1:
         raise ValueError(f"trials must be a number from 1, got {trials}")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder to keep the search in")
     device = resolve_device(device)
     conditions = [c for c in conditions_of(study) if c.options.copies == "low-rank"]
     if not conditions:
