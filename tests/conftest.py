@@ -27,3 +27,12 @@ def pictures(tmp_path_factory):
     for name, i in (("zero", 0), ("one", 1)):
         Image.fromarray((bunch.images[i] * 255 / 16).astype(np.uint8)).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """All handwritten digits of scikit-learn: uint8 images and labels."""
+    bunch = load_digits()
+    images = (bunch.images * 255 / 16).astype(np.uint8)
+    images.setflags(write=False)
+    return images, bunch.target

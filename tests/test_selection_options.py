@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
 from rankwise import QuadraticClassifier
@@ -11,12 +10,6 @@ from rankwise.varpro.network import glue
 
 RIDGE, N = 1e-3, 500
 BASE = QuadraticClassifier(n_units=30, n_subnets=2, max_iter=2, ridge=RIDGE, dtype="float64")
-
-
-@pytest.fixture(scope="module")
-def digits():
-    bunch = load_digits()
-    return (bunch.images * 255 / 16).astype(np.uint8), bunch.target
 
 
 def fit(digits, **options):

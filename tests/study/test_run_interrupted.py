@@ -1,0 +1,141 @@
+"""Killed, failed and shared runs of a study, and the folders that are refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from filelock import FileLock
+
+from rankwise.errors import RunError
+from rankwise.study import conditions_of, study_status
+from rankwise.study.cells import cells_of, run_cell
+from rankwise.study.run import claim, load_data
+from rankwise.study.status import read_results
+from study.run_cases import predictions, run, study, timeless
+
+pytestmark = pytest.mark.usefixtures("somebody")
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
+    design = study({"noise": {"kind": "callable", "function": "somebody_s_own:deadly"}}, epochs=3)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, json\n"
+        "from rankwise.study import run_study\n"
+        "from rankwise.study.reading import study_from\n"
+        "study = study_from(json.loads(sys.argv[1]))\n"
+        "run_study(study, sys.argv[2], workers=1, device='cpu')\n"
+    )
+    values = design.model_dump(mode="json", exclude_unset=True)
+    # Two updates an epoch: the tenth is in the second epoch of the second fold.
+    killed = subprocess.run(
+        [sys.executable, str(script), json.dumps(values), str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": str(somebody), "DEADLY_UPDATE": "10"},
+        check=False,
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    status = study_status(tmp_path / "killed")
+    assert (status["done"], status["running"], status["left"]) == (1, 0, 2)
+    assert status["seconds_left"] > 0
+    assert not status["complete"]
+    place = tmp_path / "killed/cells/digits/own/noise/3/seed-42/fold-1"
+    assert (place / "training").is_dir()
+    with pytest.raises(RunError, match=r"results\.json isn't there yet"):
+        read_results(tmp_path / "killed")
+    resumed = run(design, tmp_path / "killed")
+    whole = run(design, tmp_path / "whole")
+    assert timeless(resumed) == timeless(whole)
+    assert predictions(tmp_path / "killed") == predictions(tmp_path / "whole")
+    assert study_status(tmp_path / "killed")["complete"]
+
+
+def test_two_workers_give_the_numbers_of_one(tmp_path):
+    design = study(["low-rank"], models=["simple-cnn"], epochs=1, retrain=False)
+    one = run(design, tmp_path / "one")
+    two = run(design, tmp_path / "two", workers=2)
+    assert timeless(one) == timeless(two)
+    assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
+
+
+def test_a_failed_cell_leaves_the_others_and_is_run_again(tmp_path, monkeypatch):
+    arms = {"bad": {"kind": "callable", "function": "somebody_s_own:failing"}, "none": {}}
+    design = study(arms, epochs=1)
+    flag = tmp_path / "fail"
+    flag.touch()
+    monkeypatch.setenv("FAIL", str(flag))
+    with pytest.raises(RunError) as caught:
+        run(design, tmp_path / "out")
+    place = "cells/digits/own/bad/1/seed-42/fold-0"
+    assert str(caught.value) == (
+        f"3 of 6 cells failed; the first is {place}: OSError: the disk is full; the same command "
+        "runs them again"
+    )
+    status = study_status(tmp_path / "out")
+    assert (status["done"], status["failed"], status["left"]) == (3, 2, 3)
+    assert status["failures"][place] == "OSError: the disk is full"
+    flag.unlink()
+    results = run(design, tmp_path / "out")
+    assert len(results["cells"]) == 6
+    assert study_status(tmp_path / "out")["failed"] == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_cell_that_another_run_holds_is_waited_for(tmp_path):
+    design = study(models=["quadratic"], retrain=False)
+    conditions = conditions_of(design)
+    cells = cells_of(design, conditions)
+    out = tmp_path / "out"
+    images = load_data(design, conditions)
+    claim(design, images, out)
+    assert run_cell(design, cells[1], images["digits"], out) == "done"
+    held = out / cells[0].place / "lock"
+    held.parent.mkdir(parents=True)
+    # Another process's lock, as far as the file is concerned.
+    lock = FileLock(held, thread_local=False)
+    lock.acquire()
+    assert run_cell(design, cells[0], images["digits"], out) == "busy"
+    status = study_status(out)
+    assert (status["done"], status["running"], status["left"]) == (1, 1, 0)
+    timer = threading.Timer(1.0, lock.release)
+    timer.start()
+    results = run(design, out)
+    timer.join()
+    assert len(results["cells"]) == 2
+    assert study_status(out)["running"] == 0
+
+
+def test_folders_that_are_refused(tmp_path):
+    design = study(models=["quadratic"], retrain=False)
+    run(design, tmp_path / "out")
+    other = study(models=["quadratic"], retrain=False, seeds=[1])
+    with pytest.raises(RunError, match=r"holds another study \(different: seeds\); choose another"):
+        run(other, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(RunError, match="isn't empty and holds no study"):
+        run(design, tmp_path / "full")
+    with pytest.raises(RunError, match="is a file; give a folder"):
+        run(design, tmp_path / "full/file")
+    # A temporary file is all that a run killed at its very beginning leaves.
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/.study.json.x1.json").touch()
+    (tmp_path / "begun/.lock").touch()
+    assert run(design, tmp_path / "begun")["cells"]
+    (tmp_path / "out/study.json").write_text("{")
+    with pytest.raises(RunError, match=r"study\.json is damaged: it isn't JSON"):
+        run(design, tmp_path / "out")
+    (tmp_path / "out/study.json").write_text("[]")
+    with pytest.raises(RunError, match="is damaged or foreign"):
+        study_status(tmp_path / "out")
+    (tmp_path / "out/study.json").write_text('{"study": {}}')
+    with pytest.raises(RunError, match="describes no study"):
+        study_status(tmp_path / "out")
+    with pytest.raises(RunError, match="holds no study; 'rankwise study run' makes one"):
+        study_status(tmp_path / "nowhere")

@@ -1,0 +1,141 @@
+"""The models of a study, trained or refused."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from rankwise.errors import MissingDependencyError, ModelFileError
+from rankwise.study import StudyError
+from study.run_cases import run, study
+
+pytestmark = pytest.mark.usefixtures("somebody")
+
+
+def test_the_quadratic_classifier_as_a_model(tmp_path):
+    models = {"quadratic": {"parameters": {"n_units": 20, "n_subnets": 2, "max_iter": 3}}}
+    results = run(study(["none", "low-rank"], protocol="sound", models=models), tmp_path / "out")
+    assert [c["epochs"] for c in results["conditions"]] == [1, 1, 1]
+    for cell in results["cells"]:
+        assert len(cell["history"]) == 1
+        assert cell["test_accuracy"] > 0.2
+        assert np.isfinite(cell["test_loss"])
+    assert results["conditions"][0]["n_parameters"] > 200
+    retrained = tmp_path / "out/cells/digits/quadratic/none/1/seed-42/retrain"
+    from rankwise import QuadraticClassifier
+
+    assert QuadraticClassifier.load(retrained).n_parameters_total_ > 200
+
+
+def test_fine_tuning_trains_in_two_stages(tmp_path):
+    models = {
+        "own": {
+            "network": "somebody_s_own:make",
+            "parameters": {"width": 6},
+            "transfer": True,
+            "frozen_epochs": 3,
+            "unfreeze": 1,
+        }
+    }
+    for protocol in ("paper", "notebook"):
+        design = study(["low-rank"], protocol=protocol, models=models, retrain=False, epochs=1)
+        results = run(design, tmp_path / protocol)
+        cell = results["cells"][0]
+        # SVD arms train twice as long; the history is that of the second stage.
+        assert [entry["epoch"] for entry in cell["history"]] == [1, 2]
+        assert cell["history"][0]["learning_rate"] == pytest.approx(1e-5)
+        steps = cell["history"][0]["n_updates"]
+        frozen = cell["n_updates"] - 2 * steps
+        # The notebook's first stage sees all folds, so it takes more updates.
+        assert frozen == 3 * steps if protocol == "paper" else frozen > 3 * steps
+
+
+def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
+    import torch
+
+    from rankwise.nets.backbones import SmallResNet, save_backbone
+
+    torch.manual_seed(0)
+    path = tmp_path / "own.safetensors"
+    options = {"width": 4, "n_features": 8}
+    record = {"architecture": "small-resnet", "n_classes": 5, "options": options}
+    save_backbone(SmallResNet(5, **options), path, record)
+    model = {"network": "backbone", "backbone": str(path), "frozen_epochs": 1, "unfreeze": 2}
+    design = study(models={"own": model}, epochs=1)
+    results = run(design, tmp_path / "out")
+    assert len(results["cells"]) == 3
+    # The new head replaces the old one: 8 features and 10 classes.
+    old = sum(p.numel() for p in SmallResNet(5, **options).parameters())
+    assert results["conditions"][0]["n_parameters"] == old - (8 * 5 + 5) + (8 * 10 + 10)
+    # The head in one pass in place of the frozen epoch: its updates are missing, nothing else.
+    solved = run(
+        study(models={"own": model | {"frozen_stage": "closed-form"}}, epochs=1), tmp_path / "one"
+    )
+    for slow, fast in zip(results["cells"], solved["cells"], strict=True):
+        assert fast["n_updates"] == fast["history"][-1]["n_updates"] == slow["n_updates"] // 2
+        assert fast["history"] != slow["history"]
+    with pytest.raises(StudyError, match="can't be fine-tuned: "):
+        run(study(models={"own": model | {"unfreeze": 99}}), tmp_path / "deep")
+    path.unlink()
+    with pytest.raises(ModelFileError, match="there is no such file"):
+        run(design, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            "somebody_s_own:scores_of_three",
+            r"gives scores of shape \(2, 3\) for two images; \(2, 10",
+        ),
+        ("somebody_s_own:too_deep", r"can't take images of shape \(8, 8\): "),
+        ("somebody_s_own:no_network", "gave int; a torch.nn.Module is needed"),
+        ("somebody_s_own:nothing", "the module somebody_s_own has no nothing"),
+        ("somebody_s_own:broken", r"called as \(\(8, 8\), 10\): TypeError: broken\(\) missing 1"),
+    ],
+)
+def test_networks_that_are_refused_early(tmp_path, network, message):
+    with pytest.raises(StudyError, match=message):
+        run(study(models={"own": {"network": network}}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "message"),
+    [
+        ("somebody_s_own:broken", {"width": 3}, r"10, width=3\): KeyError: 'nothing there'"),
+        ("quadratic", {"unitz": 3}, "has no 'unitz'; .*n_units.* are accepted as its parameters"),
+        ("quadratic", {"n_units": "x"}, "n_units must be a whole number at least 1, got 'x'"),
+        ("quadratic", {"preset": "huge"}, "unknown preset 'huge'; accepted: "),
+        ("quadratic", {"preset": "small", "jacobian": "kaufman"}, "jacobian"),
+    ],
+)
+def test_parameters_that_are_refused_early(tmp_path, network, parameters, message):
+    models = {"own": {"network": network, "parameters": parameters}}
+    with pytest.raises(StudyError, match=message):
+        run(study(models=models), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_timm_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'rankwise\[timm\]'"):
+        run(study(models=["timm:resnet18"]), tmp_path / "out")
+
+
+def test_a_timm_model(tmp_path, monkeypatch):
+    """A stand-in for timm shows that name, classes and channels are handed on."""
+    import types
+
+    import torch
+
+    asked = {}
+
+    def create_model(name, **options):
+        asked.update(options, name=name)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, options["num_classes"]))
+
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
+    results = run(study(models=["timm:some.net"], retrain=False, epochs=1), tmp_path / "out")
+    assert asked == {"name": "some.net", "num_classes": 10, "in_chans": 1, "pretrained": False}
+    assert results["conditions"][0]["model"] == "some.net"
