@@ -97,7 +97,7 @@ def measure(
     model = QuadraticClassifier(
         **PRESETS[preset], **short, n_jobs=args.workers, random_state=seed, verbose=1
     )
-    model.fit(train.images, train.labels)
+    model.fit(train.images, train.labels, groups=train.source_ids)
     best = max((e["validation_accuracy"] or 0.0 for e in model.history_), default=0.0)
     row = {
         "data": data,

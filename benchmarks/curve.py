@@ -75,9 +75,9 @@ class DenseNetwork:
 
         from rankwise.varpro.augment import Augmentation, channel_statistics, with_mirrors
         from rankwise.varpro.convolutional import ConvolutionalUnits, Layer
-        from rankwise.varpro.fitting import validation_split
         from rankwise.varpro.joint import JointPlan, JointTraining
         from rankwise.varpro.modules import ConvolutionalModule
+        from rankwise.varpro.validation import validation_split
 
         class Dense(ConvolutionalModule):
             """The same layers, each filter a parameter of its own."""

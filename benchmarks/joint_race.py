@@ -133,7 +133,9 @@ def race(
 
     if name in FROM_GLUE:
         begin = time.perf_counter()
-        training.solve_first(images[fit[:GLUED]], labels[fit[:GLUED]], draws)
+        # Draws of its own: the updates' maps are the same for all contenders.
+        own = torch.Generator().manual_seed(seed + 1)
+        training.solve_first(images[fit[:GLUED]], labels[fit[:GLUED]], own)
         seconds = time.perf_counter() - begin
         note(0)
     with training.threads():

@@ -10,6 +10,7 @@ from rankwise.errors import RunError
 from rankwise.varpro.graph import run
 from rankwise.varpro.presets import chosen_preset
 
+NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
 CONVOLUTIONAL = {"preset": "tiny", "max_iter": 3}
 
@@ -50,7 +51,7 @@ def test_too_few_images_to_validate_get_the_glue(digits):
 
 
 @pytest.mark.parametrize("preset", ["accurate", "small", "tiny"])
-@pytest.mark.parametrize("shape", [(8, 8), (5, 9), (9, 7, 3), (4, 4, 1), (70, 66)])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 9), (9, 7, 3), (4, 4, 1), (70, 66), (16, 1100)])
 def test_convolutional_presets_take_images_of_any_shape(preset, shape):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
@@ -69,6 +70,9 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
         {"n_units": 20},
         {"ridge": 1e-3},
         {"ridge": "loo"},
+        {"augmentation": "low-rank"},
+        {"augmentation": "moves+low-rank"},
+        {"augmentation": "none"},
         {"verbose": 1},
         {"n_jobs": 2},
     ],
@@ -81,6 +85,29 @@ def test_every_option_of_convolutional_presets(digits, options, capsys):
     if "n_units" in options:
         assert model.network_.n_units == 20
     assert ("epochs" in capsys.readouterr().err) == ("verbose" in options)
+
+
+def test_every_augmentation_is_another_training(digits):
+    images, labels = digits[0][:250], digits[1][:250]
+    outputs = {}
+    for augmentation in (None, "moves", "low-rank", "moves+low-rank", "none"):
+        model = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation)
+        outputs[augmentation] = model.fit(images, labels).outputs(images)
+        two = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation, n_jobs=2)
+        np.testing.assert_array_equal(
+            two.fit(images, labels).outputs(images), outputs[augmentation]
+        )
+    np.testing.assert_array_equal(outputs[None], outputs.pop("moves"))
+    distinct = {values.tobytes() for values in outputs.values()}
+    assert len(distinct) == 4
+
+
+@pytest.mark.parametrize("augmentation", ["low-rank", "none"])
+def test_a_refinement_has_an_augmentation_too(digits, augmentation):
+    images, labels = digits[0][:300], digits[1][:300]
+    usual = QuadraticClassifier(**SMALL, refine=1).fit(images, labels)
+    other = QuadraticClassifier(**SMALL, refine=1, augmentation=augmentation).fit(images, labels)
+    assert usual.history_[0]["train_loss"] != other.history_[0]["train_loss"]
 
 
 def test_the_same_seed_gives_the_same_convolutional_model(digits):
@@ -142,9 +169,45 @@ def test_refinement_goes_on_from_the_glue(digits, tmp_path):
     assert model.score(images[900:], labels[900:]) > 0.85
     unrefined = QuadraticClassifier(**(options | {"refine": 0})).fit(images[:900], labels[:900])
     assert not np.array_equal(unrefined.network_.params, model.network_.params)
-    assert unrefined.n_parameters_total_ == model.n_parameters_total_
+    assert unrefined.network_.n_units == model.network_.n_units
     again = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
     np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
+
+
+def test_refinement_is_judged_on_images_that_nothing_before_it_saw(digits, monkeypatch):
+    from rankwise.varpro import fitting, refinement
+
+    images, labels = digits
+    train, refine, seen = fitting.train_subnets, refinement.refine, {}
+
+    def noted(images, *arguments, **options):
+        seen["trained on"] = images[: len(images)]
+        return train(images, *arguments, **options)
+
+    def spoilt(*arguments, validation, **options):
+        seen["validated on"] = validation[0][: len(validation[0])]
+        network, layer, result = refine(*arguments, validation=validation, **options)
+        return replace(network, coef=0 * network.coef), layer, result
+
+    monkeypatch.setattr(fitting, "train_subnets", noted)
+    monkeypatch.setattr(refinement, "refine", spoilt)
+    model = QuadraticClassifier(**SMALL, refine=1).fit(images[:600], labels[:600])
+    assert (len(seen["trained on"]), len(seen["validated on"])) == (540, 60)
+    both = {image.tobytes() for image in seen["trained on"]} & {
+        image.tobytes() for image in seen["validated on"]
+    }
+    assert not both
+    assert model.statuses_ == {"max-iterations": 1, "start-kept": 1}
+    assert model.score(images[600:], labels[600:]) > 0.5, "the start, not the spoilt network"
+    assert len(model.history_) == 1
+
+
+def test_the_refinement_has_a_status(digits):
+    images, labels = digits
+    for options, status in (({"refine": 1}, "finished"), (NEWTON, "max-iterations")):
+        model = QuadraticClassifier(**SMALL, **options).fit(images[:300], labels[:300])
+        assert sum(model.statuses_.values()) == 2
+        assert status in model.statuses_
 
 
 def test_refinement_needs_images():
@@ -181,6 +244,17 @@ def test_the_default_fits_the_data(shape, n, given, expected):
         ({"max_iter": 0}, "max_iter must be at least 1 epoch for preset 'tiny', got 0"),
         ({"n_units": 2}, "n_units must be at least 4, one a layer of the preset, got 2"),
         ({"refine": 2}, "takes no refine"),
+        ({"augmentation": "blur"}, "unknown augmentation 'blur'; accepted: moves, low-rank, moves"),
+        (
+            {"preset": None, "augmentation": "none"},
+            "augmentation 'none' needs training on batches, and preset 'windowed' has none without "
+            "refine; give refine epochs, or use preset 'accurate', 'small', 'tiny'",
+        ),
+        ({"preset": "pereyra", "augmentation": "moves"}, "'pereyra' has none without refine"),
+        (
+            {**NEWTON, "preset": "windowed", "augmentation": "moves"},
+            "augmentation 'moves' needs training on batches",
+        ),
         ({"image_shape": (2, 32)}, "needs images of at least 4×4 pixels, got shape (2, 32)"),
     ],
 )  # fmt: skip
@@ -220,7 +294,7 @@ def test_a_network_says_what_it_computes(digits, preset):
 
 
 def test_groups_stay_on_one_side_of_the_validation_part():
-    from rankwise.varpro.fitting import validation_split
+    from rankwise.varpro.validation import validation_split
 
     labels = np.arange(900) % 3
     groups = np.arange(900) // 4 % 150
@@ -231,6 +305,13 @@ def test_groups_stay_on_one_side_of_the_validation_part():
     alone = validation_split(labels, 7, np.arange(900))
     for one, other in zip(alone, validation_split(labels, 7), strict=True):
         assert np.array_equal(one, other)
+    # One group too large for the part doesn't keep the others out.
+    sizes = np.r_[np.zeros(500, int), 1 + np.arange(400) // 10]
+    assert 80 <= len(validation_split(labels, 7, sizes)[1]) <= 90
+    # Where all are too large it's the smallest, unless that is more than a third.
+    for counts, expected in (((300, 400, 200), 200), ((440, 460), 0)):
+        few = np.repeat(np.arange(len(counts)), counts)
+        assert len(validation_split(labels, 7, few)[1]) == expected
     # A class in one group is trained on.
     fit, _ = validation_split(
         np.r_[np.zeros(890, int), np.ones(10, int)], 0, np.r_[:890, [999] * 10]

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
 from rankwise._progress import progress_bar
+from rankwise.lowrank import RandomLowRank
 from rankwise.varpro.batched import resolve_device
 from rankwise.varpro.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
 from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
@@ -45,7 +46,8 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     ----------
     preset : {"accurate", "small", "tiny", "windowed", "pereyra"} or None, default=None
         ``"accurate"``, ``"small"`` and ``"tiny"`` are networks of convolutional units of three
-        sizes, trained jointly on images moved at random (`rankwise.varpro.convolutional_presets`).
+        sizes (116,876, 19,052 and 4,912 parameters on MNIST), trained jointly on images moved at
+        random (`rankwise.varpro.convolutional_presets`).
         ``"pereyra"`` is the paper's Table 3 (104 sub-networks of 50 symmetric units on 2000
         samples each, Kaufman's Jacobian); ``"windowed"`` the same scheme with smooth bilinear
         windowed units and the full Golub–Pereyra Jacobian. None is ``"small"`` from 2000 images
@@ -85,11 +87,16 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         raises the objective of the glue least. Then a glue. Default none.
     refine : int, optional
         Epochs of joint refinement behind that: all units together, the output layer by variable
-        projection; then a last glue. Default none.
+        projection; then a last glue. A validation part, cut off before anything is trained,
+        chooses the epoch, and whether the start is kept. Default none.
     refine_solver : {"adamw", "gauss-newton"}, optional
         ``"adamw"`` (default) goes by mini-batches of images moved at random. ``"gauss-newton"``
         makes `refine` steps by conjugate gradients, each on all images as they are; it is meant
         for few units and images (`rankwise.varpro.newton`).
+    augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
+        What training on batches, of convolutional units or of a refinement, does to images:
+        random affine maps (default), and `RandomLowRank` copies in the place of a fifth of them
+        (second paper, section 3.3).
     glue_method : {"auto", "gram", "tsqr"}, default="auto"
         How the output layer is accumulated; see `rankwise.varpro.output_layer`.
     squash : bool, default=False
@@ -127,7 +134,8 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         The worst status of any sub-network: ``converged``, ``max-iterations``, ``stalled`` or
         ``non-finite``; of convolutional units ``finished`` or ``non-finite``.
     statuses_ : dict
-        How many sub-networks ended with which status.
+        How many sub-networks ended with which status; and the refinement, which can also be
+        ``start-kept``: its start is better on the validation part.
     n_iter_ : int
         Most iterations of any sub-network, or epochs.
     subnet_reports_ : list of dict
@@ -188,6 +196,7 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         prune: int | float | None = None,
         refine: int | None = None,
         refine_solver: str | None = None,
+        augmentation: str | None = None,
         glue_method: str = "auto",
         squash: bool = False,
         image_shape: tuple[int, ...] | None = None,
@@ -216,6 +225,7 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self.prune = prune
         self.refine = refine
         self.refine_solver = refine_solver
+        self.augmentation = augmentation
         self.glue_method = glue_method
         self.squash = squash
         self.image_shape = image_shape
@@ -265,7 +275,13 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
                     images,
                     encoded,
                     len(self.classes_),
-                    plan_convolutional(self.preset_, given, shape, n_samples=n_samples),
+                    plan_convolutional(
+                        self.preset_,
+                        given,
+                        shape,
+                        n_samples=n_samples,
+                        low_rank=RandomLowRank(seed=self._seed),
+                    ),
                     seed=self._seed,
                     threads=worker_count(self.n_jobs),
                     device=resolve_device(self.device),
@@ -306,6 +322,7 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
                 starts=starts,
                 progress=self.verbose > 0,
                 groups=groups,
+                low_rank=RandomLowRank(seed=seed),
             )
         )
 

@@ -99,7 +99,10 @@ def test_units_with_an_outlier_stay_in_float16(shared):
 @pytest.mark.parametrize("outliers", [[], list(range(6))])
 def test_all_alike_stay_together(outliers):
     graph = forms_graph(np.random.default_rng(2), outliers)
-    assert quantise(graph, "int8").graph is graph
+    quantised = quantise(graph, "int8")
+    assert quantised.graph is graph
+    kept = {quantised.of(f).values.dtype for f in graph.ops[0].factors}
+    assert kept == {np.dtype("float16" if outliers else "int8")}
 
 
 def test_what_stands_between_must_be_one_by_one():

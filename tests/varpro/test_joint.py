@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from rankwise.errors import RunError
+from rankwise.lowrank import RandomLowRank
 from rankwise.varpro import Start, make_units, random_units
 from rankwise.varpro.augment import Augmentation, channel_statistics
 from rankwise.varpro.convolutional import ConvolutionalUnits, Layer
+from rankwise.varpro.gram import blocks
 from rankwise.varpro.joint import JointPlan, JointTraining, one_cycle
 from rankwise.varpro.modules import ConvolutionalModule, UnitModule
 from rankwise.varpro.output_statistics import RunningLayer
@@ -179,6 +183,38 @@ def test_a_running_layer_forgets_at_its_rate():
     assert layer.n_batches == 5
 
 
+def test_a_running_layer_begins_with_a_full_window(digits):
+    """A solution on the first batch alone would fit its 30 samples, and nothing else."""
+    images, labels = digits
+    run = training(
+        images, module=windowed(images, 60).float(), loss="squared", output_layer="running",
+        batch_size=30, learning_rate=1e-12, augmentation=None, epochs=1, solve_every=1,
+    )  # fmt: skip
+    accuracies, solve = [], run.solve
+
+    def note():
+        solve()
+        accuracies.append(run.accuracy(images, labels))
+
+    run.solve = note
+    run.fit(images[:900], labels[:900])
+    assert len(accuracies) == 900 // 30 + 1
+    assert min(accuracies) > 0.8
+
+
+def test_a_window_is_filled_with_no_more_than_it_holds():
+    rng = np.random.default_rng(0)
+    phi = torch.from_numpy(rng.standard_normal((50, 4)))
+    tau = torch.from_numpy(rng.standard_normal((50, 2)))
+    everything = RunningLayer(4, 2, window=np.inf)
+    everything.add(phi, tau)
+    for window, held in ((3.0, 30.0), (9.0, 50.0)):
+        layer = RunningLayer(4, 2, window=window)
+        layer.fill(everything, batch_size=10)
+        assert float(layer.weight) == pytest.approx(held)
+        torch.testing.assert_close(layer.solve(), everything.solve())
+
+
 def test_a_feature_that_was_always_zero_does_not_stop_the_solve():
     layer = RunningLayer(3, 1, ridge=0.0)
     phi = torch.tensor([[1.0, 0.0, 2.0], [0.5, 0.0, 1.0], [3.0, 0.0, 0.0]])
@@ -198,7 +234,7 @@ def test_a_feature_that_was_always_zero_does_not_stop_the_solve():
         {"loss": "squared"},
         {"loss": "squared", "output_layer": "running", "solve_every": 2},
         {"augmentation": None},
-        {"extra": lambda maps: maps.flip(3).flip(3)},
+        {"extra": lambda maps, **_: maps.flip(3).flip(3)},
         {"n_shards": 1},
     ],
     ids=["trained", "squared", "running", "unmoved", "extra", "one-shard"],
@@ -219,12 +255,56 @@ def test_the_extra_augmentation_is_applied(digits):
     images, labels = digits
     seen = []
 
-    def note(maps):
-        seen.append(tuple(maps.shape))
+    def note(maps, source_id, epoch):
+        seen.append((tuple(maps.shape), sorted(source_id), epoch))
         return maps
 
-    training(images, epochs=1, extra=note, n_shards=2).fit(images[:120], labels[:120])
-    assert seen == [(30, 1, 8, 8)] * 4
+    training(images, epochs=2, extra=note, n_shards=2).fit(images[:120], labels[:120])
+    assert [shape for shape, *_ in seen] == [(60, 1, 8, 8)] * 4
+    assert [epoch for *_, epoch in seen] == [0, 0, 1, 1]
+    for first, second in ((seen[0], seen[1]), (seen[2], seen[3])):
+        assert sorted(first[1] + second[1]) == list(range(120))
+
+
+def test_low_rank_copies_are_the_same_whatever_the_workers_and_after_a_stop(digits, tmp_path):
+    images, labels = digits
+
+    def fit(workers=1, stop=None, path=None, p=0.5):
+        plan = {"epochs": 3, "extra": RandomLowRank(0.8, p=p, seed=3)}
+
+        def after(entry):
+            if entry["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        run = training(images, workers=workers, **plan)
+        return run.fit(images[:200], labels[:200], checkpoint=path, after_epoch=after).coef
+
+    whole = fit()
+    np.testing.assert_array_equal(fit(workers=3), whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stop=1, path=tmp_path / "joint.safetensors")
+    np.testing.assert_array_equal(fit(path=tmp_path / "joint.safetensors"), whole)
+    assert not np.array_equal(fit(p=0), whole), "copies make a difference"
+
+
+@given(st.integers(1, 700), st.integers(1, 9))
+def test_shards_are_of_about_one_size(n, n_shards):
+    size = JointPlan(n_shards=n_shards).shard_size(n)
+    sizes = [block.stop - block.start for block in blocks(n, size)]
+    assert len(sizes) <= n_shards
+    assert len(sizes) == 1 or min(sizes) > 20
+    assert max(sizes) - min(sizes) < max(n_shards, 2)
+
+
+def test_moments_of_shards_count_by_their_size(digits):
+    images, labels = digits
+    kept = {}
+    for name, n_shards in (("whole", 1), ("parts", 3)):
+        run = training(images, n_shards=n_shards, augmentation=None, learning_rate=1e-12)
+        with run.threads():
+            run.update(images[:98], labels[:98], torch.Generator())
+        kept[name] = run.module.mean0
+    torch.testing.assert_close(kept["parts"], kept["whole"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("output_layer", ["trained", "running"])
@@ -301,12 +381,29 @@ def test_training_stops_early(digits):
     assert (result.status, len(result.history), result.best_epoch) == ("early-stop", 3, 1)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(digits):
+def test_a_training_that_stopped_early_stays_stopped(digits, tmp_path):
+    images, labels = digits
+    accuracies = iter([0.9, 0.5, 0.4])
+    results = []
+    for _ in range(2):
+        run = training(images, epochs=9, patience=2)
+        run.accuracy = lambda *_: next(accuracies)
+        path = tmp_path / "joint.safetensors"
+        held = (images[:50], labels[:50])
+        results.append(run.fit(images[:120], labels[:120], validation=held, checkpoint=path))
+    first, again = results
+    assert again.status == first.status == "early-stop"
+    assert (len(again.history), again.resumed) == (3, 3)
+    np.testing.assert_array_equal(again.coef, first.coef)
+
+
+@pytest.mark.parametrize("plan", [{}, {"loss": "squared", "output_layer": "running"}])
+def test_a_loss_that_is_not_finite_ends_the_training(digits, plan):
     images, labels = digits
     broken = images.astype(np.float32)
     broken[3] = np.nan
     module = convolutional(images)
-    result = training(images, module=module).fit(broken[:120], labels[:120])
+    result = training(images, module=module, **plan).fit(broken[:120], labels[:120])
     assert (result.status, result.best_epoch) == ("non-finite", 0)
     for parameter, start in zip(
         module.parameters(), convolutional(images).parameters(), strict=True

@@ -53,9 +53,10 @@ def test_the_final_glue_is_the_dense_ridge_solution(start):
     np.testing.assert_allclose(refined.coef, expected, atol=1e-4)
 
 
-def test_without_a_finite_loss_the_start_is_kept(start):
+@pytest.mark.parametrize("output_layer", ["trained", "running"])
+def test_without_a_finite_loss_the_start_is_kept(start, output_layer):
     network, active, images, labels = start
-    plan = JointPlan(loss="squared", learning_rate=1e30)
+    plan = JointPlan(loss="squared", learning_rate=1e30, output_layer=output_layer)
     refined, _, result = refine(
         network, active, images[:300], labels[:300], epochs=2, plan=plan, ridge=1.0
     )

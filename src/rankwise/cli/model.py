@@ -99,6 +99,10 @@ def train(
         str | None,
         typer.Option(help="adamw on mini-batches, or gauss-newton on all images (few units)."),
     ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="Of images trained on: moves, low-rank, moves+low-rank or none."),
+    ] = None,
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
@@ -149,6 +153,7 @@ def train(
         "prune": _prune(prune),
         "refine": refine,
         "refine_solver": refine_solver,
+        "augmentation": augmentation,
         "squash": squash or None,
     }
     run = TrainingRun(

@@ -158,8 +158,10 @@ def _outliers_apart(graph: Graph) -> tuple[Graph, set[int]]:
             continue
         between, dense, behind = rest[:n_between], rest[n_between], rest[n_between + 1 :]
         hard = np.any([_has_outlier(f) for f in op.distinct], axis=0)
-        if not isinstance(dense, Dense) or not hard.any() or hard.all():
+        if not isinstance(dense, Dense) or not hard.any():
             continue
+        if hard.all():
+            return graph, {id(f) for f in op.factors}
         easy_forms, hard_forms = _units(op, ~hard), _units(op, hard)
         order = np.concatenate([np.flatnonzero(~hard), np.flatnonzero(hard)])
         ops = (

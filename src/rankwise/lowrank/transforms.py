@@ -115,7 +115,7 @@ class RandomLowRank:
     def __repr__(self) -> str:
         return (
             f"RandomLowRank({self.energy}, p={self.p:g}, {self.options.energy_of},"
-            f" {self.options.rank_rule}, {self.options.channels})"
+            f" {self.options.rank_rule}, {self.options.channels}, seed={self.seed})"
         )
 
     def draw(

@@ -14,6 +14,7 @@ import numpy as np
 
 from rankwise.varpro.problem import UnitBasis
 from rankwise.varpro.projection import FitResult
+from rankwise.varpro.rows import Images
 from rankwise.varpro.subnetworks import (
     Subnet,
     SubnetPlan,
@@ -26,7 +27,7 @@ _MEMORY_WITHOUT_GPU = 2 * 2**30
 
 
 def train_batched(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     seed: int,

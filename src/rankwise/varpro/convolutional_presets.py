@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,17 @@ from rankwise.varpro.convolutional import ConvolutionalUnits, Layer
 if TYPE_CHECKING:
     from rankwise.varpro.joint import JointPlan
 
-ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge")
+ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge", "augmentation")
 """Choices of a convolutional preset that a user can give instead."""
+
+AUGMENTATIONS = ("moves", "low-rank", "moves+low-rank", "none")
+"""What joint training does to each image of a batch: random affine maps, low-rank copies."""
+
+DEFAULT_AUGMENTATION = "moves"
 
 _LONGEST_SIDE = 64
 _LARGEST_LAST_MAP = 8
+_SHORTEST_SIDE = 4
 _USUAL_EPOCHS = 24
 _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
@@ -87,7 +93,12 @@ class ConvolutionalPlan:
 
 
 def plan_convolutional(
-    name: str, given: Mapping[str, Any], image_shape: tuple[int, ...], *, n_samples: int
+    name: str,
+    given: Mapping[str, Any],
+    image_shape: tuple[int, ...],
+    *,
+    n_samples: int,
+    low_rank: Callable[..., Any] | None = None,
 ) -> ConvolutionalPlan:
     """A convolutional preset with what was given instead, for images of one shape.
 
@@ -99,9 +110,12 @@ def plan_convolutional(
         Values for any of `ACCEPTED`. ``n_units`` scales all layers alike; ``max_iter`` is the
         number of epochs.
     image_shape : tuple of int
-        ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first.
+        ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first,
+        as far as the other side has 4 left.
     n_samples : int
         Training images, for batches and epochs.
+    low_rank : callable, optional
+        What makes low-rank copies, where the augmentation given has them; see `JointPlan.extra`.
 
     Raises
     ------
@@ -113,7 +127,7 @@ def plan_convolutional(
 
     refuse_foreign(name, given)
     preset = CONVOLUTIONAL_PRESETS[name]
-    if len(image_shape) not in (2, 3) or min(image_shape[:2]) < 4:
+    if len(image_shape) not in (2, 3) or min(image_shape[:2]) < _SHORTEST_SIDE:
         raise ValueError(
             f"preset {name!r} needs images of at least 4×4 pixels, got shape {image_shape}; "
             "give image_shape for flat rows of pixels, or use preset 'windowed'"
@@ -126,11 +140,14 @@ def plan_convolutional(
     units = ConvolutionalUnits(
         image_shape,
         layers,
-        shrink=ceil(max(image_shape[:2]) / _LONGEST_SIDE),
+        shrink=min(
+            ceil(max(image_shape[:2]) / _LONGEST_SIDE), min(image_shape[:2]) // _SHORTEST_SIDE
+        ),
         activation=given.get("activation", preset.activation),
     )
     while max(units.stages[-1].out) > _LARGEST_LAST_MAP:
         units = replace(units, layers=(*units.layers, replace(layers[-1], pool=2)))
+    moves, copies = parts_of(given.get("augmentation", DEFAULT_AUGMENTATION))
     batch = min(preset.batch_size, max(_SMALLEST_BATCH, n_samples // _BATCHES_AN_EPOCH))
     usual = min(_USUAL_EPOCHS, ceil(preset.images_seen / n_samples))
     enough = min(_MOST_EPOCHS, ceil(_FEWEST_UPDATES * batch / n_samples))
@@ -139,7 +156,8 @@ def plan_convolutional(
         epochs=epochs,
         batch_size=batch,
         learning_rate=preset.learning_rate,
-        augmentation=Augmentation(),
+        augmentation=Augmentation() if moves else None,
+        extra=low_rank if copies else None,
     )
     return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"))
 
@@ -161,6 +179,11 @@ def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
         raise ValueError(
             f"max_iter must be at least 1 epoch for preset {name!r}, got {given['max_iter']!r}"
         )
+
+
+def parts_of(augmentation: str) -> tuple[bool, bool]:
+    """Whether an augmentation of `AUGMENTATIONS` moves images, and replaces some by copies."""
+    return "moves" in augmentation, "low-rank" in augmentation
 
 
 def scaled_to(layers: tuple[Layer, ...], n_units: int) -> tuple[Layer, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,29 @@ import numpy as np
 
 from rankwise._progress import progress_bar
 from rankwise.varpro.checkpoints import CHECKPOINT, earlier_seconds, fit_key
+from rankwise.varpro.convolutional_presets import parts_of
 from rankwise.varpro.network import QuadraticNetwork, glue
 from rankwise.varpro.output_layer import OutputLayer, solve_output_layer
 from rankwise.varpro.presets import NetworkPlan
 from rankwise.varpro.rows import Images, Rows
 from rankwise.varpro.selection import select_units
 from rankwise.varpro.subnetworks import stack, train_subnets
+from rankwise.varpro.validation import validation_split
 
 if TYPE_CHECKING:
     from rankwise.varpro.convolutional import ConvolutionalNetwork
     from rankwise.varpro.convolutional_presets import ConvolutionalPlan
+    from rankwise.varpro.joint_plan import JointResult
 
-_WORST_FIRST = ("non-finite", "stalled", "max-iterations", "converged")
-_VALIDATION_SHARE, _MOST_VALIDATION = 10, 3000
-_FEWEST_TO_VALIDATE = 200
+_WORST_FIRST = (
+    "non-finite",
+    "stalled",
+    "max-iterations",
+    "converged",
+    "start-kept",
+    "early-stop",
+    "finished",
+)
 
 
 @dataclass
@@ -38,7 +48,8 @@ class Fitted:
     status : str
         The worst of `statuses`.
     statuses : dict
-        How many parts (sub-networks, or the one joint training) ended with which status.
+        How many parts (sub-networks, and the joint training or refinement) ended with which
+        status. A refinement whose start is better on validation images is ``"start-kept"``.
     n_iter : int
         Most iterations of a sub-network, or epochs.
     ridge, rank, condition : float, int, float
@@ -89,11 +100,13 @@ def fit_subnetworks(
     starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
     progress: bool = False,
     groups: np.ndarray | None = None,
+    low_rank: Callable[..., Any] | None = None,
 ) -> Fitted:
     """Train sub-networks independently, then glue them (paper, section 4).
 
     Where the plan asks for it, units then join and are left out (`selection`), and all are
-    refined together (`refinement`).
+    refined together (`refinement`). A refinement on mini-batches looks at a validation part, as
+    `fit_convolutional` has it, that nothing before it has seen either.
 
     Parameters
     ----------
@@ -111,12 +124,23 @@ def fit_subnetworks(
     starts : list of (params, active), optional
         Units to go on from.
     progress : bool
+    groups : array of shape (n,), optional
+        Sources; the validation part shares none with the rest.
+    low_rank : callable, optional
+        What makes low-rank copies where the plan has them; see `JointPlan.extra`.
     """
+    used: Images = images
+    validation = None
+    if plan.refine and plan.refine_solver == "adamw":
+        fit, held_out = validation_split(encoded, seed, groups)
+        if len(held_out):
+            validation = (Rows(images, held_out), encoded[held_out])
+            used, encoded = Rows(images, fit), encoded[fit]
     targets = np.eye(n_classes, dtype=np.float32)[encoded]
     begin = time.perf_counter()
     with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
         subnets = train_subnets(
-            images,
+            used,
             targets,
             plan.subnet,
             plan.n_subnets,
@@ -132,13 +156,13 @@ def fit_subnetworks(
     ridge = plan.ridge
 
     def glue_all(params: np.ndarray, active: np.ndarray) -> tuple[QuadraticNetwork, OutputLayer]:
-        with progress_bar("glue", len(images), enabled=progress) as advance:
+        with progress_bar("glue", len(used), enabled=progress) as advance:
             return glue(
                 plan.subnet.units,
                 params,
-                images,
+                used,
                 targets,
-                ridge=ridge if isinstance(ridge, str) else ridge * len(images),
+                ridge=ridge if isinstance(ridge, str) else ridge * len(used),
                 method=glue_method,
                 workers=threads,
                 dtype=dtype,
@@ -149,10 +173,11 @@ def fit_subnetworks(
     network, layer = glue_all(params, active)
     glued = time.perf_counter()
     network, layer, active, selection = select_units(
-        network, layer, active, images, targets, plan, glue_all, seed=seed, workers=threads
+        network, layer, active, used, targets, plan, glue_all, seed=seed, workers=threads
     )
     selected = time.perf_counter()
     history: list[dict[str, Any]] = []
+    refinement: list[str] = []
     before = 0.0 if folder is None else earlier_seconds(folder)
     before_joint = 0.0
     if plan.refine and plan.refine_solver == "gauss-newton":
@@ -162,31 +187,42 @@ def fit_subnetworks(
             result = refine_gauss_newton(
                 network,
                 active,
-                images,
+                used,
                 targets,
                 iterations=plan.refine,
-                ridge=layer.ridge / len(images),
+                ridge=layer.ridge / len(used),
                 seed=seed,
                 advance=advance,
             )
         history = [{"iteration": i, "objective": f} for i, f in enumerate(result.objectives)]
         network, layer = glue_all(result.params, active)
+        refinement = [result.status]
     elif plan.refine:
-        network, layer, history, before_joint = _refined(
+        refined, refined_layer, joint = _refined(
             network,
             active,
-            images,
+            used,
             encoded,
             plan,
+            validation=validation,
             seed=seed,
             threads=threads,
             folder=folder,
             progress=progress,
-            groups=groups,
+            low_rank=low_rank,
         )
+        history, before_joint, refinement = joint.history, joint.earlier_seconds, [joint.status]
+        if joint.status != "non-finite":
+            better = validation is None or (
+                _accuracy(refined, *validation, threads) >= _accuracy(network, *validation, threads)
+            )
+            if better:
+                network, layer = refined, refined_layer
+            else:
+                refinement = ["start-kept"]
     end = time.perf_counter()
     reports = [s.report for s in subnets]
-    statuses = dict(Counter(r["status"] for r in reports))
+    statuses = dict(Counter([*(r["status"] for r in reports), *refinement]))
     earlier = before + before_joint
     seconds = {
         "subnets": trained - begin + before,
@@ -203,7 +239,7 @@ def fit_subnetworks(
         status=next(s for s in _WORST_FIRST if s in statuses),
         statuses=statuses,
         n_iter=max(1, *(r["n_iterations"] for r in reports)),
-        ridge=layer.ridge / len(images),
+        ridge=layer.ridge / len(used),
         rank=layer.rank,
         condition=layer.condition,
         seconds=seconds,
@@ -217,39 +253,38 @@ def fit_subnetworks(
 def _refined(
     network: QuadraticNetwork,
     active: np.ndarray,
-    images: np.ndarray,
+    images: Images,
     encoded: np.ndarray,
     plan: NetworkPlan,
     *,
+    validation: tuple[Images, np.ndarray] | None,
     seed: int,
     threads: int,
     folder: Path | None,
     progress: bool,
-    groups: np.ndarray | None,
-) -> tuple[QuadraticNetwork, OutputLayer, list[dict[str, Any]], float]:
-    """All units together, on the training images but for the validation part; then the glue.
+    low_rank: Callable[..., Any] | None,
+) -> tuple[QuadraticNetwork, OutputLayer, JointResult]:
+    """All units together, then the glue."""
+    from rankwise.varpro.refinement import RECIPE, refine
 
-    Gives the network, its glue, the history, and the seconds of epochs from a checkpoint.
-    """
-    from rankwise.varpro.refinement import refine
-
-    fit, held_out = validation_split(encoded, seed, groups)
     ridge = plan.ridge
+    moves, copies = parts_of(plan.augmentation)
     with progress_bar("joint epochs", plan.refine, enabled=progress) as advance:
-        refined, layer, result = refine(
+        return refine(
             network,
             active,
-            Rows(images, fit),
-            encoded[fit],
+            images,
+            encoded,
             epochs=plan.refine,
-            validation=(Rows(images, held_out), encoded[held_out]) if len(held_out) else None,
-            ridge=ridge if isinstance(ridge, str) else ridge * len(fit),
+            validation=validation,
+            plan=replace(RECIPE, extra=low_rank if copies else None),
+            moves=moves,
+            ridge=ridge if isinstance(ridge, str) else ridge * len(images),
             seed=seed,
             threads=threads,
             folder=folder,
             advance=advance,
         )
-    return refined, layer, result.history, result.earlier_seconds
 
 
 def fit_convolutional(
@@ -319,7 +354,7 @@ def fit_convolutional(
             labels,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
-            key="" if folder is None else fit_key(images, encoded, plan, seed),
+            key="" if folder is None else fit_key(images, encoded, plan, seed, held_out.tolist()),
             advance=advance,
         )
     trained = time.perf_counter()
@@ -356,32 +391,6 @@ def fit_convolutional(
         history=result.history,
         output_layer="glue" if better else "trained",
     )
-
-
-def validation_split(
-    encoded: np.ndarray, seed: int, groups: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to validate on, both increasing; drawn with the seed.
-
-    A tenth is held out, at most 3000 rows; none of fewer than 200. A class whose images would
-    all be held out keeps its first to train on. Rows of one group stay on one side.
-    """
-    n = len(encoded)
-    rows = np.arange(n)
-    if n < _FEWEST_TO_VALIDATE:
-        return rows, rows[:0]
-    n_held = min(n // _VALIDATION_SHARE, _MOST_VALIDATION)
-    drawn = np.random.default_rng([seed, 4]).permutation(n)
-    of = rows if groups is None else np.unique(groups, return_inverse=True)[1]
-    # Whole groups, in the order in which their first rows are drawn, as long as there is room.
-    turns = np.full(n, n)
-    np.minimum.at(turns, of[drawn], rows)
-    order = np.argsort(turns, kind="stable")
-    fits = np.cumsum(np.bincount(of, minlength=n)[order]) <= n_held
-    held = np.isin(of, order[fits])
-    for label in np.setdiff1d(encoded, encoded[~held]):
-        held[of == of[np.flatnonzero(encoded == label)[0]]] = False
-    return rows[~held], rows[held]
 
 
 def _accuracy(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:

@@ -1,11 +1,11 @@
 """Joint refinement: all units together, by mini-batches, the output layer with or without them.
 
-The objective on a batch is cross-entropy or ``½‖τ − ΦA‖²`` a sample. Three ways to treat ``A``:
+The objective on a batch is cross-entropy or ``½‖τ − ΦA‖²`` a sample. Two ways to treat ``A``:
 
 - ``"running"``: variable projection. ``A`` minimises the squared loss over a running window of
-  batches (`output_statistics.RunningLayer`), and the gradient in the units' parameters is that at
-  this ``A`` held fixed, ``−Σ_k a_ik (D_ilᵀ r_k)``: the exact gradient of the projected functional,
-  since the derivative in ``A`` is zero at the minimum.
+  batches (`output_statistics.RunningLayer`), full from the start, and the gradient in the units'
+  parameters is that at this ``A`` held fixed, ``−Σ_k a_ik (D_ilᵀ r_k)``: the exact gradient of
+  the projected functional, since the derivative in ``A`` is zero at the minimum.
 - ``"trained"``: ``A`` is a parameter like the others, under either loss.
 
 A batch is cut into shards at fixed places; each is one task on one thread, and their gradients
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ from rankwise.varpro.convolutional import as_maps, thread_pool
 from rankwise.varpro.gram import blocks
 from rankwise.varpro.joint_plan import JointPlan, JointResult, one_cycle
 from rankwise.varpro.modules import Moments
-from rankwise.varpro.output_statistics import RunningLayer
+from rankwise.varpro.output_statistics import DivergedError, RunningLayer
 from rankwise.varpro.rows import Images
 
 _MOMENTUM = 0.05
 _STRETCH = 8.0
-_SMALLEST_SHARD = 30
 
 
 @dataclass
@@ -110,7 +109,15 @@ class JointTraining:
 
     # -- one update -------------------------------------------------------------------------
 
-    def update(self, images: np.ndarray, encoded: np.ndarray, draws: torch.Generator) -> float:
+    def update(
+        self,
+        images: np.ndarray,
+        encoded: np.ndarray,
+        draws: torch.Generator,
+        *,
+        rows: np.ndarray | None = None,
+        epoch: int = 0,
+    ) -> float:
         """One step on one batch, inside `threads`; gives its mean loss before.
 
         Parameters
@@ -119,6 +126,10 @@ class JointTraining:
         encoded : int array of shape (n,)
         draws : torch.Generator
             Of the augmentation.
+        rows : int array of shape (n,), optional
+            Places of the images among all of them, and the epoch: what the plan's `extra` may
+            draw by.
+        epoch : int
         """
         maps = as_maps(images)
         affine = None
@@ -126,14 +137,20 @@ class JointTraining:
             size = (maps.shape[2], maps.shape[3])
             affine = self.plan.augmentation.draw(len(maps), size, draws)
         labels = torch.from_numpy(encoded)
-        step = max(_SMALLEST_SHARD, -(-len(maps) // self.plan.n_shards))
+        parts = list(blocks(len(maps), self.plan.shard_size(len(maps))))
+
+        def placed(part: slice) -> torch.Tensor:
+            x = maps[part].to(self.device)
+            return x if affine is None else moved(x, affine[part])
+
+        changed: torch.Tensor | None = None
+        if self.plan.extra is not None:
+            # All at once on this thread: a transform may have a state of its own.
+            changed = torch.cat(list(self._pool.map(placed, parts)))
+            changed = self.plan.extra(changed, source_id=rows, epoch=epoch)
 
         def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any]:
-            x = maps[part].to(self.device)
-            if affine is not None:
-                x = moved(x, affine[part])
-            if self.plan.extra is not None:
-                x = self.plan.extra(x)
+            x = placed(part) if changed is None else changed[part]
             moments: Moments = []
             features = self.module(x, moments)
             y = labels[part].to(self.device)
@@ -141,20 +158,21 @@ class JointTraining:
             gradients = torch.autograd.grad(loss, self.trained)
             return float(loss.detach()), gradients, moments, (features.detach(), y)
 
-        results = list(self._pool.map(shard, blocks(len(maps), step)))
+        results = list(self._pool.map(shard, parts))
         for j, parameter in enumerate(self.trained):
             gradient = results[0][1][j]
             for other in results[1:]:
                 gradient = gradient + other[1][j]
             parameter.grad = gradient
         self.optimiser.step()
-        self._keep_moments([r[2] for r in results])
+        shares = [(part.stop - part.start) / len(maps) for part in parts]
+        self._keep_moments([r[2] for r in results], shares)
         if self.running is not None:
             for *_, (features, y) in results:
                 self.running.add(features, F.one_hot(y, self.n_classes))
+            self.running.end_batch()
             if self.running.n_batches % self.plan.solve_every == 0:
                 self.solve()
-            self.running.end_batch()
         return sum(r[0] for r in results)
 
     def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -168,7 +186,8 @@ class JointTraining:
     def solve_first(self, images: Images, encoded: np.ndarray, draws: torch.Generator) -> None:
         """Start from the glue: the ridge solution for the units as they are, on moved images.
 
-        For the cross-entropy its outputs, about 0 and 1, are stretched eightfold to logits.
+        For the cross-entropy its outputs, about 0 and 1, are stretched eightfold to logits. A
+        running output layer begins with the statistics as its window's.
 
         Parameters
         ----------
@@ -186,9 +205,11 @@ class JointTraining:
                 sides = (maps.shape[2], maps.shape[3])
                 maps = moved(maps, self.plan.augmentation.draw(len(maps), sides, draws))
             with torch.no_grad():
-                features = self.module(maps)
+                features = self.module(maps, [])
             labels = torch.from_numpy(encoded[block]).to(self.device)
             layer.add(features, F.one_hot(labels, self.n_classes))
+        if self.running is not None:
+            self.running.fill(layer, size)
         factor = _STRETCH if self.plan.loss == "cross-entropy" else 1.0
         with torch.no_grad():
             self.coef.copy_(layer.solve() * factor)
@@ -205,12 +226,14 @@ class JointTraining:
         if self.running is not None:
             self.coef = self.running.solve().to(self.device)
 
-    def _keep_moments(self, found: list[Moments]) -> None:
+    def _keep_moments(self, found: list[Moments], shares: Sequence[float]) -> None:
+        """Go a little towards the batch's moments: those of its shards, by their share of it."""
         with torch.no_grad():
+            weights = torch.tensor(shares, device=self.device)[:, None]
             mean = [
                 (
-                    torch.stack([m for m, _ in layer]).mean(dim=0),
-                    torch.stack([v for _, v in layer]).mean(dim=0),
+                    (weights * torch.stack([m for m, _ in layer])).sum(dim=0),
+                    (weights * torch.stack([v for _, v in layer])).sum(dim=0),
                 )
                 for layer in zip(*found, strict=True)
             ]
@@ -258,11 +281,13 @@ class JointTraining:
             state.best = self._tensors()
         resumed = state.epoch
         advance(resumed)
-        status = "finished"
+        status = "early-stop" if self._is_stuck(state) else "finished"
         batch = min(self.plan.batch_size, len(images))
         per_epoch = len(images) // batch
         with self.threads():
-            while state.epoch < self.plan.epochs:
+            if self.running is not None and not state.epoch:
+                status = self._fill_window(images, encoded, batch)
+            while state.epoch < self.plan.epochs and status == "finished":
                 tick = time.perf_counter()
                 loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch)
                 accuracy = None if validation is None else self.accuracy(*validation)
@@ -286,7 +311,6 @@ class JointTraining:
                 advance(1)
                 if after_epoch(entry) or self._is_stuck(state):
                     status = "early-stop"
-                    break
         self._restore(state.best)
         coef = self.coef.detach().cpu().double().numpy()
         return JointResult(
@@ -315,13 +339,32 @@ class JointTraining:
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(images))
         total, rate = 0.0, 0.0
-        for i in range(per_epoch):
-            rate = self.set_rate((epoch * per_epoch + i) / (self.plan.epochs * per_epoch))
-            # Sorted: rows lie in memory in that order, and a batch has none.
-            drawn = np.sort(order[i * batch : (i + 1) * batch])
-            total += self.update(images[drawn], encoded[drawn], draws)
-        self.solve()
+        try:
+            for i in range(per_epoch):
+                rate = self.set_rate((epoch * per_epoch + i) / (self.plan.epochs * per_epoch))
+                # Sorted: rows lie in memory in that order, and a batch has none.
+                drawn = np.sort(order[i * batch : (i + 1) * batch])
+                total += self.update(images[drawn], encoded[drawn], draws, rows=drawn, epoch=epoch)
+            self.solve()
+        except DivergedError:
+            total = nan
         return total / per_epoch, rate
+
+    def _fill_window(self, images: Images, encoded: np.ndarray, batch: int) -> str:
+        """Let a running output layer begin with as many training images as its window holds.
+
+        Gives the status then.
+        """
+        assert self.running is not None
+        rng = np.random.default_rng([self.seed, 5])
+        n = min(len(images), round(self.running.window) * batch)
+        rows = np.sort(rng.permutation(len(images))[:n])
+        draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        try:
+            self.solve_first(images[rows], encoded[rows], draws)
+        except DivergedError:
+            return "non-finite"
+        return "finished"
 
     def _is_stuck(self, state: _State) -> bool:
         patience = self.plan.patience

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LOSSES = ("cross-entropy", "squared")
 OUTPUT_LAYERS = ("trained", "running")
 
+_SMALLEST_SHARD = 30
+
 
 @dataclass(frozen=True)
 class JointPlan:
@@ -45,9 +47,11 @@ class JointPlan:
         Batches between two solves of a running output layer.
     augmentation : Augmentation, optional
     extra : callable, optional
-        Applied to every augmented batch of maps, tensor to tensor: `rankwise.RandomLowRank`, say.
+        Applied to every moved batch: `rankwise.RandomLowRank`, or whatever is called as it is,
+        ``extra(maps, source_id=rows, epoch=epoch)``, with maps ``(n, C, H, W)`` and the places of
+        their images among all of them. Draws by these make a training repeatable.
     n_shards : int
-        Tasks a batch is cut into, of at least 30 images each. Another number changes rounding
+        Tasks a batch is cut into, of about 30 images each at least. Another number changes rounding
         and normalisation.
     patience : int, optional
         Stop when the validation accuracy hasn't risen for so many epochs. Default: never, since
@@ -65,7 +69,7 @@ class JointPlan:
     ridge: float = 1e-4
     solve_every: int = 10
     augmentation: Augmentation | None = None
-    extra: Callable[[torch.Tensor], torch.Tensor] | None = None
+    extra: Callable[..., torch.Tensor] | None = None
     n_shards: int = 4
     patience: int | None = None
 
@@ -83,6 +87,10 @@ class JointPlan:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < inf:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+    def shard_size(self, n: int) -> int:
+        """Images a shard of a batch of `n`, so that none is much smaller than the others."""
+        return -(-n // max(1, min(self.n_shards, n // _SMALLEST_SHARD)))
 
 
 @dataclass

@@ -7,6 +7,10 @@ import torch
 _WINDOW = 60
 
 
+class DivergedError(ValueError):
+    """Features that aren't finite, so that no output layer fits them."""
+
+
 def solve_layer(
     gram: torch.Tensor, cross: torch.Tensor, ridge: torch.Tensor | float, *, floor: float = 1e-12
 ) -> torch.Tensor:
@@ -27,8 +31,10 @@ def solve_layer(
 
     Raises
     ------
+    DivergedError
+        If features aren't finite.
     ValueError
-        If features aren't finite, or dependent beyond what the ridge mends.
+        If they are dependent beyond what the ridge mends.
     """
     damped = gram.clone()
     diagonal = damped.diagonal()
@@ -36,7 +42,7 @@ def solve_layer(
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed:
         if not torch.isfinite(gram).all():
-            raise ValueError(
+            raise DivergedError(
                 "the network's features aren't finite, so no output layer fits them; lower the "
                 "learning rate, or look for NaN or infinity in the images"
             )
@@ -72,7 +78,7 @@ class RunningLayer:
     ) -> None:
         if not window >= 1:
             raise ValueError(f"window must be at least 1 batch, got {window}")
-        self.ridge, self.decay = ridge, 1.0 - 1.0 / window
+        self.ridge, self.window, self.decay = ridge, window, 1.0 - 1.0 / window
         self.gram = torch.zeros(n_features + 1, n_features + 1, dtype=torch.float64)
         self.cross = torch.zeros(n_features + 1, n_outputs, dtype=torch.float64)
         self.weight = torch.zeros((), dtype=torch.float64)
@@ -85,6 +91,20 @@ class RunningLayer:
         self.gram += (rows.T @ rows).cpu()
         self.cross += (rows.T @ targets.to(rows)).cpu()
         self.weight += len(rows)
+
+    def fill(self, other: RunningLayer, batch_size: int) -> None:
+        """Begin with the statistics of another one, as if they were the last batches'.
+
+        Parameters
+        ----------
+        other : RunningLayer
+            Of more samples than the window holds: weighed down to its size.
+        batch_size : int
+            Samples of a batch to come.
+        """
+        share = min(1.0, self.window * batch_size / max(float(other.weight), 1.0))
+        self.gram, self.cross = other.gram * share, other.cross * share
+        self.weight = other.weight * share
 
     def end_batch(self) -> None:
         """Let all that was counted fade by one batch."""

@@ -11,7 +11,9 @@ from typing import Any
 from rankwise.varpro.activations import ACTIVATIONS
 from rankwise.varpro.convolutional_presets import (
     ACCEPTED,
+    AUGMENTATIONS,
     CONVOLUTIONAL_PRESETS,
+    DEFAULT_AUGMENTATION,
     refuse_foreign,
 )
 from rankwise.varpro.functional import JACOBIANS
@@ -137,13 +139,14 @@ GIVEN = (
     "prune",
     "refine",
     "refine_solver",
+    "augmentation",
 )
 """Choices of a preset that a user can give instead."""
 
 REFINE_SOLVERS = ("adamw", "gauss-newton")
 """How all units are refined together: on mini-batches, or on all images at once."""
 
-_NO_PRESET_HAS = ("start", "grow", "prune", "refine", "refine_solver")
+_NO_PRESET_HAS = ("start", "grow", "prune", "refine", "refine_solver", "augmentation")
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ class NetworkPlan:
         Epochs of joint refinement behind that, or its steps; none in the paper.
     refine_solver : str
         One of `REFINE_SOLVERS`.
+    augmentation : str
+        Of the refinement on mini-batches; one of `convolutional_presets.AUGMENTATIONS`.
     """
 
     subnet: SubnetPlan
@@ -170,6 +175,7 @@ class NetworkPlan:
     prune: int = 0
     refine: int = 0
     refine_solver: str = "adamw"
+    augmentation: str = DEFAULT_AUGMENTATION
 
 
 def plan_network(
@@ -199,7 +205,9 @@ def plan_network(
         If a name or a value isn't accepted; one sentence says what is.
     """
     check_given(name, given)
-    preset = PRESETS["windowed" if name is None else name]
+    name_or_default = "windowed" if name is None else name
+    _refuse_augmentation(name_or_default, given)
+    preset = PRESETS[name_or_default]
     n_units, n_subnets = _sizes(name, given, preset, n_samples)
     counts = {"n_units": n_units, "n_subnets": n_subnets}
     for count in ("rank", "samples_per_subnet", "max_iter"):
@@ -233,6 +241,7 @@ def plan_network(
         prune=_left_out(given.get("prune", 0), n_units + grow),
         refine=int(given.get("refine", 0)),
         refine_solver=given.get("refine_solver", "adamw"),
+        augmentation=given.get("augmentation", DEFAULT_AUGMENTATION),
     )
 
 
@@ -274,6 +283,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         "jacobian": JACOBIANS,
         "start": SOURCES,
         "refine_solver": REFINE_SOLVERS,
+        "augmentation": AUGMENTATIONS,
     }
     for label, accepted in names.items():
         if label in given and given[label] not in accepted:
@@ -295,6 +305,8 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
             f"refine_solver {given['refine_solver']!r} needs refine, the number of its epochs or "
             "steps; none was given"
         )
+    if name in PRESETS:
+        _refuse_augmentation(name, given)
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
     ridge = given.get("ridge", "gcv")
@@ -310,6 +322,17 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     window = given.get("window", False)
     if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
         raise ValueError(f"window must be two fractions, False or None, got {window!r}")
+
+
+def _refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse an augmentation where nothing is trained on batches."""
+    batches = given.get("refine") and given.get("refine_solver", "adamw") == "adamw"
+    if "augmentation" in given and not batches:
+        raise ValueError(
+            f"augmentation {given['augmentation']!r} needs training on batches, and preset "
+            f"{name!r} has none without refine; give refine epochs, or use preset "
+            f"{', '.join(map(repr, CONVOLUTIONAL_PRESETS))}"
+        )
 
 
 def _sizes(

@@ -37,6 +37,7 @@ def refine(
     epochs: int,
     validation: tuple[Images, np.ndarray] | None = None,
     plan: JointPlan = RECIPE,
+    moves: bool = True,
     ridge: float | str = "gcv",
     seed: int = 42,
     threads: int = 1,
@@ -57,8 +58,10 @@ def refine(
     validation : tuple of (images, encoded), optional
         Chooses the epoch.
     plan : JointPlan
-        Its epochs are replaced; default augmentation the recipe's affine maps, and the mirror
-        images that the classes survive.
+        Its epochs are replaced.
+    moves : bool
+        Without an augmentation of the plan, the recipe's affine maps and the mirror images that
+        the classes survive.
     ridge : float or str
         Of the final glue, as in `output_layer.solve_output_layer`.
     seed, threads : int
@@ -86,7 +89,7 @@ def refine(
             "joint refinement needs images (height, width) or (height, width, channels), got "
             f"shape {units.shape}"
         )
-    if plan.augmentation is None:
+    if plan.augmentation is None and moves:
         found = with_mirrors(Augmentation(), images, encoded, seed)
         plan = replace(plan, augmentation=found)
     plan = replace(plan, epochs=epochs, batch_size=min(plan.batch_size, max(32, len(images) // 40)))

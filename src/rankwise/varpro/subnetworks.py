@@ -24,6 +24,7 @@ from rankwise.varpro.checkpoints import timed_on_disk
 from rankwise.varpro.gram import blocks
 from rankwise.varpro.problem import UnitBasis
 from rankwise.varpro.projection import VariableProjection
+from rankwise.varpro.rows import Images
 from rankwise.varpro.starts import Start, random_units
 from rankwise.varpro.units import Units
 
@@ -91,7 +92,7 @@ def as_float(images: np.ndarray, dtype: str = "float32") -> np.ndarray:
 
 
 def train_subnet(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     seed: int,
@@ -130,7 +131,7 @@ def train_subnet(
 
 
 def draw_group(
-    images: np.ndarray,
+    images: Images,
     plan: SubnetPlan,
     seed: int,
     group: int,
@@ -169,7 +170,7 @@ def variable_projection(plan: SubnetPlan, n: int) -> VariableProjection:
 
 
 def train_subnets(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     n_subnets: int,
@@ -229,7 +230,7 @@ def train_subnets(
 
 
 def _trained(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     seed: int,
@@ -259,7 +260,7 @@ def _trained(
 
 
 def _task(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     seed: int,
@@ -315,7 +316,7 @@ def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet
 
 
 def _fit_key(
-    images: np.ndarray,
+    images: Images,
     targets: np.ndarray,
     plan: SubnetPlan,
     seed: int,
