@@ -70,7 +70,8 @@ def main() -> None:
             for preset in missing:
                 say(f"{data}, {preset}, seed {seed}")
                 rows.append(measure(args, data, preset, seed, train, test))
-                write_result(args, TITLE, [table(rows)], rows, {"seeds": args.seeds}, notes(rows))
+                known = {"seeds": sorted({r["seed"] for r in rows})}
+                write_result(args, TITLE, [table(rows)], rows, known, notes(rows))
     print(table(rows).text())
     for note in notes(rows):
         print(note)

@@ -58,6 +58,9 @@ def argument_parser(
         parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     if resumable:
         parser.add_argument("--fresh", action="store_true", help="discard the rows there are")
+        parser.add_argument(
+            "--renew", action="store_true", help="discard them if other code or data made them"
+        )
     parser.set_defaults(name=name)
     return parser
 
@@ -120,8 +123,9 @@ def middle(values: Sequence[float], digits: int) -> str:
 def provenance(args: argparse.Namespace, **known: Any) -> dict[str, Any]:
     """What a figure was measured with: command, code, versions, hardware, load; and `known`."""
     script = f"benchmarks/{Path(sys.argv[0]).name}"
+    command = shlex.join(["python", script, *sys.argv[1:]])
     return {
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "command": _AND.join(dict.fromkeys([*_earlier_commands, command])),
         "environment": environment(),
         "commit": _commit(),
         "code": code_fingerprint(),
@@ -130,6 +134,8 @@ def provenance(args: argparse.Namespace, **known: Any) -> dict[str, Any]:
     }
 
 
+_AND = " && "
+_earlier_commands: list[str] = []
 _load_at_start = os.getloadavg()[0]
 
 
@@ -170,7 +176,8 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
     """Rows of an interrupted run of the same benchmark, to go on from; none with ``--fresh``.
 
     Rows made with other images, code, versions or hardware can't share a table with new ones:
-    then the run stops and says what differs.
+    then the run stops and says what differs or, with ``--renew``, begins anew. The commands that
+    made the rows are named with the one that runs now.
     """
     path = result_path(args)
     if path is None or not path.exists() or args.fresh:
@@ -181,11 +188,14 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
     different = [k for k, v in wanted.items() if then.get(k) != v]
     now = environment()
     different += [k for k in now if k != "date" and now[k] != then["environment"].get(k)]
+    if different and args.renew:
+        return []
     if different:
         raise SystemExit(
             f"{path} was measured otherwise (different: {', '.join(different)}); --fresh discards "
             "it, --out writes elsewhere"
         )
+    _earlier_commands.extend(then["command"].split(_AND))
     return found["data"]
 
 

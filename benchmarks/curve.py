@@ -5,7 +5,9 @@ gradient boosting, and plain CNNs of 2 K to 200 K parameters, in one run on the 
 CNNs have our convolutional layers with dense filters, and are trained by the very same code: same
 batches, moved images, schedule, epochs, with the better of two learning rates by validation
 (their seconds count both; ours have one for all sizes). Prediction is timed on one thread in
-batches of 500, bytes are four for each parameter. The test images are read once for each row.
+batches of 500; both kinds of convolutional networks predict by the same code, normalisation folded
+in. Bytes are those of float32 weights; of these networks also those of an int8 export, with the
+accuracy that it has. The test images are read once for each row.
 Finished rows are kept; the picture is drawn from the result file. Training images, epochs and
 seeds are fewer than the presets' own, so that the run should stay under 20 minutes on two cores:
 `accurate.py` measures the presets at their full length.
@@ -38,13 +40,35 @@ from common import (
     timed,
     write_result,
 )
+from graph_runner import GraphRunner
 from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
+from rankwise.export.quantise import quantise
+from rankwise.varpro.graph import (
+    Activate,
+    Affine,
+    Convolve,
+    Dense,
+    Flatten,
+    Graph,
+    Pool,
+    ToMaps,
+    arrays_of,
+)
 from rival_models import Rankwise, boosting, logistic, mlp
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "curve.png"
 TITLE = "Accuracy against size and time"
+MEASURED = (
+    "accuracy",
+    "n_parameters",
+    "bytes",
+    "int8_bytes",
+    "int8_accuracy",
+    "microseconds",
+    "fit_seconds",
+)
 RATES = (3e-3, 1e-2)
 OURS, PAPER, DENSE, OTHER = "ours, convolutional", "ours, sub-networks", "CNN", "other"
 
@@ -116,17 +140,50 @@ class DenseNetwork:
             accuracy = max(entry["validation_accuracy"] for entry in result.history)
             if accuracy > best:
                 best, self.training, self.learning_rate = accuracy, training, rate
-        self.training.workers = 1  # prediction is timed on one thread
+        self.runner = GraphRunner(self.graph())
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Labels."""
-        return self.training.outputs(images).argmax(axis=1)
+        return self.runner.predict(images)
+
+    def graph(self) -> Graph:
+        """The fitted network, normalisation folded in."""
+        module = self.training.module
+        units = module.units
+        center, scale = (b.flatten().numpy() for b in (module.center, module.scale))
+        ops: list[Any] = [ToMaps(), Pool("mean", units.shrink), Affine(1 / scale, -center / scale)]
+        for i, stage in enumerate(units.stages):
+            factor, bias = module.folded(i)
+            weight = module.filters(i).detach() * factor[:, None, None, None]
+            ops.append(Convolve(weight.numpy(), bias.numpy(), padding=stage.padding))
+            ops += [Pool("max", stage.pool), Activate(units.activation)]
+        coef = self.training.coef.detach().numpy()
+        ops += [Pool("mean", units.cell), Flatten(), Dense(coef[:-1], coef[-1])]
+        classes = tuple(map(str, range(coef.shape[1])))
+        return Graph(units.shape, tuple(ops), classes, 255.0, "softmax")
 
     @property
     def n_parameters(self) -> int:
         """All weights; the normalisation folds into filters and biases."""
         centre_and_scale = 2 * self.training.module.units.channels
         return sum(p.numel() for p in self.training.trained) + centre_and_scale
+
+
+class Convolutional(Rankwise):
+    """One of our convolutional presets, predicting by the code that the CNNs predict by."""
+
+    def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Fit."""
+        super().fit(images, labels)
+        self.runner = GraphRunner(self.graph())
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Labels."""
+        return self.model.classes_[self.runner.predict(images)]
+
+    def graph(self) -> Graph:
+        """The fitted network."""
+        return self.model.network_.as_graph(self.model.classes_, scale=255.0)
 
 
 @dataclass(frozen=True)
@@ -145,9 +202,8 @@ def ours(preset: str, **options: Any) -> Callable[[int, Any], Any]:
         known = dict(options)
         if preset != "windowed":
             known |= {"max_iter": args.epochs}
-        return Rankwise(
-            QuadraticClassifier(preset, n_jobs=args.workers, random_state=seed, **known)
-        )
+        kind = Rankwise if preset == "windowed" else Convolutional
+        return kind(QuadraticClassifier(preset, n_jobs=args.workers, random_state=seed, **known))
 
     return make
 
@@ -228,7 +284,7 @@ def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> 
         model.predict(batch)
         fastest = min(timed(lambda: model.predict(batch))[0] for _ in range(5))
     say(f"  {100 * accuracy:.2f}%, {model.n_parameters:,} parameters, {seconds:.0f} s")
-    return {
+    return rounded(model, test) | {
         "row": key,
         "kind": ROWS[key].kind,
         "label": ROWS[key].label,
@@ -242,12 +298,24 @@ def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> 
     }
 
 
+def rounded(model: Any, test: ImageSet) -> dict[str, Any]:
+    """Bytes of a convolutional network's weights in int8, and its accuracy with them."""
+    if not isinstance(model, Convolutional | DenseNetwork):
+        return {"int8_bytes": None, "int8_accuracy": None}
+    quantised = quantise(model.graph(), "int8")
+    found = GraphRunner(quantised.rounded()).predict(test.images)
+    return {
+        "int8_bytes": sum(quantised.of(a).nbytes for a in arrays_of(quantised.graph.ops)),
+        "int8_accuracy": float(np.mean(found == test.labels)),
+    }
+
+
 def points(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry a row: means over the seeds."""
     found = []
     for key in dict.fromkeys(r["row"] for r in results):
         runs = [r for r in results if r["row"] == key]
-        numbers = ("accuracy", "n_parameters", "bytes", "microseconds", "fit_seconds")
+        numbers = [k for k, v in runs[0].items() if k in MEASURED and v is not None]
         found.append(runs[0] | {k: float(np.mean([r[k] for r in runs])) for k in numbers})
     return found
 
@@ -263,12 +331,14 @@ def table(results: list[dict[str, Any]]) -> Table:
                 p["label"],
                 percent(runs),
                 f"{p['n_parameters']:,.0f}",
-                f"{p['bytes'] / 1024:,.0f}",
+                f"{p['bytes'] / 1024:,.1f}",
+                "–" if p["int8_bytes"] is None else f"{p['int8_bytes'] / 1024:,.1f}",
+                "–" if p["int8_accuracy"] is None else f"{100 * p['int8_accuracy']:.2f}",
                 f"{p['microseconds']:.0f}",
                 f"{p['fit_seconds']:.0f}",
             )
         )
-    columns = ("model", "test, %", "params", "KiB", "µs an image", "fit, s")
+    columns = ("model", "test, %", "params", "KiB", "int8, KiB", "int8, %", "µs/image", "fit, s")
     return Table(TITLE, columns, lines)
 
 
@@ -277,7 +347,12 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
     found = points(results)
     ours_, rivals = ([p for p in found if p["kind"] == kind] for kind in (OURS, DENSE))
     lines = []
-    for name, size in (("parameters", "n_parameters"), ("time an image", "microseconds")):
+    sizes = {
+        "parameters": "n_parameters",
+        "bytes in int8": "int8_bytes",
+        "µs an image": "microseconds",
+    }
+    for name, size in sizes.items():
         for rival in rivals:
             able = [p for p in ours_ if p[size] <= rival[size]]
             best = max(able, key=lambda p: p["accuracy"], default=None)
@@ -308,13 +383,14 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     colours = {OURS: "#d95f02", PAPER: "#7570b3", DENSE: "#1b9e77", OTHER: "#666666"}
     measures = (
         ("n_parameters", "parameters"),
-        ("bytes", "bytes, float32"),
+        ("int8_bytes", "bytes, int8 export"),
         ("microseconds", "µs an image, one core"),
     )
     for axis, (size, label) in zip(axes, measures, strict=True):
         for kind, colour in colours.items():
             chosen = sorted(
-                (p for p in points(results) if p["kind"] == kind), key=lambda p: p[size]
+                (p for p in points(results) if p["kind"] == kind and p[size] is not None),
+                key=lambda p: p[size],
             )
             if not chosen:
                 continue

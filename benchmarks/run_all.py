@@ -1,5 +1,7 @@
 """Run every benchmark in turn, each as a process of its own; options are passed on.
 
+What was measured with this code and data stays; what wasn't is measured anew.
+
 python benchmarks/run_all.py --quick
 python benchmarks/run_all.py --data ../shared/data
 """
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 COMMANDS = (
     ("presets.py",),
     ("solver_race.py",),
@@ -22,6 +25,7 @@ COMMANDS = (
     ("rivals.py",),
     ("accurate.py",),
     ("accurate.py", "--datasets", "cifar10", "--presets", "accurate", "wide"),
+    ("accurate.py", "--datasets", *OTHERS, "--presets", "accurate"),
     ("joint_race.py",),
     ("curve.py",),
     ("training_overhead.py",),
@@ -53,7 +57,6 @@ def main() -> None:
     )
     parser.add_argument("--data", default="../shared/data", help="folder of the data sets")
     parser.add_argument("--quick", action="store_true", help="smoke test, nothing written")
-    parser.add_argument("--fresh", action="store_true", help="discard the rows there are")
     args = parser.parse_args()
     passed_on = ["--data", args.data, *(["--quick"] if args.quick else [])]
     others = ((path.name,) for path in sorted(HERE.glob("lowrank_*.py")))
@@ -61,8 +64,8 @@ def main() -> None:
     for name, *options in (*COMMANDS, *others):
         print(f"\n== {' '.join([name, *options])}\n", flush=True)
         command = [sys.executable, str(HERE / name), *options, *passed_on]
-        if args.fresh and name in RESUMABLE:
-            command.append("--fresh")
+        if name in RESUMABLE:
+            command.append("--renew")
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
     if failed:

@@ -112,14 +112,18 @@ class ConvolutionalModule(nn.Module):
             getattr(self, f"mean{i}").lerp_(mean, share)
             getattr(self, f"variance{i}").lerp_(variance, share)
 
+    def folded(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The kept normalisation of layer `i` as a factor of its filters and a bias, float64."""
+        mean, variance = getattr(self, f"mean{i}"), getattr(self, f"variance{i}")
+        factor = (variance.double() + _EPS).rsqrt()
+        return factor, self.shift[i].detach().double() - mean.double() * factor
+
     def network(self, coef: np.ndarray, *, softmax: bool) -> ConvolutionalNetwork:
         """The fitted network, with the normalisation folded into vectors and biases."""
         layers = []
         for i, _ in enumerate(self.units.stages):
-            mean, variance = getattr(self, f"mean{i}"), getattr(self, f"variance{i}")
-            inverse = (variance.double() + _EPS).rsqrt()
-            channel = self.channel[i].detach().double() * inverse[:, None, None]
-            bias = self.shift[i].detach().double() - mean.double() * inverse
+            factor, bias = self.folded(i)
+            channel = self.channel[i].detach().double() * factor[:, None, None]
             arrays = (channel, self.row[i].detach(), self.column[i].detach(), bias)
             layers.append(LayerWeights(*(a.float().cpu().numpy().copy() for a in arrays)))
         center, scale = (b.flatten().cpu().numpy() for b in (self.center, self.scale))
