@@ -130,6 +130,7 @@ def test_predict(trained, pictures, monkeypatch, capsys):
         ["--size", "6", "--grey", "--skip-bad", "--device", "auto"],
         ["--size", "6x7"],
         ["--activation", "relu", "--refine", "1"],
+        ["--refine", "1", "--augmentation", "moves+low-rank"],
         ["--start", "images", "--grow", "4", "--prune", "0.25"],
         ["--prune", "5", "--refine", "1", "--refine-solver", "gauss-newton"],
         ["--unit", "multilinear"],

@@ -33,6 +33,16 @@ def a_file(tmp_path):
         (["train", "digits", "--preset", "tiny", "--solver", "lbfgs"], None, "takes no solver"),
         (["train", "nonsense", "--preset", "tiny", "--bootstrap"], None, "needs sub-networks"),
         (["train", "digits", "--refine", "-1"], None, "refine must be a whole number at least 0"),
+        (
+            ["train", "digits", "--augmentation", "blur"],
+            None,
+            "unknown augmentation 'blur'; accepted",
+        ),
+        (
+            ["train", "digits", "--preset", "windowed", "--augmentation", "moves"],
+            None,
+            "augmentation 'moves' needs training on batches",
+        ),
         (["train", "digits", "--prune", "1.5"], None, "or a share under 1, got 1.5"),
         (["train", "digits", "--preset", "tiny", "--grow", "3"], None, "takes no grow"),
         (["train", "digits"], folder_with_a_file, "isn't empty and holds no run"),
