@@ -168,8 +168,9 @@ class JointTraining:
         shares = [(part.stop - part.start) / len(maps) for part in parts]
         self._keep_moments([r[2] for r in results], shares)
         if self.running is not None:
-            for *_, (features, y) in results:
-                self.running.add(features, F.one_hot(y, self.n_classes))
+            both = zip(*(r[3] for r in results), strict=True)
+            features, seen = (torch.cat(parts) for parts in both)
+            self.running.add(features, F.one_hot(seen, self.n_classes))
             self.running.end_batch()
             if self.running.n_batches % self.plan.solve_every == 0:
                 self.solve()
