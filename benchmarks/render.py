@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rankwise._files import atomic_path
+from render_studies import at_a_glance
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -219,8 +220,26 @@ def render(folder: Path) -> Iterable[str]:
         if not names:
             continue
         yield f"## {heading}\n"
+        if heading == "Studies":
+            yield from glance({n: left[n] for n in dict.fromkeys(names) if n.startswith("study_")})
         for name in dict.fromkeys(names):
             yield from section(json.loads(left.pop(name).read_text(encoding="utf-8")), name)
+
+
+def glance(studies: Mapping[str, Path]) -> Iterable[str]:
+    """All studies in one table."""
+    results = {
+        name.removeprefix("study_").replace("_", "-"): json.loads(path.read_text(encoding="utf-8"))
+        for name, path in studies.items()
+    }
+    columns, rows, sentence = at_a_glance(results)
+    yield "### All studies at a glance\n"
+    yield (
+        "Effects are on validation accuracy. The last columns are test accuracy on degraded "
+        "images, points more than the baseline's, mean of five severities.\n"
+    )
+    yield markdown(columns, rows)
+    yield f"\n{sentence}\n"
 
 
 def section(result: dict[str, Any], name: str) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """The README: its Python runs, its figures are those of the measured results."""
 
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -12,11 +12,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def render():
-    spec = importlib.util.spec_from_file_location("render", ROOT / "benchmarks" / "render.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def render(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("render")
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -33,15 +32,13 @@ def test_the_python_in_it_runs(code, tmp_path, monkeypatch, capsys):
         assert "test images" in capsys.readouterr().out
 
 
-def test_its_figures_are_those_of_the_results():
-    module = render()
-    lines = module.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
-    assert module.with_results(README, lines) == README
+def test_its_figures_are_those_of_the_results(render):
+    lines = render.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
+    assert render.with_results(README, lines) == README
 
 
-def test_results_md_is_rendered_from_the_results():
-    module = render()
-    expected = "\n".join(module.render(ROOT / "benchmarks" / "results"))
+def test_results_md_is_rendered_from_the_results(render):
+    expected = "\n".join(render.render(ROOT / "benchmarks" / "results"))
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == expected
 
 
