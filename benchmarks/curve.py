@@ -376,6 +376,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Error against parameters, bytes and microseconds, all axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -412,6 +413,11 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
                     color=colour,
                 )
         axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.margins(x=0.2)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            ticks.set_minor_formatter(NullFormatter())
         axis.grid(visible=True, which="both", alpha=0.2)
     axes[0].set_ylabel("test error, %")
     axes[0].legend(fontsize=8)
