@@ -356,9 +356,86 @@ def test_the_sound_protocol_adds_controls_and_levels_epochs():
     assert {c.epochs for c in found.values()} == {10}
     assert found["duplicate"].options.skip_threshold == 0.5
     assert found["mild"].control == found["duplicate"].id
+    assert found["default+duplicate"].options.skip_threshold == 0.8
     assert found["default+low-rank"].control == found["default+duplicate"].id
     paper = by_arm(study_from(values | {"protocol": "paper"}))
     assert list(paper) == ["mild", "default+low-rank"]
+
+
+def thresholds(arms, **more):
+    """Arms of a study's conditions, with the skip thresholds and the arms of their controls."""
+    found = conditions_of(study_from(MINIMAL | {"arms": arms} | more))
+    arm_of = {c.id: c.arm for c in found}
+    return {
+        c.arm: (c.options.skip_threshold, arm_of.get(c.control))
+        for c in found
+        if c.options.copies is not None
+    }
+
+
+def test_every_arm_has_a_control_of_its_own_skip_threshold():
+    arms = {
+        "few": {"kind": "low-rank", "skip_threshold": 0.8},
+        "many": {"kind": "low-rank", "skip_threshold": 0.5},
+        "blur": {"skip_threshold": 0.5},
+        "default+jpeg": {"skip_threshold": 0.5},
+    }
+    assert thresholds(arms) == {
+        "few": (0.8, "duplicate"),
+        "many": (0.5, "duplicate-0.5"),
+        "blur": (0.5, "duplicate-0.5"),
+        "default+jpeg": (0.5, "default+duplicate"),
+        "default+duplicate": (0.5, None),
+        "duplicate": (0.8, None),
+        "duplicate-0.5": (0.5, None),
+    }
+
+
+def test_a_given_control_stands_for_its_own_skip_threshold_only():
+    arms = {"same": {"kind": "duplicate", "skip_threshold": 0.5}, "low-rank": {}, "blur": {}}
+    arms["blur"] = {"skip_threshold": 0.5}
+    assert thresholds(arms) == {
+        "same": (0.5, None),
+        "low-rank": (0.8, "duplicate-0.8"),
+        "blur": (0.5, "same"),
+        "duplicate-0.8": (0.8, None),
+    }
+    # Where controls aren't added, an arm has that of its threshold or none.
+    assert thresholds(arms, protocol="paper") == {
+        "same": (0.5, None),
+        "low-rank": (0.8, None),
+        "blur": (0.5, "same"),
+    }
+    taken = {"low-rank": {}, "duplicate-0.5": {"kind": "blur", "skip_threshold": 0.5}}
+    assert thresholds(taken)["duplicate-0.5"] == (0.5, "duplicate-0.5-control")
+
+
+def test_rows_of_two_data_sets_have_controls_of_their_own():
+    row = {"model": "simple-cnn", "arm": "low-rank"}
+    rows = [
+        row | {"data": "a", "skip_threshold": 0.9},
+        row | {"data": "b", "skip_threshold": 0.4},
+        row | {"data": "b", "arm": "blur"},
+    ]
+    values = {"data": {"a": {}, "b": {}}, "arms": ["low-rank", "blur"], "conditions": rows}
+    found = {c.id: c for c in conditions_of(study_from(MINIMAL | values))}
+    skips = {
+        name: found[c.control].options.skip_threshold for name, c in found.items() if c.control
+    }
+    assert skips == {
+        "a/simple-cnn/low-rank/10": 0.9,
+        "b/simple-cnn/low-rank/10": 0.4,
+        "b/simple-cnn/blur/10": 0.8,
+    }
+    assert found["b/simple-cnn/low-rank/10"].control == "b/simple-cnn/duplicate/10"
+    assert found["b/simple-cnn/blur/10"].control == "b/simple-cnn/duplicate-0.8/10"
+
+
+def test_controls_are_there_without_arms_of_copies():
+    assert thresholds(["none"]) == {"duplicate": (0.8, None)}
+    # What an arm of the other kind copies is copied alone, too.
+    found = thresholds({"default+low-rank": {"skip_threshold": 0.3}, "none": {}})
+    assert found["duplicate"] == (0.3, None)
 
 
 def test_epochs_come_from_the_row_the_data_or_the_study():

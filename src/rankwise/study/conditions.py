@@ -26,7 +26,8 @@ class Condition:
     baseline : str or None
         Id of the condition without the copies: what the paper compares it with.
     control : str or None
-        Id of the condition with unchanged copies.
+        Id of the condition with unchanged copies of the same images, so of the same skip
+        threshold.
     published : dict or None
         The paper's row.
     """
@@ -91,45 +92,82 @@ def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
     """Rows, and before each group of one data set and model the controls that it lacks.
 
     None and unchanged copies; where an arm adds copies to the default augmentation, also that
-    augmentation alone, and with unchanged copies. Skip thresholds are those of the low-rank arm.
+    augmentation alone, and with unchanged copies. Unchanged copies are there for every skip
+    threshold of the arms that they stand against, so that both copy the same images. `arms` gets
+    the controls' arms.
     """
     result: list[Row] = []
     for data, model in dict.fromkeys((row.data, row.model) for row in rows):
         group = [row for row in rows if (row.data, row.model) == (data, model)]
         kinds = [arms[row.arm].kind for row in group]
-        wanted = ["none"]
-        if any(kind.startswith("default+") for kind in kinds):
-            wanted += ["default", "default+duplicate"]
+        with_default = any(kind.startswith("default+") for kind in kinds)
+        wanted = ["none", "default"] if with_default else ["none"]
+        added = [
+            Row(data=data, model=model, arm=_plain_arm(kind, arms))
+            for kind in wanted
+            if kind not in kinds
+        ]
+        if with_default:
+            added += _duplicates("default+duplicate", data, model, group, arms)
         if not all(kind.startswith("default") for kind in kinds):
-            wanted.append("duplicate")
-        added = []
-        for kind in wanted:
-            if kind not in kinds:
-                arms.setdefault(_free_name(kind, arms), Arm(kind=kind))
-                name = next(n for n, arm in arms.items() if arm.kind == kind)
-                skip = _skip(group, arms) if "duplicate" in kind else None
-                added.append(Row(data=data, model=model, arm=name, skip_threshold=skip))
+            added += _duplicates("duplicate", data, model, group, arms)
         none_first = [row for row in added if arms[row.arm].kind == "none"]
         result += none_first + group + [row for row in added if row not in none_first]
     return result
 
 
-def _free_name(kind: str, arms: dict[str, Arm]) -> str:
-    if kind not in arms or arms[kind].kind == kind:
-        return kind
-    return f"{kind}-control"
+def _duplicates(
+    kind: str, data: str, model: str, group: Sequence[Row], arms: dict[str, Arm]
+) -> list[Row]:
+    """The controls of unchanged copies that a group lacks, one for each skip threshold.
+
+    The first has its kind for a name; further ones are called ``duplicate-0.5``.
+    """
+    there = [_threshold(row, arms) for row in group if arms[row.arm].kind == kind]
+    against = [
+        _threshold(row, arms)
+        for row in group
+        if arms[row.arm].copies is not None
+        and arms[row.arm].with_default == kind.startswith("default+")
+    ]
+    if not against and not there:
+        # No arm of copies stands against it; then it shows what copies alone do.
+        against = [_threshold(row, arms) for row in group if arms[row.arm].copies is not None][:1]
+        against = against or [Arm(kind=kind).skip_threshold]
+    rows = []
+    for skip in dict.fromkeys(against):
+        if skip in there:
+            continue
+        name = _plain_arm(kind, arms) if not there else _arm_of(kind, skip, arms)
+        rows.append(Row(data=data, model=model, arm=name, skip_threshold=skip))
+        there.append(skip)
+    return rows
 
 
-def _skip(group: list[Row], arms: dict[str, Arm]) -> float | None:
-    """The skip threshold of the first arm of copies of a group."""
-    for row in group:
-        if arms[row.arm].copies is not None:
-            return (
-                row.skip_threshold
-                if row.skip_threshold is not None
-                else arms[row.arm].skip_threshold
-            )
-    return None
+def _threshold(row: Row, arms: dict[str, Arm]) -> float:
+    """The skip threshold of a row: its own, or its arm's."""
+    return arms[row.arm].skip_threshold if row.skip_threshold is None else row.skip_threshold
+
+
+def _plain_arm(kind: str, arms: dict[str, Arm]) -> str:
+    """The name of the first arm of a kind, made where there is none."""
+    if all(arm.kind != kind for arm in arms.values()):
+        arms[_free_name(kind, Arm(kind=kind), arms)] = Arm(kind=kind)
+    return next(name for name, arm in arms.items() if arm.kind == kind)
+
+
+def _arm_of(kind: str, skip: float, arms: dict[str, Arm]) -> str:
+    """The name of an arm of unchanged copies with a skip threshold, made where there is none."""
+    arm = Arm(kind=kind, skip_threshold=skip)
+    name = _free_name(f"{kind}-{skip}", arm, arms)
+    arms.setdefault(name, arm)
+    return name
+
+
+def _free_name(name: str, arm: Arm, arms: dict[str, Arm]) -> str:
+    while arms.get(name, arm) != arm:
+        name = f"{name}-control"
+    return name
 
 
 def _condition(
@@ -199,15 +237,25 @@ def _linked(condition: Condition, found: Sequence[Condition]) -> Condition:
         and other.id != condition.id
     ]
 
-    def first(wanted: str) -> str | None:
-        return next((other.id for other in others if other.options.kind == wanted), None)
+    def first(wanted: str, skip: float | None = None) -> str | None:
+        return next(
+            (
+                other.id
+                for other in others
+                if other.options.kind == wanted and skip in (None, other.options.skip_threshold)
+            ),
+            None,
+        )
 
     if kind == "none":
         return condition
     baseline = first("default") if kind.startswith("default+") else first("none")
     control = None
     if condition.options.copies not in (None, "duplicate"):
-        control = first("default+duplicate" if kind.startswith("default+") else "duplicate")
+        control = first(
+            "default+duplicate" if kind.startswith("default+") else "duplicate",
+            condition.options.skip_threshold,
+        )
     return replace(condition, baseline=baseline, control=control)
 
 
