@@ -81,6 +81,69 @@ def test_a_search_stopped_at_its_first_word_still_begins_with_the_study_s_own_va
     assert (found["given"]["energy"], found["given"]["skip_threshold"]) == (0.975, 0.8)
 
 
+def interrupted_at(numbers, monkeypatch):
+    """Searches in which somebody presses Ctrl-C at these trials, counted over all calls."""
+    from rankwise.study import tune
+
+    plain, calls = tune.score, []
+
+    def score(*arguments):
+        calls.append(arguments)
+        if len(calls) - 1 in numbers:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(tune, "score", score)
+
+
+def test_an_interrupted_trial_is_tried_again(tmp_path, monkeypatch):
+    whole = tune_study(study(), tmp_path / "whole", trials=3, device="cpu")["searches"][0]
+    # The study's own values twice, then the first that the sampler chose.
+    interrupted_at((0, 1, 3), monkeypatch)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            tune_study(study(), tmp_path / "cut", trials=3, device="cpu")
+    import optuna
+
+    storage = f"sqlite:///{tmp_path / 'cut/tune.sqlite3'}"
+    stored = optuna.load_study(study_name=whole["condition"], storage=storage).trials
+    assert [trial.state.name for trial in stored] == ["FAIL", "FAIL", "COMPLETE", "FAIL"]
+    (found,) = tune_study(study(), tmp_path / "cut", trials=3, device="cpu")["searches"]
+    assert found["given"] == whole["given"] == found["trials"][0]
+    assert stored[3].params.items() <= found["trials"][1].items()
+    assert len({trial["energy"] for trial in found["trials"]}) == len(found["trials"]) == 3
+    # What was tried again isn't tried a third time.
+    again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")["searches"][0]
+    assert again["trials"][:3] == found["trials"]
+    assert len({trial["energy"] for trial in again["trials"]}) == 4
+
+
+def test_a_search_that_lacks_the_study_s_own_values_gets_them(tmp_path):
+    """As earlier versions left it that were interrupted in their first trial."""
+    import optuna
+
+    search = optuna.create_study(
+        study_name="digits/quadratic/low-rank/1",
+        storage=f"sqlite:///{tmp_path / 'tune.sqlite3'}",
+        direction="maximize",
+    )
+    ranges = {
+        "energy": optuna.distributions.FloatDistribution(*ENERGIES),
+        "skip_threshold": optuna.distributions.FloatDistribution(*SKIP_THRESHOLDS),
+    }
+    other = {"energy": 0.9, "skip_threshold": 0.2}
+    search.add_trial(optuna.trial.create_trial(params=other, distributions=ranges, value=0.4))
+    (found,) = tune_study(study(), tmp_path, trials=1, device="cpu")["searches"]
+    assert [trial["energy"] for trial in found["trials"]] == [0.9, 0.975]
+    assert found["given"] == found["trials"][1]
+
+
+def test_own_values_outside_the_usual_ranges_are_reached_as_they_are(tmp_path):
+    arms = {"low-rank": {"energy": 0.5, "skip_threshold": 0.99}}
+    (found,) = tune_study(study(arms=arms), tmp_path, trials=1, device="cpu")["searches"]
+    assert (found["given"]["energy"], found["given"]["skip_threshold"]) == (0.5, 0.99)
+
+
 def test_one_search_at_a_time_in_a_folder(tmp_path, monkeypatch):
     from rankwise.study import tune
 

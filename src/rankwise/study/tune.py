@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ENERGIES = (0.8, 1.0)
 SKIP_THRESHOLDS = (0.0, 0.95)
+_RANGES = {"energy": ENERGIES, "skip_threshold": SKIP_THRESHOLDS}
 TUNING = "tune.json"
 _STORAGE = "tune.sqlite3"
 _LOCK = "tune.lock"
@@ -45,6 +46,7 @@ def tune_study(
 
     For each data set and model with an arm of low-rank copies: the energy in [0.8, 1] and the skip
     threshold in [0, 0.95] whose training on the first fold reaches the highest validation accuracy.
+    Where the arm's own values lie outside, the search reaches out to them.
     Trials that fall behind the median of the others at the same epoch are pruned. The test part
     isn't read. The winner has the best of several noisy accuracies, so its own is an optimistic
     one: run a study with the values found to know what they are worth.
@@ -208,17 +210,17 @@ def _search(
 ) -> None:
     finished = _finished(search)
     advance(min(trials, len(finished)))
+    given = _given(condition)
 
     def objective(trial: optuna.Trial) -> float:
-        options = condition.options.model_copy(
-            update={
-                "energy": trial.suggest_float("energy", *ENERGIES),
-                "skip_threshold": trial.suggest_float("skip_threshold", *SKIP_THRESHOLDS),
-            }
-        )
+        changed = {
+            name: trial.suggest_float(name, min(low, given[name]), max(high, given[name]))
+            for name, (low, high) in _RANGES.items()
+        }
+        options = condition.options.model_copy(update=changed)
         return score(study, condition, images, options, device, trial)
 
-    while len(_finished(search)) < trials:
+    while len(_finished(search)) < trials or _reached(search, given) is None:
         # A sampler's numbers come from the number of trials, so a stop doesn't repeat them.
         search.sampler = _optuna().samplers.TPESampler(
             seed=study.seeds[0] + len(search.trials), n_startup_trials=6
@@ -228,25 +230,35 @@ def _search(
 
 
 def _take_up(search: optuna.Study, condition: Condition) -> None:
-    """Begin with the study's own values; try again what an earlier run was stopped in."""
+    """Begin with the study's own values; try again what an earlier run was stopped in.
+
+    A kill leaves a trial running, an interrupt a failed one.
+    """
     from optuna.trial import TrialState
 
-    stopped = search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in stopped:
+    for trial in search.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         search.tell(trial.number, state=TrialState.FAIL)
-        # What was asked for counts: a trial may have been stopped before it took all of it up.
-        params = trial.system_attrs.get("fixed_params", {}) | trial.params
-        if params:
+    given, trials = _given(condition), search.get_trials()
+    wanted = [_asked(trial) for trial in trials if trial.state == TrialState.FAIL]
+    for params in (given, *wanted):
+        tried = [_asked(t) for t in search.get_trials() if t.state != TrialState.FAIL]
+        if params and not any(params.items() <= other.items() for other in tried):
             search.enqueue_trial(params)
-    if not search.trials:
-        options = condition.options
-        low, high = SKIP_THRESHOLDS
-        search.enqueue_trial(
-            {
-                "energy": max(ENERGIES[0], options.energy),
-                "skip_threshold": min(high, max(low, options.skip_threshold)),
-            }
-        )
+
+
+def _given(condition: Condition) -> dict[str, float]:
+    """The study's own values of what is searched."""
+    return {name: float(getattr(condition.options, name)) for name in _RANGES}
+
+
+def _asked(trial: Any) -> dict[str, float]:
+    """The values of a trial: it may have been stopped before it took up all it was asked for."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
+def _reached(search: optuna.Study, params: dict[str, float]) -> Any:
+    """The first finished trial of these values, None if there is none."""
+    return next((trial for trial in _finished(search) if trial.params == params), None)
 
 
 def _finished(search: optuna.Study) -> Sequence[Any]:
@@ -272,22 +284,23 @@ def _claim(search: optuna.Study, study: Study, images: ImageSet, out: Path) -> N
 
 
 def _describe(search: optuna.Study, condition: Condition) -> dict[str, Any]:
-    trials = [
-        {
-            "energy": trial.params["energy"],
-            "skip_threshold": trial.params["skip_threshold"],
-            "validation_accuracy": trial.value,
-            "state": trial.state.name.lower(),
-            "epochs": len(trial.intermediate_values),
-        }
-        for trial in _finished(search)
-    ]
+    trials = [_record(trial) for trial in _finished(search)]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     return {
         "condition": condition.id,
         "best": max(complete, key=lambda trial: trial["validation_accuracy"]),
-        "given": trials[0],
+        "given": _record(_reached(search, _given(condition))),
         "trials": trials,
+    }
+
+
+def _record(trial: Any) -> dict[str, Any]:
+    return {
+        "energy": trial.params["energy"],
+        "skip_threshold": trial.params["skip_threshold"],
+        "validation_accuracy": trial.value,
+        "state": trial.state.name.lower(),
+        "epochs": len(trial.intermediate_values),
     }
 
 
