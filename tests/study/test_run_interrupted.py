@@ -64,6 +64,28 @@ def test_two_workers_give_the_numbers_of_one(tmp_path):
     assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
 
 
+def test_a_killed_worker_is_one_sentence_and_what_is_done_is_kept(tmp_path, monkeypatch):
+    from joblib.externals.loky import get_reusable_executor
+
+    arms = {"none": {}, "noise": {"kind": "callable", "function": "somebody_s_own:deadly"}}
+    design = study(arms, epochs=3, retrain=False)
+    get_reusable_executor().shutdown()  # Workers know the environment that they began in.
+    monkeypatch.setenv("DEADLY_UPDATE", "5")
+    with pytest.raises(RunError) as caught:
+        run(design, tmp_path / "out", workers=2)
+    kept = read_results(tmp_path / "out")
+    done = study_status(tmp_path / "out")["done"]
+    assert len(kept["cells"]) == done < 4
+    assert str(caught.value) == (
+        "one of 2 workers was ended from outside, as the system does when memory runs out; "
+        f"{done} of 4 cells are done and kept, and the same command with fewer --workers goes on "
+        "with the rest"
+    )
+    monkeypatch.delenv("DEADLY_UPDATE")
+    resumed = run(design, tmp_path / "out")
+    assert timeless(resumed["cells"]) == timeless(run(design, tmp_path / "whole")["cells"])
+
+
 def test_a_failed_cell_leaves_the_others_and_is_run_again(tmp_path, monkeypatch):
     arms = {"bad": {"kind": "callable", "function": "somebody_s_own:failing"}, "none": {}}
     design = study(arms, epochs=1)

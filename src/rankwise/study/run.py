@@ -75,8 +75,11 @@ def run_study(
     DataError
         If a source can't be read, or is too small for the folds.
     RunError
-        If the folder holds another study, or if a cell failed; the others are done then.
+        If the folder holds another study, if a cell failed (the others are done then), or if the
+        system ended a worker. ``results.json`` has what is done.
     """
+    from concurrent.futures.process import BrokenProcessPool
+
     out = Path(out)
     if workers == 0 or workers < -1:
         raise ValueError(f"workers must be a number from 1, or -1 for one a core, got {workers}")
@@ -94,13 +97,23 @@ def run_study(
     check(study, conditions, data_sets)
     started = claim(study, data_sets, out)
     cells = cells_of(study, conditions)
+    failed, lost_worker = {}, False
     with progress_bar("cells", len(cells), enabled=progress) as advance:
-        failed = _run_cells(study, cells, data_sets, out, workers, device, tensorboard, advance)
+        try:
+            failed = _run_cells(study, cells, data_sets, out, workers, device, tensorboard, advance)
+        except BrokenProcessPool:
+            lost_worker = True
     results = gather(study, conditions, cells, data_sets, out, command=command, started=started)
-    if not failed:
+    if not failed and not lost_worker:
         results["gallery"] = write_gallery(conditions, data_sets, out, study.seeds[0])
     results["workers"], results["device"] = workers, device
     write_results(results, out)
+    if lost_worker:
+        raise RunError(
+            f"one of {workers} workers was ended from outside, as the system does when memory runs "
+            f"out; {len(results['cells'])} of {len(cells)} cells are done and kept, and the same "
+            "command with fewer --workers goes on with the rest"
+        )
     if failed:
         cell, reason = next(iter(failed.items()))
         raise RunError(
