@@ -84,7 +84,7 @@ def test_run_status_and_report(rankwise, file, tmp_path):
 def test_options_of_run_take_the_place_of_the_file_s(rankwise, file, tmp_path):
     arguments = ["--data", "digits=digits", "--only", "digits", "--limit", 60, "--folds", 3]
     arguments += ["--epochs-factor", 0.5, "--seeds", "1,2", "--arms", "none,blur"]
-    arguments += ["--protocol", "sound", "--workers", 1, "--json"]
+    arguments += ["--protocol", "sound", "--rope", 0.02, "--workers", 1, "--json"]
     code, text, _ = rankwise("study", "run", file, "--out", tmp_path / "out", *arguments)
     assert code == 0
     results = json.loads(text)
@@ -93,6 +93,10 @@ def test_options_of_run_take_the_place_of_the_file_s(rankwise, file, tmp_path):
     assert (study["data"]["digits"]["limit"], study["epochs_factor"]) == (60, 0.5)
     assert {c["arm"] for c in results["conditions"]} == {"none", "blur", "duplicate"}
     assert len(results["cells"]) == 3 * 2 * (3 + 1)
+    assert study["rope"] == 0.02
+    assert {c["bayes"]["rope"] for c in results["comparisons"]} == {0.02}
+    assert rankwise("study", "report", tmp_path / "out")[0] == 0
+    assert "shaded: ±2" in (tmp_path / "out/report.html").read_text()
 
 
 def test_the_notebook_protocol_warns(rankwise, file, tmp_path):

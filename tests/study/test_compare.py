@@ -93,6 +93,10 @@ def test_options_reach_the_rules(made):
     wide = compare_conditions(results, folder, rope=0.05)
     assert {c["verdict"] for c in wide} == {"no practical difference"}
     assert all(c["bayes"]["rope"] == 0.05 for c in wide)
+    asked = {**results, "study": {**results["study"], "rope": 0.05}}
+    assert compare_conditions(asked, folder) == wide
+    usual = compare_conditions(results, folder)
+    assert all(c["bayes"]["rope"] == 0.005 for c in usual)
     strict = compare_conditions(results, folder, alpha=1e-12)
     assert "harms" not in {c["verdict"] for c in strict}
     with pytest.raises(ValueError, match="alpha must lie between 0 and 1, not 0"):

@@ -103,6 +103,7 @@ def test_a_mistake(tmp_path, old, new, line, words):
         ("split_seed", ["true"], "a whole number from 0"),
         ("test_fraction", ['"0.2"', "nan"], "a number above 0, at most 0.5"),
         ("epochs_factor", ["true", "inf"], "a number above 0"),
+        ("rope", ['"0.01"', "true", "-0.01", "1"], "a share of accuracy, a number from 0, below 1"),
         ("retrain", ['"yes"', "1", '"false"'], "true or false"),
         ("data.digits.limit", ['"100"', "100.0"], "a number of images from 20"),
         ("data.digits.size", ['"16"', "[16.0, 16]"], "a number of pixels, or [height, width]"),
@@ -282,12 +283,14 @@ def test_narrowed_takes_the_given_values():
         seeds=[7],
         arms=["none", "blur"],
         protocol="notebook",
+        rope=0.01,
     )
     assert list(new.data) == ["a"]
     assert (new.data["a"].source, new.data["a"].limit) == ("somewhere", 50)
     assert new.data["a"].size == 16
     assert (new.epochs_factor, new.folds, new.seeds) == (0.5, 3, (7,))
     assert (list(new.arms), new.protocol) == (["none", "blur"], "notebook")
+    assert (study.rope, new.rope) == (0.005, 0.01)
     assert narrowed(study) == study
 
 

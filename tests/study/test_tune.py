@@ -66,6 +66,12 @@ def test_a_search_goes_on_after_a_restart(tmp_path):
     assert begun.items() <= trials[2].items()
     again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
     assert again["searches"] == found["searches"]
+    # As an earlier version stored it, which didn't have all keys yet.
+    stored = search.user_attrs["study"]
+    del stored["rope"]
+    search.set_user_attr("study", stored)
+    again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
+    assert again["searches"] == found["searches"]
 
 
 def test_a_search_stopped_at_its_first_word_still_begins_with_the_study_s_own_values(tmp_path):

@@ -64,6 +64,12 @@ def run(
     seeds: Seeds = None,
     arms: Arms = None,
     protocol: Protocol = None,
+    rope: Annotated[
+        float | None,
+        typer.Option(
+            help="Arms closer than this share are practically equal; 0.005 is half a point."
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
     ] = -1,
@@ -76,7 +82,9 @@ def run(
     """Run a study; interrupted, the same command goes on where it stopped."""
     from rankwise.study.run import run_study
 
-    study = _study(design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol)
+    study = _study(
+        design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol, rope
+    )
     results = run_study(
         study,
         out,
@@ -180,6 +188,7 @@ def _study(
     seeds: str | None,
     arms: str | None,
     protocol: str | None,
+    rope: float | None = None,
 ) -> Study:
     """The study of a preset or a file, with the options of the command line in it."""
     from rankwise.study.conditions import narrowed
@@ -211,6 +220,7 @@ def _study(
         seeds=_numbers(seeds),
         arms=[name.strip() for name in arms.split(",")] if arms else (),
         protocol=protocol,
+        rope=rope,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.study.design import ROPE
 from rankwise.study.infer import (
     McNemar,
     PairedTest,
@@ -22,9 +23,6 @@ from rankwise.study.infer import (
 )
 from rankwise.study.power import MOST_FOLDS, folds_to_tell, repeats_to_tell
 from rankwise.study.verdict import Evidence, sentence, verdict
-
-ROPE = 0.005
-"""Half a point of accuracy: the half width of the region of practical equivalence."""
 
 _Record = dict[str, Any]
 
@@ -45,7 +43,7 @@ class _Pairs:
 
 
 def compare_conditions(
-    results: _Record, folder: Path | str, *, rope: float = ROPE, alpha: float = 0.05
+    results: _Record, folder: Path | str, *, rope: float | None = None, alpha: float = 0.05
 ) -> list[_Record]:
     """Compare every condition with its baseline and, if it has one, its duplicate control.
 
@@ -58,8 +56,9 @@ def compare_conditions(
         As in ``results.json``: ``study``, ``conditions``, ``cells``. Not modified.
     folder : path
         Where the cells' ``predictions`` are.
-    rope : float
-        Half width of the region in which two arms are practically equal; half a point.
+    rope : float, optional
+        Half width of the region in which two arms are practically equal, a share of accuracy.
+        Default: the study's.
     alpha : float
         Level of the family of all comparisons, held by Holm's procedure.
 
@@ -82,9 +81,10 @@ def compare_conditions(
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
+    study = results["study"]
+    rope = study.get("rope", ROPE) if rope is None else rope
     if rope < 0:
         raise ValueError(f"rope must be at least 0, not {rope}")
-    study = results["study"]
     folds, seeds = int(study["folds"]), len(study["seeds"])
     planned, ratio = folds * seeds, 1 / (folds - 1)
     most = {

@@ -271,6 +271,7 @@ def narrowed(
     seeds: Sequence[int] | None = None,
     arms: Sequence[str] = (),
     protocol: str | None = None,
+    rope: float | None = None,
 ) -> Study:
     """A study with what the command line asked for in place of its own choices.
 
@@ -281,7 +282,7 @@ def narrowed(
         Sources by name of data set, in place of the study's own.
     only : sequence of str
         Data sets to keep.
-    limit, size, epochs_factor, folds, seeds, protocol
+    limit, size, epochs_factor, folds, seeds, protocol, rope
         In place of the study's, where given.
     arms : sequence of str
         Arms to keep; a kind that the study lacks is added to every data set and model.
@@ -310,7 +311,12 @@ def narrowed(
         values["data"] = {name: values["data"][name] for name in study.data if name in only}
         rows = [row for row in values.get("conditions", []) if row["data"] in only]
         _put_rows(values, study, rows, f"the data sets {_names(only)}")
-    changes = {"epochs_factor": epochs_factor, "folds": folds, "protocol": protocol}
+    changes = {
+        "epochs_factor": epochs_factor,
+        "folds": folds,
+        "protocol": protocol,
+        "rope": rope,
+    }
     values |= {key: value for key, value in changes.items() if value is not None}
     if seeds:
         values["seeds"] = list(seeds)

@@ -25,6 +25,12 @@ ARM_KINDS = (
 NETWORK_NAMES = ("simple-cnn", "resnet25", "vgg16", "quadratic", "backbone")
 PROTOCOLS = ("sound", "paper", "notebook")
 
+ROPE = 0.005
+"""Half the width of the region of practical equivalence, unless a study names its own: half a point
+of accuracy. Half of what Benavoli et al. (JMLR 18, 2017) take for classifiers, since four of the
+paper's seven pairs of test accuracies are less than a point apart.
+"""
+
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
@@ -254,6 +260,9 @@ class Study(_Strict):
     degraded : {"none", "retrain", "all"}, optional
         Cells that are tested on degraded images too. Default: all under ``sound``, else those
         that re-train.
+    rope : float
+        Arms whose accuracies differ by less are practically equal: 0.005 is half a point. To be
+        chosen before the study runs.
     """
 
     name: Name = Field(default="study", description="letters, digits, _ . + -")
@@ -280,6 +289,9 @@ class Study(_Strict):
     retrain: Flag = Field(default=True, description="true or false")
     degraded: Literal["none", "retrain", "all"] | None = Field(
         default=None, description="'none', 'retrain' or 'all'"
+    )
+    rope: Number = Field(
+        default=ROPE, ge=0, lt=1, description="a share of accuracy, a number from 0, below 1"
     )
 
     @model_validator(mode="before")

@@ -140,6 +140,19 @@ def study_from(values: dict[str, Any], where: str = "the study", text: str | Non
     raise StudyError("\n".join(unique))
 
 
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """A study that an earlier version stored, with the defaults of the keys that it didn't have.
+
+    Returned as it is where this version can't read it.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return Study.model_validate(values).to_json()
+    except ValidationError:
+        return values
+
+
 def read_study(path: str | Path) -> Study:
     """Read a study file.
 

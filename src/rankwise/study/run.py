@@ -26,7 +26,7 @@ from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, hold_out, protocol_of
-from rankwise.study.reading import cross_check
+from rankwise.study.reading import cross_check, with_defaults
 from rankwise.study.results import gather, timestamp, write_results
 
 STUDY = "study.json"
@@ -266,7 +266,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         }
         return study | {"data": data}
 
-    theirs, ours = plain(found["study"]), plain(wanted["study"])
+    theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]
     return names + [key for key in ("fingerprints", "rankwise") if found.get(key) != wanted[key]]
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.study.design import ROPE
 from rankwise.study.infer import corrected_t_test, correlated_posterior, paper_rule
 from rankwise.study.verdict import Evidence, verdict
 
@@ -160,7 +161,7 @@ def detection_rates(
     baseline: Scores,
     *,
     folds: int,
-    rope: float = 0.005,
+    rope: float = ROPE,
     alpha: float = 0.05,
 ) -> Mapping[str, Rate]:
     """How often each of `RULES` finds a difference, and how often the verdict says there is none.

@@ -18,6 +18,7 @@ from rankwise.study.cuts import Cut, cut
 from rankwise.study.design import Arm, Study, StudyError
 from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of
+from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 from rankwise.study.run import check, check_sources, load_data
 
@@ -269,13 +270,22 @@ def _finished(search: optuna.Study) -> Sequence[Any]:
 
 def _claim(search: optuna.Study, study: Study, images: ImageSet, out: Path) -> None:
     """Refuse to mix trials of different studies, as their accuracies can't be compared."""
-    facts = study.to_json() | {"fingerprint": images.fingerprint}
-    for part in facts["data"].values():
-        part.pop("source")
-    found = search.user_attrs.get("study")
-    if found is None:
+
+    def comparable(values: dict[str, Any]) -> dict[str, Any]:
+        data = {
+            name: {key: value for key, value in part.items() if key != "source"}
+            for name, part in values["data"].items()
+        }
+        return values | {"data": data}
+
+    facts = comparable(study.to_json()) | {"fingerprint": images.fingerprint}
+    stored = search.user_attrs.get("study")
+    if stored is None:
         search.set_user_attr("study", facts)
-    elif found != facts:
+        return
+    fingerprint = stored.pop("fingerprint", None)
+    found = comparable(with_defaults(stored)) | {"fingerprint": fingerprint}
+    if found != facts:
         different = [key for key in facts if found.get(key) != facts[key]]
         raise RunError(
             f"{out} holds the search of another study (different: {', '.join(different)}); choose "
