@@ -162,10 +162,6 @@ def test_published_figures_are_checked_too(tmp_path):
 
 
 def test_models_have_options_of_their_own(tmp_path):
-    text = FILE.replace(
-        'models = ["simple-cnn"]', 'models.mine = {network = "simple-cnn", unfreeze = 3}'
-    )
-    assert mistakes(tmp_path, text) == ["line 5: models.mine.unfreeze needs transfer = true"]
     text = FILE.replace('models = ["simple-cnn"]', 'models.mine = {network = "backbone"}')
     assert mistakes(tmp_path, text)[0].endswith(
         "network = 'backbone' and backbone = FILE go together"
@@ -175,6 +171,136 @@ def test_models_have_options_of_their_own(tmp_path):
     (found,) = mistakes(tmp_path, text)
     assert "arms.strong works on batches" in found
     assert "arms of copies and 'none' are accepted" in found
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentences"),
+    [
+        (
+            'network = "simple-cnn"\nparameters = {width = 3}\ntransfer = true\nunfreeze = 3',
+            [
+                "7: models.m.parameters: 'simple-cnn' has none; it takes dropout, learning_rate, "
+                "optimizer, output",
+                "8: models.m.transfer: 'simple-cnn' has none; it takes dropout, ",
+                "9: models.m.unfreeze: 'simple-cnn' has none; it takes dropout, ",
+            ],
+        ),
+        (
+            'network = "resnet25"\nweights = "w.safetensors"\nparameters = {}',
+            [
+                "7: models.m.weights: 'resnet25' has none; ",
+                "8: models.m.parameters: 'resnet25' has",
+            ],
+        ),
+        (
+            'network = "vgg16"\nparameters = {}\nfrozen_stage = "epochs"',
+            [
+                "7: models.m.parameters: 'vgg16' has none; it takes dropout, learning_rate, "
+                "optimizer, output, transfer, weights",
+                "8: models.m.frozen_stage needs transfer = true",
+            ],
+        ),
+        (
+            'network = "vgg16"\ntransfer = true',
+            [
+                "7: models.m.transfer would freeze features that learned nothing: 'vgg16' needs "
+                "weights for it; a safetensors file or a hub id is accepted"
+            ],
+        ),
+        (
+            'network = "backbone"\nbackbone = "b.safetensors"\nparameters = {}\nweights = "w"\n'
+            "transfer = false",
+            [
+                "8: models.m.parameters: 'backbone' has none; it takes backbone, dropout, "
+                "frozen_epochs, frozen_stage, learning_rate, optimizer, output, transfer, unfreeze",
+                "9: models.m.weights: 'backbone' has none; ",
+                "10: models.m.transfer is false, but a backbone is always fine-tuned; leave it out",
+            ],
+        ),
+        (
+            'network = "timm:resnet18"\ndropout = 0.1\nweights = "w"',
+            [
+                "7: models.m.dropout needs transfer = true",
+                "8: models.m.weights: 'timm:resnet18' has none; it takes learning_rate, optimizer, "
+                "output, parameters, transfer",
+            ],
+        ),
+        (
+            'network = "a.b:make"\ndropout = 0.1\nfrozen_epochs = 2',
+            [
+                "7: models.m.dropout needs transfer = true",
+                "8: models.m.frozen_epochs needs transfer = true",
+            ],
+        ),
+        (
+            'network = "quadratic"\ndropout = 0.1\ntransfer = true\nepochs = 3',
+            ["9: unknown key models.m.epochs; network, weights, "],
+        ),
+        (
+            'network = "quadratic"\ndropout = 0.1\ntransfer = true',
+            [
+                "7: models.m.dropout: 'quadratic' has none; it takes parameters",
+                "8: models.m.transfer: 'quadratic' has none; it takes parameters",
+            ],
+        ),
+    ],
+)
+def test_options_that_a_network_does_not_read(tmp_path, lines, sentences):
+    text = f"data.digits = {{}}\n\n[arms.none]\n\n[models.m]\n{lines}\n"
+    found = mistakes(tmp_path, text)
+    assert len(found) == len(sentences), found
+    for line, sentence in zip(found, sentences, strict=True):
+        assert line.startswith(f"line {sentence}"), found
+
+
+def test_options_that_networks_read(tmp_path):
+    tuned = 'frozen_epochs = 2\nfrozen_stage = "epochs"\nunfreeze = 1\ndropout = 0.1\n'
+    trained = 'optimizer = "sgd"\nlearning_rate = 0.1\noutput = "varpro"\n'
+    tables = {
+        "simple-cnn": f"dropout = 0.1\n{trained}",
+        "vgg16": f'transfer = true\nweights = "w"\n{tuned}{trained}',
+        "backbone": f'backbone = "b"\n{tuned}{trained}',
+        "timm:resnet18": f"transfer = true\nparameters = {{}}\n{tuned}{trained}",
+        "a:make": f"parameters = {{}}\n{trained}",
+    }
+    models = "".join(
+        f'[models.m{i}]\nnetwork = "{name}"\n{lines}'
+        for i, (name, lines) in enumerate(tables.items())
+    )
+    study = read_study(write(tmp_path, f"data.digits = {{}}\n[arms.none]\n{models}"))
+    assert [model.network for model in study.models.values()] == list(tables)
+
+
+def test_a_row_s_options_are_those_of_its_arm(tmp_path):
+    row = '[[conditions]]\ndata = "digits"\nmodel = "simple-cnn"\n'
+    text = f'{FILE}{row}arm = "none"\nenergy = 0.9\nskip_threshold = 0.5\n'
+    assert mistakes(tmp_path, text) == [
+        "line 20: conditions[0].energy: an arm of kind 'none' has none; it takes no option",
+        "line 21: conditions[0].skip_threshold: an arm of kind 'none' has none; it takes no option",
+    ]
+    text = text.replace("[arms.none]", '[arms.none]\nkind = "blur"')
+    assert mistakes(tmp_path, text) == [
+        "line 21: conditions[0].energy: an arm of kind 'blur' has none; it takes severity, "
+        "skip_threshold"
+    ]
+
+
+def test_networks_of_one_name_are_told_apart():
+    def names(*networks):
+        models = study_from(MINIMAL | {"models": list(networks)}).models
+        return {name: model.network for name, model in models.items()}
+
+    assert names("a:make", "b.c:make", "a:other") == {
+        "a-make": "a:make",
+        "b.c-make": "b.c:make",
+        "other": "a:other",
+    }
+    both = names("timm:resnet18", "a:resnet18")
+    assert both == {"timm-resnet18": "timm:resnet18", "a-resnet18": "a:resnet18"}
+    assert names("timm:resnet18", "timm:vit.x") == {
+        "resnet18": "timm:resnet18",
+        "vit.x": "timm:vit.x",
+    }
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankwise.study.design import ARM_KINDS, Arm, Row, Study, StudyError
+from rankwise.study.design import ARM_KINDS, ROW_OPTIONS, Arm, Row, Study, StudyError
 from rankwise.study.protocols import Protocol, protocol_of
 
 
@@ -174,11 +174,7 @@ def _condition(
     study: Study, protocol: Protocol, row: Row, arms: dict[str, Arm], rows: Sequence[Row]
 ) -> Condition:
     arm = arms[row.arm]
-    changed = {
-        key: getattr(row, key)
-        for key in ("energy", "energy_std", "skip_threshold")
-        if getattr(row, key) is not None
-    }
+    changed = {key: getattr(row, key) for key in ROW_OPTIONS if getattr(row, key) is not None}
     options = arm.model_copy(update=changed)
     epochs = _epochs(study, protocol, row, options, arms, rows)
     published = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
@@ -45,6 +46,23 @@ ARM_OPTIONS = {
     "callable": {"function", "use", "skip_threshold"},
 }
 """What each kind of arm reads beside `kind`."""
+
+ROW_OPTIONS = ("energy", "energy_std", "skip_threshold")
+"""What a row may set in place of its arm."""
+
+_TRAINED = {"optimizer", "learning_rate", "output"}
+MODEL_OPTIONS = {
+    "simple-cnn": {"dropout", *_TRAINED},
+    "resnet25": {"dropout", *_TRAINED},
+    "vgg16": {"dropout", "weights", "transfer", *_TRAINED},
+    "backbone": {"dropout", "backbone", "transfer", *_TRAINED},
+    "quadratic": {"parameters"},
+}
+"""What each network reads beside `network`; any other network reads `OWN_OPTIONS`."""
+
+OWN_OPTIONS = {"parameters", "transfer", *_TRAINED}
+TRANSFER_OPTIONS = {"dropout", "frozen_epochs", "frozen_stage", "unfreeze"}
+"""What is read beside that where a backbone is fine-tuned."""
 
 # Values of their very type: "128" and 128.0 are no whole numbers, "yes" isn't true, true isn't 1.
 Whole = Annotated[int, Strict()]
@@ -304,7 +322,7 @@ class Study(_Strict):
         for table, key in (("models", "network"), ("arms", "kind")):
             given = values.get(table)
             if isinstance(given, list | tuple) and all(isinstance(n, str) for n in given):
-                given = {_plain_name(name): {key: name} for name in given}
+                given = {name: {key: each} for each, name in _plain_names(given).items()}
             if isinstance(given, dict):
                 given = {
                     name: {key: name, **value} if isinstance(value, dict) else value
@@ -326,6 +344,15 @@ class Study(_Strict):
         return json.loads(self.model_dump_json())
 
 
-def _plain_name(name: str) -> str:
-    """A table's name from a network's: ``timm:resnet18`` is called ``resnet18``."""
-    return re.sub(r"[^A-Za-z0-9_.+-]", "-", name.removeprefix("timm:").rpartition(":")[2])
+def _plain_names(names: Sequence[str]) -> dict[str, str]:
+    """Tables' names from networks': ``timm:resnet18`` is called ``resnet18``.
+
+    Where two would have one name, they keep their modules: ``a-make`` and ``b-make``.
+    """
+
+    def plain(name: str) -> str:
+        return re.sub(r"[^A-Za-z0-9_.+-]", "-", name)
+
+    last = {name: plain(name.removeprefix("timm:").rpartition(":")[2]) for name in names}
+    alone = {name for name in names if list(last.values()).count(last[name]) == 1}
+    return {name: last[name] if name in alone else plain(name) for name in names}

@@ -8,6 +8,10 @@ from typing import Any
 
 from rankwise.study.design import (
     ARM_OPTIONS,
+    MODEL_OPTIONS,
+    OWN_OPTIONS,
+    ROW_OPTIONS,
+    TRANSFER_OPTIONS,
     Arm,
     DataSet,
     Model,
@@ -39,6 +43,10 @@ def cross_check(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
             if getattr(row, key) not in known:
                 text = _unknown(f"conditions[{i}].{key}", getattr(row, key), known)
                 wrong.append((("conditions", i, key), text))
+        if row.arm in study.arms:
+            given = {key for key in ROW_OPTIONS if getattr(row, key) is not None}
+            found = _not_taken(f"conditions[{i}]", study.arms[row.arm], given)
+            wrong += [(("conditions", i, key), text) for key, text in found]
     return wrong + _quadratic_mistakes(study)
 
 
@@ -47,36 +55,50 @@ def _unknown(where: str, name: str, known: Any) -> str:
 
 
 def _model_mistakes(name: str, model: Model) -> list[tuple[str, str]]:
-    given = model.model_fields_set
+    taken = MODEL_OPTIONS.get(model.network, OWN_OPTIONS)
+    tunable = "transfer" in taken
+    if tunable and model.is_transfer:
+        taken = taken | TRANSFER_OPTIONS
     wrong = []
-    if model.is_quadratic:
-        for key in sorted(given - {"network", "parameters"}):
-            wrong.append(
-                (key, f"models.{name}.{key}: the quadratic classifier takes parameters only")
-            )
-        return wrong
-    if not model.is_transfer:
-        for key in sorted(given & {"frozen_epochs", "unfreeze"}):
-            wrong.append((key, f"models.{name}.{key} needs transfer = true"))
+    for key in sorted(model.model_fields_set - {"network", "backbone"} - taken):
+        if tunable and key in TRANSFER_OPTIONS:
+            text = f"models.{name}.{key} needs transfer = true"
+        else:
+            accepted = ", ".join(sorted(taken))
+            text = f"models.{name}.{key}: {model.network!r} has none; it takes {accepted}"
+        wrong.append((key, text))
     if (model.network == "backbone") != (model.backbone is not None):
         text = f"models.{name}: network = 'backbone' and backbone = FILE go together"
         wrong.append(("backbone", text))
-    if model.weights is not None and model.network not in ("simple-cnn", "resnet25", "vgg16"):
-        wrong.append(("weights", f"models.{name}.weights: {model.network!r} takes none"))
+    if model.network == "vgg16" and model.transfer and model.weights is None:
+        text = (
+            f"models.{name}.transfer would freeze features that learned nothing: 'vgg16' needs "
+            f"weights for it; {Model.model_fields['weights'].description} is accepted"
+        )
+        wrong.append(("transfer", text))
+    if model.network == "backbone" and "transfer" in model.model_fields_set and not model.transfer:
+        text = f"models.{name}.transfer is false, but a backbone is always fine-tuned; leave it out"
+        wrong.append(("transfer", text))
     return wrong
 
 
 def _arm_mistakes(name: str, arm: Arm) -> list[tuple[str, str]]:
-    wrong = []
-    taken = ARM_OPTIONS.get(arm.kind.removeprefix("default+"), set())
-    for key in sorted(arm.model_fields_set - {"kind"} - taken):
-        accepted = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no option"
-        wrong.append((key, f"arms.{name}.{key}: an arm of kind {arm.kind!r} has none; {accepted}"))
+    wrong = _not_taken(f"arms.{name}", arm, arm.model_fields_set - {"kind"})
     for kind, key in (("albumentations", "pipeline"), ("callable", "function")):
         if arm.kind == kind and getattr(arm, key) is None:
             description = Arm.model_fields[key].description
             wrong.append((key, f"arms.{name} has no {key}; {description} is accepted"))
     return wrong
+
+
+def _not_taken(where: str, arm: Arm, keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Those of an arm's options that its kind doesn't read."""
+    taken = ARM_OPTIONS.get(arm.kind.removeprefix("default+"), set())
+    accepted = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no option"
+    return [
+        (key, f"{where}.{key}: an arm of kind {arm.kind!r} has none; {accepted}")
+        for key in sorted(set(keys) - taken)
+    ]
 
 
 def _quadratic_mistakes(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
