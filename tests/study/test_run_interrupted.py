@@ -8,9 +8,11 @@ import sys
 import threading
 
 import pytest
+import torch
 from filelock import FileLock
 
 from rankwise.errors import RunError
+from rankwise.nets.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.run import claim, load_data
@@ -31,10 +33,11 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
         "run_study(study, sys.argv[2], workers=1, device='cpu')\n"
     )
     values = design.model_dump(mode="json", exclude_unset=True)
+    paths = [str(somebody), *filter(None, [os.environ.get("PYTHONPATH")])]
     # Two updates an epoch: the tenth is in the second epoch of the second fold.
     killed = subprocess.run(
         [sys.executable, str(script), json.dumps(values), str(tmp_path / "killed")],
-        env=os.environ | {"PYTHONPATH": str(somebody), "DEADLY_UPDATE": "10"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "DEADLY_UPDATE": "10"},
         check=False,
         timeout=120,
         capture_output=True,
@@ -146,6 +149,49 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(stored))
     with pytest.raises(RunError, match=r"holds another study \(different: rope\)"):
         run(design, tmp_path)
+
+
+def test_a_folder_keeps_to_its_files_of_weights(tmp_path):
+    def backbone(seed, name):
+        torch.manual_seed(seed)
+        path = tmp_path / name
+        options = {"width": 4, "n_features": 8}
+        record = {"architecture": "small-resnet", "n_classes": 5, "options": options}
+        save_backbone(SmallResNet(5, **options), path, record)
+        model = {"network": "backbone", "backbone": str(path), "frozen_epochs": 1, "unfreeze": 2}
+        return study(models={"own": model, "quadratic": {}}, epochs=1, retrain=False)
+
+    design, images = backbone(0, "a.safetensors"), {}
+    first = claim(design, images, tmp_path / "out")
+    assert claim(backbone(0, "same.safetensors"), images, tmp_path / "out") == first
+    other = backbone(1, "a.safetensors")
+    with pytest.raises(
+        RunError, match=r"another study \(different: the file of models\.own\.backbone\); choose"
+    ):
+        claim(other, images, tmp_path / "out")
+    # Earlier versions kept names of files alone.
+    stored = json.loads((tmp_path / "out/study.json").read_text())
+    del stored["files"], stored["device"]
+    (tmp_path / "out/study.json").write_text(json.dumps(stored))
+    assert claim(other, images, tmp_path / "out") == first
+    with pytest.raises(RunError, match=r"another study \(different: models\); choose"):
+        claim(backbone(0, "same.safetensors"), images, tmp_path / "out")
+
+
+def test_a_folder_keeps_to_its_kind_of_device(tmp_path):
+    design = study(models=["quadratic"], retrain=False)
+    results = run(design, tmp_path)
+    assert [cell["device"] for cell in results["cells"]] == ["cpu", "cpu"]
+    assert results["devices"] == ["cpu"]
+    images = load_data(design, conditions_of(design))
+    with pytest.raises(RunError) as caught:
+        claim(design, images, tmp_path, "cuda:1")
+    assert str(caught.value) == (
+        f"{tmp_path} was begun on cpu, whose numbers differ from those of cuda; go on with "
+        "--device cpu, or choose another folder"
+    )
+    claim(design, images, tmp_path / "other", "cuda:0")
+    claim(design, images, tmp_path / "other", "cuda:1")
 
 
 def test_folders_that_are_refused(tmp_path):

@@ -191,6 +191,7 @@ def _carry_out(
         )
     result = _tested(study, cell, images, parts, fitted, folder)
     result["epochs"] = epochs
+    result["device"] = device
     result["train_seconds"] = fitted.seconds
     result["seconds"] = fitted.seconds + _seconds_after(begin, fitted)
     write_history(folder / "history.csv", fitted.history)

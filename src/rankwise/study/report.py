@@ -21,7 +21,13 @@ from rankwise.study.compare import compare_conditions
 FORMAT = 1
 _NEEDED = ("study", "conditions", "cells", "data_sets")
 # What a study that was interrupted early may lack.
-_ABSENT: dict[str, Any] = {"command": "", "environment": {}, "started": None, "finished": None}
+_ABSENT: dict[str, Any] = {
+    "command": "",
+    "environment": {},
+    "started": None,
+    "finished": None,
+    "devices": [],
+}
 
 
 def write_report(folder: Path | str) -> Path:

@@ -58,6 +58,7 @@ def gather(
             describe_data(study, name, images, conditions, done)
             for name, images in data_sets.items()
         ],
+        "devices": sorted({result["device"] for result in done if "device" in result}),
         "conditions": [
             condition.to_json() | {"n_parameters": parameters.get(condition.id)}
             for condition in conditions

@@ -8,7 +8,9 @@ see it: each cell is locked by whoever works on it.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ from rankwise.study.results import gather, timestamp, write_results
 STUDY = "study.json"
 _LOCK = ".lock"
 _POLL_SECONDS = 1.0
+_FILES = ("weights", "backbone")
 
 
 def run_study(
@@ -75,8 +78,9 @@ def run_study(
     DataError
         If a source can't be read, or is too small for the folds.
     RunError
-        If the folder holds another study, if a cell failed (the others are done then), or if the
-        system ended a worker. ``results.json`` has what is done.
+        If the folder holds another study, or was begun on another kind of device; if a cell failed
+        (the others are done then), or if the system ended a worker: ``results.json`` has what is
+        done.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -95,7 +99,7 @@ def run_study(
     _refuse_foreign(out)
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
-    started = claim(study, data_sets, out)
+    started = claim(study, data_sets, out, device)
     cells = cells_of(study, conditions)
     failed, lost_worker = {}, False
     with progress_bar("cells", len(cells), enabled=progress) as advance:
@@ -193,21 +197,25 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
         check_arm(condition.options, images.image_shape)
 
 
-def claim(study: Study, data_sets: dict[str, ImageSet], out: Path) -> str:
+def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str = "cpu") -> str:
     """Make the folder this study's; give the time when it was first begun.
 
-    Sources may be spelled differently: the fingerprints say whether the data are the same.
+    Sources and files of weights may be spelled differently: fingerprints and digests say whether
+    they are the same.
 
     Raises
     ------
     RunError
-        If it holds another study, with the choices that differ.
+        If it holds another study, with the choices that differ, or one begun on another kind of
+        device, whose numbers would be mixed with this one's.
     """
     from filelock import FileLock
 
     wanted = {
         "study": study.to_json(),
         "fingerprints": {name: images.fingerprint for name, images in data_sets.items()},
+        "files": weight_files(study),
+        "device": re.sub(r":\d+$", "", device),
         "rankwise": __version__,
         "started": timestamp(),
     }
@@ -223,7 +231,27 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path) -> str:
         raise RunError(
             f"{out} holds another study (different: {', '.join(different)}); choose another folder"
         )
+    kind, begun_on = wanted["device"], found.get("device", wanted["device"])
+    if begun_on != kind:
+        raise RunError(
+            f"{out} was begun on {begun_on}, whose numbers differ from those of {kind}; go on with "
+            f"--device {begun_on}, or choose another folder"
+        )
     return str(found["started"])
+
+
+def weight_files(study: Study) -> dict[str, str]:
+    """What the models of a study start from: the SHA-256 of each file, other names as they are."""
+    found = {}
+    for name, model in study.models.items():
+        for key in _FILES:
+            value = getattr(model, key)
+            if value is not None and Path(value).is_file():
+                with Path(value).open("rb") as file:
+                    value = hashlib.file_digest(file, "sha256").hexdigest()
+            if value is not None:
+                found[f"models.{name}.{key}"] = value
+    return found
 
 
 def read_claim(out: Path) -> dict[str, Any]:
@@ -259,15 +287,27 @@ def _is_foreign(path: Path) -> bool:
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    # Claims of earlier versions have no digests: then the names of files count.
+    files = found.get("files", wanted["files"])
+    left_out = {"data": ("source",), "models": _FILES if "files" in found else ()}
+
     def plain(study: dict[str, Any]) -> dict[str, Any]:
-        data = {
-            name: {k: v for k, v in part.items() if k != "source"}
-            for name, part in study.get("data", {}).items()
+        tables = {
+            table: {
+                name: {k: v for k, v in part.items() if k not in keys}
+                for name, part in study.get(table, {}).items()
+            }
+            for table, keys in left_out.items()
         }
-        return study | {"data": data}
+        return study | tables
 
     theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]
+    names += [
+        f"the file of {place}"
+        for place, digest in wanted["files"].items()
+        if files.get(place) != digest
+    ]
     return names + [key for key in ("fingerprints", "rankwise") if found.get(key) != wanted[key]]
 
 

@@ -20,7 +20,7 @@ from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
-from rankwise.study.run import check, check_sources, load_data
+from rankwise.study.run import check, check_sources, load_data, weight_files
 
 if TYPE_CHECKING:
     import optuna
@@ -278,13 +278,15 @@ def _claim(search: optuna.Study, study: Study, images: ImageSet, out: Path) -> N
         }
         return values | {"data": data}
 
-    facts = comparable(study.to_json()) | {"fingerprint": images.fingerprint}
+    inputs: dict[str, Any] = {"fingerprint": images.fingerprint, "files": weight_files(study)}
+    facts = comparable(study.to_json()) | inputs
     stored = search.user_attrs.get("study")
     if stored is None:
         search.set_user_attr("study", facts)
         return
-    fingerprint = stored.pop("fingerprint", None)
-    found = comparable(with_defaults(stored)) | {"fingerprint": fingerprint}
+    # Searches of earlier versions have no digests of files.
+    theirs = {key: stored.pop(key, value) for key, value in inputs.items()}
+    found = comparable(with_defaults(stored)) | theirs
     if found != facts:
         different = [key for key in facts if found.get(key) != facts[key]]
         raise RunError(
