@@ -104,6 +104,7 @@ def test_a_mistake(tmp_path, old, new, line, words):
         ("test_fraction", ['"0.2"', "nan"], "a number above 0, at most 0.5"),
         ("epochs_factor", ["true", "inf"], "a number above 0"),
         ("rope", ['"0.01"', "true", "-0.01", "1"], "a share of accuracy, a number from 0, below 1"),
+        ("precision", ["32", '"16"'], "'32-true', 'bf16-mixed', '16-mixed'"),
         ("retrain", ['"yes"', "1", '"false"'], "true or false"),
         ("data.digits.limit", ['"100"', "100.0"], "a number of images from 20"),
         ("data.digits.size", ['"16"', "[16.0, 16]"], "a number of pixels, or [height, width]"),
@@ -131,6 +132,14 @@ def test_values_of_another_type_are_no_values(tmp_path, key, values, accepted):
         (found,) = mistakes(tmp_path, f"{text}{key} = {value}\n")
         assert found.startswith(f"line 4: {key} is "), found
         assert found.endswith(f"; {accepted} is accepted"), found
+
+
+def test_precisions_are_those_of_the_training():
+    from rankwise.nets.settings import PRECISIONS as TRAINED
+    from rankwise.study.design import PRECISIONS
+
+    assert PRECISIONS == TRAINED
+    assert study_from(MINIMAL).precision == "32-true"
 
 
 def test_whole_numbers_do_as_numbers(tmp_path):

@@ -81,6 +81,30 @@ def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
         run(design, tmp_path / "other")
 
 
+def test_mixed_precision_reaches_every_stage(tmp_path, monkeypatch):
+    from rankwise import nets
+
+    plain, asked = nets.train_network, []
+
+    def train_network(model, images, labels, settings, **options):
+        asked.append(settings.precision)
+        return plain(model, images, labels, settings, **options)
+
+    monkeypatch.setattr(nets, "train_network", train_network)
+    tuned = {"network": "somebody_s_own:make", "transfer": True, "frozen_epochs": 1, "unfreeze": 1}
+    design = study(models={"own": tuned}, epochs=1, precision="bf16-mixed", retrain=False)
+    results = run(design, tmp_path / "mixed")
+    assert asked == ["bf16-mixed"] * 4
+    full = run(design.model_copy(update={"precision": "32-true"}), tmp_path / "full")
+    assert asked[4:] == ["32-true"] * 4
+    losses = [[cell["history"][0]["train_loss"] for cell in r["cells"]] for r in (results, full)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    with pytest.raises(StudyError, match=r"precision '16-mixed' needs a GPU, and this study would"):
+        run(study(precision="16-mixed"), tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [

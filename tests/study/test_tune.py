@@ -68,7 +68,7 @@ def test_a_search_goes_on_after_a_restart(tmp_path):
     assert again["searches"] == found["searches"]
     # As an earlier version stored it, which didn't have all keys yet.
     stored = search.user_attrs["study"]
-    del stored["rope"]
+    del stored["rope"], stored["files"]
     search.set_user_attr("study", stored)
     again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
     assert again["searches"] == found["searches"]

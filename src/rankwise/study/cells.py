@@ -163,6 +163,7 @@ def _carry_out(
         seed=cell.seed,
         device=device,
         best=cell.fold is not None,
+        precision=study.precision,
     )
     write_json(
         folder / "cell.json",

@@ -25,6 +25,7 @@ ARM_KINDS = (
 )
 NETWORK_NAMES = ("simple-cnn", "resnet25", "vgg16", "quadratic", "backbone")
 PROTOCOLS = ("sound", "paper", "notebook")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 ROPE = 0.005
 """Half the width of the region of practical equivalence, unless a study names its own: half a point
@@ -273,6 +274,9 @@ class Study(_Strict):
         Multiplies the epochs of every condition; a smaller study is marked as reduced.
     batch_size : int
         128, as in the paper's appendix A.1.
+    precision : {"32-true", "bf16-mixed", "16-mixed"}
+        Of the networks' training, Lightning's names; the last for a GPU only. Default "32-true", as
+        in the paper's section 3.2.
     retrain : bool
         Train once more on the whole training part, and test.
     degraded : {"none", "retrain", "all"}, optional
@@ -304,6 +308,9 @@ class Study(_Strict):
     )
     epochs_factor: Number = Field(default=1.0, gt=0, description="a number above 0")
     batch_size: Count = Field(default=128, description="a whole number from 1")
+    precision: Literal[PRECISIONS] = Field(  # type: ignore[valid-type]
+        "32-true", description=", ".join(map(repr, PRECISIONS))
+    )
     retrain: Flag = Field(default=True, description="true or false")
     degraded: Literal["none", "retrain", "all"] | None = Field(
         default=None, description="'none', 'retrain' or 'all'"

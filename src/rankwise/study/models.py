@@ -66,6 +66,8 @@ class Training:
     device : str
     best : bool
         Predict with the weights of the best epoch, else with the last.
+    precision : str
+        As in `rankwise.nets.TrainingSettings`.
     """
 
     epochs: int
@@ -75,6 +77,7 @@ class Training:
     seed: int
     device: str
     best: bool
+    precision: str = "32-true"
 
 
 def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> int | None:
@@ -155,6 +158,7 @@ def fit_model(
             optimizer=optimizer,
             learning_rate=learning_rate,
             steps_per_epoch=training.steps_per_epoch,
+            precision=training.precision,
             output=model.output,
         )
 

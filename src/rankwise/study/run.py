@@ -95,6 +95,7 @@ def run_study(
         raise StudyError("\n".join(text for _, text in mistakes))
     conditions = conditions_of(study)
     device, workers = _resources(device, workers)
+    check_precision(study, device)
     check_sources(study, conditions)
     _refuse_foreign(out)
     data_sets = load_data(study, conditions, progress=progress)
@@ -125,6 +126,15 @@ def run_study(
             "same command runs them again"
         )
     return results
+
+
+def check_precision(study: Study, device: str) -> None:
+    """Refuse half precision on the CPU, where Lightning would take another one instead."""
+    if study.precision == "16-mixed" and device.startswith("cpu"):
+        raise StudyError(
+            "precision '16-mixed' needs a GPU, and this study would run on the CPU; '32-true' and "
+            "'bf16-mixed' are accepted there"
+        )
 
 
 def check_sources(study: Study, conditions: Sequence[Condition]) -> None:

@@ -20,7 +20,7 @@ from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
-from rankwise.study.run import check, check_sources, load_data, weight_files
+from rankwise.study.run import check, check_precision, check_sources, load_data, weight_files
 
 if TYPE_CHECKING:
     import optuna
@@ -89,6 +89,7 @@ def tune_study(
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; give a folder to keep the search in")
     device = resolve_device(device)
+    check_precision(study, device)
     conditions = [c for c in conditions_of(study) if c.options.copies == "low-rank"]
     if not conditions:
         raise StudyError(f"{study.name} has no arm of low-rank copies; there is nothing to tune")
@@ -182,6 +183,7 @@ def score(
         seed=study.seeds[0],
         device=device,
         best=True,
+        precision=study.precision,
     )
     with tempfile.TemporaryDirectory(prefix="rankwise-") as folder, one_thread():
         fitted = fit_model(
