@@ -1,9 +1,11 @@
-"""What tests of whole studies share: a small design, and a user's own module for it."""
+"""What tests of studies share: small designs, and a user's own module for them."""
 
 import numpy as np
 
 from rankwise.study import run_study
 from rankwise.study.reading import study_from
+
+MINIMAL = {"data": {"digits": {"source": "digits"}}, "models": ["simple-cnn"], "arms": ["none"]}
 
 SOMEBODY = '''
 import os, signal
