@@ -134,6 +134,7 @@ def test_torchvision_s_last_layer_is_cut_off(monkeypatch):
 
 
 def test_timm_s_own_normalisation_is_used(monkeypatch):
+    monkeypatch.setattr("rankwise.nets.backbones.cached_or_reached", lambda name, file: None)
     timm = types.ModuleType("timm")
 
     def create_model(name, pretrained, num_classes):
@@ -151,6 +152,27 @@ def test_timm_s_own_normalisation_is_used(monkeypatch):
     assert (backbone.channels, backbone.mean) == (3, (0.1, 0.2, 0.3))
     with pytest.raises(ValueError, match=r"timm can't make 'timm/unknown': no such model$"):
         load_backbone("timm/unknown")
+
+
+def test_a_hub_out_of_reach_is_asked_once_for_timm(monkeypatch, tmp_path):
+    """The download that timm starts would ask for a minute before it gives up."""
+    import huggingface_hub.constants
+
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise ConnectionError("no route to the hub")
+
+    timm = types.ModuleType("timm")
+    timm.create_model = lambda *args, **options: pytest.fail("timm was asked all the same")
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    with pytest.raises(ValueError, match=r"timm can't make 'timm/some': no route to the hub$"):
+        load_backbone("timm/some")
+    assert len(asked) == 1
+    assert "timm/some" in asked[0]
 
 
 def test_damaged_and_foreign_files(tmp_path, file):

@@ -61,6 +61,29 @@ def test_our_networks_lose_their_head_only(name):
     assert parameters == left + 2 * pretrained.n_features + 2
 
 
+class TorchvisionLike(nn.Module):
+    """As torchvision's Swin and timm's VGG: maps in `features`, a head, no `n_features`."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = backbone()
+        self.head = nn.Identity()
+
+    def forward(self, x):
+        return self.head(self.features(x).mean(dim=(2, 3)))
+
+
+def test_features_and_a_head_alone_are_no_network_of_ours():
+    base = TorchvisionLike().eval()
+    network = transfer_network(base, 10, image_shape=(8, 8)).eval()
+    assert network.n_features == 6
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network.features(x), base(x))
+    with pytest.raises(ValueError, match=r"n_features \(or image_shape, to find it\) is needed"):
+        transfer_network(base, 10)
+
+
 def test_top_layers_are_counted_as_keras_does():
     base = make_network("vgg16", (32, 32, 3), 2).base
     assert len(keras_layers(base)) == 18

@@ -163,3 +163,76 @@ def test_a_timm_model(tmp_path, monkeypatch):
     results = run(study(models=["timm:some.net"], retrain=False, epochs=1), tmp_path / "out")
     assert asked == {"name": "some.net", "num_classes": 10, "in_chans": 1, "pretrained": False}
     assert results["conditions"][0]["model"] == "some.net"
+
+
+class TimmNet:
+    """A stand-in for timm: one convolution on three channels, which keeps the pixels it saw."""
+
+    def __init__(self, channels=3):
+        import types
+
+        self.asked = []
+        config = {"input_size": (channels, 8, 8)}
+        config |= {"mean": (0.25, 0.5, 0.75), "std": (0.5, 0.5, 0.25)}
+        self.data = types.SimpleNamespace(resolve_model_data_config=lambda network: config)
+
+    def create_model(self, name, **options):
+        from torch import nn
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.features = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())
+                classes = options["num_classes"]
+                self.head = nn.Linear(5, classes) if classes else nn.Identity()
+                self.seen = []
+
+            def forward(self, x):
+                self.seen.append(x.detach())
+                return self.head(self.features(x).mean(dim=(2, 3)))
+
+        self.asked.append({"name": name, **options})
+        if name == "unheard":
+            raise OSError("offline\nand a long story")
+        return Network()
+
+
+def test_a_pre_trained_timm_model_gets_its_own_pixels(monkeypatch):
+    """Black, of 1 or 3 channels, as (0 - mean) / deviation: in transfer and without."""
+    import torch
+
+    from rankwise.study.design import Model
+    from rankwise.study.networks import build_network
+
+    timm = TimmNet()
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    black = torch.tensor([-0.5, -1.0, -3.0])
+    transfer = Model(network="timm:some.net", transfer=True, unfreeze=1)
+    network = build_network(transfer, (8, 8), 4, 0).eval()
+    assert timm.asked == [{"name": "some.net", "pretrained": True, "num_classes": 0}]
+    assert network.n_features == 5
+    whole = Model(network="timm:some.net", parameters={"pretrained": True})
+    for made, shape in (
+        (network.backbone, (2, 1, 8, 8)),
+        (build_network(whole, (8, 8, 3), 4, 0).eval(), (2, 3, 8, 8)),
+    ):
+        made.network.seen.clear()
+        with torch.no_grad():
+            scores = made(torch.full(shape, -1.0))
+        (seen,) = made.network.seen
+        torch.testing.assert_close(seen, black.view(1, 3, 1, 1).expand(2, 3, 8, 8))
+    assert scores.shape == (2, 4)
+    assert all(p.requires_grad for p in made.parameters())
+    with pytest.raises(StudyError, match=r"timm can't make 'unheard': OSError: offline$"):
+        build_network(Model(network="timm:unheard", transfer=True), (8, 8), 4, 0)
+
+
+def test_a_pre_trained_timm_model_is_fine_tuned(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", TimmNet())
+    models = {"net": {"network": "timm:n", "transfer": True, "frozen_epochs": 1, "unfreeze": 1}}
+    results = run(study(models=models, epochs=1, retrain=False), tmp_path / "out")
+    assert results["conditions"][0]["n_parameters"] == 5 * 27 + 5 + 5 * 10 + 10
+    # A network that doesn't take what its own configuration says.
+    monkeypatch.setitem(sys.modules, "timm", TimmNet(channels=4))
+    with pytest.raises(StudyError, match=r"can't be fine-tuned: .*RuntimeError"):
+        run(study(models=models), tmp_path / "other")

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from rankwise._files import atomic_path
 from rankwise.errors import MissingDependencyError, ModelFileError
+from rankwise.nets.layers import has_own_features
+from rankwise.nets.weights import cached_or_reached
 
 FORMAT = "rankwise-backbone"
 
@@ -137,7 +139,7 @@ class Backbone(nn.Module):
             mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
             x = (x * 0.5 + 0.5 - mean) / std
         network: Any = self.network
-        y = network.features(x) if _has_head(network) else network(x)
+        y = network.features(x) if has_own_features(network) else network(x)
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -154,11 +156,6 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
-def _has_head(network: nn.Module) -> bool:
-    # torchvision's networks have a `features` too, which are maps before their own pooling.
-    return callable(getattr(network, "features", None)) and hasattr(network, "n_features")
-
-
 def as_backbone(network: nn.Module, name: str | None = None) -> Backbone:
     """Any module that maps images to features, as it is; a `Backbone` stays one.
 
@@ -171,7 +168,7 @@ def as_backbone(network: nn.Module, name: str | None = None) -> Backbone:
         raise ValueError(
             f"a backbone is a torch.nn.Module, a name or a file, got {type(network).__name__}"
         )
-    channels = _first_channels(network) if _has_head(network) else None
+    channels = _first_channels(network) if has_own_features(network) else None
     return Backbone(network, name or type(network).__name__, channels=channels, frozen=False)
 
 
@@ -311,13 +308,36 @@ def _from_timm(name: str) -> Backbone:
             f"backbone {name!r} needs timm: pip install 'rankwise[timm]'"
         ) from error
     try:
+        cached_or_reached(name, "config.json")
         network = timm.create_model(f"hf-hub:{name}", pretrained=True, num_classes=0)
     except Exception as error:
         # timm and the hub raise errors of many kinds for a name they don't know.
         raise ValueError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
+    return timm_backbone(network, name)
+
+
+def timm_backbone(network: nn.Module, name: str, *, frozen: bool = True) -> Backbone:
+    """One of timm's pre-trained networks, which gets images as its weights expect them.
+
+    Parameters
+    ----------
+    network : nn.Module
+        As ``timm.create_model(..., pretrained=True)`` gives it, for as many channels as its weights
+        have.
+    name : str
+    frozen : bool, default=True
+        As in `Backbone`.
+    """
+    import timm
+
     config = timm.data.resolve_model_data_config(network)
     backbone = Backbone(
-        network, name, channels=config["input_size"][0], mean=config["mean"], std=config["std"]
+        network,
+        name,
+        channels=config["input_size"][0],
+        mean=config["mean"],
+        std=config["std"],
+        frozen=frozen,
     )
     backbone.channels_last = True  # as timm's own scripts run its networks
     return backbone

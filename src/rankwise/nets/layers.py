@@ -93,6 +93,15 @@ def height_width_channels(image_shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
+def has_own_features(network: nn.Module) -> bool:
+    """Whether it's built as this package's networks are: ``features(x)`` of ``n_features``.
+
+    A callable ``features`` alone says little: torchvision's and timm's are maps before their own
+    pooling, without ``n_features``.
+    """
+    return callable(getattr(network, "features", None)) and hasattr(network, "n_features")
+
+
 class FeatureExtractor(nn.Module):
     """One of `rankwise.nets`' networks without its head: ``forward`` gives its features."""
 

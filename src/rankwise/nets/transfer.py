@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from rankwise.nets.freezing import freeze, hold_frozen, unfreeze_top
-from rankwise.nets.layers import FeatureExtractor, height_width_channels
+from rankwise.nets.layers import FeatureExtractor, has_own_features, height_width_channels
 from rankwise.nets.settings import TrainingResult, TrainingSettings
 from rankwise.nets.training import train_network
 from rankwise.nets.vgg16 import VGG16
@@ -78,7 +78,7 @@ def transfer_network(
         If d can't be found, or the backbone's output is no feature vector or map.
     """
     copied: nn.Module = copy.deepcopy(backbone)
-    if callable(getattr(copied, "features", None)) and hasattr(copied, "head"):
+    if has_own_features(copied) and hasattr(copied, "head"):
         n_features = n_features or int(copied.n_features)  # type: ignore[arg-type]
         if isinstance(copied, VGG16):
             copied.classifier[-1] = nn.Identity()

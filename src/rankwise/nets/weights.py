@@ -50,6 +50,33 @@ def read_weights(source: str | Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def cached_or_reached(name: str, file: str) -> Path | None:
+    """A hub file in its cache, or None if it isn't there and the hub answers.
+
+    The hub is asked once: without a network a download itself would try for half a minute, and
+    print every try. Where the hub answers, the download knows best what to make of the answer.
+
+    Parameters
+    ----------
+    name : str
+        A hub id, such as ``timm/vgg16.tv_in1k``.
+    file : str
+
+    Raises
+    ------
+    Exception
+        What the hub's HTTP client raises where it can't be reached.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    with suppress(LocalEntryNotFoundError):
+        return Path(hf_hub_download(name, file, local_files_only=True))
+    with suppress(HfHubHTTPError):
+        get_hf_file_metadata(hf_hub_url(name, file))
+    return None
+
+
 def _is_hub_id(text: str) -> bool:
     owner, slash, name = text.partition("/")
     return bool(
@@ -58,17 +85,10 @@ def _is_hub_id(text: str) -> bool:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download
 
     try:
-        with suppress(LocalEntryNotFoundError):
-            return Path(hf_hub_download(name, HUB_FILE, local_files_only=True))
-        # Asked once: without a network the download itself would try for half a minute, and print
-        # every try. Where the hub answers, the download knows best what to make of the answer.
-        with suppress(HfHubHTTPError):
-            get_hf_file_metadata(hf_hub_url(name, HUB_FILE))
-        return Path(hf_hub_download(name, HUB_FILE))
+        return cached_or_reached(name, HUB_FILE) or Path(hf_hub_download(name, HUB_FILE))
     except Exception as error:  # its own kinds, those of its HTTP client, and the system's
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelFileError(

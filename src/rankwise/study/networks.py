@@ -45,9 +45,8 @@ def build_network(
         unfreeze_top(transferred.backbone, model.unfreeze)
         freeze(transferred.backbone)
         return transferred
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise StudyError(f"{model.network} can't be fine-tuned: {reason}") from error
+    except Exception as error:  # whatever somebody's own network raises
+        raise StudyError(f"{model.network} can't be fine-tuned: {reason_of(error)}") from error
 
 
 def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int) -> Any:
@@ -111,14 +110,19 @@ def _from_timm(model: Model, image_shape: tuple[int, ...], n_classes: int) -> An
         raise MissingDependencyError(
             f"{model.network} needs timm: pip install 'rankwise[timm]'"
         ) from error
-    channels = image_shape[2] if len(image_shape) == 3 else 1
+    from rankwise.nets.backbones import timm_backbone
+
     name = model.network.removeprefix("timm:")
+    options = {
+        "pretrained": model.transfer,
+        "num_classes": 0 if model.transfer else n_classes,
+        **model.parameters,
+    }
+    if not options["pretrained"]:
+        options.setdefault("in_chans", image_shape[2] if len(image_shape) == 3 else 1)
     try:
-        return timm.create_model(
-            name,
-            num_classes=0 if model.transfer else n_classes,
-            in_chans=channels,
-            **{"pretrained": model.transfer, **model.parameters},
-        )
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise StudyError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
+        network = timm.create_model(name, **options)
+        # Weights made elsewhere expect pixels normalised, and as many channels, as there.
+        return timm_backbone(network, name, frozen=False) if options["pretrained"] else network
+    except Exception as error:  # timm and the hub raise errors of many kinds
+        raise StudyError(f"timm can't make {name!r}: {reason_of(error)}") from error
