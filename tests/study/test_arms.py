@@ -32,8 +32,10 @@ def digits():
 
 
 @pytest.fixture
-def functions(monkeypatch):
-    """A module of somebody's own."""
+def functions(monkeypatch, tmp_path):
+    """A module of somebody's own, and one that can't be imported."""
+    (tmp_path / "halfdone.py").write_text("x = y\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     module = types.ModuleType("somebody")
     module.__dict__.update(
         negative=lambda batch: -batch,
@@ -193,6 +195,8 @@ def test_a_function_of_somebody_s_own(digits):
     ("arm", "message"),
     [
         ({"function": "nobody.here:x"}, "nobody.here:x can't be imported: No module named"),
+        ({"function": "halfdone:x"}, "halfdone:x can't be imported: NameError: name 'y' is not"),
+        ({"function": "xml:nobody"}, r"the module xml has no nobody \(.*__init__.py\)"),
         ({"function": "somebody:x"}, "somebody:x: the module somebody has no x"),
         ({"function": "somebody:number"}, "somebody:number isn't callable"),
         ({"function": "somebody:smaller"}, r"made \(1, 1, 8, 8\) of a batch of shape \(2, 1, 8, 8"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,15 +87,16 @@ def run(
     study = _study(
         design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol, rope
     )
-    results = run_study(
-        study,
-        out,
-        workers=workers,
-        device=device,
-        tensorboard=tensorboard,
-        progress=True,
-        command=shlex.join(["rankwise", *sys.argv[1:]]),
-    )
+    with importable(design):
+        results = run_study(
+            study,
+            out,
+            workers=workers,
+            device=device,
+            tensorboard=tensorboard,
+            progress=True,
+            command=shlex.join(["rankwise", *sys.argv[1:]]),
+        )
     if as_json:
         typer.echo(json.dumps(results))
         return
@@ -158,7 +161,8 @@ def tune(
     from rankwise.study.tune import tune_study
 
     study = _study(design, data, only, limit, size, epochs_factor, folds, seeds, None, protocol)
-    found = tune_study(study, out, trials=trials, device=device, progress=True)
+    with importable(design):
+        found = tune_study(study, out, trials=trials, device=device, progress=True)
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -175,6 +179,23 @@ def tune(
             f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
         )
         typer.echo(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
+
+
+@contextmanager
+def importable(design: str) -> Iterator[None]:
+    """Let ``package.module:name`` be found beside the study file, then in the current folder.
+
+    Both come after what is installed, so that no file of theirs takes its place. joblib's worker
+    processes are started with this process's path.
+    """
+    folders = (Path(design).resolve().parent, Path.cwd())
+    added = [str(f) for f in dict.fromkeys(folders) if f.is_dir() and str(f) not in sys.path]
+    sys.path += added
+    try:
+        yield
+    finally:
+        for folder in added:
+            sys.path.remove(folder)
 
 
 def _study(

@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,18 +110,28 @@ def find_callable(spelled: str) -> Callable[..., Any]:
     Raises
     ------
     StudyError
-        If the module or the name isn't there, or isn't callable.
+        If the module can't be imported, has no such name, or it isn't callable.
     """
-    module, _, name = spelled.partition(":")
+    place, _, name = spelled.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise StudyError(f"{spelled} can't be imported: {error}") from error
-    except AttributeError as error:
-        raise StudyError(f"{spelled}: the module {module} has no {name}") from error
+        module = importlib.import_module(place)
+    except Exception as error:  # whatever somebody's own module raises
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        reason = str(error).partition("\n")[0] or "no message"
+        raise StudyError(
+            f"{spelled} can't be imported: {kind}{reason}; a module on Python's path is accepted "
+            "(for `rankwise study` also one beside the study file, or in the current folder)"
+        ) from error
+    if not hasattr(module, name):
+        raise StudyError(f"{spelled}: the module {place} has no {name} ({_file_of(module)})")
+    found = getattr(module, name)
     if not callable(found):
         raise StudyError(f"{spelled} isn't callable; a function or a class is accepted")
     return found
+
+
+def _file_of(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or "a folder without __init__.py"
 
 
 def load_pipeline(arm: Arm) -> Any:
