@@ -77,3 +77,27 @@ def test_an_example_is_short_and_says_what_it_shows(path):
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) < 40
     assert len(ast.get_docstring(ast.parse(source)) or "") > 40
+
+
+def test_the_study_of_the_digits(tmp_path):
+    """A study file, which the command reads; offline, and nothing left outside its folder."""
+    path = EXAMPLES[0].with_name("study_digits.toml")
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 40
+    assert source.startswith("# ")
+    command = ["study", "run", str(path), "--out", "out", "--workers", "1", "--device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, "-m", "rankwise", *command],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    for arm in ("none", "low-rank", "jpeg", "duplicate"):
+        found = re.search(rf"digits/quadratic/{arm}/1 .* (\d\d\.\d\d)%\n", result.stdout)
+        assert float(found[1]) > 70
+    assert "digits/quadratic/low-rank/1 against duplicate\n  " in result.stdout
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
