@@ -85,7 +85,15 @@ def run(design, out, **options):
 def timeless(value):
     """Without what a second run may measure differently."""
     if isinstance(value, dict):
-        hidden = ("seconds", "train_seconds", "started", "finished", "environment", "workers")
+        hidden = (
+            "seconds",
+            "train_seconds",
+            "per_fold",
+            "started",
+            "finished",
+            "environment",
+            "workers",
+        )
         return {k: timeless(v) for k, v in value.items() if k not in hidden}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 

@@ -13,6 +13,7 @@ from rankwise.lowrank import LowRankAugmenter, RandomLowRank
 from rankwise.lowrank.export import augment_files
 from rankwise.study import StudyError, study_status
 from rankwise.study.status import read_results
+from rankwise.study.tables import report_tables
 from study.run_cases import SOMEBODY, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")
@@ -45,6 +46,8 @@ def test_results_hold_every_cell(paper_out):
     ]
     assert {c["n_parameters"] for c in results["conditions"]} == {4 * 9 + 4 + 4 * 10 + 10}
     assert len(results["cells"]) == 3 * 3
+    assert results["tables"] == json.loads(json.dumps(report_tables(results)))
+    assert [row["folds"] for row in results["tables"]["accuracies"]] == [2, 2, 2]
     (data,) = results["data_sets"]
     assert (data["n_train"], data["n_validation"], data["n_test"]) == (32, 32, 16)
     assert data["reduced"]

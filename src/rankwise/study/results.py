@@ -16,6 +16,7 @@ from rankwise.study.conditions import Condition
 from rankwise.study.design import Study
 from rankwise.study.presets import PAPER_SIDES
 from rankwise.study.protocols import hold_out, most_folds, protocol_of
+from rankwise.study.tables import report_tables
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -69,6 +70,7 @@ def gather(
         "gallery": [],
     }
     results["comparisons"] = finite(compare_conditions(results, out))
+    results["tables"] = finite(report_tables(results))
     return results
 
 

@@ -1,29 +1,26 @@
-"""What the report's sections show: plain rows and ready charts, made of a study's results."""
+"""What the report's sections show: rows for tables and ready charts, made of a study's results.
+
+Figures come from `rankwise.study.tables`, as ``results.json`` holds them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from rankwise.study.compare import fold_scores, interval_of, retrained
+from rankwise.study import tables as plain
 from rankwise.study.degrade import KINDS, PARAMETERS, SEVERITIES
 from rankwise.study.figures import Axes, Series, interval_strip, line_chart, swatch
+from rankwise.study.tables import LEAKS, by_data_and_model, degraded_values
 from rankwise.study.verdict import VERDICTS
 
 _Record = dict[str, Any]
 
-_LEAKS = (
-    ("train_validation", "sources in training and validation"),
-    ("train_test", "sources in training and test"),
-    ("validation_test", "sources in validation and test"),
-    ("copies_of_validation_in_train", "copies of validation images in training"),
-    ("copies_of_test_in_train", "copies of test images in training"),
-)
 _DEGRADATIONS = {
     "svd": ("Low-rank (SVD)", "energy"),
     "jpeg": ("JPEG", "quality"),
@@ -83,33 +80,30 @@ def _rule(item: _Record) -> str:
 def tables(results: _Record) -> list[_Record]:
     """One row for every condition: what the paper's tables have, published beside measured."""
     rows = []
-    for condition in results["conditions"]:
-        published = condition.get("published") or {}
-        scores = list(fold_scores(results, condition["id"]).values())
-        cells = retrained(results, condition["id"]).values()
-        tests = [c["test_accuracy"] for c in cells if c.get("test_accuracy") is not None]
-        star = [len(c["history"]) for c in cells if c.get("history")]
+    for row in _with_conditions(results, plain.accuracies(results)):
+        published = row["condition"].get("published") or {}
         rows.append(
-            {
-                "condition": condition,
+            row
+            | {
                 "published_interval": published.get("interval"),
                 "published_test": published.get("test_accuracy"),
                 "published_epochs": published.get("epochs"),
-                "interval": interval_of(results, condition["id"]),
-                "mean": float(np.mean(scores)) if scores else None,
-                "folds": len(scores),
-                "test": float(np.mean(tests)) if tests else None,
-                "n_tests": len(tests),
-                "star": float(np.mean(star)) if star else None,
             }
         )
     return rows
 
 
+def _with_conditions(results: _Record, rows: Sequence[_Record]) -> list[_Record]:
+    """Rows with the condition itself in place of its id."""
+    known = {condition["id"]: condition for condition in results["conditions"]}
+    return [row | {"condition": known[row["condition"]]} for row in rows]
+
+
 def curves(results: _Record) -> list[_Record]:
     """The paper's figure 4 for every condition; loss and accuracy share axes within a group."""
     groups = []
-    for name, conditions in _by_data_and_model(results):
+    best_epochs = {r["condition"]: r["best_epoch"] for r in plain.accuracies(results)}
+    for name, conditions in by_data_and_model(results):
         runs = {c["id"]: _histories(results, c["id"]) for c in conditions}
         drawn = {key: value for key, value in runs.items() if value}
         if not drawn:
@@ -126,7 +120,7 @@ def curves(results: _Record) -> list[_Record]:
         for condition in conditions:
             if condition["id"] not in drawn:
                 continue
-            best = _best_epoch(results, condition["id"])
+            best = best_epochs[condition["id"]]
             charts = [
                 _curve(condition, what, found[condition["id"]][what], y_range, best)
                 for what, y_range in ranges.items()
@@ -208,26 +202,15 @@ def _robust_range(lines: Sequence[Series]) -> tuple[float, float] | None:
     return low - room, high + room
 
 
-def _best_epoch(results: _Record, condition: str) -> float | None:
-    best = [
-        cell["best_epoch"]
-        for cell in results["cells"]
-        if cell["condition"] == condition
-        and cell["stage"] == "fold"
-        and cell["status"] == "done"
-        and cell.get("best_epoch")
-    ]
-    return float(np.mean(best)) if best else None
-
-
 def degraded(results: _Record) -> list[_Record]:
     """Accuracy on degraded test images, and what every arm gains on its baseline there.
 
     The models are those of the folds or the re-trained ones, whichever are more.
     """
     groups = []
-    for name, conditions in _by_data_and_model(results):
-        stage, values = _degraded_values(results, conditions)
+    measured = {group["name"]: group for group in plain.degraded(results)}
+    for name, conditions in by_data_and_model(results):
+        stage, values = degraded_values(results, conditions)
         shown = [(i, c) for i, c in enumerate(conditions) if c["id"] in values]
         if not shown:
             continue
@@ -254,47 +237,14 @@ def degraded(results: _Record) -> list[_Record]:
                 "models": "models of the folds" if stage == "fold" else "re-trained models",
                 "charts": charts,
                 "legend": [(Markup(swatch(style)), label(c)) for style, c in shown],
-                "rows": [_degraded_row(c, values) for _, c in shown],
+                "rows": _with_conditions(results, measured[name]["rows"]),
             }
         )
     return groups
 
 
-_Curves = dict[str, dict[tuple[int, int | None], np.ndarray]]
-
-
-def _degraded_values(results: _Record, conditions: Sequence[_Record]) -> tuple[str, _Curves]:
-    """By condition and (seed, fold): (kinds, clean and five severities)."""
-    own = {c["id"] for c in conditions}
-    found: dict[str, _Curves] = {"retrain": {}, "fold": {}}
-    for cell in results["cells"]:
-        if cell["condition"] in own and cell["status"] == "done" and cell.get("degraded"):
-            measured = cell["degraded"]
-            values = np.array([[measured["clean"], *measured[kind]] for kind in KINDS], float)
-            of_condition = found[cell["stage"]].setdefault(cell["condition"], {})
-            of_condition[cell["seed"], cell["fold"]] = values
-    stage = max(found, key=lambda s: sum(len(models) for models in found[s].values()))
-    return stage, found[stage]
-
-
 def _stack(models: dict[tuple[int, int | None], np.ndarray]) -> np.ndarray:
     return np.stack(list(models.values()))
-
-
-def _degraded_row(condition: _Record, values: _Curves) -> _Record:
-    ours = values[condition["id"]]
-    theirs = values.get(condition.get("baseline") or "", {})
-    gains = [float((ours[k] - theirs[k])[:, 1:].mean()) for k in ours if k in theirs]
-    stacked = _stack(ours)
-    return {
-        "condition": condition,
-        "clean": float(stacked[:, :, 0].mean()),
-        "kinds": [float(stacked[:, i, 1:].mean()) for i in range(len(KINDS))],
-        "all": float(stacked[:, :, 1:].mean()),
-        "gain": float(np.mean(gains)) if gains else None,
-        "gain_range": (min(gains), max(gains)) if gains else None,
-        "n": len(ours),
-    }
 
 
 def _degraded_line(label: str, values: np.ndarray, style: int) -> Series:
@@ -306,68 +256,24 @@ def _degraded_line(label: str, values: np.ndarray, style: int) -> Series:
 
 def leak_check(results: _Record) -> _Record:
     """Counts of each condition, summed over its cells, and whether all are zero."""
-    rows, total = [], 0
-    for condition in results["conditions"]:
-        entries = [e for e in results.get("leaks", []) if e["condition"] == condition["id"]]
-        counts = [sum(int(e[key]) for e in entries) for key, _ in _LEAKS]
-        total += sum(counts)
-        rows.append({"condition": condition, "cells": len(entries), "counts": counts})
-    checked = sum(row["cells"] for row in rows)
-    return {
-        "rows": rows,
-        "heads": [text for _, text in _LEAKS],
-        "total": total,
-        "checked": checked,
-        "clean": checked > 0 and total == 0,
+    found = plain.leaks(results)
+    return found | {
+        "rows": _with_conditions(results, found["rows"]),
+        "heads": [text for _, text in LEAKS],
+        "clean": found["checked"] > 0 and found["total"] == 0,
     }
 
 
 def costs(results: _Record) -> _Record:
     """Parameters, images, updates and seconds of every condition."""
-    rows = []
-    for condition in results["conditions"]:
-        cells = [
-            c
-            for c in results["cells"]
-            if c["condition"] == condition["id"] and c["status"] == "done"
-        ]
-        folds = [c for c in cells if c["stage"] == "fold"]
-        rows.append(
-            {
-                "condition": condition,
-                "cells": len(cells),
-                "n_parameters": condition.get("n_parameters"),
-                "n_train": _mean(folds, "n_train"),
-                "n_copies": _mean(folds, "n_copies"),
-                "n_updates": _mean(folds, "n_updates"),
-                "per_fold": _mean(folds, "seconds"),
-                "seconds": sum(c.get("seconds") or 0.0 for c in cells),
-            }
-        )
-    return {"rows": rows, "seconds": sum(row["seconds"] for row in rows)}
+    found = plain.costs(results)
+    return found | {"rows": _with_conditions(results, found["rows"])}
 
 
 def missing(results: _Record) -> _Record:
     """Cells that are planned but not done, by condition."""
-    study = results["study"]
-    seeds, folds = len(study["seeds"]), int(study["folds"])
-    stages = {"fold": seeds * folds, "retrain": seeds if study.get("retrain", True) else 0}
-    rows, done = [], 0
-    for condition in results["conditions"]:
-        there = Counter(
-            c["stage"]
-            for c in results["cells"]
-            if c["condition"] == condition["id"] and c["status"] == "done"
-        )
-        left = {stage: max(0, count - there[stage]) for stage, count in stages.items()}
-        done += sum(there[stage] for stage in stages)
-        if any(left.values()):
-            rows.append({"condition": condition, **left})
-    return {
-        "rows": rows,
-        "done": done,
-        "planned": len(results["conditions"]) * sum(stages.values()),
-    }
+    found = plain.missing(results)
+    return found | {"rows": _with_conditions(results, found["rows"])}
 
 
 def reductions(results: _Record) -> list[str]:
@@ -387,23 +293,11 @@ def label(condition: _Record) -> str:
     return f"{condition['arm']}, {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
-def _by_data_and_model(results: _Record) -> Iterator[tuple[str, list[_Record]]]:
-    groups: dict[str, list[_Record]] = {}
-    for condition in results["conditions"]:
-        groups.setdefault(f"{condition['data_set']}, {condition['model']}", []).append(condition)
-    yield from groups.items()
-
-
 def _grouped(cards: Sequence[_Record]) -> list[_Record]:
     groups: dict[str, list[_Record]] = {}
     for card in cards:
         groups.setdefault(f"{card['data_set']}, {card['model']}", []).append(card)
     return [{"name": name, "cards": found} for name, found in groups.items()]
-
-
-def _mean(cells: Sequence[_Record], key: str) -> float | None:
-    values = [c[key] for c in cells if c.get(key) is not None]
-    return float(np.mean(values)) if values else None
 
 
 def _float(value: float | None) -> float:
