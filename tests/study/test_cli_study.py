@@ -176,7 +176,7 @@ def test_tune(rankwise, file, tmp_path):
         (["run", "FILE", "--workers", "0"], "workers must be a number from 1, or -1"),
         (["tune", "FILE", "--folds", "1"], "folds is 1; a whole number from 2 to 100 is accepted"),
         (["status"], "holds no study; 'rankwise study run' makes one"),
-        (["report"], "results.json isn't there yet; 'rankwise study run' writes it"),
+        (["report"], "has no results.json: run the study first (rankwise study run)"),
     ],
 )
 def test_mistakes_are_one_sentence(rankwise, file, tmp_path, arguments, message):

@@ -12,7 +12,7 @@ from rankwise.errors import DataError, MissingDependencyError
 from rankwise.lowrank import LowRankAugmenter, RandomLowRank
 from rankwise.lowrank.export import augment_files
 from rankwise.study import StudyError, study_status
-from rankwise.study.status import read_results
+from rankwise.study.results import read_results
 from rankwise.study.tables import report_tables
 from study.run_cases import SOMEBODY, run, study, timeless
 

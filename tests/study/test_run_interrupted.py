@@ -15,8 +15,9 @@ from rankwise.errors import RunError
 from rankwise.nets.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
+from rankwise.study.report import write_report
+from rankwise.study.results import read_results
 from rankwise.study.run import claim, load_data
-from rankwise.study.status import read_results
 from study.run_cases import predictions, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")
@@ -33,11 +34,11 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
         "run_study(study, sys.argv[2], workers=1, device='cpu')\n"
     )
     values = design.model_dump(mode="json", exclude_unset=True)
-    paths = [str(somebody), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = os.pathsep.join(filter(None, (str(somebody), os.environ.get("PYTHONPATH"))))
     # Two updates an epoch: the tenth is in the second epoch of the second fold.
     killed = subprocess.run(
         [sys.executable, str(script), json.dumps(values), str(tmp_path / "killed")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "DEADLY_UPDATE": "10"},
+        env=os.environ | {"PYTHONPATH": path, "DEADLY_UPDATE": "10"},
         check=False,
         timeout=120,
         capture_output=True,
@@ -50,13 +51,50 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     assert not status["complete"]
     place = tmp_path / "killed/cells/digits/own/noise/3/seed-42/fold-1"
     assert (place / "training").is_dir()
-    with pytest.raises(RunError, match=r"results\.json isn't there yet"):
-        read_results(tmp_path / "killed")
+    assert not (tmp_path / "killed/results.json").exists()
+    # A report of what there is, which leaves the rest to the next run.
+    html = write_report(tmp_path / "killed").read_text(encoding="utf-8")
+    assert "<strong>Not finished:</strong> 1 of 3 cells are done." in html
+    preliminary = read_results(tmp_path / "killed")
+    assert (preliminary["finished"], preliminary["device"]) == (None, "cpu")
+    assert preliminary["data_sets"][0]["n_train"] == 32
+    assert preliminary["tables"]["missing"]["done"] == 1
+    assert not study_status(tmp_path / "killed")["complete"]
     resumed = run(design, tmp_path / "killed")
     whole = run(design, tmp_path / "whole")
     assert timeless(resumed) == timeless(whole)
     assert predictions(tmp_path / "killed") == predictions(tmp_path / "whole")
     assert study_status(tmp_path / "killed")["complete"]
+
+
+def test_a_report_beside_a_run_is_up_to_date_and_the_run_has_the_last_word(tmp_path, monkeypatch):
+    """One is written after every cell, as if somebody looked at a running study."""
+    from rankwise.study import run as running
+
+    reports = []
+
+    def looked_at(study, cell, images, out, **options):
+        outcome = run_cell(study, cell, images, out, **options)
+        html = write_report(out).read_text(encoding="utf-8")
+        reports.append(("Not finished" in html, len(read_results(out)["cells"])))
+        return outcome
+
+    monkeypatch.setattr(running, "run_cell", looked_at)
+    design = study(["none", "low-rank"], epochs=1)
+    results = run(design, tmp_path / "seen")
+    assert reports == [(True, n) for n in range(1, 6)] + [(False, 6)]
+    assert read_results(tmp_path / "seen")["gallery"] == results["gallery"] != []
+    monkeypatch.undo()
+    before = (tmp_path / "seen/results.json").read_bytes()
+    write_report(tmp_path / "seen")
+    assert (tmp_path / "seen/results.json").read_bytes() == before
+    # Results of fewer cells, as after a failure, are brought up to date; their gallery stays.
+    stale = results | {"cells": results["cells"][:2], "finished": None}
+    (tmp_path / "seen/results.json").write_text(json.dumps(stale))
+    write_report(tmp_path / "seen")
+    again = read_results(tmp_path / "seen")
+    assert timeless(again) == timeless(json.loads(before))
+    assert again["finished"] is not None
 
 
 def test_two_workers_give_the_numbers_of_one(tmp_path):

@@ -132,11 +132,9 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 @app.command()
 def report(folder: Folder, as_json: Json = False) -> None:
-    """Write the study's report, one HTML file that opens offline."""
+    """Write the study's report, one HTML file that opens offline; of an unfinished study too."""
     from rankwise.study.report import write_report
-    from rankwise.study.status import read_results
 
-    read_results(folder)
     path = write_report(folder)
     typer.echo(json.dumps({"report": str(path)}) if as_json else str(path))
 

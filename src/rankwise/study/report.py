@@ -7,19 +7,16 @@ Text from the study is escaped (jinja2's autoescape); charts escape their own.
 from __future__ import annotations
 
 import base64
-import json
 import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rankwise._files import atomic_path
-from rankwise.errors import RunError
 from rankwise.study import sections, verdict
 from rankwise.study.compare import compare_conditions
+from rankwise.study.status import current_results
 
-FORMAT = 1
-_NEEDED = ("study", "conditions", "cells", "data_sets")
 # What a study that was interrupted early may lack.
 _ABSENT: dict[str, Any] = {
     "command": "",
@@ -33,7 +30,8 @@ _ABSENT: dict[str, Any] = {
 def write_report(folder: Path | str) -> Path:
     """Write ``report.html`` beside ``results.json``.
 
-    A study that isn't finished gets a report too; it says what is missing.
+    A study that runs, or was stopped, gets a report of its finished cells, which says what is
+    missing; ``results.json`` is brought up to date with it.
 
     Parameters
     ----------
@@ -48,41 +46,15 @@ def write_report(folder: Path | str) -> Path:
     Raises
     ------
     RunError
-        If there is no ``results.json``, or it isn't a study's.
+        If the folder holds no study, or a damaged one.
     """
     folder = Path(folder)
-    results = read_results(folder)
+    results = current_results(folder)
     html = render(results, folder)
     path = folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
-
-
-def read_results(folder: Path | str) -> dict[str, Any]:
-    """``results.json`` of a study's folder, checked as far as the report needs it.
-
-    Raises
-    ------
-    RunError
-        If it is absent, damaged, or of another format.
-    """
-    path = Path(folder) / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder} has no results.json: run the study first (rankwise study run)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read as JSON: {error}") from None
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        found = results.get("format") if isinstance(results, dict) else None
-        raise RunError(f"{path} has format {found!r}; this version reads format {FORMAT}")
-    lacking = [key for key in _NEEDED if key not in results]
-    if lacking:
-        raise RunError(f"{path} isn't a study's: it lacks {', '.join(lacking)}")
-    return results
 
 
 def render(results: dict[str, Any], folder: Path | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from rankwise._files import write_json
 from rankwise.data import ImageSet
+from rankwise.errors import RunError
 from rankwise.runs import environment
 from rankwise.study.cells import Cell, read_result
 from rankwise.study.conditions import Condition
@@ -19,25 +21,52 @@ from rankwise.study.protocols import hold_out, most_folds, protocol_of
 from rankwise.study.tables import report_tables
 
 RESULTS = "results.json"
+RECORD = "record.json"
 FORMAT = 1
+_NEEDED = ("study", "conditions", "cells", "data_sets")
+
+
+def describe_run(
+    study: Study,
+    conditions: Sequence[Condition],
+    data_sets: Mapping[str, ImageSet],
+    **choices: Any,
+) -> dict[str, Any]:
+    """What results hold beside cells: kept in ``record.json``, so that images aren't needed again.
+
+    Parameters
+    ----------
+    study, conditions
+    data_sets : dict of ImageSet
+    **choices
+        ``command``, ``started``, ``workers``, ``device``, as ``results.json`` has them.
+    """
+    described = [describe_data(study, name, data_sets[name], conditions) for name in data_sets]
+    return {"environment": environment(), "data_sets": described, **choices}
 
 
 def gather(
     study: Study,
     conditions: Sequence[Condition],
     cells: Sequence[Cell],
-    data_sets: Mapping[str, ImageSet],
+    record: Mapping[str, Any],
     out: Path,
-    *,
-    command: str,
-    started: str,
 ) -> dict[str, Any]:
     """Read the done cells and compare the conditions; nothing is computed twice.
+
+    Parameters
+    ----------
+    study, conditions, cells
+    record : dict
+        As `describe_run` gives it.
+    out : Path
+        The study's folder.
 
     Returns
     -------
     dict
-        As ``results.json`` has it; cells that aren't done are left out.
+        As ``results.json`` has it; cells that aren't done are left out, and then ``finished`` is
+        None.
     """
     from rankwise.study.compare import compare_conditions
 
@@ -51,14 +80,9 @@ def gather(
     results: dict[str, Any] = {
         "format": FORMAT,
         "study": study.to_json(),
-        "command": command,
-        "environment": environment(),
-        "started": started,
-        "finished": timestamp(),
-        "data_sets": [
-            describe_data(study, name, images, conditions, done)
-            for name, images in data_sets.items()
-        ],
+        **record,
+        "finished": timestamp() if len(done) == len(found) else None,
+        "data_sets": [_counted(data, conditions, done) for data in record["data_sets"]],
         "devices": sorted({result["device"] for result in done if "device" in result}),
         "conditions": [
             condition.to_json() | {"n_parameters": parameters.get(condition.id)}
@@ -74,17 +98,29 @@ def gather(
     return results
 
 
+def _counted(
+    data: Mapping[str, Any], conditions: Sequence[Condition], done: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A data set's description with the sizes of its parts, as its done cells had them."""
+    own = {c.id for c in conditions if c.data_set == data["name"]}
+    any_cell = [r for r in done if r["condition"] in own]
+    folds = [r for r in any_cell if r["stage"] == "fold"]
+    return {
+        **data,
+        "n_train": _one_or_all(r["n_train"] for r in folds),
+        "n_validation": _one_or_all(r["n_validation"] for r in folds),
+        "n_test": _one_or_all(r["n_test"] for r in any_cell),
+    }
+
+
 def describe_data(
     study: Study,
     name: str,
     images: ImageSet,
     conditions: Sequence[Condition],
-    done: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What was read, and in what it falls short of the study in full."""
     own = {c.id for c in conditions if c.data_set == name}
-    folds = [r for r in done if r["condition"] in own and r["stage"] == "fold"]
-    any_cell = [r for r in done if r["condition"] in own]
     data = study.data[name]
     notes = []
     if data.limit is not None:
@@ -114,9 +150,6 @@ def describe_data(
         "image_shape": list(images.image_shape),
         "class_names": list(images.class_names),
         "n_images": len(images),
-        "n_train": _one_or_all(r["n_train"] for r in folds),
-        "n_validation": _one_or_all(r["n_validation"] for r in folds),
-        "n_test": _one_or_all(r["n_test"] for r in any_cell),
         "most_folds": most_folds(protocol, images.labels[rest], images.source_ids[rest]),
         "fingerprint": images.fingerprint,
         "reduced": bool(reductions),
@@ -138,6 +171,32 @@ def write_results(results: Mapping[str, Any], out: Path) -> Path:
     """Write ``results.json``, whole or not at all."""
     write_json(out / RESULTS, results)
     return out / RESULTS
+
+
+def read_results(folder: Path | str) -> dict[str, Any]:
+    """``results.json`` of a study's folder, checked as far as a report needs it.
+
+    Raises
+    ------
+    RunError
+        If it is absent, damaged, or of another format.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} has no results.json: run the study first (rankwise study run)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read as JSON: {error}") from None
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        found = results.get("format") if isinstance(results, dict) else None
+        raise RunError(f"{path} has format {found!r}; this version reads format {FORMAT}")
+    lacking = [key for key in _NEEDED if key not in results]
+    if lacking:
+        raise RunError(f"{path} isn't a study's: it lacks {', '.join(lacking)}")
+    return results
 
 
 def timestamp() -> str:

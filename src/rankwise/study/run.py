@@ -1,9 +1,9 @@
 """Running a study: cells in parallel, in a folder that an interrupted run goes on from.
 
 A study's folder holds ``study.json`` (what was asked for, and the fingerprints of the data),
-``cells/`` (see `rankwise.study.cells`), ``gallery/``, ``results.json`` and, on request,
-``tensorboard/``. Several runs of one study may share a folder, also from several machines that
-see it: each cell is locked by whoever works on it.
+``record.json`` (what was read, by which command), ``cells/`` (see `rankwise.study.cells`),
+``gallery/``, ``results.json`` and, on request, ``tensorboard/``. Several runs of one study may
+share a folder, also from several machines that see it: each cell is locked by whoever works on it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, hold_out, protocol_of
 from rankwise.study.reading import cross_check, with_defaults
-from rankwise.study.results import gather, timestamp, write_results
+from rankwise.study.results import RECORD, describe_run, gather, timestamp, write_results
 
 STUDY = "study.json"
-_LOCK = ".lock"
+LOCK = ".lock"
 _POLL_SECONDS = 1.0
 _FILES = ("weights", "backbone")
 
@@ -84,6 +84,8 @@ def run_study(
     """
     from concurrent.futures.process import BrokenProcessPool
 
+    from filelock import FileLock
+
     out = Path(out)
     if workers == 0 or workers < -1:
         raise ValueError(f"workers must be a number from 1, or -1 for one a core, got {workers}")
@@ -101,6 +103,11 @@ def run_study(
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
     started = claim(study, data_sets, out, device)
+    record = describe_run(
+        study, conditions, data_sets,
+        command=command, started=started, workers=workers, device=device,
+    )  # fmt: skip
+    write_json(out / RECORD, record)
     cells = cells_of(study, conditions)
     failed, lost_worker = {}, False
     with progress_bar("cells", len(cells), enabled=progress) as advance:
@@ -108,11 +115,11 @@ def run_study(
             failed = _run_cells(study, cells, data_sets, out, workers, device, tensorboard, advance)
         except BrokenProcessPool:
             lost_worker = True
-    results = gather(study, conditions, cells, data_sets, out, command=command, started=started)
-    if not failed and not lost_worker:
-        results["gallery"] = write_gallery(conditions, data_sets, out, study.seeds[0])
-    results["workers"], results["device"] = workers, device
-    write_results(results, out)
+    complete = not failed and not lost_worker
+    pictures = write_gallery(conditions, data_sets, out, study.seeds[0]) if complete else []
+    with FileLock(out / LOCK):  # A report may be gathering what there is at the same moment.
+        results = gather(study, conditions, cells, record, out) | {"gallery": pictures}
+        write_results(results, out)
     if lost_worker:
         raise RunError(
             f"one of {workers} workers was ended from outside, as the system does when memory runs "
@@ -231,7 +238,7 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str =
     }
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / _LOCK):  # Of two runs that begin at once, one writes and one reads.
+    with FileLock(out / LOCK):  # Of two runs that begin at once, one writes and one reads.
         if not path.exists():
             write_json(path, wanted)
             return str(wanted["started"])
@@ -293,7 +300,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _is_foreign(path: Path) -> bool:
     """Not what another run of the same moment, or one killed at its very beginning, has there."""
-    return path.name != _LOCK and not path.name.startswith(f".{STUDY}.")
+    return path.name != LOCK and not path.name.startswith(f".{STUDY}.")
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

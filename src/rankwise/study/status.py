@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import RunError
-from rankwise.study.cells import FAILURE, LOCK, Cell, cells_of, read_result
-from rankwise.study.conditions import conditions_of
+from rankwise.study.cells import FAILURE, RESULT, Cell, cells_of, read_result
+from rankwise.study.cells import LOCK as CELL_LOCK
+from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
-from rankwise.study.results import RESULTS
-from rankwise.study.run import STUDY, read_claim
+from rankwise.study.results import RECORD, RESULTS, gather, read_results, write_results
+from rankwise.study.run import LOCK, STUDY, read_claim
 
 
 def study_status(out: Path | str) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def study_status(out: Path | str) -> dict[str, Any]:
         (neither done nor running), ``seconds`` (spent in done cells, as if one after another),
         ``seconds_left`` (an estimate of the same kind from cells of the same data set and model,
         scaled by their epochs; None before a first cell is done), ``complete`` (whether
-        ``results.json`` is there), ``conditions`` (the counts of each) and ``failures``.
+        all are done and ``results.json`` is there), ``conditions`` (the counts of each) and ``failures``.
 
     Raises
     ------
@@ -33,17 +34,11 @@ def study_status(out: Path | str) -> dict[str, Any]:
         If the folder holds no study.
     """
     out = Path(out)
-    claim = read_claim(out)
-    try:
-        study = Study.model_validate(claim["study"])
-    except ValueError as error:
-        raise RunError(
-            f"{out / STUDY} is damaged: it describes no study of this version"
-        ) from error
-    conditions = conditions_of(study)
-    cells = cells_of(study, conditions)
+    claim, study, conditions, cells = _plan(out)
     results = {cell: read_result(out, cell) for cell in cells}
-    running = {cell for cell in cells if results[cell] is None and is_held(out / cell.place / LOCK)}
+    running = {
+        cell for cell in cells if results[cell] is None and is_held(out / cell.place / CELL_LOCK)
+    }
     failures = {
         cell.place: json.loads((out / cell.place / FAILURE).read_text(encoding="utf-8"))["error"]
         for cell in cells
@@ -76,6 +71,50 @@ def study_status(out: Path | str) -> dict[str, Any]:
     }
 
 
+def _plan(out: Path) -> tuple[dict[str, Any], Study, tuple[Condition, ...], list[Cell]]:
+    """``study.json`` of a folder, and what it stands for."""
+    claim = read_claim(out)
+    try:
+        study = Study.model_validate(claim["study"])
+    except ValueError as error:
+        raise RunError(
+            f"{out / STUDY} is damaged: it describes no study of this version"
+        ) from error
+    conditions = conditions_of(study)
+    return claim, study, conditions, cells_of(study, conditions)
+
+
+def current_results(out: Path | str) -> dict[str, Any]:
+    """``results.json`` of a folder, with the cells that were done since it was written.
+
+    So that a study that runs, or was killed, has a report too: where cells are missing from the
+    file, or the file isn't there, it's put together and written anew. Safe beside a run, which
+    has the last word.
+
+    Raises
+    ------
+    RunError
+        If the folder holds neither results nor a begun study, or they are damaged.
+    """
+    from filelock import FileLock
+
+    out = Path(out)
+    if not (out / RECORD).is_file():
+        # Results alone, or those of a version that kept no record.
+        return read_results(out)
+    with FileLock(out / LOCK):
+        _, study, conditions, cells = _plan(out)
+        found = read_results(out) if (out / RESULTS).is_file() else None
+        n_done = sum((out / cell.place / RESULT).is_file() for cell in cells)
+        if found is not None and len(found["cells"]) >= n_done:
+            return found
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        results = gather(study, conditions, cells, record, out)
+        results["gallery"] = found.get("gallery", []) if found else []
+        write_results(results, out)
+    return results
+
+
 def is_held(lock: Path) -> bool:
     """Whether a process holds a cell's lock; held for a moment to find out."""
     from filelock import FileLock, Timeout
@@ -87,28 +126,6 @@ def is_held(lock: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def read_results(out: Path | str) -> dict[str, Any]:
-    """``results.json`` of a folder.
-
-    Raises
-    ------
-    RunError
-        If it isn't there, or is damaged.
-    """
-    path = Path(out) / RESULTS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{path} isn't there yet; 'rankwise study run' writes it when it ends"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged: it isn't JSON; run the study's command again"
-        ) from error
-    return found
 
 
 def _estimate(done: dict[Cell, dict[str, Any]], waiting: Sequence[Cell]) -> float | None:
