@@ -1,6 +1,8 @@
 """The models of a study, trained or refused."""
 
+import csv
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,12 @@ def test_fine_tuning_trains_in_two_stages(tmp_path):
         design = study(["low-rank"], protocol=protocol, models=models, retrain=False, epochs=1)
         results = run(design, tmp_path / protocol)
         cell = results["cells"][0]
+        place = tmp_path / protocol / Path(cell["predictions"]).parent
+        with (place / "history-frozen.csv").open() as file:
+            before = list(csv.DictReader(file))
+        assert [row["epoch"] for row in before] == ["1", "2", "3"]
+        assert {float(row["learning_rate"]) for row in before} == {1e-3}
+        assert all(0 < float(row["train_loss"]) < 10 for row in before)
         # SVD arms train twice as long; the history is that of the second stage.
         assert [entry["epoch"] for entry in cell["history"]] == [1, 2]
         assert cell["history"][0]["learning_rate"] == pytest.approx(1e-5)
@@ -48,6 +56,7 @@ def test_fine_tuning_trains_in_two_stages(tmp_path):
         frozen = cell["n_updates"] - 2 * steps
         # The notebook's first stage sees all folds, so it takes more updates.
         assert frozen == 3 * steps if protocol == "paper" else frozen > 3 * steps
+        assert int(before[-1]["n_updates"]) == frozen
 
 
 def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
@@ -72,6 +81,9 @@ def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
         study(models={"own": model | {"frozen_stage": "closed-form"}}, epochs=1), tmp_path / "one"
     )
     for slow, fast in zip(results["cells"], solved["cells"], strict=True):
+        frozen = Path(slow["predictions"]).with_name("history-frozen.csv")
+        assert (tmp_path / "out" / frozen).is_file()
+        assert not (tmp_path / "one" / frozen).exists()
         assert fast["n_updates"] == fast["history"][-1]["n_updates"] == slow["n_updates"] // 2
         assert fast["history"] != slow["history"]
     with pytest.raises(StudyError, match="can't be fine-tuned: "):

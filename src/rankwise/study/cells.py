@@ -1,9 +1,10 @@
 """A cell of a study, condition × fold × seed: cut, copy, train, test, in a folder of its own.
 
 A cell's folder holds ``cell.json`` (what it is), ``training/`` (checkpoints, while it runs),
-``history.csv``, ``predictions.npz``, the weights where it re-trains, and ``result.json``, which is
-written last: its presence means that the cell is done. ``lock`` is held by the process that works
-on it; the system lets go of it when that process ends, in whatever way.
+``history.csv``, ``history-frozen.csv`` where a head was trained alone first, ``predictions.npz``,
+the weights where it re-trains, and ``result.json``, which is written last: its presence means that
+the cell is done. ``lock`` is held by the process that works on it; the system lets go of it when
+that process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -196,6 +197,8 @@ def _carry_out(
     result["train_seconds"] = fitted.seconds
     result["seconds"] = fitted.seconds + _seconds_after(begin, fitted)
     write_history(folder / "history.csv", fitted.history)
+    if fitted.frozen_history:
+        write_history(folder / "history-frozen.csv", fitted.frozen_history)
     if cell.fold is None:
         fitted.save(folder)
     write_json(folder / RESULT, result)

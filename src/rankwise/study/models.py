@@ -30,7 +30,9 @@ class Fitted:
     Attributes
     ----------
     history : list of dict
-        One entry an epoch, as `rankwise.nets.TrainingResult` has it.
+        One entry an epoch, as `rankwise.nets.TrainingResult` has it; of the last stage.
+    frozen_history : list of dict
+        The same of the stage before, empty where there was none or it took no epochs.
     best_epoch : int
         Counted from 1.
     logits : callable
@@ -43,6 +45,7 @@ class Fitted:
     """
 
     history: list[dict[str, Any]]
+    frozen_history: list[dict[str, Any]]
     best_epoch: int
     logits: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
     n_updates: int
@@ -167,6 +170,7 @@ def fit_model(
     n_parameters = _count(network)
     optimizer, rate = model.optimizer or "adam", model.learning_rate or 1e-3
     n_updates, seconds = 0, 0.0
+    frozen_history: list[dict[str, Any]] = []
     if model.is_transfer:
         # B.1 names RMSprop for fine-tuning; the frozen stage takes it too, at Keras's 1e-3.
         optimizer, rate = model.optimizer or "rmsprop", model.learning_rate or 1e-5
@@ -188,6 +192,7 @@ def fit_model(
             )
             network.load_state_dict(first.best_state)
             n_updates, seconds = first.n_updates, first.seconds
+            frozen_history = [dict(entry) for entry in first.history]
         unfreeze_top(network.backbone, model.unfreeze)
     result = train_network(
         network,
@@ -213,6 +218,7 @@ def fit_model(
 
     return Fitted(
         history=[dict(entry) for entry in result.history],
+        frozen_history=frozen_history,
         best_epoch=result.best_epoch,
         logits=lambda images: predict_logits(network, images, device=training.device),
         n_updates=n_updates + result.n_updates,
@@ -318,6 +324,7 @@ def _fit_quadratic(
     }
     return Fitted(
         history=[entry],
+        frozen_history=[],
         best_epoch=1,
         logits=logits,
         n_updates=0,

@@ -25,8 +25,9 @@ def study_status(out: Path | str) -> dict[str, Any]:
         ``name``, ``protocol``, ``cells`` (how many), ``done``, ``running``, ``failed``, ``left``
         (neither done nor running), ``seconds`` (spent in done cells, as if one after another),
         ``seconds_left`` (an estimate of the same kind from cells of the same data set and model,
-        scaled by their epochs; None before a first cell is done), ``complete`` (whether
-        all are done and ``results.json`` is there), ``conditions`` (the counts of each) and ``failures``.
+        scaled by their epochs; None before a first cell is done), ``complete`` (whether all
+        are done and ``results.json`` is there), ``conditions`` (the counts of each) and
+        ``failures``.
 
     Raises
     ------
