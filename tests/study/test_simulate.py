@@ -8,7 +8,9 @@ from rankwise.study.simulate import (
     RULES,
     Rate,
     detection_rates,
+    family_error_rates,
     learner_scores,
+    simulated_family,
     simulated_scores,
 )
 
@@ -42,6 +44,46 @@ def test_the_corrected_test_holds_its_level_and_the_plain_one_does_not():
     assert rates["paired t"].interval[0] > 0.05
     assert rates["verdict"].rate <= rates["corrected t"].rate
     assert rates["paper's rule"].rate < 0.05
+
+
+def test_the_posterior_alone_and_the_test_alone_find_more_than_the_verdict():
+    """With more noise than the region is wide, either finds differences that aren't there."""
+    scores = simulated_scores(500, deviation=0.02, seed=3)
+    rates = detection_rates(*scores, folds=5)
+    assert 0 < rates["posterior"].rate < 0.1
+    assert 0 < rates["verdict"].rate <= min(rates["posterior"].rate, rates["corrected t"].rate)
+    # Beyond zero alone, 95% on either side is a one-sided test at 5%, twice.
+    nothing = detection_rates(*scores, folds=5, rope=0.0)
+    assert nothing["posterior"].rate > rates["posterior"].rate
+    assert nothing["posterior"].interval[0] < 0.10 < nothing["posterior"].interval[1]
+
+
+def test_a_family_shares_its_baseline():
+    arms, baseline = simulated_family(20_000, n_arms=3)
+    assert [arm.shape for arm in arms] == [(20_000, 5)] * 3
+    first, second = (arm - baseline for arm in arms[:2])
+    # Half of a difference's variance is the baseline's.
+    assert np.corrcoef(first[:, 0], second[:, 0])[0, 1] == pytest.approx(0.5, abs=0.03)
+    one, other = simulated_scores(9)
+    (alone,), base = simulated_family(9, n_arms=1)
+    assert (alone == one).all()
+    assert (base == other).all()
+
+
+def test_holm_holds_the_level_of_a_family_and_single_tests_do_not():
+    rates = family_error_rates(*simulated_family(250, n_arms=5, deviation=0.02), folds=5)
+    assert rates.keys() == {"corrected t", "Holm", "verdict"}
+    assert rates["corrected t"].interval[0] > 0.1
+    assert rates["Holm"].interval[0] < 0.05
+    assert 0 < rates["verdict"].rate <= rates["Holm"].rate
+    # A family of one is a single test.
+    arms, baseline = simulated_family(100, n_arms=1)
+    alone = family_error_rates(arms, baseline, folds=5)
+    single = detection_rates(arms[0], baseline, folds=5)
+    assert alone["Holm"] == alone["corrected t"] == single["corrected t"]
+    # One arm that truly helps is found in every study.
+    sure = family_error_rates([arms[0] + 0.05, arms[0]], baseline, folds=5)
+    assert sure["verdict"].rate == 1
 
 
 def test_rules_find_an_effect_and_the_paper_s_no_harm():

@@ -9,7 +9,7 @@ differ in a random start alone: no assumption about correlation enters.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.study.design import ROPE
-from rankwise.study.infer import corrected_t_test, correlated_posterior, paper_rule
-from rankwise.study.verdict import Evidence, verdict
+from rankwise.study.infer import (
+    PairedTest,
+    corrected_t_test,
+    correlated_posterior,
+    holm,
+    paper_rule,
+)
+from rankwise.study.verdict import CERTAINTY, Evidence, verdict
 
-RULES = ("paper's rule", "paired t", "corrected t", "verdict")
+RULES = ("paper's rule", "paired t", "corrected t", "posterior", "verdict")
 """Rules that can find a difference: one-sided (the first), two-sided (the others)."""
 
 Scores = NDArray[np.float64]
@@ -89,12 +95,57 @@ def simulated_scores(
     -------
     alternative, baseline : ndarray, (n_studies, folds · seeds)
     """
-    rng = np.random.default_rng(seed)
     rho = 1 / folds if correlation is None else correlation
     shape = (n_studies, folds * seeds)
+    first, second = _draw(shape, rho, deviation, shared, epochs, wobble, seed)
+    return first + effect, second
+
+
+def simulated_family(
+    n_studies: int,
+    *,
+    n_arms: int = 4,
+    folds: int = 5,
+    seeds: int = 1,
+    correlation: float | None = None,
+    deviation: float = 0.002,
+    shared: float = 0.002,
+    seed: int = 42,
+) -> tuple[list[Scores], Scores]:
+    """Fold scores of several arms and their one baseline, all equal in truth.
+
+    Parameters
+    ----------
+    n_arms : int
+        Comparisons of a study's family: each arm with the baseline.
+    n_studies, folds, seeds, correlation, deviation, shared, seed
+        As in `simulated_scores`.
+
+    Returns
+    -------
+    alternatives : list of ndarray, (n_studies, folds · seeds) each
+    baseline : ndarray, (n_studies, folds · seeds)
+    """
+    rho = 1 / folds if correlation is None else correlation
+    shape = (n_studies, folds * seeds)
+    *arms, baseline = _draw(shape, rho, deviation, shared, (1,) * (n_arms + 1), 0.0, seed)
+    return arms, baseline
+
+
+def _draw(
+    shape: tuple[int, int],
+    rho: float,
+    deviation: float,
+    shared: float,
+    epochs: Sequence[int],
+    wobble: float,
+    seed: int,
+) -> list[Scores]:
+    """Scores of arms, one for each number of epochs."""
+    rng = np.random.default_rng(seed)
 
     def correlated(scale: float) -> Scores:
-        common, own = rng.standard_normal((n_studies, 1)), rng.standard_normal(shape)
+        common, own = rng.standard_normal((shape[0], 1)), rng.standard_normal(shape)
         return scale * (math.sqrt(rho) * common + math.sqrt(1 - rho) * own)
 
     of_fold = correlated(shared)
@@ -102,7 +153,7 @@ def simulated_scores(
     for number in epochs:
         best = wobble * rng.standard_normal((*shape, number)).max(axis=-1) if wobble else 0.0
         arms.append(0.95 + of_fold + correlated(deviation) + best)
-    return arms[0] + effect, arms[1]
+    return arms
 
 
 def learner_scores(
@@ -166,7 +217,9 @@ def detection_rates(
 ) -> Mapping[str, Rate]:
     """How often each of `RULES` finds a difference, and how often the verdict says there is none.
 
-    With no true difference these are false-positive rates, else powers.
+    With no true difference these are false-positive rates, else powers. ``"posterior"`` is 95% of
+    the Bayesian posterior beyond the region of equivalence, without the t-test that the verdict
+    asks for as well.
 
     Parameters
     ----------
@@ -186,25 +239,75 @@ def detection_rates(
     for ours, theirs in zip(alternative, baseline, strict=True):
         differences = ours - theirs
         corrected = corrected_t_test(differences, ratio)
-        evidence = Evidence(
-            test=corrected,
-            p_adjusted=corrected.p_value,
-            posterior=correlated_posterior(differences, ratio, rope),
-            rope=rope,
-            seeds=len(differences) // folds,
-            seeds_to_tell=None,
-            folds=folds,
-            folds_to_tell=None,
-            pairs=len(differences),
-            alpha=alpha,
-        )
+        evidence = _evidence(differences, corrected, corrected.p_value, folds, rope, alpha)
         found = verdict(evidence)
+        mass = evidence.posterior
         counts["paper's rule"] += paper_rule(ours, theirs).rejects
         counts["paired t"] += corrected_t_test(differences, 0.0).p_value < alpha
         counts["corrected t"] += corrected.p_value < alpha
+        counts["posterior"] += max(mass.harm, mass.help) >= CERTAINTY
         counts["verdict"] += found in ("helps", "harms")
         counts["no practical difference"] += found == "no practical difference"
     return {rule: Rate(int(count), len(alternative)) for rule, count in counts.items()}
+
+
+def family_error_rates(
+    alternatives: Sequence[Scores],
+    baseline: Scores,
+    *,
+    folds: int,
+    rope: float = 0.005,
+    alpha: float = 0.05,
+) -> Mapping[str, Rate]:
+    """How often at least one comparison of a family finds a difference.
+
+    With no true difference these are family-wise error rates: Holm's procedure promises at most
+    `alpha`, a test of each comparison by itself doesn't.
+
+    Parameters
+    ----------
+    alternatives : sequence of ndarray, (n_studies, J)
+        Arms, each compared with the baseline.
+    baseline : ndarray, (n_studies, J)
+    folds, rope, alpha
+        As in `detection_rates`.
+
+    Returns
+    -------
+    dict
+        `Rate` of ``"corrected t"`` (each by itself), ``"Holm"`` (its p after Holm) and
+        ``"verdict"`` (helps or harms, which rests on Holm's p).
+    """
+    ratio = 1 / (folds - 1)
+    counts = dict.fromkeys(("corrected t", "Holm", "verdict"), 0)
+    for study in range(len(baseline)):
+        differences = [arm[study] - baseline[study] for arm in alternatives]
+        tests = [corrected_t_test(values, ratio) for values in differences]
+        adjusted = holm([test.p_value for test in tests])
+        counts["corrected t"] += any(test.p_value < alpha for test in tests)
+        counts["Holm"] += any(p < alpha for p in adjusted)
+        counts["verdict"] += any(
+            verdict(_evidence(values, test, p, folds, rope, alpha)) in ("helps", "harms")
+            for values, test, p in zip(differences, tests, adjusted, strict=True)
+        )
+    return {rule: Rate(int(count), len(baseline)) for rule, count in counts.items()}
+
+
+def _evidence(
+    differences: Scores, test: PairedTest, p_adjusted: float, folds: int, rope: float, alpha: float
+) -> Evidence:
+    return Evidence(
+        test=test,
+        p_adjusted=p_adjusted,
+        posterior=correlated_posterior(differences, 1 / (folds - 1), rope),
+        rope=rope,
+        seeds=len(differences) // folds,
+        seeds_to_tell=None,
+        folds=folds,
+        folds_to_tell=None,
+        pairs=len(differences),
+        alpha=alpha,
+    )
 
 
 def _start(rng: np.random.Generator, n_inputs: int, n_features: int) -> tuple[Any, Any]:
