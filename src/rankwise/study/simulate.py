@@ -256,7 +256,7 @@ def family_error_rates(
     baseline: Scores,
     *,
     folds: int,
-    rope: float = 0.005,
+    rope: float = ROPE,
     alpha: float = 0.05,
 ) -> Mapping[str, Rate]:
     """How often at least one comparison of a family finds a difference.
