@@ -7,7 +7,7 @@ import pytest
 
 from rankwise import QuadraticClassifier
 from rankwise.varpro import augment
-from rankwise.varpro.rows import Rows
+from rankwise.varpro.rows import Rows, chosen
 
 
 def test_a_view_is_the_copy_it_spares():
@@ -17,6 +17,9 @@ def test_a_view_is_the_copy_it_spares():
     assert (len(view), view.shape, view.dtype) == (6, copy.shape, copy.dtype)
     for key in (slice(1, 4), slice(4, 100), np.array([5, 0, 0])):
         np.testing.assert_array_equal(view[key], copy[key])
+    for images in (view, copy):
+        some = chosen(images, np.array([4, 1]))
+        np.testing.assert_array_equal(some[:2], copy[[4, 1]])
 
 
 @pytest.mark.parametrize(

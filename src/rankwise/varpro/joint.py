@@ -36,7 +36,7 @@ from rankwise.varpro.gram import blocks
 from rankwise.varpro.joint_plan import JointPlan, JointResult, one_cycle
 from rankwise.varpro.modules import Moments
 from rankwise.varpro.output_statistics import DivergedError, RunningLayer
-from rankwise.varpro.rows import Images
+from rankwise.varpro.rows import Images, chosen
 
 _MOMENTUM = 0.05
 _STRETCH = 8.0
@@ -362,7 +362,7 @@ class JointTraining:
         rows = np.sort(rng.permutation(len(images))[:n])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         try:
-            self.solve_first(images[rows], encoded[rows], draws)
+            self.solve_first(chosen(images, rows), encoded[rows], draws)
         except DivergedError:
             return "non-finite"
         return "finished"
