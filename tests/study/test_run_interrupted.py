@@ -15,9 +15,10 @@ from rankwise.errors import RunError
 from rankwise.nets.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
+from rankwise.study.claim import claim
 from rankwise.study.report import write_report
 from rankwise.study.results import read_results
-from rankwise.study.run import claim, load_data
+from rankwise.study.run import load_data
 from study.run_cases import predictions, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")

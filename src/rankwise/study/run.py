@@ -8,9 +8,6 @@ share a folder, also from several machines that see it: each cell is locked by w
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,23 +15,20 @@ from typing import Any
 
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
-from rankwise._version import __version__
 from rankwise.data import ImageSet, load_images
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
 from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
+from rankwise.study.claim import LOCK, claim, refuse_foreign
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, hold_out, protocol_of
-from rankwise.study.reading import cross_check, with_defaults
-from rankwise.study.results import RECORD, describe_run, gather, timestamp, write_results
+from rankwise.study.reading import cross_check
+from rankwise.study.results import RECORD, describe_run, gather, write_results
 
-STUDY = "study.json"
-LOCK = ".lock"
 _POLL_SECONDS = 1.0
-_FILES = ("weights", "backbone")
 
 
 def run_study(
@@ -99,7 +93,7 @@ def run_study(
     device, workers = _resources(device, workers)
     check_precision(study, device)
     check_sources(study, conditions)
-    _refuse_foreign(out)
+    refuse_foreign(out)
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
     started = claim(study, data_sets, out, device)
@@ -212,120 +206,6 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
             tried.add(pair)
             check_model(study.models[condition.model], images.image_shape, images.n_classes)
         check_arm(condition.options, images.image_shape)
-
-
-def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str = "cpu") -> str:
-    """Make the folder this study's; give the time when it was first begun.
-
-    Sources and files of weights may be spelled differently: fingerprints and digests say whether
-    they are the same.
-
-    Raises
-    ------
-    RunError
-        If it holds another study, with the choices that differ, or one begun on another kind of
-        device, whose numbers would be mixed with this one's.
-    """
-    from filelock import FileLock
-
-    wanted = {
-        "study": study.to_json(),
-        "fingerprints": {name: images.fingerprint for name, images in data_sets.items()},
-        "files": weight_files(study),
-        "device": re.sub(r":\d+$", "", device),
-        "rankwise": __version__,
-        "started": timestamp(),
-    }
-    path = out / STUDY
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / LOCK):  # Of two runs that begin at once, one writes and one reads.
-        if not path.exists():
-            write_json(path, wanted)
-            return str(wanted["started"])
-    found = read_claim(out)
-    different = _differences(found, wanted)
-    if different:
-        raise RunError(
-            f"{out} holds another study (different: {', '.join(different)}); choose another folder"
-        )
-    kind, begun_on = wanted["device"], found.get("device", wanted["device"])
-    if begun_on != kind:
-        raise RunError(
-            f"{out} was begun on {begun_on}, whose numbers differ from those of {kind}; go on with "
-            f"--device {begun_on}, or choose another folder"
-        )
-    return str(found["started"])
-
-
-def weight_files(study: Study) -> dict[str, str]:
-    """What the models of a study start from: the SHA-256 of each file, other names as they are."""
-    found = {}
-    for name, model in study.models.items():
-        for key in _FILES:
-            value = getattr(model, key)
-            if value is not None and Path(value).is_file():
-                with Path(value).open("rb") as file:
-                    value = hashlib.file_digest(file, "sha256").hexdigest()
-            if value is not None:
-                found[f"models.{name}.{key}"] = value
-    return found
-
-
-def read_claim(out: Path) -> dict[str, Any]:
-    """``study.json`` of a folder.
-
-    Raises
-    ------
-    RunError
-        If there is none, or it's damaged.
-    """
-    path = out / STUDY
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{out} holds no study; 'rankwise study run' makes one") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: it isn't JSON; choose another folder") from error
-    if not isinstance(found, dict) or not isinstance(found.get("study"), dict):
-        raise RunError(f"{path} is damaged or foreign: it describes no study")
-    return found
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; give a folder to write the study into")
-    if out.exists() and not (out / STUDY).exists() and any(map(_is_foreign, out.iterdir())):
-        raise RunError(f"{out} isn't empty and holds no study; choose another folder")
-
-
-def _is_foreign(path: Path) -> bool:
-    """Not what another run of the same moment, or one killed at its very beginning, has there."""
-    return path.name != LOCK and not path.name.startswith(f".{STUDY}.")
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    # Claims of earlier versions have no digests: then the names of files count.
-    files = found.get("files", wanted["files"])
-    left_out = {"data": ("source",), "models": _FILES if "files" in found else ()}
-
-    def plain(study: dict[str, Any]) -> dict[str, Any]:
-        tables = {
-            table: {
-                name: {k: v for k, v in part.items() if k not in keys}
-                for name, part in study.get(table, {}).items()
-            }
-            for table, keys in left_out.items()
-        }
-        return study | tables
-
-    theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
-    names = [key for key in ours if theirs.get(key) != ours[key]]
-    names += [
-        f"the file of {place}"
-        for place, digest in wanted["files"].items()
-        if files.get(place) != digest
-    ]
-    return names + [key for key in ("fingerprints", "rankwise") if found.get(key) != wanted[key]]
 
 
 def _run_cells(

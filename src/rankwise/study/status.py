@@ -10,10 +10,10 @@ from typing import Any
 from rankwise.errors import RunError
 from rankwise.study.cells import FAILURE, RESULT, Cell, cells_of, read_result
 from rankwise.study.cells import LOCK as CELL_LOCK
+from rankwise.study.claim import LOCK, STUDY, read_claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
 from rankwise.study.results import RECORD, RESULTS, gather, read_results, write_results
-from rankwise.study.run import LOCK, STUDY, read_claim
 
 
 def study_status(out: Path | str) -> dict[str, Any]:

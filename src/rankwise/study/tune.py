@@ -13,6 +13,7 @@ from rankwise._progress import progress_bar
 from rankwise.errors import MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.cells import one_thread
+from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import Cut, cut
 from rankwise.study.design import Arm, Study, StudyError
@@ -20,7 +21,7 @@ from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
-from rankwise.study.run import check, check_precision, check_sources, load_data, weight_files
+from rankwise.study.run import check, check_precision, check_sources, load_data
 
 if TYPE_CHECKING:
     import optuna
