@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,19 +192,24 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path):
 
 
 def test_a_folder_keeps_to_its_files_of_weights(tmp_path):
-    def backbone(seed, name):
+    def weights(seed, name):
         torch.manual_seed(seed)
-        path = tmp_path / name
         options = {"width": 4, "n_features": 8}
         record = {"architecture": "small-resnet", "n_classes": 5, "options": options}
-        save_backbone(SmallResNet(5, **options), path, record)
-        model = {"network": "backbone", "backbone": str(path), "frozen_epochs": 1, "unfreeze": 2}
+        save_backbone(SmallResNet(5, **options), tmp_path / name, record)
+
+    def on(name):
+        place = str(tmp_path / name)
+        model = {"network": "backbone", "backbone": place, "frozen_epochs": 1, "unfreeze": 2}
         return study(models={"own": model, "quadratic": {}}, epochs=1, retrain=False)
 
-    design, images = backbone(0, "a.safetensors"), {}
+    weights(0, "a.safetensors")
+    design, images = on("a.safetensors"), {}
     first = claim(design, images, tmp_path / "out")
-    assert claim(backbone(0, "same.safetensors"), images, tmp_path / "out") == first
-    other = backbone(1, "a.safetensors")
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "same.safetensors")
+    assert claim(on("same.safetensors"), images, tmp_path / "out") == first
+    weights(1, "a.safetensors")
+    other = on("a.safetensors")
     with pytest.raises(
         RunError, match=r"another study \(different: the file of models\.own\.backbone\); choose"
     ):
@@ -214,7 +220,7 @@ def test_a_folder_keeps_to_its_files_of_weights(tmp_path):
     (tmp_path / "out/study.json").write_text(json.dumps(stored))
     assert claim(other, images, tmp_path / "out") == first
     with pytest.raises(RunError, match=r"another study \(different: models\); choose"):
-        claim(backbone(0, "same.safetensors"), images, tmp_path / "out")
+        claim(on("same.safetensors"), images, tmp_path / "out")
 
 
 def test_a_folder_keeps_to_its_kind_of_device(tmp_path):
