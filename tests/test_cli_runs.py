@@ -55,7 +55,13 @@ def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     arguments += ["--seed", "3", "--workers", "2", "--json"]
     command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests themselves run in the background, a shell has made them deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 200
     while not list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")):
