@@ -44,6 +44,15 @@ def test_the_same_command_again_is_quick_and_says_so(trained):
     assert f"{100 * report['inductive_accuracy']:.2f}%" in stdout
 
 
+@pytest.mark.parametrize("refine", [False, True])
+def test_the_table_says_whose_status_it_is(tmp_path, monkeypatch, capsys, refine):
+    options = [*FAST, "--limit", "150", *(["--refine", "1"] if refine else [])]
+    stdout, _ = call(monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", *options)
+    (line,) = [line for line in stdout.splitlines() if " ended" in line]
+    assert ("sub-networks and refinement ended" in line) == refine
+    assert (", 1 finished" in line or "start-kept" in line) == refine
+
+
 def test_tables_fit_a_terminal(trained, pictures):
     out, _ = trained
     for arguments in (

@@ -49,18 +49,24 @@ def test_every_example_has_a_promise():
     assert {path.stem for path in EXAMPLES} == set(PROMISES)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example(path, tmp_path):
+def python(folder, *arguments):
+    """What Python prints when it is run so in a folder; it must succeed."""
     result = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
         env=ENVIRONMENT,
-        cwd=tmp_path,
+        cwd=folder,
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path, tmp_path):
+    result = python(tmp_path, str(path))
     assert result.stdout.strip()
     assert re.search(PROMISES[path.stem], result.stdout), result.stdout
     assert not any(tmp_path.iterdir()), "an example left files behind"
@@ -86,16 +92,7 @@ def test_the_study_of_the_digits(tmp_path):
     assert len(source.splitlines()) < 40
     assert source.startswith("# ")
     command = ["study", "run", str(path), "--out", "out", "--workers", "1", "--device", "cpu"]
-    result = subprocess.run(
-        [sys.executable, "-m", "rankwise", *command],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env=ENVIRONMENT,
-        cwd=tmp_path,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
+    result = python(tmp_path, "-m", "rankwise", *command)
     for arm in ("none", "low-rank", "jpeg", "duplicate"):
         found = re.search(rf"digits/quadratic/{arm}/1 .* (\d\d\.\d\d)%\n", result.stdout)
         assert float(found[1]) > 70

@@ -20,6 +20,7 @@ from rankwise.study.claim import claim
 from rankwise.study.report import write_report
 from rankwise.study.results import read_results
 from rankwise.study.run import load_data
+from rankwise.study.status import current_results
 from study.run_cases import predictions, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")
@@ -67,6 +68,18 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     assert timeless(resumed) == timeless(whole)
     assert predictions(tmp_path / "killed") == predictions(tmp_path / "whole")
     assert study_status(tmp_path / "killed")["complete"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_record_is_named(tmp_path, content):
+    design = study(models=["quadratic"], retrain=False)
+    run(design, tmp_path)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(RunError, match=r"record\.json is damaged; the command that runs the study"):
+        current_results(tmp_path)
+    run(design, tmp_path)
+    assert current_results(tmp_path)["finished"]
 
 
 def test_a_report_beside_a_run_is_up_to_date_and_the_run_has_the_last_word(tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
 """What a convolutional preset comes to on images of several shapes and numbers."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 
+from rankwise import QuadraticClassifier
+from rankwise.cli.model import train
 from rankwise.varpro.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     plan_convolutional,
@@ -24,6 +28,18 @@ def total(plan, n_classes=10):
 )
 def test_sizes_stay_within_what_their_names_promise(preset, shape, most):
     assert 0.3 * most < total(plan_convolutional(preset, {}, shape, n_samples=60_000)) <= most
+
+
+def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
+    plans = [plan_convolutional(p, {}, (28, 28), n_samples=60_000) for p in CONVOLUTIONAL_PRESETS]
+    sizes = [total(plan) for plan in plans]
+    documented = "({:,}, {:,} and {:,} parameters on MNIST)".format(*sizes)
+    assert documented in " ".join(QuadraticClassifier.__doc__.split())
+    said = "(about {}, {} and {} thousand parameters on MNIST)".format(
+        *(round(size / 1000) for size in sizes)
+    )
+    _, option = get_args(get_type_hints(train, include_extras=True)["preset"])
+    assert said in option.help
 
 
 def test_epochs_and_batches_follow_the_number_of_images():

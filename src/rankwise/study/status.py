@@ -109,11 +109,21 @@ def current_results(out: Path | str) -> dict[str, Any]:
         n_done = sum((out / cell.place / RESULT).is_file() for cell in cells)
         if found is not None and len(found["cells"]) >= n_done:
             return found
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = _record(out / RECORD)
         results = gather(study, conditions, cells, record, out)
         results["gallery"] = found.get("gallery", []) if found else []
         write_results(results, out)
     return results
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or "data_sets" not in found:
+        raise RunError(f"{path} is damaged; the command that runs the study writes it anew")
+    return found
 
 
 def is_held(lock: Path) -> bool:
