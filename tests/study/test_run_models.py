@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.study import StudyError
+from rankwise.study.cuts import cut
+from rankwise.study.models import Training, fit_model
+from rankwise.varpro.validation import validation_split
 from study.run_cases import run, study
 
 pytestmark = pytest.mark.usefixtures("somebody")
@@ -27,6 +31,34 @@ def test_the_quadratic_classifier_as_a_model(tmp_path):
     from rankwise import QuadraticClassifier
 
     assert QuadraticClassifier.load(retrained).n_parameters_total_ > 200
+
+
+@pytest.mark.parametrize("protocol", ["paper", "sound", "notebook"])
+def test_the_classifier_s_own_validation_part_keeps_copies_with_their_originals(
+    tmp_path, monkeypatch, protocol
+):
+    images = load_images("digits", limit=400, seed=42)
+    models = {"quadratic": {"parameters": {"n_units": 10, "n_subnets": 1, "refine": 1}}}
+    arms = {"copies": {"kind": "duplicate", "skip_threshold": 0.0}}
+    design = study(arms, protocol, models=models)
+    parts = cut(design, design.arms["copies"], images, 42, 0)
+    split = parts.split.train
+    assert split.is_copy.any()
+    np.testing.assert_array_equal(parts.sources, images.source_ids[split.rows])
+    found = []
+
+    def recorded(encoded, seed, groups=None):
+        rows, held = validation_split(encoded, seed, groups)
+        found.append((rows, held))
+        return rows, held
+
+    monkeypatch.setattr("rankwise.varpro.fitting.validation_split", recorded)
+    training = Training(1, 0, 16, None, 42, "cpu", best=True)
+    model, n = design.models["quadratic"], images.n_classes
+    fit_model(model, parts.train, None, n, training, sources=parts.sources, folder=tmp_path)
+    ((rows, held),) = found
+    assert len(held)
+    assert not np.isin(split.rows[held], split.rows[rows]).any()
 
 
 def test_fine_tuning_trains_in_two_stages(tmp_path):

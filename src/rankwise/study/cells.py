@@ -187,6 +187,7 @@ def _carry_out(
             images.n_classes,
             training,
             augment=batch_augmentation(condition.options),
+            sources=parts.sources,
             frozen_on=parts.whole,
             folder=folder / "training",
             after_epoch=after_epoch,

@@ -31,6 +31,8 @@ class Cut:
     split : Split
         Copies in the training part are those of `copies`, in order; so for validation.
     train, validation : (images, labels)
+    sources : array of shape (n_train,)
+        Source id of each training image; a copy has that of its original.
     whole : (images, labels) or None
         Under ``notebook``: all that any fold trains on, for a stage that all folds share.
     n_virtual : int
@@ -40,6 +42,7 @@ class Cut:
     split: Split
     train: tuple[NDArray[np.uint8], NDArray[np.int64]]
     validation: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
+    sources: NDArray
     whole: tuple[NDArray[np.uint8], NDArray[np.int64]] | None
     n_virtual: int
 
@@ -61,10 +64,12 @@ def cut(study: Study, arm: Arm, images: ImageSet, seed: int, fold: int | None) -
     n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
     trained = with_copies(train, train[made])
     order = np.random.default_rng(seed).permutation(len(trained))
+    split = Split(taken(trained, order), Part(validation), Part(test))
     return Cut(
-        Split(taken(trained, order), Part(validation), Part(test)),
+        split,
         _pixels(part.images, copies, labels[trained.rows], order),
         None if fold is None else (images.images[validation], labels[validation]),
+        ids[split.train.rows],
         None,
         n_virtual,
     )
@@ -103,6 +108,7 @@ def _cut_with_leaks(
         Split(taken(pool, train), taken(pool, held), Part(test)),
         (pixels[train], images.labels[pool.rows[train]]),
         None if fold is None else (pixels[held], images.labels[pool.rows[held]]),
+        images.source_ids[pool.rows[train]],
         whole,
         n_virtual,
     )

@@ -122,6 +122,7 @@ def fit_model(
     training: Training,
     *,
     augment: Callable[[Any], Any] | None = None,
+    sources: NDArray | None = None,
     frozen_on: Labelled | None = None,
     folder: Path,
     after_epoch: Callable[[int, dict[str, Any]], None] | None = None,
@@ -137,6 +138,9 @@ def fit_model(
     training : Training
     augment : callable, optional
         On batches, in training only.
+    sources : array of shape (n,), optional
+        Source ids of the training images. A quadratic classifier that cuts a validation part of
+        its own from them keeps each source, and so each original with its copies, on one side.
     frozen_on : (images, labels), optional
         What the frozen stage of a fine-tuning trains on, in place of `train`.
     folder : Path
@@ -145,7 +149,7 @@ def fit_model(
         Told the epoch and its metrics, in the last stage.
     """
     if model.is_quadratic:
-        return _fit_quadratic(model, train, validation, n_classes, training, folder)
+        return _fit_quadratic(model, train, sources, validation, n_classes, training, folder)
     from rankwise.nets import (
         TrainingSettings,
         freeze,
@@ -282,6 +286,7 @@ def _check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
 def _fit_quadratic(
     model: Model,
     train: Labelled,
+    sources: NDArray | None,
     validation: Labelled | None,
     n_classes: int,
     training: Training,
@@ -294,7 +299,7 @@ def _fit_quadratic(
     classifier = _quadratic(model, training.seed)
     if "checkpoint_dir" not in model.parameters:
         classifier.set_params(checkpoint_dir=folder / "subnets")
-    classifier.fit(*train)
+    classifier.fit(*train, groups=sources)
 
     def logits(images: NDArray[np.uint8]) -> NDArray[np.floating]:
         # Probabilities may be zero, and a class may have no sample; losses stay finite.

@@ -194,6 +194,7 @@ def score(
             images.n_classes,
             training,
             augment=batch_augmentation(options),
+            sources=parts.sources,
             frozen_on=parts.whole,
             folder=Path(folder),
             after_epoch=None if model.is_quadratic else after_epoch,
