@@ -186,6 +186,16 @@ def test_mistakes_are_one_sentence(folder, call, arguments, message):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "run.json", "report.json"])
+def test_an_export_never_replaces_the_model(run, call, monkeypatch, name):
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    monkeypatch.chdir(run)
+    for out in (run / name, name):
+        error = call(run, "--format", "safetensors", "--out", out, expect=1)
+        assert f"{out} belongs to the model itself; choose another file" in error
+    assert before == {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+
+
 def test_a_folder_without_a_model_is_said(call, tmp_path):
     assert "model.json can't be read" in call(tmp_path, "--format", "c", expect=1)
 

@@ -11,7 +11,7 @@ import pytest
 
 from export_cases import KINDS, needs_compiler
 from rankwise import ImageSet
-from rankwise.errors import MissingDependencyError, ModelFileError, RankwiseError
+from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.export import FORMATS, export_model, to_graph
 from rankwise.export.c_source import c_identifier, c_source, write_c
 from rankwise.export.check import C_FLAGS, run_c, run_export
@@ -200,26 +200,6 @@ def test_c_stores_what_lies_inside_the_windows(fitted):
 
 
 @needs_compiler
-def test_the_program_reads_portable_maps(fitted, tmp_path):
-    for kind, magic in (("bilinear", b"P5"), ("colour", b"P6")):
-        model, images, _ = fitted(kind)
-        program = compiled(to_graph(model), tmp_path / f"{kind}.h")
-        files = [magic + b"\n# a comment\n8 8\n255\n" + image.tobytes() for image in images[:3]]
-        result = subprocess.run([program], input=b"".join(files), capture_output=True, check=True)
-        labels = [line.split("\t")[0] for line in result.stdout.decode().splitlines()]
-        assert labels == [str(c) for c in model.predict(images[:3])]
-        for broken, message in (
-            (b"P2\n8 8\n255\n", "expected a portable map of 8 x 8"),
-            (magic + b"\n8 9\n255\n", "expected a portable map of 8 x 8"),
-            (magic + b"\n8 8\n15\n", "expected a portable map of 8 x 8"),
-            (files[0][:-1], "an image ends too early"),
-        ):
-            result = subprocess.run([program], input=broken, capture_output=True, check=False)
-            assert result.returncode == 1
-            assert message in result.stderr.decode()
-
-
-@needs_compiler
 def test_c_of_two_models_in_one_program(fitted, tmp_path):
     for name in ("first", "second"):
         write_c(to_graph(fitted("bilinear")[0]), tmp_path / f"{name}.h", precision="float16")
@@ -235,21 +215,6 @@ def test_c_of_two_models_in_one_program(fitted, tmp_path):
 
 
 @needs_compiler
-def test_labels_of_any_kind_are_strings_in_c(all_operations, tmp_path):
-    program = compiled(all_operations(), tmp_path / "m.h")
-    images = np.random.default_rng(3).integers(0, 256, (40, 6, 7, 2), dtype=np.uint8)
-    result = subprocess.run(
-        [program, "raw"], input=images.tobytes(), capture_output=True, check=True
-    )
-    labels = {line.split("\t")[0] for line in result.stdout.decode().splitlines()}
-    assert labels <= {"a", 'b"\\?', "ü"}
-    assert len(labels) > 1
-    # Two channels are no portable map.
-    result = subprocess.run([program], input=b"P6", capture_output=True, check=False)
-    assert result.returncode == 1
-
-
-@needs_compiler
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_number_changes_its_type_unasked(fitted, tmp_path, kind, precision):
@@ -259,14 +224,6 @@ def test_no_number_changes_its_type_unasked(fitted, tmp_path, kind, precision):
         [*command, tmp_path / "m.h"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-
-
-def compiled(graph, path):
-    source = write_c(graph, path)
-    program = path.with_suffix("")
-    command = ["cc", *STRICT, "-x", "c", f"-D{source.name}_MAIN", path, "-lm"]
-    subprocess.run([*command, "-o", program], check=True)
-    return program
 
 
 @pytest.mark.parametrize(
@@ -285,19 +242,6 @@ def test_names_become_identifiers(text, name):
 def test_a_name_that_is_none_is_refused(fitted):
     with pytest.raises(ValueError, match="name must be a C identifier, got 'a b'"):
         c_source(to_graph(fitted("bilinear")[0]), "a b")
-
-
-def test_no_compiler_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(MissingDependencyError, match=r"needs a C compiler \(cc, gcc, clang"):
-        run_c(tmp_path / "m.h", np.zeros((1, 2, 2)))
-
-
-@needs_compiler
-def test_a_failing_compiler_is_quoted(tmp_path):
-    (tmp_path / "m.h").write_text("this isn't C")
-    with pytest.raises(RankwiseError, match="failed: "):
-        run_c(tmp_path / "m.h", np.zeros((1, 2, 2)))
 
 
 def test_a_pooled_convolution_holds_one_map_at_a_time():

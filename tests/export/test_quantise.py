@@ -96,6 +96,19 @@ def test_units_with_an_outlier_stay_in_float16(shared):
     assert quantised.of(hard.bias).values.dtype == np.float32
 
 
+@pytest.mark.parametrize("outliers", [[1, 4], list(range(6))])
+def test_units_that_float16_cannot_hold_are_float32(outliers):
+    graph = forms_graph(np.random.default_rng(1), outliers)
+    graph.ops[0].factors[0][1, 4, 2] = 9e4
+    quantised = quantise(graph, "int8")
+    stored = {quantised.of(a).values.dtype.name for a in arrays_of(quantised.graph.ops)}
+    assert stored == {"float32", "int8"}
+    of_forms = quantised.rounded().ops[0]
+    hard = of_forms.branches[1][0] if isinstance(of_forms, Concatenate) else of_forms
+    exact = graph.ops[0].factors[0][:, outliers].astype(np.float32)
+    np.testing.assert_array_equal(hard.factors[0], exact)
+
+
 @pytest.mark.parametrize("outliers", [[], list(range(6))])
 def test_all_alike_stay_together(outliers):
     graph = forms_graph(np.random.default_rng(2), outliers)

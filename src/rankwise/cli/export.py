@@ -48,7 +48,8 @@ def export(
     model = load_model(folder)
     if out is None:
         suffix = "" if precision == "float32" else f"_{precision}"
-        out = folder / f"rankwise_model{suffix}{FORMATS.get(file_format, '')}"
+        out = folder / f"{runs.EXPORTED}{suffix}{FORMATS.get(file_format, '')}"
+    runs.refuse_model_file(out, folder)
     # A source that is named and can't be read is a mistake: nothing is written then.
     images = None if check is None else runs.images_for(model, folder, check)
     report = export_model(model, file_format, out, precision=precision, batch=batch)

@@ -339,12 +339,12 @@ class Emitter(Program):
         whole = bool(np.all(windows == [[0, side] for side in sides]))
         table = ""
         if not whole:
-            small = np.uint8 if max(sides) <= 255 else np.uint16
-            table = self._table(windows.astype(small), "windows")
+            windows = windows.astype(np.min_scalar_type(max(sides)))
+            table = self._table(windows, "windows")
         result = self._new((n_units,)) if place is None else Value((n_units,), place)
         lines = ["size_t next = 0;"]
         if table:
-            lines.append(f"const {C_TYPES[np.dtype(small).str[1:]]} *window = {table};")
+            lines.append(f"const {C_TYPES[windows.dtype.str[1:]]} *window = {table};")
         lines += [f"for (int i = 0; i < {n_units}; ++i) {{", "    float q = 0.0f;"]
         inner = []
         for j in range(n_vectors):

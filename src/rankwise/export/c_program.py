@@ -10,7 +10,14 @@ import numpy as np
 
 from rankwise.export.quantise import Encoded, Quantised
 
-C_TYPES = {"f4": "float", "f2": "uint16_t", "i1": "int8_t", "u1": "uint8_t", "u2": "uint16_t"}
+C_TYPES = {
+    "f4": "float",
+    "f2": "uint16_t",
+    "i1": "int8_t",
+    "u1": "uint8_t",
+    "u2": "uint16_t",
+    "u4": "uint32_t",
+}
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,14 @@ def _example(graph: Graph) -> str:
     kind = {2: "5", 3: "6"}.get(len(shape), "") if uint8 else ""
     if kind == "6" and shape[2] != 3:
         kind = ""
+    maps = {"5": "portable grey maps (PGM)", "6": "portable pixel maps (PPM)"}.get(kind)
     values = {
         "MAP_KIND": kind or "0",
         "HEIGHT": str(shape[0]),
         "WIDTH": str(shape[1] if len(shape) > 1 else 1),
         "READABLE": "1" if kind else "0",
+        "INPUT": f"{maps}, or with the argument raw" if maps else "read with the argument raw:",
+        "EXPECTED": f"{maps}, or with the argument raw" if maps else "the argument raw, and",
     }
     text = EXAMPLE
     for key, value in values.items():

@@ -116,9 +116,9 @@ EXAMPLE = """
 #ifdef @NAME@_MAIN
 #include <stdio.h>
 
-/* Reads images from standard input to its end, one line of output each: label, then the
- * probabilities. Images are portable maps (PGM or PPM), or, with the argument "raw", bare
- * values one image after another. */
+/* Reads images of @IMAGE@ from standard input to its end, one line of output each: label,
+ * then the probabilities. Images are @INPUT@
+ * bare values of @PIXEL@, one image after another. */
 
 #if @READABLE@
 static int @NAME@_read_number(void) {
@@ -156,8 +156,8 @@ int main(int argc, char **argv) {
         int best;
         if (header == 0) return 0;
         if (header < 0) {
-            fprintf(stderr, "expected a portable map of @IMAGE@ pixels, or raw values and the "
-                            "argument raw\\n");
+            fprintf(stderr, "expected @EXPECTED@ bare values of @PIXEL@; an "
+                            "image is @IMAGE@\\n");
             return 1;
         }
         n = fread(image, sizeof image[0], @NAME@_PIXELS, stdin);
@@ -167,7 +167,10 @@ int main(int argc, char **argv) {
             return 1;
         }
         best = @NAME@_predict(image, probabilities);
-        printf("%s", @NAME@_label(best));
+        /* Tabs and line ends part what is printed, so a label's own become spaces. */
+        for (const char *c = @NAME@_label(best); *c; ++c) {
+            putchar((unsigned char)*c < ' ' ? ' ' : *c);
+        }
         for (int k = 0; k < @NAME@_CLASSES; ++k) printf("\\t%.9g", (double)probabilities[k]);
         printf("\\n");
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ from rankwise.varpro.graph import probabilities, run
 
 C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _COMPILERS = ("cc", "gcc", "clang")
+_BLOCK = 256
 
 
 def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> dict[str, Any]:
@@ -42,13 +44,15 @@ def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> 
         ``max_abs_difference`` of any probability, ``agreement`` (share of images with the same
         label), ``accuracy_original``, ``accuracy_exported``, ``n_images``.
     """
-    names = [str(c) for c in model.classes_]
-    unknown = sorted(set(images.class_names) - set(names))
+    known = {str(c): i for i, c in enumerate(model.classes_)}
+    unknown = {images.class_names[i] for i in np.unique(images.labels)} - set(known)
     if unknown:
         raise DataError(
-            f"{images.name} has classes that the model doesn't know: {', '.join(unknown[:5])}"
+            f"{images.name} has classes that the model doesn't know: "
+            f"{', '.join(sorted(unknown)[:5])}"
         )
-    truth = np.array([names.index(name) for name in images.class_names])[images.labels]
+    # A class may have a name but no image.
+    truth = np.array([known.get(name, -1) for name in images.class_names])[images.labels]
     original = model.predict_proba(images.images)
     exported = run_export(path, file_format, images.images)
     first, second = original.argmax(axis=1), exported.argmax(axis=1)
@@ -79,26 +83,32 @@ def run_c(path: Path, images: np.ndarray) -> np.ndarray:
     rankwise.errors.MissingDependencyError
         If there is no C compiler. ``CC`` in the environment names another one.
     """
-    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
-    if compiler is None or shutil.which(compiler) is None:
+    compiler = shlex.split(os.environ.get("CC", ""))
+    compiler = compiler or [c for c in _COMPILERS if shutil.which(c)][:1]
+    if not compiler or shutil.which(compiler[0]) is None:
         raise MissingDependencyError(
             f"checking a C export needs a C compiler ({', '.join(_COMPILERS)}, or CC in the "
             "environment), and none was found"
         )
     name = c_identifier(path.stem)
-    text = path.read_text(encoding="utf-8")
-    pixels = images if "const float *image" not in text else images.astype(np.float32)
+    dtype = np.float32 if "const float *image" in path.read_text(encoding="utf-8") else images.dtype
+    rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "model"
-        command = [compiler, *C_FLAGS, f"-D{name}_MAIN", "-x", "c", str(path), "-x", "none"]
+        command = [*compiler, *C_FLAGS, f"-D{name}_MAIN", "-x", "c", str(path), "-x", "none"]
         _called([*command, "-lm", "-o", str(program)], b"")
-        output = _called([str(program), "raw"], np.ascontiguousarray(pixels).tobytes())
-    rows = [line.split("\t")[1:] for line in output.decode().splitlines()]
+        for start in range(0, len(images), _BLOCK):
+            pixels = np.ascontiguousarray(images[start : start + _BLOCK], dtype=dtype)
+            output = _called([str(program), "raw"], pixels.tobytes())
+            rows += [line.split("\t")[1:] for line in output.decode().rstrip("\n").split("\n")]
     return np.array(rows, dtype=np.float64).reshape(len(images), -1)
 
 
 def _called(command: list[str], data: bytes) -> bytes:
-    result = subprocess.run(command, input=data, capture_output=True, check=False)
+    try:
+        result = subprocess.run(command, input=data, capture_output=True, check=False)
+    except OSError as error:  # of another processor, or in a folder that runs nothing
+        raise RankwiseError(f"{Path(command[0]).name} can't be run: {error.strerror}") from error
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise RankwiseError(f"{Path(command[0]).name} failed: {lines[0]}")

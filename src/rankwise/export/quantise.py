@@ -19,6 +19,7 @@ from rankwise.varpro.graph import (
     Graph,
     RankOneForms,
     Square,
+    arrays_of,
     map_weights,
 )
 
@@ -29,6 +30,7 @@ of accuracy are lost, with the 5 to 10% that exceed this in float16 at most 0.3;
 well.
 """
 
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 _ONE_BY_ONE = (Activate, Square, Affine)
 
 
@@ -83,7 +85,7 @@ def encode(weights: np.ndarray, axes: tuple[int, ...], precision: str) -> Encode
         return Encoded(weights.astype(np.float32))
     largest = float(np.abs(weights).max(initial=0.0))
     if precision == "float16":
-        if largest > float(np.finfo(np.float16).max):
+        if largest > _FLOAT16_MAX:
             raise ValueError(
                 f"float16 holds numbers up to 65504, but the model has a weight of {largest:.3g}; "
                 "use int8 or float32"
@@ -129,7 +131,8 @@ def quantise(graph: Graph, precision: str) -> Quantised:
 
     For int8, hidden units with a vector whose largest number is more than `OUTLIER` times its
     median stay in float16: half of such a vector would be less than two of int8's 127 levels.
-    Variable projection makes a few of them, on pixels that are nearly always zero.
+    Variable projection makes a few of them, on pixels that are nearly always zero. Numbers that
+    float16 doesn't hold, above 65504, take all of these units to float32.
 
     Parameters
     ----------
@@ -139,10 +142,12 @@ def quantise(graph: Graph, precision: str) -> Quantised:
     kept: set[int] = set()
     if precision == "int8":
         graph, kept = _outliers_apart(graph)
+    largest = max((np.abs(a).max() for a in arrays_of(graph.ops) if id(a) in kept), default=0.0)
+    finer = "float16" if largest <= _FLOAT16_MAX else "float32"
     encoded: dict[int, Encoded] = {}
 
     def record(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-        encoded[id(array)] = encode(array, axes, "float16" if id(array) in kept else precision)
+        encoded[id(array)] = encode(array, axes, finer if id(array) in kept else precision)
         return array
 
     map_weights(graph.ops, record)
