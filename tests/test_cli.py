@@ -331,6 +331,14 @@ def test_classes_of_the_splits(tmp_path, monkeypatch, capsys):
     assert json.loads(stdout)["test"]["n_samples"] == 12
 
 
+def test_prices_are_no_formulae(tmp_path, monkeypatch, capsys):
+    """Dollars in the names of classes, which matplotlib would read as mathematics."""
+    class_folders(tmp_path / "wares", names=("$5#-$9", "$10-$20"))
+    call(monkeypatch, capsys, "train", tmp_path / "wares", "--out", tmp_path / "m", *FAST)
+    with Image.open(tmp_path / "m" / "confusion.png") as image:
+        image.load()
+
+
 def test_names_in_brackets_and_foreign_scripts_are_printed(tmp_path, monkeypatch, capsys):
     class_folders(tmp_path / "my photos [old]", names=("[red]é", "狗"))
     arguments = [tmp_path / "my photos [old]", "--out", tmp_path / "m"]

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cli_cases import call, run
+from rankwise import runs
+from rankwise.cli import main
 
 
 def folder_with_a_file(tmp_path):
@@ -121,3 +124,80 @@ def test_a_negative_seed_is_one_sentence_everywhere(arguments, monkeypatch, caps
     assert out == ""
     assert err == "error: seed is -1; a whole number from 0 is accepted\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_is_too_large_to_open(tmp_path, monkeypatch, capsys):
+    Image.new("L", (30, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    arguments = ["show", tmp_path / "large.png", "--out", tmp_path / "x.png"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "large.png can't be read as an image: Image size (1200 pixels) exceeds limit" in err
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch calls that of a GPU."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"),
+    ],
+)
+def test_memory_that_is_not_there(tmp_path, monkeypatch, capsys, error):
+    def train(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(runs, "train", train)
+    _, err = call(monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", expect=1)
+    assert err.startswith("error: not enough memory; less of --units, ")
+    assert err.count("\n") == 1
+
+
+def test_an_error_of_our_own_is_not_hidden(tmp_path, monkeypatch):
+    def train(*arguments, **options):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr("sys.argv", ["rankwise", "train", "digits", "--out", str(tmp_path / "m")])
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments", "kept"),
+    [
+        ("rankwise.runs.evaluate", ["evaluate", "m", "digits"], ""),
+        ("rankwise.runs.predict", ["predict", "m", "a.png"], ""),
+        ("rankwise.models.load_model", ["export", "m", "--format", "c"], ""),
+        ("rankwise.lowrank.pictures.draw_image", ["show", "a.png", "--out", "b.png"], ""),
+        (
+            "rankwise.data.load_images",
+            ["augment", "digits", "m"],
+            "; the same command goes on where it stopped",
+        ),
+        (
+            "rankwise.runs.heads.fit_head",
+            ["head", "digits", "--backbone", "b", "--out", "m"],
+            "; features that are complete are kept",
+        ),
+        (
+            "rankwise.study.run.run_study",
+            ["study", "run", "experiment-1", "--only", "mnist", "--out", "m"],
+            "; finished cells are kept, and the same command goes on",
+        ),
+    ],
+)
+def test_control_c_is_one_line(where, arguments, kept, tmp_path, monkeypatch, capsys):
+    def stop(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (8, 8)).save("a.png")
+    monkeypatch.setattr(where, stop)
+    out, err = call(monkeypatch, capsys, *arguments, expect=130)
+    assert out == ""
+    assert err.startswith(f"interrupted{kept}")
+    assert err.count("\n") == 1

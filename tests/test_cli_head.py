@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cli_cases import call
+from cli_cases import FAST, call
 from rankwise.models import load_model
 from rankwise.nets.backbones import SmallResNet, save_backbone
 from rankwise.runs.heads import calibration_error
@@ -116,6 +116,53 @@ def test_what_is_not_accepted(monkeypatch, capsys, options, backbone, tmp_path):
     assert "holds no head" in error
     assert (tmp_path / "full" / "notes.txt").exists()
     assert not (tmp_path / "new").exists() or not (tmp_path / "new" / "model.json").exists()
+
+
+def test_a_folder_of_that_name_is_not_taken_for_a_cache(monkeypatch, capsys, options, tmp_path):
+    features = tmp_path / "project" / "features"
+    features.mkdir(parents=True)
+    (features / "mine.csv").write_text("1,2\n", encoding="utf-8")
+    arguments = ["head", "digits", *options, "--out", tmp_path / "project", "--overwrite"]
+    _, error = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "isn't empty and holds no head" in error
+    (tmp_path / "project" / "report.json").write_text("{}", encoding="utf-8")
+    _, error = call(monkeypatch, capsys, *arguments[:-1], expect=1)
+    assert "isn't empty and holds no head" in error
+    assert {p.name for p in (tmp_path / "project").iterdir()} == {"features", "report.json"}
+    # What an interrupted head leaves is taken up, what somebody puts there later is kept.
+    features = tmp_path / "begun" / "features"
+    features.mkdir(parents=True)
+    (features / "features-0123.npy").write_bytes(b"")
+    (features / ".features-4567.npy.x").write_bytes(b"")
+    arguments[-2] = tmp_path / "begun"
+    call(monkeypatch, capsys, *arguments[:-1], "--json")
+    (features / "mine.csv").write_text("1,2\n", encoding="utf-8")
+    call(monkeypatch, capsys, *arguments, "--json")
+    assert (features / "mine.csv").exists()
+    assert not (features / "features-0123.npy").exists()
+
+
+def test_training_over_a_head_leaves_nothing_of_it(monkeypatch, capsys, options, tmp_path):
+    out = tmp_path / "m"
+    call(monkeypatch, capsys, "head", "digits", *options, "--out", out, "--json")
+    for file_format in ("safetensors", "onnx"):
+        call(monkeypatch, capsys, "export", out, "--format", file_format, "--no-check")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    arguments = ["train", "digits", "--out", out, *FAST, "--overwrite", "--json"]
+    call(monkeypatch, capsys, *arguments)
+    names = {p.name for p in out.iterdir()}
+    pictures = {"units.png", "confusion.png"}
+    assert names == pictures | {
+        "run.json",
+        "report.json",
+        "model.json",
+        "model.safetensors",
+        "subnets",
+        "notes.txt",
+    }
+    _, error = call(monkeypatch, capsys, "head", "digits", *options, "--out", out, expect=1)
+    assert "isn't empty and holds no head" in error
+    assert names == {p.name for p in out.iterdir()}
 
 
 def test_a_head_stays_until_the_next_one_is_ready(monkeypatch, capsys, options, tmp_path):

@@ -161,17 +161,6 @@ def test_the_demo_leaves_another_run_alone(trained, monkeypatch, capsys):
     assert "holds another run" in err
 
 
-def test_memory_that_is_not_there(tmp_path, monkeypatch, capsys):
-    from rankwise import runs
-
-    def train(*arguments, **options):
-        raise MemoryError
-
-    monkeypatch.setattr(runs, "train", train)
-    _, err = call(monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", expect=1)
-    assert "error: not enough memory; use fewer --units" in err
-
-
 def test_a_source_spelled_differently_is_the_same_run(tmp_path, monkeypatch, capsys):
     class_folders(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

@@ -64,8 +64,10 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None
                         color="white" if dark else "black",
                         fontweight="bold" if i == j else "normal",
                     )
-        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axis.set_yticks(range(k), names)
+        # Names may hold dollars, which aren't formulae here.
+        turned = 90 if max(map(len, names)) > 2 else 0
+        axis.set_xticks(range(k), names, rotation=turned, parse_math=False)
+        axis.set_yticks(range(k), names, parse_math=False)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     accuracy = np.trace(counts) / max(1, counts.sum())

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,14 +109,49 @@ def test_many_channels(make, tmp_path):
     assert small.shape == (4, 3, 3, 5)
     layout = decode.Layout(3, 3, None)
     np.testing.assert_array_equal(small[..., 2], decode.convert_block(images[..., 2], layout))
-    with pytest.raises(DataError, match="grey=True needs images of 3 or 4 channels; these have 5"):
-        load_images(tmp_path / "x.npz", "all", grey=True)
+    assert load_images(tmp_path / "x.npz", "all", channels=5).fingerprint == whole.fingerprint
+    for options, channels in (({"grey": True}, 1), ({"channels": 3}, 3)):
+        message = f"These images have 5 channels and can't become images of {channels}; between 1"
+        with pytest.raises(DataError, match=message):
+            load_images(tmp_path / "x.npz", "all", **options)
     with pytest.raises(DataError, match="The model's images have 5 channels"):
         read_image(tmp_path / "x.png", image_shape=(3, 3, 5))
     mixed = {"x_train": images, "y_train": [0, 1, 0, 1]}
     np.savez(tmp_path / "y.npz", **mixed, x_test=make.pixels(4, 9, 7), y_test=[0, 1, 0, 1])
     with pytest.raises(DataError, match="Images of 1 channels can't become images of 5"):
         load_images(tmp_path / "y.npz", "test")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_are_those_asked_for(make, tmp_path, channels):
+    """Whatever the first image is: here grey, RGB and RGBA files, mixed."""
+    for i, kind in enumerate([(), (3,), (4,), (3,)]):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make.pixels(1, 5, 6, *kind)[0]).save(folder / f"{i}.png")
+    loaded = load_images(tmp_path / "photos", "all", channels=channels)
+    layout = decode.layout_of((5, 6) if channels == 1 else (5, 6, channels))
+    assert loaded.image_shape == layout.shape
+    for image, source in zip(loaded.images, loaded.source_ids, strict=True):
+        file = next((tmp_path / "photos").rglob(Path(source).name))
+        np.testing.assert_array_equal(image, decode.to_array(decode.open_image(file), layout))
+    grey = load_images(tmp_path / "photos", "all", grey=True)
+    assert (grey.fingerprint == loaded.fingerprint) == (channels == 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels is 0; 1 "),
+        ({"channels": "3"}, "channels is '3'; 1 "),
+        ({"channels": True}, "channels is True; 1 "),
+        ({"channels": 3, "grey": True}, "channels is 3 beside grey=True; 1 "),
+        ({"channels": 2}, "These images have 1 channels and can't become images of 2"),
+    ],
+)
+def test_channels_are_checked(options, message):
+    with pytest.raises(DataError, match=message):
+        load_images("digits", **options)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, (3,), (3, 0), (1, 2, 3), True, "28"])

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from rankwise.cli import export, lowrank, model, study
+from rankwise.cli._stops import stoppable
 from rankwise.cli.head import head
 from rankwise.errors import RankwiseError
 
@@ -20,12 +21,12 @@ app = typer.Typer(
 )
 app.command()(model.demo)
 app.command()(model.train)
-app.command()(model.evaluate)
-app.command()(model.predict)
-app.command()(lowrank.augment)
-app.command()(lowrank.show)
-app.command()(export.export)
-app.command()(head)
+app.command()(stoppable(model.evaluate))
+app.command()(stoppable(model.predict))
+app.command()(stoppable(lowrank.augment, "; the same command goes on where it stopped"))
+app.command()(stoppable(lowrank.show))
+app.command()(stoppable(export.export))
+app.command()(stoppable(head, "; features that are complete are kept"))
 app.add_typer(study.app, name="study")
 
 
@@ -44,18 +45,25 @@ def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
     except (RankwiseError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _stop(str(error))
     except MemoryError:
-        typer.echo(
-            "error: not enough memory; use fewer --units, --samples-per-subnet or --workers",
-            err=True,
-        )
-        sys.exit(1)
+        _stop(_NO_MEMORY)
+    except RuntimeError as error:
+        # What PyTorch raises, on a GPU and on a CPU.
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        _stop(_NO_MEMORY)
     except OSError as error:
-        typer.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(1)
+        _stop(f"{error.filename or 'a file'}: {error.strerror or error}")
+
+
+_NO_MEMORY = (
+    "not enough memory; less of --units, --samples-per-subnet, --workers, --batch-size, --size or "
+    "--limit needs less, where the command has them"
+)
+
+
+def _stop(sentence: str) -> None:
+    typer.echo(f"error: {sentence}", err=True)
+    sys.exit(1)

@@ -139,7 +139,9 @@ def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]
                 upright = Image.fromarray(np.uint8(np.clip(deep, 0, top) * (255 / top) + 0.5))
             grey = upright.mode in ("1", "L", "LA")
             picture = upright.convert("L" if grey else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's parsers raise nearly anything
         raise DataError(f"{path} can't be read as an image: {error}") from None
     if size is not None:
         picture.thumbnail((size, size))

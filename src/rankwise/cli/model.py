@@ -49,7 +49,8 @@ def train(
         typer.Option(
             help="accurate, small, tiny (about 117, 19 and 5 thousand parameters on MNIST), "
             "windowed or pereyra (the paper's Table 3); default: small, or windowed sized to the "
-            "data where images are few or under 16×16."
+            "data where images are fewer than 2000 or under 16×16, or where an option of "
+            "sub-networks is given."
         ),
     ] = None,
     unit: Annotated[

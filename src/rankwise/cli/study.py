@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise.cli._stops import stoppable
 
 if TYPE_CHECKING:
     from rankwise.study.design import Study
@@ -53,7 +54,6 @@ Protocol = Annotated[str | None, typer.Option(help="sound, paper, or notebook (l
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-@app.command()
 def run(
     design: Design,
     out: Annotated[Path, typer.Option(help="Folder of the study; the same one goes on.")],
@@ -104,6 +104,9 @@ def run(
     typer.echo(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
 
 
+app.command()(stoppable(run, "; finished cells are kept, and the same command goes on"))
+
+
 @app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """Show how many cells are done, running and left, and for how long still."""
@@ -139,7 +142,6 @@ def report(folder: Folder, as_json: Json = False) -> None:
     typer.echo(json.dumps({"report": str(path)}) if as_json else str(path))
 
 
-@app.command()
 def tune(
     design: Design,
     out: Annotated[Path, typer.Option(help="Folder of the search; the same one goes on.")],
@@ -177,6 +179,9 @@ def tune(
             f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
         )
         typer.echo(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
+
+
+app.command()(stoppable(tune, "; finished trials are kept, and the same command goes on"))
 
 
 @contextmanager

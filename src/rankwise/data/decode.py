@@ -66,14 +66,31 @@ def layout_of(shape: tuple[int, ...]) -> Layout:
     return Layout(shape[0], shape[1], shape[2] if len(shape) == 3 else None)
 
 
-def wanted_layout(natural: Layout, size: Size, grey: bool) -> Layout:
+def wanted_layout(natural: Layout, size: Size, channels: int | None) -> Layout:
     """Layout of a set whose first image has the layout `natural`."""
     height, width = checked_size(size) or (natural.height, natural.width)
-    if grey and natural.channels not in _MODES:
+    own = natural.channels or 1
+    if channels not in (None, own) and not {channels, own} <= {1, 3, 4}:
         raise DataError(
-            f"grey=True needs images of 3 or 4 channels; these have {natural.channels}."
+            f"These images have {own} channels and can't become images of {channels}; between 1 "
+            "(grey), 3 and 4 they can."
         )
-    return Layout(height, width, None if grey else natural.channels)
+    found = own if channels is None else channels
+    return Layout(height, width, None if found == 1 else found)
+
+
+def checked_channels(grey: bool, channels: int | None) -> int | None:
+    """Number of channels wanted; None for that of the first image."""
+    if channels is None:
+        return 1 if grey else None
+    whole = isinstance(channels, (int, np.integer)) and not isinstance(channels, bool)
+    if not whole or channels < 1 or (grey and channels != 1):
+        also = " beside grey=True" if grey else ""
+        raise DataError(
+            f"channels is {channels!r}{also}; 1 (grey), 3, 4 or None is accepted, or the number "
+            "that images of another kind have."
+        )
+    return int(channels)
 
 
 def checked_size(size: Size) -> tuple[int, int] | None:

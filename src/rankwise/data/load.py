@@ -39,6 +39,7 @@ def load_images(
     *,
     size: Size = None,
     grey: bool = False,
+    channels: int | None = None,
     limit: int | None = None,
     seed: int = 42,
     on_error: str = "raise",
@@ -71,6 +72,9 @@ def load_images(
     grey : bool
         Convert colour to grey (luma). By default all images take the kind, colour or grey, of the
         first image of the source; see `rankwise.data.decode` for the kinds.
+    channels : int, optional
+        Convert every image to so many channels, as Pillow does: 1 (the same as `grey`), 3 (RGB)
+        or 4 (RGBA). Images that aren't pictures, of 13 channels say, accept their own number.
     limit : int, optional
         Read only so many images, chosen by `stratified_limit` with `seed` within the split, in
         their original order. The others aren't decoded. Bad images count before they are skipped.
@@ -111,6 +115,7 @@ def load_images(
     if on_error not in ("raise", "skip"):
         raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
     decode.checked_size(size)
+    channels = decode.checked_channels(grey, channels)
     reader = open_reader(source)
     samples = Samples.of(reader, _splits_to_read(reader, source, split))
     usable, skipped = samples.usable(skip=on_error == "skip")
@@ -124,7 +129,7 @@ def load_images(
         check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
     if limit is not None:
         usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
-    layout = decode.wanted_layout(first_layout(reader, f"{source}"), size, grey)
+    layout = decode.wanted_layout(first_layout(reader, f"{source}"), size, channels)
     images, good, bad = read_pixels(
         samples,
         usable,

@@ -1,9 +1,8 @@
 """A training run in a folder: its configuration, what an interruption keeps, its report.
 
 A run folder holds ``run.json`` (what was asked for), ``subnets/`` (finished sub-networks, or the
-last epoch of a joint training),
-``model.safetensors`` and ``model.json``, ``report.json`` (written last: its presence means the
-run is complete) and two pictures.
+last epoch of a joint training), ``model.safetensors`` and ``model.json``, ``report.json`` (written
+last: its presence means the run is complete) and two pictures.
 """
 
 from __future__ import annotations
@@ -11,17 +10,20 @@ from __future__ import annotations
 from rankwise.runs.machine import environment
 from rankwise.runs.records import (
     CONFIGURATION,
+    EXPORTED,
     REPORT,
     SUBNETS,
     TrainingRun,
     finished_parts,
     holds,
+    refuse_model_file,
 )
 from rankwise.runs.training import train
 from rankwise.runs.use import confusion, evaluate, images_for, predict, test_images_of
 
 __all__ = [
     "CONFIGURATION",
+    "EXPORTED",
     "REPORT",
     "SUBNETS",
     "TrainingRun",
@@ -32,6 +34,7 @@ __all__ = [
     "holds",
     "images_for",
     "predict",
+    "refuse_model_file",
     "test_images_of",
     "train",
 ]

@@ -7,7 +7,6 @@ The folder holds ``model.json``, ``model.safetensors`` and ``backbone.safetensor
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 
 from rankwise._files import write_json
 from rankwise._memory import PeakMemory
-from rankwise._model_files import DESCRIPTION, WEIGHTS
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -25,13 +23,18 @@ from rankwise.models import is_head
 from rankwise.nets.backbones import load_backbone
 from rankwise.nets.features import extract_features
 from rankwise.nets.head import VarProHead
-from rankwise.nets.head_files import BACKBONE
 from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, read_parts
-from rankwise.runs.records import CONFIGURATION, REPORT
+from rankwise.runs.records import (
+    CONFIGURATION,
+    FEATURE_FILES,
+    FEATURES,
+    REPORT,
+    discard_features,
+    discard_model,
+)
 from rankwise.varpro.batched import resolve_device
 
-FEATURES = "features"
 SHOWN = 100
 """Likely wrong labels that the report lists."""
 
@@ -112,7 +115,7 @@ def fit_head(
             run.source, limit=run.limit, seed=run.seed, progress=verbose, **run.reading
         )
         if overwrite:
-            shutil.rmtree(out / FEATURES, ignore_errors=True)
+            discard_features(out)
         loaded = time.perf_counter()
         features = [
             extract_features(
@@ -131,7 +134,7 @@ def fit_head(
         rows, margins = model.likely_wrong_labels(features[0], names_of(train))
         probabilities = model.predict_proba(features[1])
         model.backbone, model.image_shape_ = backbone, train.image_shape
-        _clear(out)
+        discard_model(out)
         write_json(out / CONFIGURATION, _configuration(run, train, test))
         model.save(out)
         predicted = model.classes_[probabilities.argmax(axis=1)]
@@ -198,15 +201,11 @@ def _check_folder(out: Path) -> None:
         raise RunError(f"{out} is a file; give a folder to write the head into")
     if not out.exists() or not any(out.iterdir()):
         return
-    if not ((out / FEATURES).is_dir() or is_head(out)):
+    begun = {p.name for p in out.iterdir()} == {FEATURES} and all(
+        p.match(FEATURE_FILES) or p.name.startswith(".") for p in (out / FEATURES).iterdir()
+    )
+    if not (is_head(out) or begun):
         raise RunError(f"{out} isn't empty and holds no head; choose another folder")
-
-
-def _clear(out: Path) -> None:
-    """Take the earlier head away, its features kept, to make room for a new one."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in (REPORT, CONFIGURATION, DESCRIPTION, WEIGHTS, BACKBONE, "confusion.png"):
-        (out / name).unlink(missing_ok=True)
 
 
 def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, Any]:

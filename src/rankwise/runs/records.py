@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,21 @@ from rankwise.varpro.checkpoints import CHECKPOINT, known_of
 CONFIGURATION = "run.json"
 REPORT = "report.json"
 SUBNETS = "subnets"
+FEATURES = "features"
+"""Cache of ``rankwise head``."""
+FEATURE_FILES = "features-*.npy"
+EXPORTED = "rankwise_model"
+"""How the names of ``rankwise export`` begin unless another is given."""
+
+_MODEL_FILES = (
+    REPORT,
+    CONFIGURATION,
+    DESCRIPTION,
+    WEIGHTS,
+    "backbone.safetensors",
+    "units.png",
+    "confusion.png",
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +102,8 @@ def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str
     elif overwrite:
         for name in (SUBNETS, "bootstrap"):
             shutil.rmtree(out / name, ignore_errors=True)
-        for name in (REPORT, DESCRIPTION, WEIGHTS, "units.png", "confusion.png"):
-            (out / name).unlink(missing_ok=True)
+        discard_model(out)
+        discard_features(out)
     else:
         different = _differences(read_record(path), configuration)
         if different:
@@ -103,6 +119,29 @@ def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str
     return None
 
 
+def discard_model(out: Path) -> None:
+    """Remove a model, what describes it, and its exports under their usual names."""
+    for name in _MODEL_FILES:
+        (out / name).unlink(missing_ok=True)
+    for path in out.glob(f"{EXPORTED}*"):
+        if path.suffix in (".onnx", ".h", ".safetensors"):
+            path.unlink()
+
+
+def discard_features(out: Path) -> None:
+    """Remove the cache of a head's folder, and nothing else that lies there."""
+    for path in (out / FEATURES).glob(FEATURE_FILES):
+        path.unlink()
+    with suppress(OSError):
+        (out / FEATURES).rmdir()
+
+
+def refuse_model_file(path: Path, folder: Path) -> None:
+    """Raise `RunError` if writing to `path` would replace a part of the model in `folder`."""
+    if path.name in _MODEL_FILES and path.resolve().parent == folder.resolve():
+        raise RunError(f"{path} belongs to the model itself; choose another file")
+
+
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     names = [k for k in wanted if k != "run" and found.get(k) != wanted[k]]
     run = found.get("run", {})
@@ -113,19 +152,16 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 def read_record(path: Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     """A record of a run that holds what it `needs` to, or one sentence that names the file."""
+    remedy = f"remove it to use the model alone, or train again with --overwrite into {path.parent}"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RunError(
-            f"{path} is damaged: it isn't JSON; discard the run with --overwrite"
-        ) from error
+        raise RunError(f"{path} is damaged: it isn't JSON; {remedy}") from error
     if not isinstance(value, dict) or not isinstance(value.get("run"), dict):
-        raise RunError(f"{path} is damaged or foreign: it describes no run")
+        raise RunError(f"{path} is damaged or foreign: it describes no run; {remedy}")
     lacks = [name for name in needs if name not in value]
     if lacks:
-        raise RunError(
-            f"{path} is damaged: it lacks {', '.join(lacks)}; discard the run with --overwrite"
-        )
+        raise RunError(f"{path} is damaged: it lacks {', '.join(lacks)}; {remedy}")
     return value
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from rankwise.data import ImageSet, load_images, read_image
-from rankwise.errors import DataError, RunError
+from rankwise.data.load import open_reader
+from rankwise.data.split import stratified_limit
+from rankwise.errors import DataError, ModelFileError, RunError
 from rankwise.estimators import QuadraticClassifier
 from rankwise.models import load_model
 from rankwise.runs.reading import names_of, some_of
@@ -20,8 +22,8 @@ from rankwise.runs.records import CONFIGURATION, read_record
 def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> dict[str, Any]:
     """Accuracy of a saved model on a source, with its confusion matrix.
 
-    Images are resized, and turned to grey, as the model's were. The seed and the source pattern
-    of a hold-out are those of the run unless given, so that its test images are the run's own.
+    Images are resized and converted as the model's were. The seed of a hold-out is that of the
+    run unless given, and so is the source pattern where the names of the files have it.
 
     Parameters
     ----------
@@ -31,16 +33,23 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         As for `rankwise.load_images`.
     **reading
         More options of `rankwise.load_images`; None counts as not given.
+
+    Raises
+    ------
+    RunError
+        If the test images of the run's own source aren't those that it held out.
+    DataError
+        If the source can't be read, or has images of a class that the model doesn't know.
     """
     model = load_model(folder)
-    options = _reading_of_run(folder) | {k: v for k, v in reading.items() if v is not None}
-    images = images_for(model, folder, source, split, **options)
-    unknown = set(images.class_names) - {str(c) for c in model.classes_}
+    images = images_for(model, folder, source, split, **reading)
+    unknown = set(names_of(images)) - {str(c) for c in model.classes_}
     if unknown:
         raise DataError(
             f"{source} has classes that the model doesn't know: {some_of(unknown)}; it was trained "
             f"on {some_of({str(c) for c in model.classes_})}"
         )
+    seed = reading.get("seed")
     begin = time.perf_counter()
     outputs = model.outputs(images.images)
     seconds = time.perf_counter() - begin
@@ -52,7 +61,7 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         "seconds": seconds,
         "source": source,
         "split": split,
-        "seed": options.get("seed"),
+        "seed": _record_of_run(folder).get("run", {}).get("seed") if seed is None else seed,
         "fingerprint": images.fingerprint,
         "n_skipped": images.n_skipped,
         "skipped": list(images.skipped),
@@ -61,56 +70,95 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
 
 
 def images_for(
-    model: QuadraticClassifier, folder: Path, source: str, split: str = "test", **reading: Any
+    model: Any, folder: Path, source: str, split: str = "test", **reading: Any
 ) -> ImageSet:
     """Images of a source as a saved model takes them, held out as its run held out.
 
     Parameters
     ----------
-    model : QuadraticClassifier
+    model : QuadraticClassifier or VarProHead
     folder : Path
         Where it was saved.
     source, split, **reading
-        As for `evaluate`.
+        As for `evaluate`, which says what is raised.
     """
-    options = _reading_of_run(folder) | {k: v for k, v in reading.items() if v is not None}
-    return load_images(source, split=split, **_fitting_options(model), **options)
+    record = _record_of_run(folder)
+    given = {k: v for k, v in reading.items() if v is not None}
+    options = _fitting_options(model, folder) | {
+        k: v for k, v in record.get("run", {}).items() if k == "seed"
+    }
+    pattern = record.get("run", {}).get("reading", {}).get("source_pattern")
+    own = bool(record) and _same_source(source, record["run"].get("source"))
+    if own and split == "test":
+        return _held_out(source, record, options | {"source_pattern": pattern} | given)
+    if pattern is not None and "source_pattern" not in given:
+        # The run's images under another path have such names, other images needn't.
+        try:
+            return load_images(source, split=split, **options, **given, source_pattern=pattern)
+        except DataError:
+            if own:
+                raise
+    return load_images(source, split=split, **(options | given))
 
 
-def test_images_of(model: QuadraticClassifier, folder: Path) -> tuple[str, ImageSet]:
+def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
     """The source of the run in a folder, and the test images that the run held out.
 
     Parameters
     ----------
-    model : QuadraticClassifier
+    model : QuadraticClassifier or VarProHead
     folder : Path
         Where it was saved.
 
     Raises
     ------
     RunError
-        If the folder holds a model but no run, or a damaged one.
+        If the folder holds a model but no run, or a damaged one, or the source has changed.
     DataError
         If the source can't be read any more.
     """
-    path = folder / CONFIGURATION
-    if not path.exists():
+    record = _record_of_run(folder)
+    if not record:
         raise RunError(f"{folder} holds no run that says its test images; name their source")
-    run = read_record(path)["run"]
-    options = _reading_of_run(folder)
+    run = record["run"]
     if not isinstance(run.get("source"), str):
-        raise RunError(f"{path} is damaged: its run has no source; train it again")
-    if "on_error" in run["reading"]:
-        options["on_error"] = run["reading"]["on_error"]
-    return run["source"], images_for(model, folder, run["source"], **options)
+        raise RunError(
+            f"{folder / CONFIGURATION} is damaged: its run has no source; train it again"
+        )
+    on_error = run["reading"].get("on_error")
+    return run["source"], images_for(model, folder, run["source"], on_error=on_error)
+
+
+def _held_out(source: str, record: dict[str, Any], options: dict[str, Any]) -> ImageSet:
+    """Test images of the run's own source, which must be those that the run never trained on."""
+    limit = options.pop("limit", None)
+    images = load_images(source, split="test", **options)
+    known = record.get("test_fingerprint")
+    if known not in (None, images.fingerprint) and "test" not in open_reader(source).splits:
+        raise RunError(
+            f"{source} gives other test images than the run held out, since it has changed or is "
+            "read otherwise, and the run may have trained on them; the same images, seed and "
+            "pattern are accepted, or another source"
+        )
+    if limit is None:
+        return images
+    return images.subset(stratified_limit(images.labels, limit, options["seed"]))
+
+
+def _same_source(source: str, known: Any) -> bool:
+    if not isinstance(known, str):
+        return False
+    paths = Path(source).expanduser(), Path(known).expanduser()
+    return source == known or (paths[0].exists() and paths[0].resolve() == paths[1].resolve())
 
 
 def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Labels of image files: the most probable class of each, and all probabilities."""
     model = load_model(folder)
+    shape = _image_shape(model, folder)
     result = []
     for path in paths:
-        image = read_image(path, image_shape=model.image_shape_)
+        image = read_image(path, image_shape=shape)
         probabilities = model.predict_proba(image[None])[0]
         best = int(probabilities.argmax())
         result.append(
@@ -140,19 +188,27 @@ def accuracy_of(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSe
     return float(np.mean(predicted == names_of(images)))
 
 
-def _fitting_options(model: QuadraticClassifier) -> dict[str, Any]:
-    shape = model.image_shape_
-    return {"size": tuple(shape[:2]), "grey": len(shape) == 2}
+def _image_shape(model: Any, folder: Path) -> tuple[int, ...]:
+    shape = getattr(model, "image_shape_", None)
+    if shape is None:
+        raise ModelFileError(
+            f"{folder} holds a head that was fitted on features; images can't be given to it"
+        )
+    return tuple(shape)
 
 
-def _reading_of_run(folder: Path) -> dict[str, Any]:
-    """Seed and source pattern of the run in a folder: they decide what its hold-out is."""
+def _fitting_options(model: Any, folder: Path) -> dict[str, Any]:
+    height, width, *channels = _image_shape(model, folder)
+    return {"size": (height, width), "channels": channels[0] if channels else 1}
+
+
+def _record_of_run(folder: Path) -> dict[str, Any]:
+    """``run.json`` of a folder with what decides its hold-out; empty where there is none."""
     path = folder / CONFIGURATION
     if not path.exists():
         return {}
-    run = read_record(path)["run"]
+    record = read_record(path)
+    run = record["run"]
     if "seed" not in run or not isinstance(run.get("reading"), dict):
         raise RunError(f"{path} is damaged: its run has no seed or reading; train it again")
-    return {"seed": run["seed"]} | {
-        k: v for k, v in run["reading"].items() if k == "source_pattern"
-    }
+    return record
