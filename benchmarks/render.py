@@ -29,7 +29,7 @@ SECTIONS = {
         "rivals",
         "cifar10",
     ),
-    "Past the paper": ("accurate", "curve", "joint_race"),
+    "Past the paper": ("accurate", "choices", "joint_race", "curve"),
     "Low-rank reconstruction": ("lowrank_*",),
     "Studies": ("study_mnist_*", "study_leak_*", "study_*", "inference_simulation"),
     "Networks and the last layer": (
@@ -115,9 +115,9 @@ def accurate_lines(result: dict[str, Any]) -> list[str]:
     table = result["tables"][0]
     known = result["provenance"]
     origin = (
-        f"`python benchmarks/accurate.py`, {known['environment']['date']}, "
-        f"{known['environment']['processor']}, {known['environment']['cores']} cores; all training "
-        "images, test images read once; mean (min–max) over the runs."
+        f"{_command(result)}, {known['environment']['processor']}, "
+        f"{known['environment']['cores']} cores; all training images, test images read once; "
+        "mean (min–max) over the runs."
     )
     return [markdown(table["columns"], table["rows"]), "", origin, ""]
 

@@ -1,5 +1,6 @@
 """What a convolutional preset comes to on images of several shapes and numbers."""
 
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -40,6 +41,12 @@ def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     )
     _, option = get_args(get_type_hints(train, include_extras=True)["preset"])
     assert said in option.help
+    method = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    for (name, preset), size in zip(CONVOLUTIONAL_PRESETS.items(), sizes, strict=True):
+        first, *others = (str(layer.maps) for layer in preset.layers)
+        maps = ", ".join([f"{first} (5×5)", *others])
+        assert f"| `{name}` | {maps} |" in method
+        assert f"| {size:,} |" in method
 
 
 def test_epochs_and_batches_follow_the_number_of_images():
