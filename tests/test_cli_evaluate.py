@@ -71,7 +71,8 @@ def test_the_pattern_of_the_run_is_for_its_own_images(tmp_path, monkeypatch, cap
         if source == "renamed":
             (tmp_path / "photos" / "a" / "0-x.png").rename(tmp_path / "photos" / "a" / "no.png")
             (tmp_path / "photos").rename(tmp_path / "renamed")
-        call(monkeypatch, capsys, "evaluate", out, tmp_path / source)
+        for seed in ([], ["--seed", "3"]):
+            call(monkeypatch, capsys, "evaluate", out, tmp_path / source, *seed)
         text, _ = call(monkeypatch, capsys, *given, "--check", tmp_path / source)
         assert json.loads(text)["n_images"] == (6 if source == "other.npz" else 12)
     arguments = ["evaluate", out, tmp_path / "other.npz", "--source-pattern", "a"]

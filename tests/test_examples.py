@@ -28,6 +28,10 @@ PROMISES = {
     "compare_jacobians": (
         r"iteration +kaufman +golub-pereyra\n(?: +\d+ +\d+\.\d\d +\d+\.\d\d\n){12}$"
     ),
+    "convolutional_units": (
+        r"augmentation  accuracy  parameters  output layer\n"
+        r"none +0\.9\d+ +\d,\d+  (glue|trained)\nmoves +0\.9\d+ +\d,\d+  (glue|trained)\n"
+    ),
     "export_to_c": (
         r"precision +flash +RAM +accuracy\n"
         r"float32 +7,\d+ +440 +0\.9\d+\nfloat16 +4,\d+ +440 +0\.9\d+\nint8 +2,\d+ +440 +0\.9\d+"
@@ -36,6 +40,11 @@ PROMISES = {
         r"converged after \d+ iterations, rank 3 of 3\n(?:.*\n)+"
         r"rate 1 +0\.50 +0\.(49|50|51)\d\n"
         r"rate 2 +3\.00 +(2\.[89]|3\.[012])\d+\n"
+    ),
+    "last_layer": (r"ridge \S+ by loo, test accuracy 0\.9\d+\n(2\d|30) of the 30 most suspicious"),
+    "low_rank_copies": (
+        r" 0\.800 +0\.1\d+\n 0\.900 +0\.0\d+\n 0\.975 +0\.01\d+\n 1\.000 +0\.0000\n"
+        r"\d+ images, \d+ copies\nevery copy has the source id of its original: True"
     ),
     "sklearn_pipeline": r"(?:0\.\d+  \S+, (?:bilinear|symmetric)\n){4}best .*: 0\.9[3-9]\d\d",
     "train_digits": (

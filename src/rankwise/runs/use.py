@@ -94,11 +94,11 @@ def images_for(
     if pattern is not None and "source_pattern" not in given:
         # The run's images under another path have such names, other images needn't.
         try:
-            return load_images(source, split=split, **options, **given, source_pattern=pattern)
+            return load_images(source, split, **(options | {"source_pattern": pattern} | given))
         except DataError:
             if own:
                 raise
-    return load_images(source, split=split, **(options | given))
+    return load_images(source, split, **(options | given))
 
 
 def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
