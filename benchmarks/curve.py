@@ -139,7 +139,6 @@ def main() -> None:
     if args.images < len(train):
         train = train.subset(stratified_limit(train.labels, args.images, seed=42))
     same = {"data": describe(train, test), "epochs": args.epochs, "workers": args.workers}
-    known = same | {"seeds": args.seeds, "spread": "mean (min–max) over the seeds"}
     results = earlier(args, same)
     for seed in args.seeds:
         for key in args.rows:
@@ -147,10 +146,19 @@ def main() -> None:
                 continue
             say(f"{key}, seed {seed}")
             results.append(measure(args, key, seed, train, test))
-            write_result(args, TITLE, [table(results)], results, known, notes(results))
-    print(table(results).text())
+            keep(args, results, same)
+    keep(args, results, same)  # also where every row was there: the tables may be newer
+    for found in tables(results):
+        print(found.text(), end="\n\n")
     for note in notes(results):
         print(note)
+
+
+def keep(args: Any, results: list[dict[str, Any]], same: dict[str, Any]) -> None:
+    """Write what has been measured so far."""
+    seeds = {"seeds": sorted({r["seed"] for r in results})}
+    known = same | seeds | {"spread": "mean (min–max) over the seeds"}
+    write_result(args, TITLE, tables(results), results, known, notes(results))
 
 
 def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> dict[str, Any]:
@@ -199,6 +207,12 @@ def points(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def tables(results: list[dict[str, Any]]) -> list[Table]:
+    """Every row; then ours beside CNNs of the same size."""
+    compared = same_size(results)
+    return [table(results), *([compared] if compared.rows else [])]
+
+
 def table(results: list[dict[str, Any]]) -> Table:
     """Every row, by kind, the smallest first."""
     lines = []
@@ -221,34 +235,55 @@ def table(results: list[dict[str, Any]]) -> Table:
     return Table(TITLE, columns, lines)
 
 
-def notes(results: list[dict[str, Any]]) -> list[str]:
-    """Where a CNN with dense filters is the better choice, by each measure of size."""
+SIZES = {"n_parameters": "parameters", "int8_bytes": "int8 bytes", "microseconds": "µs/image"}
+
+
+def same_size(results: list[dict[str, Any]]) -> Table:
+    """Ours less a CNN of the same size, in points of accuracy.
+
+    The error of a CNN between two measured ones lies on the line that joins them, both axes
+    logarithmic, as in the picture. Beyond the smallest and the largest one there is none.
+    """
     found = points(results)
-    ours_, rivals = ([p for p in found if p["kind"] == kind] for kind in (OURS, DENSE))
     lines = []
-    sizes = {
-        "parameters": "n_parameters",
-        "bytes in int8": "int8_bytes",
-        "µs an image": "microseconds",
-    }
-    for name, size in sizes.items():
-        for rival in rivals:
-            able = [p for p in ours_ if p[size] <= rival[size]]
-            best = max(able, key=lambda p: p["accuracy"], default=None)
-            if best is None:
-                verdict = "none of ours is as small: the CNN is the better choice"
-            elif best["accuracy"] >= rival["accuracy"]:
-                verdict = f"ours is better: {best['label']}, {100 * best['accuracy']:.2f}%"
-            else:
-                verdict = (
-                    f"the CNN is the better choice: our best there is {best['label']}, "
-                    f"{100 * best['accuracy']:.2f}%"
-                )
-            lines.append(
-                f"By {name}, up to those of {rival['label']} ({rival[size]:,.0f}, "
-                f"{100 * rival['accuracy']:.2f}%): {verdict}."
-            )
-    return lines
+    for ours_ in sorted((p for p in found if p["kind"] == OURS), key=lambda p: p["n_parameters"]):
+        cells = []
+        for size in SIZES:
+            theirs = sorted((p for p in found if p["kind"] == DENSE), key=lambda p: p[size])
+            sizes = np.log([p[size] for p in theirs])
+            errors = np.log([1 - p["accuracy"] for p in theirs])
+            here = np.log(ours_[size])
+            if len(theirs) < 2 or not sizes[0] <= here <= sizes[-1]:
+                cells.append("–")
+                continue
+            error = float(np.exp(np.interp(here, sizes, errors)))
+            cells.append(f"{100 * (ours_['accuracy'] - (1 - error)):+.2f}")
+        lines.append((ours_["label"], *cells))
+    return Table(LESS, ("model", *SIZES.values()), lines)
+
+
+LESS = "Ours less a CNN of the same size, points of accuracy"
+
+
+def notes(results: list[dict[str, Any]]) -> list[str]:
+    """Which of ours a CNN of the same size beats, by each measure of size."""
+    compared = same_size(results)
+    said = [
+        "A CNN of the same size has the error on the line between two measured ones, both axes "
+        "logarithmic; – where none was measured that is as small or as large."
+    ]
+    for column, name in enumerate(SIZES.values(), start=1):
+        cells = [(row[0], row[column]) for row in compared.rows if row[column] != "–"]
+        worse = [label for label, cell in cells if cell.startswith("-")]
+        better = [label for label, cell in cells if not cell.startswith("-")]
+        parts = []
+        if better:
+            parts.append(f"as accurate or better: {'; '.join(better)}")
+        if worse:
+            parts.append(f"a small CNN is the better choice than {'; '.join(worse)}")
+        if parts:
+            said.append(f"By {name}, {', but '.join(parts)}.")
+    return said
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
