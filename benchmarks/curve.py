@@ -265,25 +265,31 @@ def same_size(results: list[dict[str, Any]]) -> Table:
 LESS = "Ours less a CNN of the same size, points of accuracy"
 
 
+ALIKE = 0.1
+"""Points. A test accuracy of 99.3% of 10,000 images has a standard deviation of 0.08."""
+
+
 def notes(results: list[dict[str, Any]]) -> list[str]:
-    """Which of ours a CNN of the same size beats, by each measure of size."""
+    """Which of ours is better than a CNN of the same size, and which isn't, by each measure."""
     compared = same_size(results)
     said = [
         "A CNN of the same size has the error on the line between two measured ones, both axes "
         "logarithmic; – where none was measured that is as small or as large."
     ]
     for column, name in enumerate(SIZES.values(), start=1):
-        cells = [(row[0], row[column]) for row in compared.rows if row[column] != "–"]
-        worse = [label for label, cell in cells if cell.startswith("-")]
-        better = [label for label, cell in cells if not cell.startswith("-")]
-        parts = []
-        if better:
-            parts.append(f"as accurate or better: {'; '.join(better)}")
-        if worse:
-            parts.append(f"a small CNN is the better choice than {'; '.join(worse)}")
-        if parts:
-            said.append(f"By {name}, {', but '.join(parts)}.")
+        cells = [(row[0], float(row[column])) for row in compared.rows if row[column] != "–"]
+        parts = {
+            "better than a CNN": [label for label, gain in cells if gain > ALIKE],
+            f"alike (within {ALIKE} points)": [n for n, gain in cells if abs(gain) <= ALIKE],
+            "a CNN is the better choice": [label for label, gain in cells if gain < -ALIKE],
+        }
+        listed = "; ".join(f"{what}: {' – '.join(names)}" for what, names in parts.items() if names)
+        said.append(f"By {name}: {listed}.")
     return said
+
+
+COLOURS = {OURS: "#d95f02", PAPER: "#7570b3", DENSE: "#1b9e77", OTHER: "#666666"}
+LABELS = {OURS: (-6, -9, "right"), PAPER: (6, 5, "left"), DENSE: (6, 5, "left")}
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
@@ -292,52 +298,50 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3, sharey=True)
-    colours = {OURS: "#d95f02", PAPER: "#7570b3", DENSE: "#1b9e77", OTHER: "#666666"}
     measures = (
         ("n_parameters", "parameters"),
         ("int8_bytes", "bytes, int8 export"),
         ("microseconds", "µs an image, one core"),
     )
     for axis, (size, label) in zip(axes, measures, strict=True):
-        for kind, colour in colours.items():
-            chosen = sorted(
-                (p for p in points(results) if p["kind"] == kind and p[size] is not None),
-                key=lambda p: p[size],
-            )
-            if not chosen:
-                continue
-            axis.plot(
-                [p[size] for p in chosen],
-                [100 * (1 - p["accuracy"]) for p in chosen],
-                "o" if kind == OTHER else "o-",
-                color=colour,
-                label=kind,
-                markersize=5,
-            )
-            for p in chosen:
-                axis.annotate(
-                    p["label"],
-                    (p[size], 100 * (1 - p["accuracy"])),
-                    textcoords="offset points",
-                    xytext=(4, 4),
-                    fontsize=6,
-                    color=colour,
-                )
+        for kind in COLOURS:
+            _plot(axis, [p for p in points(results) if p["kind"] == kind and p[size]], kind, size)
         axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.margins(x=0.2)
-        for ticks in (axis.xaxis, axis.yaxis):
-            ticks.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.margins(x=0.32, y=0.08)
+        for ticks, every in ((axis.xaxis, (1,)), (axis.yaxis, (1, 2, 5))):
+            ticks.set_major_locator(LogLocator(subs=every, numticks=12))
+            ticks.set_minor_locator(LogLocator(subs=range(1, 10), numticks=100))
+            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             ticks.set_minor_formatter(NullFormatter())
         axis.grid(visible=True, which="both", alpha=0.2)
     axes[0].set_ylabel("test error, %")
-    axes[0].legend(fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)
     say(f"wrote {path}")
+
+
+def _plot(axis: Any, found: list[dict[str, Any]], kind: str, size: str) -> None:
+    """The points of one kind, joined where they are a family, each with its name."""
+    found = sorted(found, key=lambda p: p[size])
+    errors = [100 * (1 - p["accuracy"]) for p in found]
+    line = "o" if kind == OTHER else "o-"
+    axis.plot([p[size] for p in found], errors, line, color=COLOURS[kind], label=kind, markersize=5)
+    right, up, side = LABELS.get(kind, (-6, 5, "right"))
+    for p, error in zip(found, errors, strict=True):
+        axis.annotate(
+            p["label"].removeprefix("CNN "),
+            (p[size], error),
+            textcoords="offset points",
+            xytext=(right, up),
+            ha=side,
+            fontsize=7,
+            color=COLOURS[kind],
+        )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rankwise._files import atomic_path
 from render_studies import at_a_glance
 
 HERE = Path(__file__).parent
+PICTURES = HERE.parent / "docs" / "images"
 SECTIONS = {
     "Quadratic units and variable projection": (
         "presets",
@@ -191,8 +192,28 @@ def _best_rival(rows: dict[str, Sequence[str]]) -> str:
     return max(rivals, key=lambda label: float(rivals[label].split()[0]))
 
 
+def curve_lines(result: dict[str, Any]) -> list[str]:
+    """The picture, and where a small CNN is the better choice."""
+    known = result["provenance"]
+    table = result["tables"][1]
+    return [
+        "![Test error against parameters, bytes and time, of ours and of small CNNs]"
+        "(docs/images/curve.png)",
+        "",
+        f"*Size and time: ours and CNNs with dense filters, trained by the same code for "
+        f"{known['epochs']} epochs on {known['data'][0]['n']:,} images of MNIST, so all are less "
+        "accurate than above.*",
+        "",
+        markdown((table["title"], *table["columns"][1:]), table["rows"]),
+        "",
+        f"{' '.join(result['notes'][1:])} ({_command(result)}; seeds {_plain(known['seeds'])})",
+        "",
+    ]
+
+
 README_PARTS = {
     "accurate": accurate_lines,
+    "curve": curve_lines,
     "ablation": ablation_lines,
     "rivals": rivals_lines,
     "lowrank_speed": low_rank_lines,
@@ -247,6 +268,8 @@ def section(result: dict[str, Any], name: str) -> Iterable[str]:
     yield f"### {result.get('title', name)}\n"
     yield from (f"- {line}" for line in _origin(result["provenance"]))
     yield ""
+    if (PICTURES / f"{name}.png").exists():
+        yield f"![{result['title']}](images/{name}.png)\n"
     for table in result.get("tables", []):
         yield f"**{table['title']}**\n"
         yield markdown(table["columns"], table["rows"])
