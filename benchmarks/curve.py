@@ -8,9 +8,9 @@ batches, moved images, schedule, epochs, with the better of two learning rates b
 batches of 500; both kinds of convolutional networks predict by the same code, normalisation folded
 in. Bytes are those of float32 weights; of these networks also those of an int8 export, with the
 accuracy that it has. The test images are read once for each row.
-Finished rows are kept; the picture is drawn from the result file. Training images, epochs and
-seeds are fewer than the presets' own, so that the run should stay under 20 minutes on two cores:
-`accurate.py` measures the presets at their full length.
+Finished rows are kept; the picture is drawn from the result file. Training images and epochs are
+fewer than the presets' own, so that a seed takes some ten minutes on two cores: `accurate.py`
+measures the presets at their full length.
 
     python benchmarks/curve.py
     python benchmarks/curve.py --draw      # docs/images/curve.png, from the result file
@@ -121,7 +121,7 @@ ROWS = {
 
 def main() -> None:
     """Measure every row that isn't there yet, or draw."""
-    parser = argument_parser(__doc__, "curve", SEEDS[:1], resumable=True)
+    parser = argument_parser(__doc__, "curve", SEEDS, resumable=True)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--images", type=int, default=24_000, help="training images, by class")
@@ -235,6 +235,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     return Table(TITLE, columns, lines)
 
 
+LESS = "Ours less a CNN of the same size, points of accuracy"
 SIZES = {"n_parameters": "parameters", "int8_bytes": "int8 bytes", "microseconds": "µs/image"}
 
 
@@ -251,7 +252,7 @@ def same_size(results: list[dict[str, Any]]) -> Table:
         for size in SIZES:
             theirs = sorted((p for p in found if p["kind"] == DENSE), key=lambda p: p[size])
             sizes = np.log([p[size] for p in theirs])
-            errors = np.log([1 - p["accuracy"] for p in theirs])
+            errors = np.log([max(1 - p["accuracy"], 1e-6) for p in theirs])
             here = np.log(ours_[size])
             if len(theirs) < 2 or not sizes[0] <= here <= sizes[-1]:
                 cells.append("–")
@@ -260,9 +261,6 @@ def same_size(results: list[dict[str, Any]]) -> Table:
             cells.append(f"{100 * (ours_['accuracy'] - (1 - error)):+.2f}")
         lines.append((ours_["label"], *cells))
     return Table(LESS, ("model", *SIZES.values()), lines)
-
-
-LESS = "Ours less a CNN of the same size, points of accuracy"
 
 
 ALIKE = 0.1
