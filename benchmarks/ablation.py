@@ -22,9 +22,9 @@ from common import (
     describe,
     earlier,
     percent,
-    say,
     spread,
     timed,
+    to_measure,
     write_result,
 )
 from rankwise.varpro import make_units
@@ -139,16 +139,12 @@ def main() -> None:
         "workers": args.workers,
     }
     results = earlier(args, same)
-    for seed in args.seeds:
-        for key in args.rows:
-            if any(r["row"] == key and r["seed"] == seed for r in results):
-                continue
-            say(f"{key}, seed {seed}")
-            if key == WITHOUT_TRAINING:
-                results += without_training(data, args, seed)
-            else:
-                results.append(with_training(key, data, args, seed))
-            write_result(args, TITLE, tables(results, args.subnets), results, known, NOTES)
+    for key, seed in to_measure(args.rows, args.seeds, results):
+        if key == WITHOUT_TRAINING:
+            results += without_training(data, args, seed)
+        else:
+            results.append(with_training(key, data, args, seed))
+        write_result(args, TITLE, tables(results, args.subnets), results, known, NOTES)
     for t in tables(results, args.subnets):
         print(t.text(), end="\n\n")
 

@@ -25,6 +25,7 @@ from common import (
     middle,
     percent,
     say,
+    to_measure,
     write_result,
 )
 from rankwise import QuadraticClassifier
@@ -85,16 +86,12 @@ def main() -> None:
     }
     known = same | {"seeds": args.seeds, "spread": "mean (min–max); of seconds the median"}
     results = earlier(args, same)
-    for seed in args.seeds:
-        for key in args.rows:
-            if any((r["row"], r["seed"]) == (key, seed) for r in results):
-                continue
-            say(f"{key}, seed {seed}")
-            limit = args.images if ROWS[key].preset == "windowed" else args.images_small
-            rows = stratified_limit(train.labels[:cut], min(limit, cut), seed=42)
-            part = train.images[rows], train.labels[rows]
-            results.append(measure(args, key, seed, part, held))
-            write_result(args, TITLE, tables(results), results, known, NOTES)
+    for key, seed in to_measure(args.rows, args.seeds, results):
+        limit = args.images if ROWS[key].preset == "windowed" else args.images_small
+        rows = stratified_limit(train.labels[:cut], min(limit, cut), seed=42)
+        part = train.images[rows], train.labels[rows]
+        results.append(measure(args, key, seed, part, held))
+        write_result(args, TITLE, tables(results), results, known, NOTES)
     for found in tables(results):
         print(found.text(), end="\n\n")
 

@@ -199,6 +199,17 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
     return found["data"]
 
 
+def to_measure(
+    keys: Sequence[str], seeds: Sequence[int], results: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, int]]:
+    """Rows and seeds that aren't among the results yet, each announced; seed by seed."""
+    for seed in seeds:
+        for key in keys:
+            if not any((r["row"], r["seed"]) == (key, seed) for r in results):
+                say(f"{key}, seed {seed}")
+                yield key, seed
+
+
 def code_fingerprint() -> str:
     """Of the code that is measured; figures made with other code aren't comparable."""
     package = Path(rankwise.__file__).parent

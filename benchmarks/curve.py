@@ -38,6 +38,7 @@ from common import (
     result_path,
     say,
     timed,
+    to_measure,
     write_result,
 )
 from curve_models import Convolutional, DenseNetwork
@@ -140,13 +141,9 @@ def main() -> None:
         train = train.subset(stratified_limit(train.labels, args.images, seed=42))
     same = {"data": describe(train, test), "epochs": args.epochs, "workers": args.workers}
     results = earlier(args, same)
-    for seed in args.seeds:
-        for key in args.rows:
-            if any((r["row"], r["seed"]) == (key, seed) for r in results):
-                continue
-            say(f"{key}, seed {seed}")
-            results.append(measure(args, key, seed, train, test))
-            keep(args, results, same)
+    for key, seed in to_measure(args.rows, args.seeds, results):
+        results.append(measure(args, key, seed, train, test))
+        keep(args, results, same)
     keep(args, results, same)  # also where every row was there: the tables may be newer
     for found in tables(results):
         print(found.text(), end="\n\n")

@@ -44,6 +44,21 @@ def test_a_source_that_has_changed_is_noticed(tmp_path, monkeypatch, capsys):
     assert f"not compared with the model: {photos} {CHANGED}" in text
 
 
+def test_what_was_skipped_is_said_with_a_limit_too(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "s", per_class=30)
+    (tmp_path / "s" / "a" / "broken.png").write_bytes(b"no image")
+    trained_on(tmp_path / "s", tmp_path / "m", monkeypatch, capsys, "--skip-bad")
+    arguments = ["evaluate", tmp_path / "m", tmp_path / "s", "--skip-bad", "--json"]
+    found = [
+        json.loads(call(monkeypatch, capsys, *arguments, *limit)[0])
+        for limit in ([], ["--limit", "4"])
+    ]
+    # Twelve are held out, the broken one among them.
+    assert [e["n_samples"] for e in found] == [11, 4]
+    assert [e["skipped"] for e in found] == [found[0]["skipped"]] * 2
+    assert sum("broken.png" in line for line in found[0]["skipped"]) == found[0]["n_skipped"]
+
+
 def test_a_test_split_of_its_own_may_change(tmp_path, monkeypatch, capsys):
     for part in ("train", "test"):
         class_folders(tmp_path / "s" / part)

@@ -148,6 +148,8 @@ def test_training_over_a_head_leaves_nothing_of_it(monkeypatch, capsys, options,
     for file_format in ("safetensors", "onnx"):
         call(monkeypatch, capsys, "export", out, "--format", file_format, "--no-check")
     (out / "notes.txt").write_text("mine", encoding="utf-8")
+    named = ["--out", out / "rankwise_model_shipped.onnx"]
+    call(monkeypatch, capsys, "export", out, "--format", "onnx", "--no-check", *named)
     arguments = ["train", "digits", "--out", out, *FAST, "--overwrite", "--json"]
     call(monkeypatch, capsys, *arguments)
     names = {p.name for p in out.iterdir()}
@@ -159,6 +161,7 @@ def test_training_over_a_head_leaves_nothing_of_it(monkeypatch, capsys, options,
         "model.safetensors",
         "subnets",
         "notes.txt",
+        "rankwise_model_shipped.onnx",
     }
     _, error = call(monkeypatch, capsys, "head", "digits", *options, "--out", out, expect=1)
     assert "isn't empty and holds no head" in error

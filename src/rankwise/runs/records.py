@@ -123,9 +123,9 @@ def discard_model(out: Path) -> None:
     """Remove a model, what describes it, and its exports under their usual names."""
     for name in _MODEL_FILES:
         (out / name).unlink(missing_ok=True)
-    for path in out.glob(f"{EXPORTED}*"):
-        if path.suffix in (".onnx", ".h", ".safetensors"):
-            path.unlink()
+    for precision in ("", "_float16", "_int8"):
+        for ending in (".onnx", ".h", ".safetensors"):
+            (out / f"{EXPORTED}{precision}{ending}").unlink(missing_ok=True)
 
 
 def discard_features(out: Path) -> None:

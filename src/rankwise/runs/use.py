@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,8 @@ def _held_out(source: str, record: dict[str, Any], options: dict[str, Any]) -> I
         )
     if limit is None:
         return images
-    return images.subset(stratified_limit(images.labels, limit, options["seed"]))
+    part = images.subset(stratified_limit(images.labels, limit, options["seed"]))
+    return replace(part, skipped=images.skipped)
 
 
 def _same_source(source: str, known: Any) -> bool:
