@@ -27,13 +27,14 @@ from common import (
     to_measure,
     write_result,
 )
-from rankwise.varpro import make_units
-from rankwise.varpro.gram import accumulate_gram
-from rankwise.varpro.network import QuadraticNetwork, glue, network_features
-from rankwise.varpro.output_layer import solve_gram
-from rankwise.varpro.ridge_choice import leave_one_out_errors, ridge_path
-from rankwise.varpro.starts import WINDOW, Start
-from rankwise.varpro.subnetworks import SubnetPlan, stack, train_subnets
+from rankwise.linear.gram import accumulate_gram
+from rankwise.linear.output_layer import solve_gram
+from rankwise.linear.ridge_choice import leave_one_out_errors, ridge_path
+from rankwise.networks.quadratic import QuadraticNetwork, glue, network_features
+from rankwise.training.groups import SubnetPlan
+from rankwise.training.subnetworks import stack, train_subnets
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import WINDOW, Start
 
 
 @dataclass(frozen=True)

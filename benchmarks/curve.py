@@ -47,7 +47,7 @@ from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
 from rankwise.export.quantise import quantise
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     arrays_of,
 )
 from rival_models import Rankwise, boosting, logistic, mlp

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graph_runner import GraphRunner
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Convolve,
@@ -46,11 +46,11 @@ class DenseNetwork:
         """Train."""
         import torch
 
-        from rankwise.varpro.augment import Augmentation, channel_statistics, with_mirrors
-        from rankwise.varpro.convolutional import ConvolutionalUnits, Layer
-        from rankwise.varpro.joint import JointPlan, JointTraining
-        from rankwise.varpro.modules import ConvolutionalModule
-        from rankwise.varpro.validation import validation_split
+        from rankwise.training.augment import Augmentation, channel_statistics, with_mirrors
+        from rankwise.training.joint import JointPlan, JointTraining
+        from rankwise.training.modules import ConvolutionalModule
+        from rankwise.training.validation import validation_split
+        from rankwise.units.convolutional import ConvolutionalUnits, Layer
 
         class Dense(ConvolutionalModule):
             """The same layers, each filter a parameter of its own."""

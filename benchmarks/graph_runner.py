@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from rankwise.varpro.activations import ACTIVATIONS
-from rankwise.varpro.convolutional import as_maps
-from rankwise.varpro.graph import (
+from rankwise.networks.convolutional import as_maps
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Convolve,
@@ -21,6 +20,7 @@ from rankwise.varpro.graph import (
     Pool,
     ToMaps,
 )
+from rankwise.units.activations import ACTIVATIONS
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 

@@ -41,8 +41,8 @@ from pretrain_backbone import DEFAULT_OUT
 from rankwise import VarProHead
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import hold_out_by_source
-from rankwise.nets.backbones import Backbone, SmallResNet, load_backbone
-from rankwise.nets.features import extract_features, to_float_batch
+from rankwise.heads.backbones import Backbone, SmallResNet, load_backbone
+from rankwise.heads.features import extract_features, to_float_batch
 from rankwise.nets.memory_format import memory_format
 
 TITLE = "A last layer in one pass"

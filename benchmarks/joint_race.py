@@ -35,10 +35,11 @@ from common import (
     say,
     write_result,
 )
-from rankwise.varpro import Start, make_units, random_units
-from rankwise.varpro.augment import Augmentation
-from rankwise.varpro.joint import JointPlan, JointTraining
-from rankwise.varpro.modules import UnitModule
+from rankwise.training.augment import Augmentation
+from rankwise.training.joint import JointPlan, JointTraining
+from rankwise.training.modules import UnitModule
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
 
 ENTROPY = {"loss": "cross-entropy", "smoothing": 0.02}
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {

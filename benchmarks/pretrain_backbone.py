@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from common import say
 from rankwise.data import ImageSet, load_images
-from rankwise.nets.backbones import SmallResNet, save_backbone
-from rankwise.nets.features import to_float_batch
+from rankwise.heads.backbones import SmallResNet, save_backbone
+from rankwise.heads.features import to_float_batch
 
 LEFT_OUT = ("cat", "dog")
 BATCH = 128

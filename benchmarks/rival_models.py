@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from rankwise import QuadraticClassifier
-from rankwise.varpro import make_units, random_units
-from rankwise.varpro.network import glue
-from rankwise.varpro.output_layer import solve_output_layer
-from rankwise.varpro.presets import PRESETS
-from rankwise.varpro.starts import Start
-from rankwise.varpro.subnetworks import as_float
+from rankwise._arrays import as_float
+from rankwise.linear.output_layer import solve_output_layer
+from rankwise.networks.quadratic import glue
+from rankwise.training.presets import PRESETS
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
 
 Maker = Callable[[int, bool], Any]
 

@@ -28,12 +28,14 @@ from common import (
     timed,
     write_result,
 )
+from rankwise._arrays import as_float
 from rankwise._memory import PeakMemory
-from rankwise.varpro import make_units, random_units
-from rankwise.varpro.network import glue
-from rankwise.varpro.presets import PRESETS
-from rankwise.varpro.starts import Start
-from rankwise.varpro.subnetworks import SubnetPlan, as_float, train_subnet, train_subnets
+from rankwise.networks.quadratic import glue
+from rankwise.training.groups import SubnetPlan
+from rankwise.training.presets import PRESETS
+from rankwise.training.subnetworks import train_subnet, train_subnets
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
 
 ITERATIONS = 8
 BAR = 1.7

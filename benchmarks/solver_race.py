@@ -36,9 +36,13 @@ from common import (
     timed,
     write_result,
 )
-from rankwise.varpro import SeparableProblem, UnitBasis, make_units
+from rankwise.training.groups import SubnetPlan, draw_group
+from rankwise.training.presets import PRESETS
+from rankwise.units.basis import UnitBasis
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start
+from rankwise.varpro import SeparableProblem
 from rankwise.varpro.functional import cross_products, gradient, linearise
-from rankwise.varpro.presets import PRESETS
 from rankwise.varpro.solvers import (
     LBFGS,
     GradientDescent,
@@ -52,8 +56,6 @@ from rankwise.varpro.solvers import (
     cholesky_solve,
 )
 from rankwise.varpro.solvers.levenberg_marquardt import Damping
-from rankwise.varpro.starts import Start
-from rankwise.varpro.subnetworks import SubnetPlan, draw_group
 from solver_race_tables import (
     COMPARISON_NOTE,
     EARLY,

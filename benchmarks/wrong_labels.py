@@ -26,7 +26,8 @@ from common import (
     write_result,
 )
 from rankwise import VarProHead
-from rankwise.varpro import Start, make_units, random_units
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
 
 TITLE = "Wrong labels found by leaving one out"
 SHARE = 0.01

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankwise import VariableProjection, load_images
-from rankwise.varpro import Start, UnitBasis, make_units, random_units
+from rankwise.units import Start, UnitBasis, make_units, random_units
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from rankwise import QuadraticClassifier, load_images
 from rankwise.export import PRECISIONS, to_graph
 from rankwise.export.c_source import c_source
 from rankwise.export.quantise import quantise
-from rankwise.varpro.graph import run
+from rankwise.networks.graph import run
 
 
 def main() -> None:

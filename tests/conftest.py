@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 
 from cli_cases import FAST, run
 
-jaxtyping.install_import_hook(["rankwise.varpro", "rankwise.lowrank"], "beartype.beartype")
+CHECKED = ["lowrank", "units", "linear", "varpro", "networks", "training"]
+jaxtyping.install_import_hook([f"rankwise.{room}" for room in CHECKED], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

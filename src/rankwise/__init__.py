@@ -9,23 +9,23 @@ from rankwise._version import __version__
 
 if TYPE_CHECKING:
     from rankwise.data import ImageSet, load_images
-    from rankwise.estimators import QuadraticClassifier
+    from rankwise.estimators.quadratic import QuadraticClassifier
+    from rankwise.heads.head import VarProHead
     from rankwise.lowrank import (
         LowRankAugmenter,
         RandomLowRank,
         low_rank_approximation,
         spectrum,
     )
-    from rankwise.nets.head import VarProHead
     from rankwise.varpro import VariableProjection
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
 _HOMES = {
     "ImageSet": "rankwise.data",
     "load_images": "rankwise.data",
-    "VarProHead": "rankwise.nets.head",
+    "VarProHead": "rankwise.heads.head",
     "VariableProjection": "rankwise.varpro",
-    "QuadraticClassifier": "rankwise.estimators",
+    "QuadraticClassifier": "rankwise.estimators.quadratic",
     "LowRankAugmenter": "rankwise.lowrank",
     "RandomLowRank": "rankwise.lowrank",
     "low_rank_approximation": "rankwise.lowrank",

@@ -5,7 +5,7 @@ import pytest
 
 from export_cases import KINDS, digits_as
 from rankwise import QuadraticClassifier
-from rankwise.varpro import graph as g
+from rankwise.networks import graph as g
 
 SMALL = {"n_units": 30, "n_subnets": 1, "max_iter": 2}
 

@@ -11,14 +11,8 @@ from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.export import to_graph
 from rankwise.export.c_source import write_c
 from rankwise.export.check import C_FLAGS, run_c
-from rankwise.varpro.graph import (
-    Activate,
-    Dense,
-    Graph,
-    RankOneForms,
-    probabilities,
-    run,
-)
+from rankwise.networks.graph import Activate, Dense, Graph, RankOneForms, run
+from rankwise.networks.probabilities import probabilities
 
 STRICT = (*C_FLAGS, "-Wconversion")
 

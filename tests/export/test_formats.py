@@ -18,18 +18,8 @@ from rankwise.export.check import C_FLAGS, run_c, run_export
 from rankwise.export.onnx import IR_VERSION, OPSET, run_onnx, write_onnx
 from rankwise.export.quantise import PRECISIONS, quantise
 from rankwise.export.weights import fingerprint, read_weights, write_weights
-from rankwise.varpro.graph import (
-    OUTPUTS,
-    Concatenate,
-    Convolve,
-    Dense,
-    Flatten,
-    Graph,
-    Pool,
-    ToMaps,
-    probabilities,
-    run,
-)
+from rankwise.networks.graph import Concatenate, Convolve, Dense, Flatten, Graph, Pool, ToMaps, run
+from rankwise.networks.probabilities import OUTPUTS, probabilities
 
 RUNNERS = [pytest.param(name, marks=needs_compiler if name == "c" else ()) for name in FORMATS]
 
@@ -108,8 +98,8 @@ def test_int8_of_units_with_outliers_in_c(tmp_path):
 
 
 def graph_with_outliers():
-    from rankwise.varpro.graph import graph_of_units
-    from rankwise.varpro.units import make_units
+    from rankwise.networks.quadratic import graph_of_units
+    from rankwise.units.multilinear import make_units
 
     rng = np.random.default_rng(2)
     units = make_units("bilinear", (5, 6))

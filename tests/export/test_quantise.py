@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from rankwise.export.quantise import OUTLIER, encode, quantise
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Concatenate,

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from rankwise.heads.backbones import Backbone, SmallResNet
+from rankwise.heads.features import extract_features
 from rankwise.nets import TrainingSettings, make_network, predict_logits, train_network
-from rankwise.nets.backbones import Backbone, SmallResNet
 from rankwise.nets.batches import scale
-from rankwise.nets.features import extract_features
 from rankwise.nets.memory_format import memory_format, takes_channels_last
 
 

@@ -7,11 +7,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import oracles
+from rankwise.heads.head import solve_head
+from rankwise.linear.running import solve_layer, with_constant
 from rankwise.nets import TrainingSettings, predict_logits, train_network
-from rankwise.nets.head import solve_head
 from rankwise.nets.losses import make_loss
 from rankwise.nets.projected_loss import ProjectedLoss
-from rankwise.varpro.output_statistics import solve_layer, with_constant
 
 
 class Small(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 
 from rankwise.errors import RunError
-from rankwise.nets.backbones import SmallResNet, save_backbone
+from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.claim import claim

@@ -12,7 +12,7 @@ from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.study import StudyError
 from rankwise.study.cuts import cut
 from rankwise.study.models import Training, fit_model
-from rankwise.varpro.validation import validation_split
+from rankwise.training.validation import validation_split
 from study.run_cases import run, study
 
 pytestmark = pytest.mark.usefixtures("somebody")
@@ -52,7 +52,7 @@ def test_the_classifier_s_own_validation_part_keeps_copies_with_their_originals(
         found.append((rows, held))
         return rows, held
 
-    monkeypatch.setattr("rankwise.varpro.fitting.validation_split", recorded)
+    monkeypatch.setattr("rankwise.training.fitting.validation_split", recorded)
     training = Training(1, 0, 16, None, 42, "cpu", best=True)
     model, n = design.models["quadratic"], images.n_classes
     fit_model(model, parts.train, None, n, training, sources=parts.sources, folder=tmp_path)
@@ -94,7 +94,7 @@ def test_fine_tuning_trains_in_two_stages(tmp_path):
 def test_a_pre_trained_backbone_under_a_new_head(tmp_path):
     import torch
 
-    from rankwise.nets.backbones import SmallResNet, save_backbone
+    from rankwise.heads.backbones import SmallResNet, save_backbone
 
     torch.manual_seed(0)
     path = tmp_path / "own.safetensors"

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
+from rankwise.units.basis import UnitBasis
+from rankwise.units.multilinear import make_units
 from rankwise.varpro.functional import dense_jacobian, linearise, project
-from rankwise.varpro.problem import SeparableProblem, UnitBasis
-from rankwise.varpro.units import make_units
+from rankwise.varpro.problem import SeparableProblem
 
 
 def make_problem(
@@ -174,7 +175,7 @@ def test_float32_products_stay_close_to_float64():
 
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_any_number_of_blocks_gives_the_same(block, monkeypatch):
-    from rankwise.varpro import problem as module
+    from rankwise.units import basis as module
 
     whole, theta = make_problem(active_fraction=0.5, ridge=0.1)
     g, matrix = whole.linearise(theta)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rankwise.varpro import Start, make_units, random_units
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
 from rankwise.varpro.functional import linearise, project
 from rankwise.varpro.newton import Linearisation, refine_newton
 

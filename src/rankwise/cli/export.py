@@ -39,9 +39,9 @@ def export(
     """Write a trained model for phones (ONNX), watches (C) or programs of your own."""
     from rankwise import runs
     from rankwise.errors import RankwiseError
+    from rankwise.estimators.models import load_model
     from rankwise.export import FORMATS, export_model
     from rankwise.export.check import check_export
-    from rankwise.models import load_model
 
     if no_check and check is not None:
         raise typer.BadParameter("--check and --no-check exclude each other")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankwise.export.quantise import PRECISIONS
-from rankwise.varpro.graph import Graph
+from rankwise.networks.graph import Graph
 
 if TYPE_CHECKING:
     from rankwise.data import ImageSet
@@ -125,7 +125,7 @@ def export_model(
 
 def _n_parameters(model: Any, graph: Graph) -> int:
     """The model's own count; without one, every number of the graph."""
-    from rankwise.varpro.graph import arrays_of
+    from rankwise.networks.graph import arrays_of
 
     counted = getattr(model, "n_parameters_total_", None)
     return sum(a.size for a in arrays_of(graph.ops)) if counted is None else int(counted)

@@ -10,7 +10,7 @@ from rankwise.export.c_forms import contraction, indented, packed_windows
 from rankwise.export.c_pools import Pooled, numbers, pool_lines, with_pools
 from rankwise.export.c_program import C_TYPES, Program, Value, c_float
 from rankwise.export.quantise import Encoded
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Concatenate,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankwise.export.c_program import Value, c_float
-from rankwise.varpro.graph import Convolve, ConvolveForms, Op, Pool
+from rankwise.networks.graph import Convolve, ConvolveForms, Op, Pool
 
 
 @dataclass(frozen=True, eq=False)

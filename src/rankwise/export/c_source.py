@@ -18,7 +18,7 @@ from rankwise._version import __version__
 from rankwise.export.c_operations import Emitter
 from rankwise.export.c_templates import ACTIVATIONS, EXAMPLE, HALF, HEADER, PROBABILITIES
 from rankwise.export.quantise import quantise
-from rankwise.varpro.graph import Graph
+from rankwise.networks.graph import Graph
 
 
 @dataclass(frozen=True)

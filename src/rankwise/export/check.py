@@ -17,7 +17,8 @@ from rankwise.errors import DataError, MissingDependencyError, RankwiseError
 from rankwise.export.c_source import c_identifier
 from rankwise.export.onnx import run_onnx
 from rankwise.export.weights import read_weights
-from rankwise.varpro.graph import probabilities, run
+from rankwise.networks.graph import run
+from rankwise.networks.probabilities import probabilities
 
 C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
 _COMPILERS = ("cc", "gcc", "clang")

@@ -18,7 +18,7 @@ from rankwise._files import atomic_path
 from rankwise._version import __version__
 from rankwise.errors import MissingDependencyError
 from rankwise.export.quantise import Quantised, quantise
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Concatenate,
@@ -320,7 +320,7 @@ class _Writer:
         return self.node("ReduceSum", product, self.integers(rank_axis), keepdims=0)
 
     def probabilities(self, logits: str, graph: Graph) -> None:
-        """`rankwise.varpro.graph.probabilities` as nodes."""
+        """`rankwise.networks.graph.probabilities` as nodes."""
         if graph.output == "softmax":
             self.node("Softmax", logits, output="probabilities", axis=1)
             return

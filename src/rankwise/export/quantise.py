@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rankwise.varpro.graph import (
+from rankwise.networks.graph import (
     Activate,
     Affine,
     Concatenate,

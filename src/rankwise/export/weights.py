@@ -19,8 +19,8 @@ from rankwise._files import atomic_path
 from rankwise._version import __version__
 from rankwise.errors import ModelFileError
 from rankwise.export.quantise import quantise
-from rankwise.varpro import graph as graphs
-from rankwise.varpro.graph import Graph
+from rankwise.networks import graph as graphs
+from rankwise.networks.graph import Graph
 
 FORMAT = "rankwise-graph"
 FORMAT_VERSION = 1

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rankwise.linear.class_ridge import RidgeFamily, modelled_temperature
+from rankwise.linear.running import solve_layer, with_constant
+from rankwise.linear.statistics import block_statistics, design
 from rankwise.nets.losses import Batch, Loss
-from rankwise.varpro.class_ridge import RidgeFamily, modelled_temperature
-from rankwise.varpro.output_statistics import solve_layer, with_constant
-from rankwise.varpro.statistics import block_statistics, design
 
 
 def head_of(model: nn.Module) -> nn.Linear:
@@ -108,7 +108,7 @@ class ProjectedLoss(Loss):
     -----
     At the end of an epoch, `finish` solves the output layer on the features of all training
     images, in one pass, ridge by generalised cross-validation, divides it by the fitted temperature
-    (see `rankwise.varpro.class_ridge`), and writes it into ``model.head``: a softmax of the
+    (see `rankwise.linear.class_ridge`), and writes it into ``model.head``: a softmax of the
     network's outputs are calibrated probabilities.
     """
 

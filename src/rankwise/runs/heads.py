@@ -1,7 +1,7 @@
 """``rankwise head`` without its command line: read, extract, fit, evaluate, write.
 
 The folder holds ``model.json``, ``model.safetensors`` and ``backbone.safetensors`` (see
-`rankwise.nets.head_files`), ``run.json`` (what was asked for), ``features/`` (the cache),
+`rankwise.heads.files`), ``run.json`` (what was asked for), ``features/`` (the cache),
 ``report.json`` (written last) and ``confusion.png``.
 """
 
@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.models import is_head
-from rankwise.nets.backbones import load_backbone
-from rankwise.nets.features import extract_features
-from rankwise.nets.head import VarProHead
+from rankwise.estimators.models import is_head
+from rankwise.heads.backbones import load_backbone
+from rankwise.heads.features import extract_features
+from rankwise.heads.head import VarProHead
 from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, read_parts
 from rankwise.runs.records import (
@@ -33,7 +34,6 @@ from rankwise.runs.records import (
     discard_features,
     discard_model,
 )
-from rankwise.varpro.batched import resolve_device
 
 SHOWN = 100
 """Likely wrong labels that the report lists."""
@@ -48,7 +48,7 @@ class HeadRun:
     source : str
         Anything `rankwise.load_images` reads.
     backbone : str
-        As `rankwise.nets.backbones.load_backbone` takes it.
+        As `rankwise.heads.backbones.load_backbone` takes it.
     alpha : float, "loo" or "gcv"
     class_weight : "balanced" or None
     rank : int or None

@@ -13,8 +13,8 @@ from rankwise._files import write_json
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.persistence import DESCRIPTION, WEIGHTS
-from rankwise.varpro.checkpoints import CHECKPOINT, known_of
+from rankwise.estimators.files import DESCRIPTION, WEIGHTS
+from rankwise.training.checkpoints import CHECKPOINT, known_of
 
 CONFIGURATION = "run.json"
 REPORT = "report.json"

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._memory import PeakMemory
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.estimators import QuadraticClassifier
+from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, read_parts
 from rankwise.runs.records import (
@@ -27,9 +28,8 @@ from rankwise.runs.records import (
     holds,
 )
 from rankwise.runs.use import accuracy_of, confusion
-from rankwise.varpro.batched import resolve_device
-from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS
-from rankwise.varpro.presets import GIVEN, PRESETS, check_given, chosen_preset
+from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
+from rankwise.training.presets import GIVEN, PRESETS, check_given, chosen_preset
 
 
 def train(

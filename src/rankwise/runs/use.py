@@ -14,8 +14,8 @@ from rankwise.data import ImageSet, load_images, read_image
 from rankwise.data.load import open_reader
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError
-from rankwise.estimators import QuadraticClassifier
-from rankwise.models import load_model
+from rankwise.estimators.models import load_model
+from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.runs.reading import names_of, some_of
 from rankwise.runs.records import CONFIGURATION, read_record
 

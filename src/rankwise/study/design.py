@@ -136,7 +136,7 @@ class Model(_Strict):
     weights: str | None = Field(default=None, description="a safetensors file or a hub id")
     backbone: str | None = Field(
         default=None,
-        description="what rankwise.nets.backbones.load_backbone reads: a file or a library's model",
+        description="what rankwise.heads.backbones.load_backbone reads: a file, a library's model",
     )
     transfer: Flag = Field(default=False, description="true or false")
     frozen_epochs: Count = Field(default=50, description="a whole number from 1")

@@ -236,7 +236,7 @@ def _solve_head(network: nn.Module, images: Any, labels: Any, device: str) -> fl
     """The frozen stage in one pass, on the images as they are; its seconds."""
     import time
 
-    from rankwise.nets.head import solve_head
+    from rankwise.heads.head import solve_head
 
     begin = time.perf_counter()
     solve_head(network, images, labels, device=device)
@@ -252,7 +252,7 @@ def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
 
 
 def _quadratic(model: Model, seed: int) -> Any:
-    from rankwise.estimators import QuadraticClassifier
+    from rankwise.estimators.quadratic import QuadraticClassifier
 
     try:
         return QuadraticClassifier(**{"random_state": seed, **model.parameters})
@@ -266,8 +266,8 @@ def _quadratic(model: Model, seed: int) -> Any:
 
 def _check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
     """Refuse parameters that a fit would refuse."""
-    from rankwise.varpro.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
-    from rankwise.varpro.presets import GIVEN, check_given, chosen_preset, plan_network
+    from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
+    from rankwise.training.presets import GIVEN, check_given, chosen_preset, plan_network
 
     classifier = _quadratic(model, 0)
     given = {name: getattr(classifier, name) for name in GIVEN}

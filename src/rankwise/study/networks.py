@@ -92,7 +92,7 @@ def _pretrained(name: str) -> nn.Module:
     """A backbone without the head that it was trained with."""
     from torch import nn
 
-    from rankwise.nets.backbones import load_backbone
+    from rankwise.heads.backbones import load_backbone
 
     backbone = load_backbone(name)
     network = backbone.network
@@ -110,7 +110,7 @@ def _from_timm(model: Model, image_shape: tuple[int, ...], n_classes: int) -> An
         raise MissingDependencyError(
             f"{model.network} needs timm: pip install 'rankwise[timm]'"
         ) from error
-    from rankwise.nets.backbones import timm_backbone
+    from rankwise.heads.backbones import timm_backbone
 
     name = model.network.removeprefix("timm:")
     options = {

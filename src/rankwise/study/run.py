@@ -279,7 +279,7 @@ def _best_epochs(study: Study, cell: Cell, out: Path) -> tuple[int, ...] | None:
 def _resources(device: str, workers: int) -> tuple[str, int]:
     from joblib import cpu_count
 
-    from rankwise.varpro.batched import resolve_device
+    from rankwise._device import resolve_device
 
     device = resolve_device(device)
     if workers == -1:

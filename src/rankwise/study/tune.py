@@ -82,7 +82,7 @@ def tune_study(
         If Optuna isn't installed.
     """
     optuna = _optuna()
-    from rankwise.varpro.batched import resolve_device
+    from rankwise._device import resolve_device
 
     if trials < 1:
         raise ValueError(f"trials must be a number from 1, got {trials}")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from rankwise.units.multilinear import Units
 from rankwise.varpro.functional import Projection, project
-from rankwise.varpro.units import Units
 
 _RCOND = 1e-10
 _MOST_TRIES = 9

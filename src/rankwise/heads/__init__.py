@@ -1,0 +1,1 @@
+"""The best last layer on any features: heads, backbones, features."""

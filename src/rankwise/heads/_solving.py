@@ -1,0 +1,296 @@
+"""How `VarProHead` gathers its statistics and solves its layer: ridge, loss, temperature."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from rankwise.heads._input import Source
+from rankwise.heads.feature_blocks import ArrayBlocks, Block
+from rankwise.linear.class_logistic import (
+    LogisticLayer,
+    fit_logistic,
+    left_out_outputs,
+    logistic_path,
+    mean_loss,
+)
+from rankwise.linear.class_ridge import (
+    HeadSolution,
+    RidgeFamily,
+    fit_temperature,
+    modelled_temperature,
+)
+from rankwise.linear.statistics import ClassStatistics, block_statistics, design, like, to_numpy
+
+CALIBRATION_SAMPLES = 5000
+"""Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
+
+
+class HeadSolving(ABC):
+    """The part of `VarProHead` between samples and a solution."""
+
+    alpha: float | str
+    alphas: Sequence[float] | None
+    fit_intercept: bool
+    standardise: bool
+    class_weight: Mapping[Any, float] | str | None
+    rank: int | None
+    loss: str
+    max_passes: int
+    statistics_: ClassStatistics
+    classes_: np.ndarray
+
+    @abstractmethod
+    def _solution(self) -> HeadSolution:
+        """The layer that was solved."""
+
+    @abstractmethod
+    def _progress(self, description: str) -> Any:
+        """A bar over samples, as a context."""
+
+    def _family(self) -> RidgeFamily:
+        problem = design(
+            self.statistics_,
+            class_weight=self.class_weight,
+            fit_intercept=self.fit_intercept,
+            standardise=self.standardise,
+        )
+        return RidgeFamily(problem, self.rank)
+
+    def _solve(self, source: Source | None) -> HeadSolution:
+        """Solve from the statistics and, where there are any to look at again, the samples."""
+        family = self._family()
+        again = source if source is not None and source.repeatable else None
+        if self.loss == "logistic" and again is not None:
+            return self._solve_logistic(family, again)
+        chosen_by, ridge = "given", self.alpha
+        criterion: list[tuple[float, float]] = []
+        sample: list[Block] = []
+        if isinstance(ridge, str):
+            ridges = list(family.path() if self.alphas is None else self.alphas)
+            if ridge == "loo" and again is not None:
+                chosen_by = "loo"
+                criterion, sample = self._leave_one_out_errors(family, again, ridges)
+            else:
+                chosen_by, criterion = "gcv", family.gcv_errors(ridges)
+            ridge = _least(criterion)
+        ridge = float(ridge)
+        if not sample and isinstance(again, ArrayBlocks):
+            block = again.sample(self._stride())
+            sample = [block._replace(features=family.rotate(block.features))]
+        if sample:
+            temperature = self._temperature(family, sample, ridge)
+        else:
+            temperature = modelled_temperature(self.statistics_, family, ridge)
+        coef, intercept, rank, condition = family.solve(ridge)
+        return HeadSolution(
+            coef, intercept, ridge, rank, condition, chosen_by, criterion, temperature
+        )
+
+    def _stride(self) -> int:
+        return -(-self.statistics_.n_samples // CALIBRATION_SAMPLES)
+
+    # -- the squared loss ----------------------------------------------------------------------
+
+    def _leave_one_out_errors(
+        self, family: RidgeFamily, source: Source, ridges: list[float]
+    ) -> tuple[list[tuple[float, float]], list[Block]]:
+        """Mean squared left-out error of each ridge, and evenly spaced samples, rotated."""
+        squares, weight = np.zeros(len(ridges)), 0.0
+        kept = _Spaced(self._stride())
+        with self._progress("leave one out") as advance:
+            for block in source:
+                codes = self._codes(block.labels)
+                rotated = family.rotate(block.features)
+                squares += family.left_out_squares(rotated, codes, block.weights, ridges)
+                weight += float(block.weights.sum())
+                kept.add(block._replace(features=rotated))
+                advance(len(codes))
+        self._check_the_same(weight)
+        errors = [(float(m), float(s / weight)) for m, s in zip(ridges, squares, strict=True)]
+        return errors, kept.blocks
+
+    def _temperature(self, family: RidgeFamily, sample: list[Block], ridge: float) -> float:
+        codes = [self._codes(b.labels) for b in sample]
+        outputs = [
+            family.left_out_outputs(b.features, c, b.weights, ridge)
+            for b, c in zip(sample, codes, strict=True)
+        ]
+        return _temperature_of(family, sample, codes, outputs)
+
+    # -- the logistic loss ---------------------------------------------------------------------
+
+    def _solve_logistic(self, family: RidgeFamily, source: Source) -> HeadSolution:
+        """From the squared solution of the ridge with the least GCV error, in further passes."""
+        start = _least(family.gcv_errors(family.path()))
+
+        def samples() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+            weight = 0.0
+            for block in source:
+                weight += float(block.weights.sum())
+                yield block.features, self._codes(block.labels), block.weights
+            self._check_the_same(weight)
+
+        chosen = isinstance(self.alpha, str)
+        if not chosen:
+            ridges = [float(self.alpha)]
+        else:
+            ridges = logistic_path(family) if self.alphas is None else list(self.alphas)
+        with self._progress("logistic loss") as advance:
+            layers, n_passes = fit_logistic(
+                family,
+                samples,
+                ridges,
+                start_ridge=start,
+                temperature=modelled_temperature(self.statistics_, family, start),
+                max_passes=self.max_passes,
+                advance=advance,
+            )
+        losses, sample = self._left_out_losses(family, source, layers)
+        criterion = list(zip(ridges, losses, strict=True)) if chosen else []
+        layer = layers[int(np.argmin(losses))]
+        if not layer.converged:
+            warnings.warn(
+                f"the logistic loss hasn't reached its minimum in {self.max_passes} passes; the "
+                "layer is the best so far; give more max_passes or a larger alpha",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        codes = [self._codes(b.labels) for b in sample]
+        outputs = [
+            left_out_outputs(family, layer, b.features, c, b.weights)
+            for b, c in zip(sample, codes, strict=True)
+        ]
+        coef, intercept = layer.in_raw_features(family)
+        return HeadSolution(
+            coef,
+            intercept,
+            layer.ridge,
+            *family.rank_and_condition(),
+            "approximate loo" if chosen else "given",
+            criterion,
+            _temperature_of(family, sample, codes, outputs),
+            loss="logistic",
+            curvature=layer.curvature,
+            n_passes=n_passes + 2,
+        )
+
+    def _left_out_losses(
+        self, family: RidgeFamily, source: Source, layers: list[LogisticLayer]
+    ) -> tuple[list[float], list[Block]]:
+        """Mean left-out loss of each layer, and evenly spaced samples, rotated."""
+        sums, weight = np.zeros(len(layers)), 0.0
+        kept = _Spaced(self._stride())
+        with self._progress("leave one out") as advance:
+            for block in source:
+                codes = self._codes(block.labels)
+                rotated = to_numpy(family.rotate(block.features))
+                factors = block.weights * family.design.class_factors[codes]
+                for i, layer in enumerate(layers):
+                    outputs = left_out_outputs(family, layer, rotated, codes, block.weights)
+                    sums[i] += mean_loss(outputs, codes, factors)
+                weight += float(factors.sum())
+                kept.add(block._replace(features=rotated))
+                advance(len(codes))
+        return (sums / weight).tolist(), kept.blocks
+
+    # -- samples -------------------------------------------------------------------------------
+
+    def _left_out(self, source: Source) -> tuple[np.ndarray, np.ndarray]:
+        """Left-out outputs, and the samples' classes as positions."""
+        check_is_fitted(self)
+        family, solved = self._family(), self._solution()
+        layer = _layer_of(solved, family) if solved.loss == "logistic" else None
+        outputs, codes = [], []
+        for block in source:
+            codes.append(self._codes(block.labels))
+            rotated = family.rotate(block.features)
+            if layer is None:
+                found = family.left_out_outputs(rotated, codes[-1], block.weights, solved.ridge)
+            else:
+                found = left_out_outputs(family, layer, to_numpy(rotated), codes[-1], block.weights)
+            outputs.append(found)
+        return np.concatenate(outputs), np.concatenate(codes)
+
+    def _gathered(self, source: Source) -> ClassStatistics:
+        by_class = self.class_weight is not None
+        total: ClassStatistics | None = None
+        with self._progress("statistics") as advance:
+            for block in source:
+                part = block_statistics(
+                    block.features, block.labels, block.weights, by_class=by_class
+                )
+                total = part if total is None else total + part
+                advance(len(block.labels))
+        if total is None:
+            raise ValueError("the iterable holds no samples")
+        return total
+
+    def _codes(self, labels: np.ndarray) -> np.ndarray:
+        """Positions of labels in `classes_`."""
+        found = np.searchsorted(self.classes_, labels)
+        found = np.minimum(found, len(self.classes_) - 1)
+        if (self.classes_[found] != labels).any():
+            unknown = labels[self.classes_[found] != labels][0]
+            raise ValueError(f"label {unknown} isn't one of the head's classes")
+        return found
+
+    def _check_known(self, statistics: ClassStatistics, known: np.ndarray) -> None:
+        unknown = np.setdiff1d(statistics.classes, known)
+        if len(unknown):
+            raise ValueError(
+                f"label {unknown[0]} isn't among the classes of the first call "
+                f"({', '.join(map(str, known[:10]))}); merge adds heads of other classes"
+            )
+
+    def _check_the_same(self, weight: float) -> None:
+        if not np.isclose(weight, self.statistics_.weights.sum()):
+            raise ValueError(
+                f"the iterable gave samples of weight {self.statistics_.weights.sum():g} the first "
+                f"time and {weight:g} the second; alpha='gcv' or a number reads it once"
+            )
+
+
+class _Spaced:
+    """Every so-manieth sample of the blocks that it is shown."""
+
+    def __init__(self, stride: int) -> None:
+        self.blocks: list[Block] = []
+        self._stride, self._seen = stride, 0
+
+    def add(self, block: Block) -> None:
+        # Indices copy; a slice would keep the whole block alive.
+        rows = np.arange(-self._seen % self._stride, len(block.labels), self._stride)
+        some = block.features[like(rows, block.features)]
+        self.blocks.append(Block(some, block.labels[rows], block.weights[rows]))
+        self._seen += len(block.labels)
+
+
+def _least(criterion: list[tuple[float, float]]) -> float:
+    return min(criterion, key=lambda pair: pair[1])[0]
+
+
+def _layer_of(solved: HeadSolution, family: RidgeFamily) -> LogisticLayer:
+    """The layer in the family's directions again, from its coefficients."""
+    return LogisticLayer(
+        solved.ridge,
+        family.unrotate(solved.coef.T),
+        solved.intercept + solved.coef @ family.design.centre,
+        solved.curvature,
+        True,
+    )
+
+
+def _temperature_of(
+    family: RidgeFamily, sample: list[Block], codes: list[np.ndarray], outputs: list[np.ndarray]
+) -> float:
+    weights = np.concatenate([b.weights for b in sample])
+    joined = np.concatenate(codes)
+    factors = family.design.class_factors[joined]
+    return fit_temperature(np.concatenate(outputs), joined, weights * factors)

@@ -1,0 +1,160 @@
+"""Labelled features in blocks, whatever they come from: arrays, loaders, images and a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rankwise._arrays import blocks
+from rankwise.heads.backbones import Backbone
+from rankwise.heads.features import evaluating, to_float_batch
+from rankwise.linear.statistics import as_float64
+
+
+class Block(NamedTuple):
+    """Samples of a block: float64 features (n, d) where the products run, labels, weights."""
+
+    features: Any
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+class ArrayBlocks:
+    """Blocks of arrays in memory or on disk; as often as wanted.
+
+    Parameters
+    ----------
+    features : array of shape (n, d)
+    labels : array of shape (n,)
+    weights : array of shape (n,)
+    block_size : int
+    device : str
+        ``"cpu"`` for NumPy's products, else a torch device (``"cpu:torch"`` under test).
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        block_size: int,
+        device: str,
+    ) -> None:
+        self._features, self._labels, self._weights = features, labels, weights
+        self._block_size, self._device = block_size, device
+
+    def __iter__(self) -> Iterator[Block]:
+        for part in blocks(len(self._labels), self._block_size):
+            yield self._block(part, part.start)
+
+    def sample(self, stride: int) -> Block:
+        """Every so-manieth sample."""
+        return self._block(slice(None, None, stride), 0)
+
+    def _block(self, part: slice, first: int) -> Block:
+        x = placed(self._features[part], self._device)
+        check_finite(x, first, part.step or 1)
+        return Block(x, self._labels[part], self._weights[part])
+
+
+class LoaderBlocks:
+    """Blocks that an iterable gives: (features or images, labels[, sample weights]).
+
+    A `torch.utils.data.DataLoader` can be iterated again; a generator can't, and then the samples
+    are seen once.
+    """
+
+    def __init__(self, loader: Any, backbone: Backbone | None, device: str) -> None:
+        self._loader, self._backbone, self._device = loader, backbone, device
+        self.repeatable = not hasattr(loader, "__next__")  # an iterator runs out
+
+    def __iter__(self) -> Iterator[Block]:
+        first = 0
+        for item in self._loader:
+            if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
+                raise ValueError(
+                    "each block of an iterable is (features, labels) or (features, labels, "
+                    f"sample weights), got {type(item).__name__}"
+                )
+            x = loaded_features(item[0], self._backbone, self._device)
+            labels = _labels(item[1], first)
+            weights = to_array(item[2]).astype(float) if len(item) == 3 else np.ones(len(labels))
+            if not len(x) == len(labels) == len(weights):
+                raise ValueError(
+                    f"a block after sample {first} holds {len(x)} samples, {len(labels)} labels "
+                    f"and {len(weights)} weights"
+                )
+            if (weights < 0).any() or not np.isfinite(weights).all():
+                raise ValueError(
+                    f"a block after sample {first} holds a weight below 0 or no number"
+                )
+            check_finite(x, first)
+            yield Block(x, labels, weights)
+            first += len(labels)
+
+
+def _labels(values: Any, first: int) -> np.ndarray:
+    """Class labels of a block: one a sample, text or whole numbers."""
+    labels = to_array(values)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels of a block after sample {first} have shape {labels.shape}; one label a "
+            "sample, shape (n,), is accepted"
+        )
+    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+        odd = labels[labels != np.floor(labels)][0]
+        raise ValueError(
+            f"a block after sample {first} has label {odd}; class labels are text or whole numbers"
+        )
+    return labels
+
+
+def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
+    """Features of one block from a loader, float64, where the products run."""
+    if backbone is None:
+        x = placed(batch, device)
+        if x.ndim != 2:
+            raise ValueError(
+                f"features have shape (n, d), got {tuple(x.shape)}; images need a backbone"
+            )
+        return x
+    target = torch.device(device.removesuffix(":torch"))
+    with evaluating(backbone):
+        features = backbone.to(target)(to_float_batch(batch, target))
+    return placed(features, device)
+
+
+def placed(x: Any, device: str) -> Any:
+    """Float64, as a NumPy array for ``"cpu"``, else as a tensor on the device."""
+    if device == "cpu":
+        return as_float64(to_array(x))
+    target = torch.device(device.removesuffix(":torch"))
+    tensor = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x))
+    return as_float64(tensor.to(target))
+
+
+def check_finite(x: Any, first: int, step: int = 1) -> None:
+    """Raise where a feature is NaN or infinite, naming its row, counted from `first`."""
+    if np.isfinite(float(x.sum())):
+        return
+    bad = np.argwhere(~np.isfinite(to_array(x)))
+    if len(bad):
+        row, column = int(bad[0, 0]), int(bad[0, 1])
+        value = float(x[row, column])
+        raise ValueError(
+            f"Input X contains NaN or infinity: row {first + row * step}, feature {column} is "
+            f"{value}; {len(np.unique(bad[:, 0]))} row(s) of its block are not finite"
+        )
+
+
+def to_array(x: Any) -> np.ndarray:
+    """An array of NumPy's; a tensor of a type that NumPy lacks, such as bfloat16, as float32."""
+    if not isinstance(x, torch.Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()

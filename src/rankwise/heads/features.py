@@ -1,0 +1,150 @@
+"""Features of images: a backbone's outputs, batch by batch, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rankwise._device import resolve_device
+from rankwise._files import atomic_path
+from rankwise._progress import progress_bar
+from rankwise.data import ImageSet
+from rankwise.data.storage import allocate
+from rankwise.heads.backbones import as_backbone
+from rankwise.nets.batches import scale
+from rankwise.nets.memory_format import memory_format
+
+BATCH = 64
+"""Images a batch of a forward pass: on a CPU larger ones need fresh memory for every map."""
+
+
+def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> torch.Tensor:
+    """Images as networks take them: uint8 ``(n, H, W[, C])`` to float32 ``(n, C, H, W)``, [-1, 1].
+
+    Floating-point batches ``(n, C, H, W)`` pass as they are.
+    """
+    # A copy: torch wants arrays writable, which memory-mapped ones aren't.
+    batch = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+    batch = batch.to(device)
+    if batch.is_floating_point():
+        if batch.ndim != 4:
+            raise ValueError(
+                "floating-point images are batches (n, channels, height, width) in [-1, 1], got "
+                f"shape {tuple(batch.shape)}"
+            )
+        return batch.float()
+    if batch.dtype != torch.uint8 or batch.ndim not in (3, 4):
+        raise ValueError(
+            "images are uint8 of shape (n, height, width[, channels]) or floating point of shape "
+            f"(n, channels, height, width), got {batch.dtype} of shape {tuple(batch.shape)}"
+        )
+    return scale(batch)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every layer is in the mode it was in."""
+    modes = {layer: layer.training for layer in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
+
+
+def iterate_features(
+    backbone: nn.Module, images: Any, *, batch_size: int = BATCH, device: str = "auto"
+) -> Iterator[np.ndarray]:
+    """Features of images, float32 blocks of shape (at most `batch_size`, d), in order.
+
+    The images are read batch by batch, so a memory-mapped array never has to fit in memory.
+    """
+    # "cpu:torch" is the name of torch's products on the CPU, under test.
+    target = torch.device(resolve_device(device).removesuffix(":torch"))
+    model = as_backbone(backbone).to(target)
+    with evaluating(model), memory_format(model):
+        for first in range(0, len(images), batch_size):
+            batch = to_float_batch(images[first : first + batch_size], target)
+            yield model(batch).float().cpu().numpy()
+
+
+def extract_features(
+    backbone: nn.Module,
+    images: Any,
+    *,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    cache: str | Path | None = None,
+    progress: bool = False,
+) -> np.ndarray:
+    """Features of images in one array, from the cache where they are there already.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Taken as `as_backbone` does.
+    images : ImageSet, or array as `to_float_batch` takes it
+    batch_size : int, default=64
+    device : {"auto", "cpu", "cuda"}
+    cache : path, optional
+        Folder of earlier features. A file's name is a hash of the backbone's and the images'
+        fingerprints, so a changed backbone or image is never given another's features.
+    progress : bool
+
+    Returns
+    -------
+    float32 array of shape (n, d)
+        Memory-mapped where it comes from the cache (then read-only), or exceeds 256 MiB.
+    """
+    model = as_backbone(backbone)
+    path = None
+    if cache is not None:
+        key = hashlib.sha256(f"{model.fingerprint} {_images_fingerprint(images)}".encode())
+        path = Path(cache) / f"features-{key.hexdigest()[:32]}.npy"
+        kept = _kept(path, len(images))
+        if kept is not None:
+            return kept
+    pixels = images.images if isinstance(images, ImageSet) else images
+    features = np.empty((0, 0), dtype=np.float32)
+    first = 0
+    with progress_bar("features", len(pixels), enabled=progress) as advance:
+        for block in iterate_features(model, pixels, batch_size=batch_size, device=device):
+            if first == 0:
+                shape = (len(pixels), 4 * block.shape[1])
+                features = allocate(shape).view(np.float32)
+            features[first : first + len(block)] = block
+            first += len(block)
+            advance(len(block))
+    if path is None:
+        return features
+    with atomic_path(path) as temporary:
+        np.save(temporary, features, allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _kept(path: Path, n: int) -> np.ndarray | None:
+    """Features of an earlier call; None where there are none, or the file is damaged."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None  # made again, and the file replaced
+    whole = found.dtype == np.float32 and found.ndim == 2 and len(found) == n
+    return found if whole else None
+
+
+def _images_fingerprint(images: Any) -> str:
+    if isinstance(images, ImageSet):
+        return images.fingerprint
+    array = np.ascontiguousarray(images.cpu() if isinstance(images, torch.Tensor) else images)
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()

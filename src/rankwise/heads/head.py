@@ -1,0 +1,393 @@
+"""`VarProHead`: the best linear last layer for any features, in one pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from rankwise._arrays import BLOCK
+from rankwise.heads._input import HeadInput
+from rankwise.heads._output import HeadOutput
+from rankwise.heads._solving import HeadSolving
+from rankwise.heads.features import extract_features
+from rankwise.linear.class_ridge import HeadSolution, log_probabilities
+from rankwise.linear.statistics import ClassStatistics, like, to_numpy
+from rankwise.nets.layers import FeatureExtractor
+from rankwise.nets.projected_loss import head_of, write_layer
+
+
+class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstimator):
+    """The ridge-regularised least-squares output layer, from statistics gathered in one pass.
+
+    Memory doesn't grow with the samples: what is kept of them is `ClassStatistics`, ``d²`` numbers
+    for ``d`` features. They are exact sums, so heads fitted elsewhere can be merged and samples
+    taken out again, as if they had never been there.
+
+    Parameters
+    ----------
+    alpha : float, "loo" or "gcv", default="loo"
+        Ridge, as in scikit-learn's `Ridge`; or chosen from `alphas` by the exact leave-one-out
+        squared error, or by generalised cross-validation. Leave-one-out takes a second look at
+        the samples; where that can't be had (`partial_fit`, `merge`, `unlearn`, an iterator that
+        runs out), generalised cross-validation takes its place, and `chosen_by_` says so.
+    alphas : sequence of float, optional
+        Default: 28 ridges from 10⁻⁹ to 1 times the trace of the Gram matrix.
+    fit_intercept : bool, default=True
+    standardise : bool, default=True
+        Divide features by their standard deviation, which the statistics give, before the ridge.
+    class_weight : dict, "balanced" or None, default=None
+        Keeps a Gram matrix a class: ``K·d²`` numbers.
+    rank : int, optional
+        Leading directions of the (standardised) features to use. Default: all.
+    loss : {"squared", "logistic"}, default="squared"
+        ``"logistic"`` goes on from the squared solution to a softmax layer by further, cheaper
+        looks at the samples, memory still that of a block. The ridge (scikit-learn's ``1/C``) is
+        then chosen by the left-out log-loss, to first order. It was the more accurate one on both
+        sets of `benchmarks/head.py`. Where the samples can't be seen again the layer is the
+        squared one, and `loss_` says so.
+    max_passes : int, default=60
+        Steps of the logistic loss at most, each a look at the samples.
+    backbone : nn.Module, str or path, optional
+        Then `X` are images, and their features are used; see `rankwise.heads.backbones`.
+    cache : path, optional
+        Folder that keeps the backbone's features of image arrays.
+    batch_size : int, default=64
+        Images in a forward pass of the backbone.
+    block_size : int, default=4096
+        Samples a block; another size changes the result by rounding only.
+    device : {"cpu", "cuda", "auto"}, default="cpu"
+        Where the backbone and the products run.
+    verbose : int, default=0
+        1 shows progress.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+    statistics_ : ClassStatistics
+    coef_, intercept_ : float64 arrays of shape (n_classes, n_features) and (n_classes,)
+        For the features as they are, not standardised.
+    alpha_ : float
+        Ridge in use.
+    chosen_by_ : {"given", "loo", "gcv", "approximate loo"}
+    loss_ : {"squared", "logistic"}
+        Loss of the layer in use.
+    n_passes_ : int
+        Looks at the samples in all, of a logistic loss; 0 for the squared one: one or two.
+    criterion_ : list of (float, float)
+        Ridges and their mean squared (or log-loss) errors, where it was chosen.
+    temperature_ : float
+        Fitted on left-out outputs; after one-look fits, on outputs modelled from the statistics.
+    rank_, condition_ : int, float
+    n_features_in_ : int
+    image_shape_ : tuple of int
+        With a backbone, where images came as arrays.
+
+    Notes
+    -----
+    Sample weights are repetitions, as everywhere in scikit-learn: leaving a sample of weight 2
+    out leaves one of two.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from rankwise import VarProHead
+    >>> X, y = load_digits(return_X_y=True)
+    >>> head = VarProHead().fit(X[:1200], y[:1200])
+    >>> bool(head.score(X[1200:], y[1200:]) > 0.85)
+    True
+    """
+
+    def __init__(
+        self,
+        alpha: float | str = "loo",
+        *,
+        alphas: Sequence[float] | None = None,
+        fit_intercept: bool = True,
+        standardise: bool = True,
+        class_weight: Mapping[Any, float] | str | None = None,
+        rank: int | None = None,
+        loss: str = "squared",
+        max_passes: int = 60,
+        backbone: nn.Module | str | Path | None = None,
+        cache: str | Path | None = None,
+        batch_size: int = 64,
+        block_size: int = BLOCK,
+        device: str = "cpu",
+        verbose: int = 0,
+    ) -> None:
+        self.alpha = alpha
+        self.alphas = alphas
+        self.fit_intercept = fit_intercept
+        self.standardise = standardise
+        self.class_weight = class_weight
+        self.rank = rank
+        self.loss = loss
+        self.max_passes = max_passes
+        self.backbone = backbone
+        self.cache = cache
+        self.batch_size = batch_size
+        self.block_size = block_size
+        self.device = device
+        self.verbose = verbose
+
+    _solved: HeadSolution | None = None
+
+    # -- learning and unlearning --------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
+        """Gather the statistics, choose the ridge, solve.
+
+        Parameters
+        ----------
+        X : array (n, d), or iterable of (features, labels[, sample weights])
+            With a backbone: uint8 images (n, H, W[, C]), an `ImageSet`, or an iterable, such as a
+            `torch.utils.data.DataLoader`, of (images, labels).
+        y : array of shape (n,)
+            Labels; none for an iterable, or to use the class names of an `ImageSet`.
+        sample_weight : array of shape (n,), optional
+
+        Raises
+        ------
+        ValueError
+            If parameters, features or labels don't fit; features that aren't finite are named by
+            row.
+        """
+        source = self._begin(X, y, sample_weight)
+        statistics = self._gathered(source)
+        if len(statistics.classes) < 2:
+            raise ValueError(
+                "Classifier can't train when only one class is present: found only "
+                f"{statistics.classes[0]}"
+            )
+        needs = "loss='logistic'" if self.loss == "logistic" else "alpha='loo'"
+        if not source.repeatable and (self.loss == "logistic" or self.alpha == "loo"):
+            warnings.warn(
+                f"the iterator can be read only once, and {needs} looks at the samples again, so "
+                "the layer is that of the squared loss, its ridge chosen by generalised "
+                "cross-validation unless given; a list or DataLoader can be read again",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._adopt(statistics)
+        self._solved = self._solve(source)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
+    ) -> VarProHead:
+        """Add samples; the layer is solved when it is next asked for.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        classes : array, optional
+            All labels that will ever come; needed in the first call unless `X` holds them all.
+        """
+        first = not hasattr(self, "statistics_")
+        statistics = self._gathered(self._begin(X, y, sample_weight, first=first))
+        known = statistics.classes
+        if classes is not None:
+            known = np.unique(np.asarray(classes))
+        if not first:
+            known = self.classes_
+        self._check_known(statistics, known)
+        if first:
+            empty = ClassStatistics.empty(
+                known, statistics.n_features, by_class=statistics.by_class
+            )
+            self._adopt(empty + statistics)
+        else:
+            self._adopt(self.statistics_ + statistics)
+        return self
+
+    def merge(self, other: VarProHead | ClassStatistics) -> VarProHead:
+        """Add the samples of a head fitted elsewhere, or of its statistics. Classes may differ."""
+        check_is_fitted(self)
+        if isinstance(other, VarProHead):
+            check_is_fitted(other)
+        statistics = getattr(other, "statistics_", other)
+        if not isinstance(statistics, ClassStatistics):
+            raise ValueError(
+                f"merge takes a VarProHead or its statistics_, got {type(other).__name__}"
+            )
+        self._adopt(self.statistics_ + statistics)
+        return self
+
+    def unlearn(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
+        """Take training samples out: the head is then, to rounding, as if never fitted on them.
+
+        Raises
+        ------
+        ValueError
+            If they can't have been part of the training.
+        """
+        check_is_fitted(self)
+        gone = self._gathered(self._begin(X, y, sample_weight, first=False))
+        self._adopt(self.statistics_ - gone)
+        return self
+
+    # -- predicting -----------------------------------------------------------------------------
+
+    def outputs(self, X: Any) -> np.ndarray:
+        """Outputs of the layer, of shape (n_samples, n_classes), float64."""
+        check_is_fitted(self)
+        solved = self._solution()
+        parts = [
+            to_numpy(x @ like(solved.coef.T, x)) + solved.intercept for x in self._feature_blocks(X)
+        ]
+        return np.concatenate(parts)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """The outputs or, with two classes, their difference."""
+        outputs = self.outputs(X)
+        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class of the largest output, of shape (n_samples,)."""
+        outputs = self.outputs(X)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of `predict_proba`."""
+        outputs = self.outputs(X)
+        return log_probabilities(outputs, self.temperature_)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Calibrated probabilities, ``softmax(outputs/temperature_)``."""
+        return np.exp(self.predict_log_proba(X))
+
+    # -- what the training samples say ---------------------------------------------------------
+
+    def leave_one_out_predictions(
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> np.ndarray:
+        """Output for each training sample of the head fitted without it, none refitted.
+
+        Exact for the squared loss, to first order for the logistic one.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            Training samples, all or some, as they were given to `fit`; what wasn't trained on
+            gets a wrong answer.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+            In the order of the samples. Scale and directions of the features are held, which
+            only matters where they are standardised or truncated.
+        """
+        return self._left_out(self._begin(X, y, sample_weight, first=False))[0]
+
+    def likely_wrong_labels(
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Training samples, the most suspicious label first.
+
+        Returns
+        -------
+        rows : int array of shape (n_samples,)
+        margins : array of shape (n_samples,)
+            In the same order: left-out output of the given label less the largest other; below
+            zero where the others' vote is against the label.
+        """
+        outputs, codes = self._left_out(self._begin(X, y, sample_weight, first=False))
+        rows = np.arange(len(codes))
+        given = outputs[rows, codes]
+        outputs[rows, codes] = -np.inf
+        margins = given - outputs.max(axis=1)
+        order = np.argsort(margins, kind="stable")
+        return order, margins[order]
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.safetensors`` and ``model.json``, statistics included, and the backbone."""
+        from rankwise.heads.files import write_head
+
+        write_head(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> VarProHead:
+        """Read a head written by `save`; nothing in the files is run.
+
+        Raises
+        ------
+        rankwise.errors.ModelFileError
+            If a file is missing, damaged or foreign.
+        """
+        return load_head(folder)
+
+    # -- the solved layer ----------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "statistics_")
+
+    def _adopt(self, statistics: ClassStatistics) -> None:
+        self.statistics_ = statistics
+        self.classes_ = statistics.classes
+        self.n_features_in_ = statistics.n_features
+        self._solved = None
+
+    def _solution(self) -> HeadSolution:
+        if not hasattr(self, "statistics_"):
+            raise AttributeError("this VarProHead isn't fitted yet; call fit or partial_fit")
+        if self._solved is None:
+            self._solved = self._solve(None)
+        return self._solved
+
+
+def solve_head(
+    network: nn.Module,
+    images: Any,
+    labels: Any,
+    *,
+    alpha: float | str = "loo",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> VarProHead:
+    """Solve a network's last layer in one pass, in place of epochs of training it.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With ``features(x)`` and ``head``, an `nn.Linear`, as every network of `rankwise.nets`;
+        or an `nn.Sequential` that ends in an `nn.Linear`.
+        Its head is overwritten, divided by the temperature: a softmax of the network's outputs
+        gives calibrated probabilities. Nothing else of it changes.
+    images : uint8 array of shape (n, H, W) or (n, H, W, C)
+    labels : int array of shape (n,)
+        From 0; a class without an image is never predicted.
+    alpha, batch_size, device
+        As for `VarProHead`.
+
+    Returns
+    -------
+    VarProHead
+        With what it knows of the images: left-out predictions, ridge, temperature.
+    """
+    layer = head_of(network)
+    body: nn.Module = network
+    if isinstance(network, nn.Sequential):
+        body = network[:-1]
+    elif not hasattr(network, "n_features"):
+        body = FeatureExtractor(network)
+    features = extract_features(body, images, batch_size=batch_size, device=device)
+    head = VarProHead(alpha, device=device).fit(features, np.asarray(labels))
+    write_layer(layer, head.classes_, head.coef_, head.intercept_, head.temperature_)
+    return head
+
+
+def load_head(folder: str | Path) -> VarProHead:
+    """Read a head written by `VarProHead.save`, with its backbone where it was saved with one."""
+    from rankwise.heads.files import read_head
+
+    return read_head(Path(folder))

@@ -1,0 +1,1 @@
+"""Least squares behind any features: streamed sums, ridge, solution, pruning and growing."""

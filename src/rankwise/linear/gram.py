@@ -1,0 +1,122 @@
+"""Sufficient statistics of linear least squares: Gram matrix and cross products, in one pass.
+
+Blocks are cut at fixed places and each tile of ``G`` is summed in one order, so the result does
+not depend, to the last bit, on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from rankwise._arrays import BLOCK, blocks
+
+_TILE = 512
+
+_CHEAP = 2e10
+"""Products under ``n·m²`` of this run in float64 whatever the features: about a second."""
+
+Features = Callable[[slice], np.ndarray]
+"""Gives the features ``(n_block, m)`` of a slice of the samples."""
+
+
+@dataclass
+class GramStatistics:
+    """Sufficient statistics of a linear least-squares problem; they add up.
+
+    Attributes
+    ----------
+    gram : float64 array of shape (m, m)
+        ``ΦᵀΦ``, whole (both triangles).
+    cross : float64 array of shape (m, K)
+        ``Φᵀτ``.
+    targets_squared : float
+        ``‖τ‖²``.
+    n : int or float
+        Samples seen, or the sum of their weights.
+    eps : float
+        Relative rounding of the products.
+    """
+
+    gram: Float[np.ndarray, "m m"]
+    cross: Float[np.ndarray, "m K"]
+    targets_squared: float
+    n: int | float
+    eps: float
+
+    def __add__(self, other: GramStatistics) -> GramStatistics:
+        return GramStatistics(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.targets_squared + other.targets_squared,
+            self.n + other.n,
+            max(self.eps, other.eps),
+        )
+
+
+def accumulate_gram(
+    features: Features,
+    targets: Float[np.ndarray, "n K"],
+    *,
+    workers: int = 1,
+    block_size: int = BLOCK,
+    advance: Callable[[int], object] = lambda n: None,
+) -> GramStatistics:
+    """One pass over the samples.
+
+    Parameters
+    ----------
+    features : callable
+        ``features(slice) -> (n_block, m)``, float32 or float64. It's called for a part of a
+        block in each of `workers` threads.
+    targets : array of shape (n, K)
+    workers : int
+        Threads; each runs single-threaded BLAS on its own tiles. Any number gives the same bits.
+    block_size : int
+        Samples a block; bounds the memory at ``block_size·m`` numbers beside ``G``. Another size
+        changes the result by rounding only.
+    advance : callable
+        Told the number of samples done, for a progress bar.
+    """
+    n = len(targets)
+    gram: np.ndarray | None = None
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for block in blocks(n, block_size):
+            parts = [
+                slice(block.start + p.start, block.start + p.stop)
+                for p in blocks(block.stop - block.start, 1024)
+            ]
+            phi = np.concatenate(list(pool.map(features, parts)))
+            tau = targets[block].astype(np.float64)
+            m = phi.shape[1]
+            if n * m**2 < _CHEAP:
+                phi = phi.astype(np.float64)
+            if gram is None:
+                gram, cross = np.zeros((m, m)), np.zeros((m, targets.shape[1]))
+            _add_tiles(gram, phi, pool)
+            cross += phi.T @ tau if phi.dtype == np.float64 else phi.T.astype(np.float64) @ tau
+            advance(len(phi))
+    if gram is None:
+        raise ValueError("the output layer needs at least one sample, got none")
+    lower = np.tril_indices(len(gram), -1)
+    gram[lower] = gram.T[lower]
+    squared = float(sum(np.sum(np.square(targets[b], dtype=np.float64)) for b in blocks(n)))
+    return GramStatistics(gram, cross, squared, n, float(np.finfo(phi.dtype).eps))
+
+
+def _add_tiles(
+    gram: Float[np.ndarray, "m m"], phi: Float[np.ndarray, "n m"], pool: ThreadPoolExecutor
+) -> None:
+    """Add the upper triangle of ``φᵀφ``, one column panel a task, the tallest first."""
+    m = phi.shape[1]
+
+    def panel(columns: slice) -> None:
+        rows = slice(0, columns.stop)
+        gram[rows, columns] += phi[:, rows].T @ phi[:, columns]
+
+    list(pool.map(panel, reversed(list(blocks(m, _TILE)))))

@@ -1,0 +1,208 @@
+"""The output layer as one least-squares problem over all units and all samples: the glue.
+
+``min_A ‖τ − ΦA‖² + μ‖A‖²`` in one pass over blocks of samples, so ``Φ`` is never held:
+
+- *Gram*: ``G = ΦᵀΦ``, ``B = Φᵀτ`` summed in float64 from products of blocks (float32 products
+  where the problem is large, float64 where that costs nothing), one Cholesky or one
+  eigendecomposition at the end. Half the work of a QR, the square of its condition.
+- *TSQR*: the triangular factor of ``[Φ τ]``, updated block by block in float64, for when the
+  conditioning asks for it.
+
+The sums are in `gram`, the choice of the ridge in `ridge_choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import linalg
+
+from rankwise._arrays import BLOCK, blocks
+from rankwise.linear.gram import Features, GramStatistics, accumulate_gram
+from rankwise.linear.ridge_choice import (
+    eigen_directions,
+    gcv_error,
+    leave_one_out_errors,
+    ridge_path,
+)
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """The solved output layer.
+
+    Attributes
+    ----------
+    coef : float64 array of shape (m, K)
+        ``A``.
+    ridge : float
+        ``μ`` used, given or chosen.
+    rank : int
+        Directions of ``Φ`` kept, of ``m``.
+    condition : float
+        ``s₁/s_rank`` of ``Φ``; where one Cholesky with a given ridge sufficed, an estimate for
+        ``[Φ; √μ I]`` instead.
+    method : {"gram", "tsqr"}
+        How it was accumulated.
+    criterion : list of (float, float)
+        Ridge and its criterion (mean squared GCV or leave-one-out error), where it was chosen.
+    """
+
+    coef: Float[np.ndarray, "m K"]
+    ridge: float
+    rank: int
+    condition: float
+    method: str
+    criterion: list[tuple[float, float]]
+
+
+def solve_gram(
+    statistics: GramStatistics,
+    ridge: float | str = "gcv",
+    *,
+    rcond: float | None = None,
+    path: Sequence[float] | None = None,
+) -> OutputLayer:
+    """Solve from the statistics.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+    ridge : float or "gcv"
+        A number is used as it is (one Cholesky). ``"gcv"`` picks from `path` the one with the
+        least generalised cross-validation error ``(‖R‖²/n) / (1 − tr(H)/n)²``, from one
+        eigendecomposition, ``H = Φ(ΦᵀΦ + μI)⁻¹Φᵀ``.
+    rcond : float, optional
+        Singular values of ``Φ`` below ``rcond`` times the largest are dropped. Default: without
+        ridge ``√(m·ε)``, under which eigenvalues of ``G`` are rounding; with ridge none but
+        those that are zero to float64, since the ridge outweighs the rest.
+    path : sequence of float, optional
+        Default: `ridge_path`.
+    """
+    if not isinstance(ridge, str) and ridge > 0 and rcond is None:
+        layer = _solve_cholesky(statistics, float(ridge))
+        if layer is not None:
+            return layer
+    values, vectors = eigen_directions(statistics, rcond, without_ridge=ridge == 0)
+    projected = vectors.T @ statistics.cross
+    criterion: list[tuple[float, float]] = []
+    if isinstance(ridge, str):
+        ridges = ridge_path(statistics) if path is None else path
+        criterion = [(mu, gcv_error(statistics, values, projected, mu)) for mu in ridges]
+        ridge = min(criterion, key=lambda pair: pair[1])[0]
+    coef = vectors @ (projected / (values + ridge)[:, None])
+    condition = float(np.sqrt(values[-1] / values[0])) if len(values) else 1.0
+    return OutputLayer(coef, float(ridge), len(values), condition, "gram", criterion)
+
+
+def _solve_cholesky(statistics: GramStatistics, ridge: float) -> OutputLayer | None:
+    """One Cholesky, or None where rounding leaves the damped matrix indefinite."""
+    m = len(statistics.gram)
+    damped = statistics.gram.copy()
+    damped.flat[:: m + 1] += ridge
+    norm = float(np.abs(damped).sum(axis=0).max())
+    factor, info = linalg.lapack.dpotrf(damped.T, lower=1, overwrite_a=1, clean=0)
+    if info != 0:
+        return None
+    reciprocal, _ = linalg.lapack.dpocon(factor, norm, uplo="L")
+    coef, _ = linalg.lapack.dpotrs(factor, statistics.cross, lower=1)
+    condition = float(1.0 / np.sqrt(max(reciprocal, np.finfo(float).tiny)))
+    return OutputLayer(coef, ridge, m, condition, "gram", [])
+
+
+def solve_tsqr(
+    features: Features,
+    targets: Float[np.ndarray, "n K"],
+    ridge: float = 0.0,
+    *,
+    rcond: float | None = None,
+    block_size: int = BLOCK,
+    advance: Callable[[int], object] = lambda n: None,
+) -> OutputLayer:
+    """Solve by a streamed QR of ``[Φ τ]`` in float64: the condition of ``Φ``, not its square.
+
+    Parameters
+    ----------
+    features, targets, block_size, advance
+        As in `gram.accumulate_gram`.
+    ridge : float
+        ``μ``.
+    rcond : float, optional
+        Singular values below ``rcond·s₁`` are dropped; default ``max(n, m)·ε``.
+    """
+    n, n_targets = targets.shape
+    factor: np.ndarray | None = None
+    for block in blocks(n, block_size):
+        rows = np.concatenate(
+            [features(block).astype(np.float64), targets[block].astype(np.float64)], axis=1
+        )
+        stacked = rows if factor is None else np.concatenate([factor, rows])
+        (factor,) = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
+        factor = factor[: stacked.shape[1]]
+        advance(len(rows))
+    if factor is None:
+        raise ValueError("the output layer needs at least one sample, got none")
+    m = factor.shape[1] - n_targets
+    u, s, vt = linalg.svd(factor[:m, :m], full_matrices=False, check_finite=False)
+    eps = float(np.finfo(np.float64).eps)
+    kept = s > (max(n, m) * eps if rcond is None else rcond) * max(s[0], np.finfo(float).tiny)
+    u, s, vt = u[:, kept], s[kept], vt[kept]
+    coef = vt.T @ ((s / (s**2 + ridge))[:, None] * (u.T @ factor[: len(u), m:]))
+    condition = float(s[0] / s[-1]) if len(s) else 1.0
+    return OutputLayer(coef, float(ridge), len(s), condition, "tsqr", [])
+
+
+def solve_output_layer(
+    features: Features,
+    targets: Float[np.ndarray, "n K"],
+    *,
+    ridge: float | str = "gcv",
+    method: str = "auto",
+    rcond: float | None = None,
+    workers: int = 1,
+    block_size: int = BLOCK,
+    advance: Callable[[int], object] = lambda n: None,
+) -> OutputLayer:
+    """The glue: accumulate in one pass, choose the ridge, solve.
+
+    Parameters
+    ----------
+    features, targets, workers, block_size, advance
+        As in `gram.accumulate_gram`.
+    ridge : float, "gcv" or "loo"
+        A number; chosen by generalised cross-validation (no further pass); or by the exact
+        leave-one-out error (a second pass of ``2nm²`` operations).
+    method : {"auto", "gram", "tsqr"}
+        ``"auto"`` turns from Gram to TSQR (a second pass) where no ridge was asked for and the
+        Gram matrix has lost directions to rounding that a QR would still resolve.
+    rcond : float, optional
+        Relative size of a singular value under which it counts as zero.
+    """
+    if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < np.inf)):
+        raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
+    if method not in ("auto", "gram", "tsqr"):
+        raise ValueError(f"unknown method {method!r}; accepted: auto, gram, tsqr")
+    if method == "tsqr":
+        if isinstance(ridge, str):
+            raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")
+        return solve_tsqr(
+            features, targets, ridge, rcond=rcond, block_size=block_size, advance=advance
+        )
+    statistics = accumulate_gram(
+        features, targets, workers=workers, block_size=block_size, advance=advance
+    )
+    if ridge == "loo":
+        errors = leave_one_out_errors(
+            statistics, features, targets, ridge_path(statistics), rcond=rcond
+        )
+        best = min(errors, key=lambda pair: pair[1])[0]
+        layer = solve_gram(statistics, best, rcond=rcond)
+        return OutputLayer(layer.coef, best, layer.rank, layer.condition, "gram", errors)
+    layer = solve_gram(statistics, ridge, rcond=rcond)
+    lost = layer.rank < min(len(layer.coef), statistics.n)
+    if method == "auto" and ridge == 0 and lost:
+        return solve_tsqr(features, targets, 0.0, rcond=rcond, block_size=block_size)
+    return layer

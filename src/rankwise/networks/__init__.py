@@ -1,0 +1,1 @@
+"""Fitted networks, their probabilities, and their graph of operations."""

@@ -1,0 +1,177 @@
+"""Fitted convolutional units and their output layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rankwise._arrays import Images, as_float
+from rankwise.linear.gram import Features
+from rankwise.networks import graph as g
+from rankwise.networks.probabilities import normalise
+from rankwise.networks.quadratic import outputs_in_blocks
+from rankwise.units.activations import ACTIVATIONS
+from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
+
+_BLOCK = 256
+
+
+def as_maps(images: np.ndarray, dtype: str = "float32") -> Any:
+    """Images ``(n, H, W[, C])`` as a tensor of maps ``(n, C, H, W)``; uint8 is divided by 255."""
+    import torch
+
+    values = torch.from_numpy(np.ascontiguousarray(as_float(images, dtype)))
+    if values.ndim == 3:
+        return values[:, None]
+    # The view is the layout that convolutions on a CPU like best.
+    return values.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ConvolutionalNetwork:
+    """Fitted convolutional units and their output layer.
+
+    Parameters
+    ----------
+    units : ConvolutionalUnits
+    layers : tuple of LayerWeights
+    center, scale : float32 arrays of shape (C,)
+        Subtracted from the channels of the images, and what they are then divided by.
+    coef : float64 array of shape (n_features + 1, K)
+        Output layer, the constant's row last.
+    softmax : bool
+        Outputs are logits of a softmax, as cross-entropy leaves them; otherwise least-squares
+        estimates of one-hot targets, as the glue gives them.
+    """
+
+    units: ConvolutionalUnits
+    layers: tuple[LayerWeights, ...]
+    center: np.ndarray
+    scale: np.ndarray
+    coef: np.ndarray
+    softmax: bool
+
+    @property
+    def n_parameters_units(self) -> int:
+        """Parameters of the units, of all layers."""
+        return self.units.n_parameters
+
+    @property
+    def n_parameters_total(self) -> int:
+        """With the output layer."""
+        return self.units.n_parameters + self.coef.size
+
+    @property
+    def n_units(self) -> int:
+        """Units of all layers."""
+        return self.units.n_units
+
+    def outputs(
+        self,
+        images: Images,
+        *,
+        workers: int = 1,
+        advance: Callable[[int], object] = lambda n: None,
+    ) -> Float[np.ndarray, "n K"]:
+        """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
+        coef = self.coef.astype(np.float32)
+        with thread_pool(workers) as pool:
+            return outputs_in_blocks(
+                self.features(images), coef, len(images), _BLOCK, pool, advance
+            )
+
+    def features(self, images: Images) -> Features:
+        """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
+        import torch
+        from torch.nn import functional as F
+
+        filters = [
+            (torch.from_numpy(compose(w.channel, w.row, w.column)), torch.from_numpy(w.bias))
+            for w in self.layers
+        ]
+        center = torch.from_numpy(self.center)[:, None, None]
+        scale = torch.from_numpy(self.scale)[:, None, None]
+        sigma = ACTIVATIONS[self.units.activation].value
+
+        def features(block: slice) -> np.ndarray:
+            with torch.no_grad():
+                x = shrunk(as_maps(images[block]), self.units.shrink)
+                x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
+                for stage, (weight, bias) in zip(self.units.stages, filters, strict=True):
+                    x = F.conv2d(x, weight, bias, padding=stage.padding)
+                    if max(stage.pool) > 1:
+                        x = F.max_pool2d(x, stage.pool)
+                    x = sigma(x)
+                x = F.avg_pool2d(x, self.units.cell).flatten(1)
+                return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
+
+        return features
+
+    def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Units of the first layer with the largest filters, at most so many, as pictures.
+
+        Returns
+        -------
+        order : int array of shape (k,)
+        pictures : float32 array of shape (k, rows, columns)
+            Summed over channels.
+        """
+        first = self.layers[0]
+        filters = compose(first.channel, first.row, first.column).sum(axis=1)
+        order = np.argsort(-np.linalg.norm(filters, axis=(1, 2)), kind="stable")[:most]
+        return order, filters[order]
+
+    def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
+        """Softmax of the outputs where they are its logits; otherwise as `normalise`."""
+        if not self.softmax:
+            return normalise(outputs, squash=squash)
+        positive = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return positive / positive.sum(axis=1, keepdims=True)
+
+    def as_graph(
+        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
+    ) -> g.Graph:
+        """The network as a list of operations, for exports.
+
+        Parameters
+        ----------
+        classes : iterable
+            Labels, turned to text.
+        scale : float
+            Pixels are divided by it: 255 for a model of uint8 images.
+        squash : bool
+            As in `normalise`; without meaning where the outputs are logits of a softmax.
+        """
+        ops: list[Any] = [g.ToMaps()]
+        if self.units.shrink > 1:
+            ops.append(g.Pool("mean", self.units.shrink))
+        ops.append(g.Affine(1.0 / self.scale, -self.center / self.scale))
+        for stage, w in zip(self.units.stages, self.layers, strict=True):
+            ops.append(g.ConvolveForms(w.channel, w.row, w.column, w.bias, padding=stage.padding))
+            if max(stage.pool) > 1:
+                ops.append(g.Pool("max", stage.pool))
+            ops.append(g.Activate(self.units.activation))
+        coef = self.coef.astype(np.float32)
+        ops += [g.Pool("mean", self.units.cell), g.Flatten(), g.Dense(coef[:-1], coef[-1])]
+        glued = "sigmoid" if squash else "sum-to-one"
+        output = "softmax" if self.softmax else glued
+        return g.Graph(self.units.shape, tuple(ops), tuple(map(str, classes)), scale, output)
+
+
+def shrunk(maps: Any, side: int) -> Any:
+    """Maps averaged over squares of a side."""
+    from torch.nn import functional as F
+
+    return maps if side == 1 else F.avg_pool2d(maps, side)
+
+
+def thread_pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that run torch's kernels on one core each, so that their number changes no bit."""
+    import torch
+
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))

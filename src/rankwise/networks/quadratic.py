@@ -1,0 +1,230 @@
+"""The assembled network: all units, one output layer, and its outputs in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from rankwise._arrays import Images, as_float, blocks
+from rankwise.linear.gram import Features
+from rankwise.linear.output_layer import OutputLayer, solve_output_layer
+from rankwise.networks.graph import Activate, Dense, Graph, RankOneForms
+from rankwise.networks.probabilities import normalise
+from rankwise.units.multilinear import Units
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class QuadraticNetwork:
+    """One hidden layer of units and a linear output layer: ``O = σ(q(X))·A`` (paper, section 1).
+
+    Parameters
+    ----------
+    units : Units
+    params : float32 array of shape (p, I)
+    coef : float64 array of shape (I + 1, K)
+        Output layer, the constant's row last.
+    n_active : int
+        Parameters of the units that were fitted: inside the windows, and the biases.
+    """
+
+    units: Units
+    params: np.ndarray
+    coef: np.ndarray
+    n_active: int
+
+    @property
+    def n_parameters_units(self) -> int:
+        """Parameters of the hidden units, the only ones that the paper counts."""
+        return self.n_active
+
+    @property
+    def n_parameters_total(self) -> int:
+        """With the output layer."""
+        return self.n_active + self.coef.size
+
+    @property
+    def n_units(self) -> int:
+        """Hidden units."""
+        return int(self.params.shape[1])
+
+    def outputs(
+        self,
+        images: Images,
+        *,
+        workers: int = 1,
+        advance: Callable[[int], object] = lambda n: None,
+    ) -> Float[np.ndarray, "n K"]:
+        """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
+        features = network_features(self.units, self.params, images)
+        coef = self.coef.astype(self.params.dtype)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+            return outputs_in_blocks(features, coef, len(images), _BLOCK, pool, advance)
+
+    def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
+        """Outputs as probabilities; see `normalise`."""
+        return normalise(outputs, squash=squash)
+
+    def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """The units that weigh most in the output layer, at most so many, as pictures.
+
+        Returns
+        -------
+        order : int array of shape (k,)
+        pictures : float64 array of shape (k, height, width)
+            ``Σ_ρ u^ρ ⊗ v^ρ``, summed over channels and any further axes.
+        """
+        order = np.argsort(-np.linalg.norm(self.coef[:-1], axis=1), kind="stable")[:most]
+        kernel = self.units.form(self.params[:, order].astype(np.float64))
+        return order, kernel
+
+    def as_graph(
+        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
+    ) -> Graph:
+        """The network as a list of operations, for exports.
+
+        Parameters
+        ----------
+        classes : iterable
+            Labels, turned to text.
+        scale : float
+            Pixels are divided by it: 255 for a model of uint8 images.
+        squash : bool
+            As in `normalise`.
+        """
+        output = "sigmoid" if squash else "sum-to-one"
+        return graph_of_units(
+            self.units, self.params, self.coef, classes, scale=scale, output=output
+        )
+
+
+def network_features(units: Units, params: np.ndarray, images: Images) -> Features:
+    """Features of a slice of the images with a constant last, ``(n_block, I + 1)``.
+
+    The unit kernels are formed once; the images are converted block by block.
+    """
+    kernel = units.kernel(params)
+    bias = params[-1]
+
+    def features(block: slice) -> np.ndarray:
+        rows = units.flatten(as_float(images[block], str(params.dtype)))
+        result = np.empty((len(rows), params.shape[1] + 1), dtype=params.dtype)
+        q = result[:, :-1]
+        np.matmul(rows, kernel, out=q)
+        q += bias
+        q[...] = units.activate(q)
+        result[:, -1] = 1.0
+        return result
+
+    return features
+
+
+def outputs_in_blocks(
+    features: Features,
+    coef: np.ndarray,
+    n: int,
+    size: int,
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], object],
+) -> Float[np.ndarray, "n K"]:
+    """Outputs ``ΦA`` of `n` images, float64, a block of so many in each thread of the pool.
+
+    Parameters
+    ----------
+    features : callable
+        As `network_features` gives it.
+    coef : array of shape (I + 1, K)
+        In the dtype to multiply in.
+    n, size : int
+        Images, and images a block.
+    pool : ThreadPoolExecutor
+    advance : callable
+        Told the number of images done.
+    """
+
+    def one(block: slice) -> np.ndarray:
+        result = features(block) @ coef
+        advance(len(result))
+        return result
+
+    parts = list(pool.map(one, blocks(n, size)))
+    if not parts:
+        return np.zeros((0, coef.shape[1]))
+    return np.concatenate(parts).astype(np.float64)
+
+
+def glue(
+    units: Units,
+    params: np.ndarray,
+    images: Images,
+    targets: np.ndarray,
+    *,
+    ridge: float | str = "gcv",
+    method: str = "auto",
+    workers: int = 1,
+    dtype: str = "float32",
+    n_active: int | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> tuple[QuadraticNetwork, OutputLayer]:
+    """Assemble all units into one network by one least-squares solve (paper, section 4).
+
+    Parameters
+    ----------
+    units, params
+        All units side by side, ``(p, I)``.
+    images : array of shape (n, *units.shape)
+    targets : array of shape (n, K)
+    ridge, method, workers, advance
+        As in `output_layer.solve_output_layer`.
+    dtype : str
+        Of the features.
+    n_active : int, optional
+        Fitted parameters of the units; default all.
+    """
+    params = params.astype(dtype)
+    layer = solve_output_layer(
+        network_features(units, params, images),
+        targets,
+        ridge=ridge,
+        method=method,
+        workers=workers,
+        advance=advance,
+    )
+    active = params.size if n_active is None else int(n_active)
+    return QuadraticNetwork(units, params, layer.coef, active), layer
+
+
+def graph_of_units(
+    units: Units,
+    params: Float[np.ndarray, "p I"],
+    coef: Float[np.ndarray, "I1 K"],
+    classes: Iterable[Any],
+    *,
+    scale: float = 1.0,
+    output: str = "sum-to-one",
+) -> Graph:
+    """The graph of one hidden layer of units and its output layer, ``σ(q(X))·A``.
+
+    Parameters
+    ----------
+    units : Units
+    params : array of shape (p, I)
+    coef : array of shape (I + 1, K)
+        Output layer, the constant's row last.
+    classes : iterable
+        Labels, turned to text.
+    scale, output
+        As in `Graph`.
+    """
+    vectors, bias = units.split(params)
+    arrays = [np.ascontiguousarray(np.moveaxis(v, 0, -1)) for v in vectors]
+    forms = RankOneForms(tuple(arrays[j] for j in units.vector_of_axis), bias)
+    ops = (forms, Activate(units.activation), Dense(coef[:-1], coef[-1]))
+    return Graph(units.shape, ops, tuple(str(c) for c in classes), scale=scale, output=output)

@@ -1,0 +1,200 @@
+"""Recipes with a name for convolutional units: sizes, and how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from rankwise.units.convolutional import ConvolutionalUnits, Layer
+
+if TYPE_CHECKING:
+    from rankwise.training.joint import JointPlan
+
+ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge", "augmentation")
+"""Choices of a convolutional preset that a user can give instead."""
+
+AUGMENTATIONS = ("moves", "low-rank", "moves+low-rank", "none")
+"""What joint training does to each image of a batch: random affine maps, low-rank copies."""
+
+DEFAULT_AUGMENTATION = "moves"
+
+_LONGEST_SIDE = 64
+_LARGEST_LAST_MAP = 8
+_SHORTEST_SIDE = 4
+_USUAL_EPOCHS = 24
+_FEWEST_UPDATES = 800
+_MOST_EPOCHS = 100
+_SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
+
+
+@dataclass(frozen=True)
+class ConvolutionalPreset:
+    """Sizes and training of a convolutional network, for images of any shape.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        Further layers like the last follow where its maps are larger than 8 × 8.
+    images_seen : int
+        Training images times epochs: 14 epochs of MNIST for 840,000. At most 24 epochs or, where
+        the images are few, as many as make 800 updates, at most 100.
+    learning_rate : float
+        See `JointPlan`.
+    activation : str
+    batch_size : int
+        Smaller where the images are few: 40 batches an epoch, of at least 32.
+    """
+
+    layers: tuple[Layer, ...]
+    images_seen: int
+    learning_rate: float = 1e-2
+    activation: str = "relu"
+    batch_size: int = 125
+
+
+# Sizes and training were chosen on 10,000 images cut from MNIST's and CIFAR-10's training images
+# (``benchmarks/accurate.py`` measures them on the test images).
+CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
+    "accurate": ConvolutionalPreset(
+        layers=(
+            Layer(32, side=5, rank=3, pool=2),
+            Layer(64, rank=4, pool=2),
+            Layer(128, rank=4),
+            Layer(128, rank=4, pool=2),
+        ),
+        images_seen=840_000,
+    ),
+    "small": ConvolutionalPreset(
+        layers=(
+            Layer(16, side=5, rank=3, pool=2),
+            Layer(32),
+            Layer(32, pool=2),
+            Layer(64),
+            Layer(64, pool=2),
+        ),
+        images_seen=720_000,
+    ),
+    "tiny": ConvolutionalPreset(
+        layers=(Layer(12, side=5, pool=2), Layer(24), Layer(24, pool=2), Layer(32, pool=2)),
+        images_seen=720_000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ConvolutionalPlan:
+    """What to train: the units, how, and the ridge of the glue."""
+
+    units: ConvolutionalUnits
+    joint: JointPlan
+    ridge: float | str
+
+
+def plan_convolutional(
+    name: str,
+    given: Mapping[str, Any],
+    image_shape: tuple[int, ...],
+    *,
+    n_samples: int,
+    low_rank: Callable[..., Any] | None = None,
+) -> ConvolutionalPlan:
+    """A convolutional preset with what was given instead, for images of one shape.
+
+    Parameters
+    ----------
+    name : str
+        One of `CONVOLUTIONAL_PRESETS`.
+    given : mapping
+        Values for any of `ACCEPTED`. ``n_units`` scales all layers alike; ``max_iter`` is the
+        number of epochs.
+    image_shape : tuple of int
+        ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first,
+        as far as the other side has 4 left.
+    n_samples : int
+        Training images, for batches and epochs.
+    low_rank : callable, optional
+        What makes low-rank copies, where the augmentation given has them; see `JointPlan.extra`.
+
+    Raises
+    ------
+    ValueError
+        If the images or a value don't fit; one sentence says what does.
+    """
+    from rankwise.training.augment import Augmentation
+    from rankwise.training.joint import JointPlan
+
+    refuse_foreign(name, given)
+    preset = CONVOLUTIONAL_PRESETS[name]
+    if len(image_shape) not in (2, 3) or min(image_shape[:2]) < _SHORTEST_SIDE:
+        raise ValueError(
+            f"preset {name!r} needs images of at least 4×4 pixels, got shape {image_shape}; "
+            "give image_shape for flat rows of pixels, or use preset 'windowed'"
+        )
+    layers = preset.layers
+    if "rank" in given:
+        layers = tuple(replace(layer, rank=int(given["rank"])) for layer in layers)
+    if "n_units" in given:
+        layers = scaled_to(layers, int(given["n_units"]))
+    units = ConvolutionalUnits(
+        image_shape,
+        layers,
+        shrink=min(
+            ceil(max(image_shape[:2]) / _LONGEST_SIDE), min(image_shape[:2]) // _SHORTEST_SIDE
+        ),
+        activation=given.get("activation", preset.activation),
+    )
+    while max(units.stages[-1].out) > _LARGEST_LAST_MAP:
+        units = replace(units, layers=(*units.layers, replace(layers[-1], pool=2)))
+    moves, copies = parts_of(given.get("augmentation", DEFAULT_AUGMENTATION))
+    batch = min(preset.batch_size, max(_SMALLEST_BATCH, n_samples // _BATCHES_AN_EPOCH))
+    usual = min(_USUAL_EPOCHS, ceil(preset.images_seen / n_samples))
+    enough = min(_MOST_EPOCHS, ceil(_FEWEST_UPDATES * batch / n_samples))
+    epochs = int(given.get("max_iter", max(usual, enough)))
+    joint = JointPlan(
+        epochs=epochs,
+        batch_size=batch,
+        learning_rate=preset.learning_rate,
+        augmentation=Augmentation() if moves else None,
+        extra=low_rank if copies else None,
+    )
+    return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"))
+
+
+def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse choices that only sub-networks have, and training for no epoch at all.
+
+    Raises
+    ------
+    ValueError
+    """
+    foreign = [option for option in given if option not in ACCEPTED]
+    if foreign:
+        raise ValueError(
+            f"preset {name!r} has convolutional units and takes no {', '.join(foreign)}; "
+            f"accepted: {', '.join(ACCEPTED)}"
+        )
+    if given.get("max_iter", 1) < 1:
+        raise ValueError(
+            f"max_iter must be at least 1 epoch for preset {name!r}, got {given['max_iter']!r}"
+        )
+
+
+def parts_of(augmentation: str) -> tuple[bool, bool]:
+    """Whether an augmentation of `AUGMENTATIONS` moves images, and replaces some by copies."""
+    return "moves" in augmentation, "low-rank" in augmentation
+
+
+def scaled_to(layers: tuple[Layer, ...], n_units: int) -> tuple[Layer, ...]:
+    """The same layers with so many units in all, shared out as before, at least one each."""
+    if n_units < len(layers):
+        raise ValueError(
+            f"n_units must be at least {len(layers)}, one a layer of the preset, got {n_units}"
+        )
+    total = sum(layer.maps for layer in layers)
+    maps = [max(1, layer.maps * n_units // total) for layer in layers]
+    maps[-1] += n_units - sum(maps)
+    if maps[-1] < 1:
+        raise ValueError(f"n_units is too small for {len(layers)} layers, got {n_units}")
+    return tuple(replace(layer, maps=m) for layer, m in zip(layers, maps, strict=True))

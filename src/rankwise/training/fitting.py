@@ -1,0 +1,398 @@
+"""A whole fit, from images and labels to a network: sub-networks and glue, or units together."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankwise._arrays import Images, Rows
+from rankwise._progress import progress_bar
+from rankwise.linear.output_layer import OutputLayer, solve_output_layer
+from rankwise.networks.quadratic import QuadraticNetwork, glue
+from rankwise.training.checkpoints import CHECKPOINT, earlier_seconds, fit_key
+from rankwise.training.convolutional_presets import parts_of
+from rankwise.training.presets import NetworkPlan
+from rankwise.training.selection import select_units
+from rankwise.training.subnetworks import stack, train_subnets
+from rankwise.training.validation import validation_split
+
+if TYPE_CHECKING:
+    from rankwise.networks.convolutional import ConvolutionalNetwork
+    from rankwise.training.convolutional_presets import ConvolutionalPlan
+    from rankwise.training.joint_plan import JointResult
+
+_WORST_FIRST = (
+    "non-finite",
+    "stalled",
+    "max-iterations",
+    "converged",
+    "start-kept",
+    "early-stop",
+    "finished",
+)
+
+
+@dataclass
+class Fitted:
+    """A network, and how its fit went.
+
+    Attributes
+    ----------
+    network : QuadraticNetwork or ConvolutionalNetwork
+    status : str
+        The worst of `statuses`.
+    statuses : dict
+        How many parts (sub-networks, and the joint training or refinement) ended with which
+        status. A refinement whose start is better on validation images is ``"start-kept"``.
+    n_iter : int
+        Most iterations of a sub-network, or epochs.
+    ridge, rank, condition : float, int, float
+        Of the glue; the ridge is per sample.
+    seconds : dict
+        Of each stage, and ``total``; of these, ``earlier`` went by before interruptions.
+    reports : list of dict
+        Of each sub-network.
+    history : list of dict
+        Epochs of joint training, see `joint.JointResult`; or the ``objective`` at the start and
+        after each ``iteration`` of Gauss–Newton.
+    selection : dict
+        What growing and pruning did; see `QuadraticClassifier`. Empty without them.
+    output_layer : {"glue", "trained"}
+        Which output layer the network has.
+    subnets : list of (params, active)
+        To go on from.
+    """
+
+    network: QuadraticNetwork | ConvolutionalNetwork
+    status: str
+    statuses: dict[str, int]
+    n_iter: int
+    ridge: float
+    rank: int
+    condition: float
+    seconds: dict[str, float]
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    output_layer: str = "glue"
+    selection: dict[str, Any] = field(default_factory=dict)
+    subnets: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
+def fit_subnetworks(
+    images: np.ndarray,
+    encoded: np.ndarray,
+    n_classes: int,
+    plan: NetworkPlan,
+    *,
+    seed: int,
+    workers: int,
+    threads: int,
+    device: str,
+    dtype: str,
+    glue_method: str,
+    folder: Path | None = None,
+    starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    progress: bool = False,
+    groups: np.ndarray | None = None,
+    low_rank: Callable[..., Any] | None = None,
+) -> Fitted:
+    """Train sub-networks independently, then glue them (paper, section 4).
+
+    Where the plan asks for it, units then join and are left out (`selection`), and all are
+    refined together (`refinement`). A refinement on mini-batches looks at a validation part, as
+    `fit_convolutional` has it, that nothing before it has seen either.
+
+    Parameters
+    ----------
+    images : array of shape (n, *shape)
+    encoded : int array of shape (n,)
+    n_classes : int
+    plan : NetworkPlan
+    seed : int
+    workers, threads : int
+        Sub-networks at a time, as joblib counts them; threads of the glue.
+    device, dtype, glue_method : str
+        As in `QuadraticClassifier`.
+    folder : Path, optional
+        Keeps finished sub-networks.
+    starts : list of (params, active), optional
+        Units to go on from.
+    progress : bool
+    groups : array of shape (n,), optional
+        Sources; the validation part shares none with the rest.
+    low_rank : callable, optional
+        What makes low-rank copies where the plan has them; see `JointPlan.extra`.
+    """
+    used: Images = images
+    validation = None
+    if plan.refine and plan.refine_solver == "adamw":
+        fit, held_out = validation_split(encoded, seed, groups)
+        if len(held_out):
+            validation = (Rows(images, held_out), encoded[held_out])
+            used, encoded = Rows(images, fit), encoded[fit]
+    targets = np.eye(n_classes, dtype=np.float32)[encoded]
+    begin = time.perf_counter()
+    with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
+        subnets = train_subnets(
+            used,
+            targets,
+            plan.subnet,
+            plan.n_subnets,
+            seed=seed,
+            workers=workers,
+            device=device,
+            starts=starts,
+            folder=folder,
+            advance=advance,
+        )
+    trained = time.perf_counter()
+    params, active = stack(subnets)
+    ridge = plan.ridge
+
+    def glue_all(params: np.ndarray, active: np.ndarray) -> tuple[QuadraticNetwork, OutputLayer]:
+        with progress_bar("glue", len(used), enabled=progress) as advance:
+            return glue(
+                plan.subnet.units,
+                params,
+                used,
+                targets,
+                ridge=ridge if isinstance(ridge, str) else ridge * len(used),
+                method=glue_method,
+                workers=threads,
+                dtype=dtype,
+                n_active=int(active.sum()),
+                advance=advance,
+            )
+
+    network, layer = glue_all(params, active)
+    glued = time.perf_counter()
+    network, layer, active, selection = select_units(
+        network, layer, active, used, targets, plan, glue_all, seed=seed, workers=threads
+    )
+    selected = time.perf_counter()
+    history: list[dict[str, Any]] = []
+    refinement: list[str] = []
+    before = 0.0 if folder is None else earlier_seconds(folder)
+    before_joint = 0.0
+    if plan.refine and plan.refine_solver == "gauss-newton":
+        from rankwise.training.refinement import refine_gauss_newton
+
+        with progress_bar("Gauss–Newton steps", plan.refine, enabled=progress) as advance:
+            result = refine_gauss_newton(
+                network,
+                active,
+                used,
+                targets,
+                iterations=plan.refine,
+                ridge=layer.ridge / len(used),
+                seed=seed,
+                advance=advance,
+            )
+        history = [{"iteration": i, "objective": f} for i, f in enumerate(result.objectives)]
+        network, layer = glue_all(result.params, active)
+        refinement = [result.status]
+    elif plan.refine:
+        refined, refined_layer, joint = _refined(
+            network,
+            active,
+            used,
+            encoded,
+            plan,
+            validation=validation,
+            seed=seed,
+            threads=threads,
+            folder=folder,
+            progress=progress,
+            low_rank=low_rank,
+        )
+        history, before_joint, refinement = joint.history, joint.earlier_seconds, [joint.status]
+        if joint.status != "non-finite":
+            better = validation is None or (
+                _accuracy(refined, *validation, threads) >= _accuracy(network, *validation, threads)
+            )
+            if better:
+                network, layer = refined, refined_layer
+            else:
+                refinement = ["start-kept"]
+    end = time.perf_counter()
+    reports = [s.report for s in subnets]
+    statuses = dict(Counter([*(r["status"] for r in reports), *refinement]))
+    earlier = before + before_joint
+    seconds = {
+        "subnets": trained - begin + before,
+        "glue": glued - trained,
+        "total": end - begin + earlier,
+        "earlier": earlier,
+    }
+    if selection:
+        seconds["selection"] = selected - glued
+    if plan.refine:
+        seconds["joint"] = end - selected + before_joint
+    return Fitted(
+        network=network,
+        status=next(s for s in _WORST_FIRST if s in statuses),
+        statuses=statuses,
+        n_iter=max(1, *(r["n_iterations"] for r in reports)),
+        ridge=layer.ridge / len(used),
+        rank=layer.rank,
+        condition=layer.condition,
+        seconds=seconds,
+        reports=reports,
+        history=history,
+        selection=selection,
+        subnets=[(s.params, s.active) for s in subnets],
+    )
+
+
+def _refined(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: Images,
+    encoded: np.ndarray,
+    plan: NetworkPlan,
+    *,
+    validation: tuple[Images, np.ndarray] | None,
+    seed: int,
+    threads: int,
+    folder: Path | None,
+    progress: bool,
+    low_rank: Callable[..., Any] | None,
+) -> tuple[QuadraticNetwork, OutputLayer, JointResult]:
+    """All units together, then the glue."""
+    from rankwise.training.refinement import RECIPE, refine
+
+    ridge = plan.ridge
+    moves, copies = parts_of(plan.augmentation)
+    with progress_bar("joint epochs", plan.refine, enabled=progress) as advance:
+        return refine(
+            network,
+            active,
+            images,
+            encoded,
+            epochs=plan.refine,
+            validation=validation,
+            plan=replace(RECIPE, extra=low_rank if copies else None),
+            moves=moves,
+            ridge=ridge if isinstance(ridge, str) else ridge * len(images),
+            seed=seed,
+            threads=threads,
+            folder=folder,
+            advance=advance,
+        )
+
+
+def fit_convolutional(
+    images: np.ndarray,
+    encoded: np.ndarray,
+    n_classes: int,
+    plan: ConvolutionalPlan,
+    *,
+    seed: int,
+    threads: int,
+    device: str,
+    folder: Path | None = None,
+    progress: bool = False,
+    groups: np.ndarray | None = None,
+) -> Fitted:
+    """Train convolutional units together, then solve their output layer in closed form.
+
+    A validation part of the training images (a tenth, at most 3000; none under 200 images)
+    chooses the epoch, and between the trained output layer and the glue: a ridge solution on the
+    pooled features of the rest. It is never trained on. Without one it is the last epoch and the
+    glue, which is the optimum for these features on all the images there are.
+
+    Parameters
+    ----------
+    images : array of shape (n, H, W[, C])
+        May be mapped from a file: batches and blocks of it are copied, never all of it.
+    encoded : int array of shape (n,)
+    n_classes : int
+    plan : ConvolutionalPlan
+    seed : int
+    threads : int
+        Any number gives the same numbers.
+    device : str
+        ``"cpu"`` or a torch device.
+    folder : Path, optional
+        Keeps every finished epoch.
+    progress : bool
+    groups : array of shape (n,), optional
+        Sources; the validation part shares none with the rest.
+    """
+    import torch
+
+    from rankwise.training.augment import channel_statistics, with_mirrors
+    from rankwise.training.joint import JointTraining
+    from rankwise.training.modules import ConvolutionalModule
+
+    begin = time.perf_counter()
+    fit, held_out = validation_split(encoded, seed, groups)
+    validation = (Rows(images, held_out), encoded[held_out]) if len(held_out) else None
+    rest, labels = Rows(images, fit), encoded[fit]
+    joint = plan.joint
+    if joint.augmentation is not None:
+        joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
+    generator = torch.Generator().manual_seed(seed)
+    module = ConvolutionalModule(plan.units, *channel_statistics(rest), generator)
+    training = JointTraining(
+        module,
+        joint,
+        n_classes,
+        seed=seed,
+        workers=threads,
+        device="cpu" if device.startswith("cpu") else device,
+    )
+    with progress_bar("epochs", joint.epochs, enabled=progress) as advance:
+        result = training.fit(
+            rest,
+            labels,
+            validation=validation,
+            checkpoint=None if folder is None else folder / CHECKPOINT,
+            key="" if folder is None else fit_key(images, encoded, plan, seed, held_out.tolist()),
+            advance=advance,
+        )
+    trained = time.perf_counter()
+    network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
+    ridge = plan.ridge
+    with progress_bar("glue", len(rest), enabled=progress) as advance:
+        layer = solve_output_layer(
+            network.features(rest),
+            np.eye(n_classes, dtype=np.float32)[labels],
+            ridge=ridge if isinstance(ridge, str) else ridge * len(rest),
+            workers=threads,
+            advance=advance,
+        )
+    glued = replace(network, coef=layer.coef, softmax=False)
+    # Without a finite loss the trained output layer is none; without validation it is the glue.
+    better = validation is None or result.best_epoch == 0
+    if not better and validation is not None:
+        better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
+    end, earlier = time.perf_counter(), result.earlier_seconds
+    return Fitted(
+        network=glued if better else network,
+        status=result.status,
+        statuses={result.status: 1},
+        n_iter=len(result.history),
+        ridge=layer.ridge / len(rest),
+        rank=layer.rank,
+        condition=layer.condition,
+        seconds={
+            "joint": trained - begin + earlier,
+            "glue": end - trained,
+            "total": end - begin + earlier,
+            "earlier": earlier,
+        },
+        history=result.history,
+        output_layer="glue" if better else "trained",
+    )
+
+
+def _accuracy(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:
+    outputs = network.outputs(images, workers=threads)
+    return float(np.mean(outputs.argmax(axis=1) == encoded))

@@ -1,0 +1,429 @@
+"""Joint refinement: all units together, by mini-batches, the output layer with or without them.
+
+The objective on a batch is cross-entropy or ``½‖τ − ΦA‖²`` a sample. Two ways to treat ``A``:
+
+- ``"running"``: variable projection. ``A`` minimises the squared loss over a running window of
+  batches (`output_statistics.RunningLayer`), full from the start, and the gradient in the units'
+  parameters is that at this ``A`` held fixed, ``−Σ_k a_ik (D_ilᵀ r_k)``: the exact gradient of
+  the projected functional, since the derivative in ``A`` is zero at the minimum.
+- ``"trained"``: ``A`` is a parameter like the others, under either loss.
+
+A batch is cut into shards at fixed places; each is one task on one thread, and their gradients
+are added in order. So any number of workers gives the same bits. Every draw comes from (seed,
+epoch), and each epoch ends in a checkpoint: an interrupted training goes on to the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rankwise._arrays import Images, blocks, chosen
+from rankwise.linear.running import DivergedError, RunningLayer
+from rankwise.networks.convolutional import as_maps, thread_pool
+from rankwise.training.augment import moved
+from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
+from rankwise.training.joint_plan import JointPlan, JointResult, one_cycle
+from rankwise.training.modules import Moments
+
+_MOMENTUM = 0.05
+_STRETCH = 8.0
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps beside the module and the optimiser."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_accuracy: float = -inf
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class JointTraining:
+    """Trains the units of a module together; see the module's docstring.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As in `rankwise.training.modules`: maps to features.
+    plan : JointPlan
+    n_classes : int
+    coef : array of shape (m + 1, n_classes), optional
+        Output layer to start from; default zero.
+    seed : int
+    workers : int
+        Threads. Any number gives the same numbers.
+    device : str
+        A torch device.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: JointPlan,
+        n_classes: int,
+        *,
+        coef: np.ndarray | None = None,
+        seed: int = 42,
+        workers: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        self.module = module.to(device)
+        self.plan = plan
+        self.n_classes = n_classes
+        self.seed = seed
+        self.device = device
+        self.workers = workers if device == "cpu" else 1
+        m = int(module.n_features)  # type: ignore[arg-type]  # torch types attributes as modules
+        start = torch.zeros(m + 1, n_classes) if coef is None else torch.as_tensor(coef).float()
+        self.coef = start.to(device).requires_grad_(plan.output_layer == "trained")
+        self.running = (
+            RunningLayer(m, n_classes, ridge=plan.ridge) if plan.output_layer == "running" else None
+        )
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        trained = [*self.parameters, *([self.coef] if self.coef.requires_grad else [])]
+        self.trained = trained
+        self.optimiser = torch.optim.AdamW(
+            trained, lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Hold the threads that `update` runs on."""
+        with thread_pool(self.workers) as self._pool:
+            yield
+
+    # -- one update -------------------------------------------------------------------------
+
+    def update(
+        self,
+        images: np.ndarray,
+        encoded: np.ndarray,
+        draws: torch.Generator,
+        *,
+        rows: np.ndarray | None = None,
+        epoch: int = 0,
+    ) -> float:
+        """One step on one batch, inside `threads`; gives its mean loss before.
+
+        Parameters
+        ----------
+        images : array of shape (n, H, W[, C])
+        encoded : int array of shape (n,)
+        draws : torch.Generator
+            Of the augmentation.
+        rows : int array of shape (n,), optional
+            Places of the images among all of them, and the epoch: what the plan's `extra` may
+            draw by.
+        epoch : int
+        """
+        maps = as_maps(images)
+        affine = None
+        if self.plan.augmentation is not None:
+            size = (maps.shape[2], maps.shape[3])
+            affine = self.plan.augmentation.draw(len(maps), size, draws)
+        labels = torch.from_numpy(encoded)
+        parts = list(blocks(len(maps), self.plan.shard_size(len(maps))))
+
+        def placed(part: slice) -> torch.Tensor:
+            x = maps[part].to(self.device)
+            return x if affine is None else moved(x, affine[part])
+
+        changed: torch.Tensor | None = None
+        if self.plan.extra is not None:
+            # All at once on this thread: a transform may have a state of its own.
+            changed = torch.cat(list(self._pool.map(placed, parts)))
+            changed = self.plan.extra(changed, source_id=rows, epoch=epoch)
+
+        def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any]:
+            x = placed(part) if changed is None else changed[part]
+            moments: Moments = []
+            features = self.module(x, moments)
+            y = labels[part].to(self.device)
+            loss = self.loss(features, y) * (len(x) / len(maps))
+            gradients = torch.autograd.grad(loss, self.trained)
+            return float(loss.detach()), gradients, moments, (features.detach(), y)
+
+        results = list(self._pool.map(shard, parts))
+        for j, parameter in enumerate(self.trained):
+            gradient = results[0][1][j]
+            for other in results[1:]:
+                gradient = gradient + other[1][j]
+            parameter.grad = gradient
+        self.optimiser.step()
+        shares = [(part.stop - part.start) / len(maps) for part in parts]
+        self._keep_moments([r[2] for r in results], shares)
+        if self.running is not None:
+            both = zip(*(r[3] for r in results), strict=True)
+            features, seen = (torch.cat(parts) for parts in both)
+            self.running.add(features, F.one_hot(seen, self.n_classes))
+            self.running.end_batch()
+            if self.running.n_batches % self.plan.solve_every == 0:
+                self.solve()
+        return sum(r[0] for r in results)
+
+    def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch with the output layer as it is."""
+        outputs = features @ self.coef[:-1] + self.coef[-1]
+        if self.plan.loss == "cross-entropy":
+            return F.cross_entropy(outputs, labels, label_smoothing=self.plan.smoothing)
+        targets = F.one_hot(labels, self.n_classes).to(outputs)
+        return 0.5 * (outputs - targets).square().sum(dim=1).mean()
+
+    def solve_first(self, images: Images, encoded: np.ndarray, draws: torch.Generator) -> None:
+        """Start from the glue: the ridge solution for the units as they are, on moved images.
+
+        For the cross-entropy its outputs, about 0 and 1, are stretched eightfold to logits. A
+        running output layer begins with the statistics as its window's.
+
+        Parameters
+        ----------
+        images : array of shape (n, H, W[, C])
+            A few thousand do.
+        encoded : int array of shape (n,)
+        draws : torch.Generator
+            Of the augmentation.
+        """
+        m, size = len(self.coef) - 1, self.plan.batch_size
+        layer = RunningLayer(m, self.n_classes, ridge=self.plan.ridge, window=inf)
+        for block in blocks(len(images), size):
+            maps = as_maps(images[block]).to(self.device)
+            if self.plan.augmentation is not None:
+                sides = (maps.shape[2], maps.shape[3])
+                maps = moved(maps, self.plan.augmentation.draw(len(maps), sides, draws))
+            with torch.no_grad():
+                features = self.module(maps, [])
+            labels = torch.from_numpy(encoded[block]).to(self.device)
+            layer.add(features, F.one_hot(labels, self.n_classes))
+        if self.running is not None:
+            self.running.fill(layer, size)
+        factor = _STRETCH if self.plan.loss == "cross-entropy" else 1.0
+        with torch.no_grad():
+            self.coef.copy_(layer.solve() * factor)
+
+    def set_rate(self, done: float) -> float:
+        """Learning rate of the one-cycle schedule after a share `done` of the updates."""
+        rate = self.plan.learning_rate * one_cycle(done, self.plan.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def solve(self) -> None:
+        """Bring a running output layer up to date; a trained one stays as it is."""
+        if self.running is not None:
+            self.coef = self.running.solve().to(self.device)
+
+    def _keep_moments(self, found: list[Moments], shares: Sequence[float]) -> None:
+        """Go a little towards the batch's moments: those of its shards, by their share of it."""
+        with torch.no_grad():
+            weights = torch.tensor(shares, device=self.device)[:, None]
+            mean = [
+                (
+                    (weights * torch.stack([m for m, _ in layer])).sum(dim=0),
+                    (weights * torch.stack([v for _, v in layer])).sum(dim=0),
+                )
+                for layer in zip(*found, strict=True)
+            ]
+            self.module.set_moments(mean, _MOMENTUM)  # type: ignore[operator]  # a method of ours
+
+    # -- all of it --------------------------------------------------------------------------
+
+    def fit(
+        self,
+        images: Images,
+        encoded: np.ndarray,
+        *,
+        validation: tuple[Images, np.ndarray] | None = None,
+        checkpoint: Path | None = None,
+        key: str = "",
+        advance: Callable[[int], object] = lambda n: None,
+        after_epoch: Callable[[dict[str, Any]], bool] = lambda entry: False,
+    ) -> JointResult:
+        """Train to the end of the schedule, or go on from a checkpoint.
+
+        Parameters
+        ----------
+        images : array of shape (n, H, W[, C])
+        encoded : int array of shape (n,)
+        validation : tuple of (images, encoded), optional
+            Chooses the epoch. Never trained on.
+        checkpoint : Path, optional
+            File that keeps every finished epoch.
+        key : str
+            Names the fit; a checkpoint of another one isn't taken.
+        advance : callable
+            Told the number of epochs done.
+        after_epoch : callable
+            Gets the entry of the history; True ends the training.
+
+        Raises
+        ------
+        RunError
+            If the checkpoint is another fit's.
+        """
+        begin, state = time.perf_counter(), _State()
+        if checkpoint is not None:
+            self._resume(checkpoint, key, state)
+        if not state.best:
+            state.best = self._tensors()
+        resumed = state.epoch
+        advance(resumed)
+        status = "early-stop" if self._is_stuck(state) else "finished"
+        batch = min(self.plan.batch_size, len(images))
+        per_epoch = len(images) // batch
+        with self.threads():
+            if self.running is not None and not state.epoch:
+                status = self._fill_window(images, encoded, batch)
+            while state.epoch < self.plan.epochs and status == "finished":
+                tick = time.perf_counter()
+                loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch)
+                accuracy = None if validation is None else self.accuracy(*validation)
+                state.epoch += 1
+                entry = {
+                    "epoch": state.epoch,
+                    "train_loss": loss,
+                    "validation_accuracy": accuracy,
+                    "learning_rate": rate,
+                    "seconds": time.perf_counter() - tick,
+                }
+                state.history.append(entry)
+                if not np.isfinite(loss):
+                    status = "non-finite"
+                    break
+                if accuracy is None or accuracy >= state.best_accuracy:
+                    state.best_accuracy = -inf if accuracy is None else accuracy
+                    state.best_epoch, state.best = state.epoch, self._tensors()
+                if checkpoint is not None:
+                    self._keep(checkpoint, key, state)
+                advance(1)
+                if after_epoch(entry) or self._is_stuck(state):
+                    status = "early-stop"
+        self._restore(state.best)
+        coef = self.coef.detach().cpu().double().numpy()
+        return JointResult(
+            coef, state.history, state.best_epoch, status, resumed, time.perf_counter() - begin
+        )
+
+    def accuracy(self, images: Images, encoded: np.ndarray) -> float:
+        """Of the output layer as it is, on images that are not moved."""
+        return float(np.mean(self.outputs(images).argmax(axis=1) == encoded))
+
+    def outputs(self, images: Images) -> np.ndarray:
+        """Outputs ``(n, K)`` of images as they are."""
+
+        def part(block: slice) -> torch.Tensor:
+            with torch.no_grad():
+                features = self.module(as_maps(images[block]).to(self.device))
+                return (features @ self.coef[:-1] + self.coef[-1]).cpu()
+
+        with thread_pool(self.workers) as pool:
+            return torch.cat(list(pool.map(part, blocks(len(images), 256)))).numpy()
+
+    def _epoch(
+        self, images: Images, encoded: np.ndarray, epoch: int, batch: int, per_epoch: int
+    ) -> tuple[float, float]:
+        rng = np.random.default_rng([self.seed, 3, epoch])
+        draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        order = rng.permutation(len(images))
+        total, rate = 0.0, 0.0
+        try:
+            for i in range(per_epoch):
+                rate = self.set_rate((epoch * per_epoch + i) / (self.plan.epochs * per_epoch))
+                # Sorted: rows lie in memory in that order, and a batch has none.
+                drawn = np.sort(order[i * batch : (i + 1) * batch])
+                total += self.update(images[drawn], encoded[drawn], draws, rows=drawn, epoch=epoch)
+            self.solve()
+        except DivergedError:
+            total = nan
+        return total / per_epoch, rate
+
+    def _fill_window(self, images: Images, encoded: np.ndarray, batch: int) -> str:
+        """Let a running output layer begin with as many training images as its window holds.
+
+        Gives the status then.
+        """
+        assert self.running is not None
+        rng = np.random.default_rng([self.seed, 5])
+        n = min(len(images), round(self.running.window) * batch)
+        rows = np.sort(rng.permutation(len(images))[:n])
+        draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        try:
+            self.solve_first(chosen(images, rows), encoded[rows], draws)
+        except DivergedError:
+            return "non-finite"
+        return "finished"
+
+    def _is_stuck(self, state: _State) -> bool:
+        patience = self.plan.patience
+        return patience is not None and state.epoch - state.best_epoch >= patience
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    _pool: ThreadPoolExecutor
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What the result consists of."""
+        state = {f"module.{k}": v.detach().clone() for k, v in self.module.state_dict().items()}
+        return state | {"coef": self.coef.detach().clone()}
+
+    def _restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        prefix = "module."
+        self.module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+        with torch.no_grad():
+            self.coef.copy_(tensors["coef"])
+
+    def _keep(self, path: Path, key: str, state: _State) -> None:
+        tensors = {f"now.{k}": v for k, v in self._tensors().items()}
+        tensors |= {f"best.{k}": v for k, v in state.best.items()}
+        for i, parameter in enumerate(self.trained):
+            for name, value in self.optimiser.state[parameter].items():
+                tensors[f"adam.{i}.{name}"] = value
+        if self.running is not None:
+            tensors |= {f"running.{k}": v for k, v in self.running.tensors().items()}
+        write_checkpoint(
+            path,
+            key,
+            tensors,
+            {
+                "epoch": state.epoch,
+                "history": state.history,
+                "best_epoch": state.best_epoch,
+                "best_accuracy": None if state.best_accuracy == -inf else state.best_accuracy,
+            },
+        )
+
+    def _resume(self, path: Path, key: str, state: _State) -> None:
+        found = read_checkpoint(path, key)
+        if found is None:
+            return
+        tensors, known = found
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor.to(self.device)
+        self._restore(parts["now"])
+        for name, value in parts["adam"].items():
+            i, _, moment = name.partition(".")
+            kept = value.cpu() if moment == "step" else value
+            self.optimiser.state[self.trained[int(i)]][moment] = kept
+        if self.running is not None:
+            self.running.load({k: v.cpu() for k, v in parts["running"].items()})
+        state.epoch, state.history = known["epoch"], known["history"]
+        state.best_epoch, state.best = known["best_epoch"], parts["best"]
+        accuracy = known["best_accuracy"]
+        state.best_accuracy = -inf if accuracy is None else accuracy

@@ -1,0 +1,386 @@
+"""Recipes with a name: every choice of a network in one place, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf, log
+from numbers import Integral, Real
+from typing import Any
+
+from rankwise.training.convolutional_presets import (
+    ACCEPTED,
+    AUGMENTATIONS,
+    CONVOLUTIONAL_PRESETS,
+    DEFAULT_AUGMENTATION,
+    refuse_foreign,
+)
+from rankwise.training.groups import SubnetPlan
+from rankwise.units.activations import ACTIVATIONS
+from rankwise.units.multilinear import UNIT_KINDS, make_units
+from rankwise.units.starts import SOURCES, WINDOW, Start
+from rankwise.varpro.functional import JACOBIANS
+from rankwise.varpro.solvers import SOLVERS
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Every choice that makes a network; `QuadraticClassifier` takes what isn't given from here.
+
+    Parameters
+    ----------
+    unit, activation, rank
+        As in `varpro.make_units`.
+    window, smooth
+        As in `varpro.Start`.
+    n_units : int
+        Units of the whole network.
+    n_subnets : int
+        Sub-networks that share them.
+    samples_per_subnet : int
+        Mini-batch of a sub-network.
+    solver, jacobian, max_iter, tol
+        As in `VariableProjection`.
+    subnet_ridge : float
+        Ridge of a sub-network's own output layer, per sample.
+    ridge : float or str
+        Ridge of the glue: a number per sample, ``"gcv"`` or ``"loo"``.
+    n_train : int or None
+        Training images that the command line draws, where a source has more.
+    """
+
+    unit: str
+    activation: str
+    rank: int
+    window: tuple[float, float] | None
+    smooth: int
+    n_units: int
+    n_subnets: int
+    samples_per_subnet: int
+    solver: str
+    jacobian: str
+    max_iter: int
+    tol: float
+    subnet_ridge: float
+    ridge: float | str
+    n_train: int | None
+
+
+PRESETS: dict[str, Preset] = {
+    # Paper, Table 3 and section 6.1, with its Kaufman Jacobian (section 3). The paper solves the
+    # output layer by a truncated pseudo-inverse; here a ridge is chosen on the training images.
+    "pereyra": Preset(
+        unit="symmetric",
+        activation="tanh",
+        rank=1,
+        window=None,
+        smooth=0,
+        n_units=5200,
+        n_subnets=104,
+        samples_per_subnet=2000,
+        solver="levenberg-marquardt",
+        jacobian="kaufman",
+        max_iter=15,
+        tol=1e-4,
+        subnet_ridge=0.0,
+        ridge="gcv",
+        n_train=50_000,
+    ),
+    # The same scheme and size with units and a Jacobian that work better. Six iterations: beyond,
+    # the sub-networks fit their 2000 samples more closely and the whole generalises worse
+    # (``docs/results.md``, ablation, on validation images).
+    "windowed": Preset(
+        unit="bilinear",
+        activation="tanh",
+        rank=1,
+        window=WINDOW,
+        smooth=1,
+        n_units=5200,
+        n_subnets=104,
+        samples_per_subnet=2000,
+        solver="levenberg-marquardt",
+        jacobian="golub-pereyra",
+        max_iter=6,
+        tol=1e-4,
+        subnet_ridge=1e-4,
+        ridge="gcv",
+        n_train=None,
+    ),
+}
+
+ALL_PRESETS = (*PRESETS, *CONVOLUTIONAL_PRESETS)
+"""Names of sub-network presets, then of convolutional ones."""
+
+DEFAULT = "small"
+_FEWEST_SAMPLES, _SHORTEST_SIDE = 2000, 16
+
+UNITS_PER_SUBNET = 50
+"""The paper's Table 3."""
+
+_SAMPLES_PER_SIZE = 500
+_MOST_SUBNETS = 40
+
+
+GIVEN = (
+    "unit",
+    "activation",
+    "rank",
+    "window",
+    "n_units",
+    "n_subnets",
+    "samples_per_subnet",
+    "solver",
+    "jacobian",
+    "max_iter",
+    "tol",
+    "ridge",
+    "start",
+    "grow",
+    "prune",
+    "refine",
+    "refine_solver",
+    "augmentation",
+)
+"""Choices of a preset that a user can give instead."""
+
+REFINE_SOLVERS = ("adamw", "gauss-newton")
+"""How all units are refined together: on mini-batches, or on all images at once."""
+
+_NO_PRESET_HAS = ("start", "grow", "prune", "refine", "refine_solver", "augmentation")
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """What to train: one sub-network's plan, how many of them, the ridge of the glue.
+
+    Parameters
+    ----------
+    subnet : SubnetPlan
+    n_subnets : int
+    ridge : float or str
+    grow, prune : int
+        Units that join behind the glue, and then units left out; none in the paper.
+    refine : int
+        Epochs of joint refinement behind that, or its steps; none in the paper.
+    refine_solver : str
+        One of `REFINE_SOLVERS`.
+    augmentation : str
+        Of the refinement on mini-batches; one of `convolutional_presets.AUGMENTATIONS`.
+    """
+
+    subnet: SubnetPlan
+    n_subnets: int
+    ridge: float | str
+    grow: int = 0
+    prune: int = 0
+    refine: int = 0
+    refine_solver: str = "adamw"
+    augmentation: str = DEFAULT_AUGMENTATION
+
+
+def plan_network(
+    name: str | None,
+    given: Mapping[str, Any],
+    image_shape: tuple[int, ...],
+    *,
+    n_samples: int,
+    dtype: str,
+) -> NetworkPlan:
+    """A preset with what was given instead, for images of one shape.
+
+    Parameters
+    ----------
+    name : str or None
+        Of a sub-network preset; None is ``windowed`` sized to the data.
+    given : mapping
+        Values for any of `GIVEN`; ``window=False`` is the whole image.
+    image_shape : tuple of int
+    n_samples : int
+        Training images, for the size.
+    dtype : {"float32", "float64"}
+
+    Raises
+    ------
+    ValueError
+        If a name or a value isn't accepted; one sentence says what is.
+    """
+    check_given(name, given)
+    name_or_default = "windowed" if name is None else name
+    _refuse_augmentation(name_or_default, given)
+    preset = PRESETS[name_or_default]
+    n_units, n_subnets = _sizes(name, given, preset, n_samples)
+    counts = {"n_units": n_units, "n_subnets": n_subnets}
+    for count in ("rank", "samples_per_subnet", "max_iter"):
+        counts[count] = int(given.get(count, getattr(preset, count)))
+    window = given.get("window", preset.window) or None
+    own = {k: v for k, v in given.items() if k not in _NO_PRESET_HAS}
+    grow = int(given.get("grow", 0))
+    chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
+    # A preset's budget counts its own solver's steps.
+    own_budget = chosen.solver == preset.solver or "max_iter" in given
+    units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
+    subnet = SubnetPlan(
+        units=units,
+        n_units=n_units // n_subnets,
+        n_samples=chosen.samples_per_subnet,
+        start=Start(
+            window=chosen.window, smooth=chosen.smooth, source=given.get("start", "gaussian")
+        ),
+        solver=chosen.solver,
+        jacobian=chosen.jacobian,
+        max_iterations=chosen.max_iter if own_budget else None,
+        ftol=chosen.tol,
+        ridge=chosen.subnet_ridge,
+        dtype=dtype,
+    )
+    return NetworkPlan(
+        subnet,
+        n_subnets,
+        chosen.ridge,
+        grow=grow,
+        prune=_left_out(given.get("prune", 0), n_units + grow),
+        refine=int(given.get("refine", 0)),
+        refine_solver=given.get("refine_solver", "adamw"),
+        augmentation=given.get("augmentation", DEFAULT_AUGMENTATION),
+    )
+
+
+def chosen_preset(
+    name: str | None, given: Mapping[str, Any], image_shape: tuple[int, ...], n_samples: int
+) -> str | None:
+    """The preset for these images where none is named.
+
+    That is ``small``, the most accurate for its size and time (``docs/results.md``), from 2000
+    images of 16 × 16 pixels on. For fewer or smaller ones, for tensors that aren't images, and
+    where a choice that only sub-networks have is given, None: ``windowed``, sized to the data,
+    which takes a second or two there.
+    """
+    if name is not None:
+        return name
+    images = len(image_shape) in (2, 3) and min(image_shape[:2]) >= _SHORTEST_SIDE
+    fits = images and n_samples >= _FEWEST_SAMPLES and not (set(given) - {*ACCEPTED})
+    # The paper's activations ask for the paper's units.
+    own = given.get("activation") in ("tanh", "logistic")
+    return DEFAULT if fits and not own else None
+
+
+def check_given(name: str | None, given: Mapping[str, Any]) -> None:
+    """Refuse what no images could make right, before any are read.
+
+    Raises
+    ------
+    ValueError
+        One sentence: what was given, what is accepted.
+    """
+    if name is not None and name not in ALL_PRESETS:
+        raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(ALL_PRESETS)}")
+    if name in CONVOLUTIONAL_PRESETS:
+        refuse_foreign(name, given)
+    names = {
+        "unit": UNIT_KINDS,
+        "activation": tuple(ACTIVATIONS),
+        "solver": SOLVERS,
+        "jacobian": JACOBIANS,
+        "start": SOURCES,
+        "refine_solver": REFINE_SOLVERS,
+        "augmentation": AUGMENTATIONS,
+    }
+    for label, accepted in names.items():
+        if label in given and given[label] not in accepted:
+            raise ValueError(f"unknown {label} {given[label]!r}; accepted: {', '.join(accepted)}")
+    for label in ("rank", "n_units", "n_subnets", "samples_per_subnet"):
+        if label in given:
+            _whole(label, given[label])
+    for label in ("max_iter", "grow", "refine"):
+        if label in given:
+            _whole(label, given[label], least=0)
+    prune = given.get("prune", 0)
+    most = inf if isinstance(prune, Integral) else 1.0
+    if not isinstance(prune, Real) or isinstance(prune, bool) or not 0 <= float(prune) < most:
+        raise ValueError(
+            f"prune must be a whole number of units at least 0, or a share under 1, got {prune!r}"
+        )
+    if "refine_solver" in given and not given.get("refine"):
+        raise ValueError(
+            f"refine_solver {given['refine_solver']!r} needs refine, the number of its epochs or "
+            "steps; none was given"
+        )
+    if name in PRESETS:
+        _refuse_augmentation(name, given)
+    if not 0 <= given.get("tol", 0.0) < inf:
+        raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
+    ridge = given.get("ridge", "gcv")
+    if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < inf)):
+        raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
+    newton = given.get("refine_solver") == "gauss-newton"
+    asked = [k for k in ("grow", "prune") if given.get(k)] + newton * ["refine_solver"]
+    if ridge == 0 and asked:
+        raise ValueError(
+            f"{' and '.join(asked)} need a ridge above 0, got ridge={ridge!r}; give a larger one, "
+            "or 'gcv' or 'loo'"
+        )
+    window = given.get("window", False)
+    if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
+        raise ValueError(f"window must be two fractions, False or None, got {window!r}")
+
+
+def _refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse an augmentation where nothing is trained on batches."""
+    batches = given.get("refine") and given.get("refine_solver", "adamw") == "adamw"
+    if "augmentation" in given and not batches:
+        raise ValueError(
+            f"augmentation {given['augmentation']!r} needs training on batches, and preset "
+            f"{name!r} has none without refine; give refine epochs, or use preset "
+            f"{', '.join(map(repr, CONVOLUTIONAL_PRESETS))}"
+        )
+
+
+def _sizes(
+    name: str | None, given: Mapping[str, Any], preset: Preset, n_samples: int
+) -> tuple[int, int]:
+    """Units of the network and sub-networks that share them."""
+    sized = {k: _whole(k, given[k]) for k in ("n_units", "n_subnets") if k in given}
+    if "n_subnets" in sized:
+        n_subnets = sized["n_subnets"]
+    elif name is not None:
+        n_subnets = preset.n_subnets
+    else:
+        n_subnets = _divide(sized["n_units"]) if "n_units" in sized else sized_to_data(n_samples)
+    own_size = name is not None and "n_subnets" not in sized
+    n_units = sized.get("n_units", preset.n_units if own_size else UNITS_PER_SUBNET * n_subnets)
+    if n_units % n_subnets:
+        raise ValueError(
+            f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
+        )
+    return n_units, n_subnets
+
+
+def _left_out(prune: Any, n_units: int) -> int:
+    """Units to leave out, given as a number or as a share."""
+    count = int(prune) if isinstance(prune, Integral) else round(float(prune) * n_units)
+    if count >= n_units:
+        raise ValueError(
+            f"prune must leave at least one unit; it asks for {count} of the {n_units} left out"
+        )
+    return count
+
+
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if not isinstance(value, Real) or not float(value).is_integer() or float(value) < least:
+        raise ValueError(f"{name} must be a whole number at least {least}, got {value!r}")
+    return int(float(value))
+
+
+def _divide(n_units: int) -> int:
+    """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
+    divisors = [d for d in range(1, n_units + 1) if n_units % d == 0]
+    return min(divisors, key=lambda d: abs(log(n_units / d / UNITS_PER_SUBNET)))
+
+
+def sized_to_data(n_samples: int) -> int:
+    """Sub-networks of 50 units for a data set of any size: one for 500 samples, at most 40.
+
+    2000 units at the most: beyond, on MNIST, the glue costs more than the units bring
+    (``docs/results.md``).
+    """
+    return max(1, min(_MOST_SUBNETS, round(n_samples / _SAMPLES_PER_SIZE)))

@@ -1,0 +1,162 @@
+"""Joint refinement of a glued network: all units together, by mini-batches or by Gauss–Newton."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rankwise._arrays import Images, as_float
+from rankwise.linear.output_layer import OutputLayer
+from rankwise.networks.convolutional import thread_pool
+from rankwise.networks.quadratic import QuadraticNetwork, glue
+from rankwise.training.augment import Augmentation, with_mirrors
+from rankwise.training.checkpoints import CHECKPOINT, fit_key
+from rankwise.training.groups import draw_samples
+from rankwise.training.joint import JointPlan, JointResult, JointTraining
+from rankwise.training.modules import UnitModule
+from rankwise.varpro.newton import NewtonResult, refine_newton
+
+RECIPE = JointPlan(
+    batch_size=250, learning_rate=5e-3, smoothing=0.02, loss="squared", output_layer="running"
+)
+"""The recipe of the design, section 8, with the output layer by variable projection."""
+
+MOST_NUMBERS = 50_000_000
+"""Of images and features that Gauss–Newton holds at once in float64, a few times over: 400 MB."""
+
+
+def refine(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: Images,
+    encoded: np.ndarray,
+    *,
+    epochs: int,
+    validation: tuple[Images, np.ndarray] | None = None,
+    plan: JointPlan = RECIPE,
+    moves: bool = True,
+    ridge: float | str = "gcv",
+    seed: int = 42,
+    threads: int = 1,
+    folder: Path | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> tuple[QuadraticNetwork, OutputLayer, JointResult]:
+    """Refine all units of a network together, then solve the output layer on all samples.
+
+    Parameters
+    ----------
+    network : QuadraticNetwork
+        Its units see images ``(H, W)`` or ``(H, W, C)``.
+    active : bool array of shape (p, I)
+        Parameters of the units to train.
+    images : array of shape (n, H, W[, C])
+    encoded : int array of shape (n,)
+    epochs : int
+    validation : tuple of (images, encoded), optional
+        Chooses the epoch.
+    plan : JointPlan
+        Its epochs are replaced.
+    moves : bool
+        Without an augmentation of the plan, the recipe's affine maps and the mirror images that
+        the classes survive.
+    ridge : float or str
+        Of the final glue, as in `output_layer.solve_output_layer`.
+    seed, threads : int
+    folder : Path, optional
+        Keeps every finished epoch.
+    advance : callable
+        Told the number of epochs done.
+
+    Returns
+    -------
+    network : QuadraticNetwork
+        The refined units under the glue; those of the start where no epoch had a finite loss.
+    layer : OutputLayer
+        The glue.
+    result : JointResult
+
+    Raises
+    ------
+    ValueError
+        If the units see tensors that aren't images.
+    """
+    units = network.units
+    if len(units.shape) not in (2, 3):
+        raise ValueError(
+            "joint refinement needs images (height, width) or (height, width, channels), got "
+            f"shape {units.shape}"
+        )
+    if plan.augmentation is None and moves:
+        found = with_mirrors(Augmentation(), images, encoded, seed)
+        plan = replace(plan, augmentation=found)
+    plan = replace(plan, epochs=epochs, batch_size=min(plan.batch_size, max(32, len(images) // 40)))
+    module = UnitModule(units, network.params.astype(np.float32), active)
+    n_classes = network.coef.shape[1]
+    training = JointTraining(module, plan, n_classes, coef=network.coef, seed=seed, workers=threads)
+    result = training.fit(
+        images,
+        encoded,
+        validation=validation,
+        checkpoint=None if folder is None else folder / CHECKPOINT,
+        key="" if folder is None else fit_key(images, encoded, plan, seed, network.params.sum()),
+        advance=advance,
+    )
+    refined, layer = glue(
+        units,
+        module.values() if result.best_epoch else network.params,
+        images,
+        np.eye(n_classes, dtype=np.float32)[encoded],
+        ridge=ridge,
+        workers=threads,
+        n_active=network.n_active,
+    )
+    return refined, layer, result
+
+
+def refine_gauss_newton(
+    network: QuadraticNetwork,
+    active: np.ndarray,
+    images: Images,
+    targets: np.ndarray,
+    *,
+    iterations: int,
+    ridge: float,
+    seed: int = 42,
+    advance: Callable[[int], object] = lambda n: None,
+) -> NewtonResult:
+    """Refine all units by Gauss–Newton steps on all images at once; see `newton`.
+
+    Parameters
+    ----------
+    network : QuadraticNetwork
+    active : bool array of shape (p, I)
+        Parameters of the units to train.
+    images : array of shape (n, *units.shape)
+        As many as fit into `MOST_NUMBERS` with their features; beyond, so many drawn with the
+        seed.
+    targets : array of shape (n, K)
+    iterations : int
+    ridge : float
+        Per sample, above 0.
+    seed : int
+    advance : callable
+        Told the number of steps done.
+    """
+    units = network.units
+    most = max(1, MOST_NUMBERS // (int(np.prod(units.shape)) + network.n_units))
+    rows = draw_samples(len(images), most, np.random.default_rng([seed, 0, 6]))
+    with thread_pool(1) as pool:
+        return pool.submit(
+            refine_newton,
+            units,
+            network.params,
+            active,
+            as_float(images[rows], "float64"),
+            targets[rows],
+            ridge=ridge,
+            iterations=iterations,
+            advance=advance,
+        ).result()

@@ -1,0 +1,242 @@
+"""Sub-networks: small networks on mini-batches of their own, trained to the end, never talking.
+
+Each of ``G`` groups draws its samples and its units from ``(seed, group)`` alone (paper,
+section 4), so any number of workers, any order and any interruption give the same result. Only
+the units' parameters leave a group; the glue is in `output_layer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from rankwise._arrays import Images, blocks
+from rankwise._files import atomic_path
+from rankwise.errors import RunError
+from rankwise.training.checkpoints import timed_on_disk
+from rankwise.training.groups import (
+    Subnet,
+    SubnetPlan,
+    draw_group,
+    n_saturated,
+    variable_projection,
+)
+from rankwise.units.basis import UnitBasis
+
+
+def train_subnet(
+    images: Images,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    group: int,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Subnet:
+    """Draw and train one group on one BLAS thread.
+
+    Parameters
+    ----------
+    images : array of shape (n, *plan.units.shape)
+        All training images, uint8 or floating point; only the mini-batch is copied.
+    targets : array of shape (n, K)
+    plan : SubnetPlan
+    seed, group : int
+    start : (params, active), optional
+        Trained units to go on from, as in bootstrapping, instead of random ones.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        rows, batch, params, active = draw_group(images, plan, seed, group, start)
+        basis = UnitBasis(plan.units, batch, params, None if active.all() else active)
+        fit = variable_projection(plan, len(rows)).fit(basis, targets[rows], basis.pack(params))
+        features = basis.features(fit.params)[:, :-1]
+    report = {
+        "group": group,
+        "status": fit.status,
+        "n_iterations": fit.n_iterations,
+        "n_evaluations": fit.n_evaluations,
+        "objective": fit.objective,
+        "rank": fit.rank,
+        "condition": fit.condition,
+        "n_saturated": n_saturated(features),
+        "history": fit.history,
+    }
+    return Subnet(basis.unpack(fit.params).astype(np.float64), active, report)
+
+
+def train_subnets(
+    images: Images,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    n_subnets: int,
+    *,
+    seed: int = 42,
+    workers: int = 1,
+    device: str = "cpu",
+    starts: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    folder: Path | None = None,
+    advance: Callable[[int], object] = lambda n: None,
+) -> list[Subnet]:
+    """Train all groups: joblib tasks on CPUs, or batches in step on a GPU.
+
+    Parameters
+    ----------
+    images, targets, plan, seed
+        As in `train_subnet`.
+    n_subnets : int
+        ``G``; the paper's Table 3 has 104.
+    workers : int
+        joblib tasks at a time. joblib's own back ends apply: wrap the call in
+        ``joblib.parallel_config("dask")`` to run on a cluster, unchanged.
+    device : str
+        ``"cpu"``, or a torch device such as ``"cuda"``.
+    starts : sequence of (params, active), optional
+        One a group, to go on from.
+    folder : Path, optional
+        Finished groups are kept here, written atomically, and not trained again; so is the time
+        that they took.
+    advance : callable
+        Told the number of groups just done.
+
+    Returns
+    -------
+    list of Subnet
+        In the order of the groups.
+
+    Raises
+    ------
+    RunError
+        If `folder` holds sub-networks of another fit: other images, targets, plan, seed or start.
+    """
+    key = None if folder is None else _fit_key(images, targets, plan, seed, starts)
+    done = {} if folder is None else _finished(folder, n_subnets, key)
+    advance(len(done))
+    missing = [g for g in range(n_subnets) if g not in done]
+    begins = [None] * n_subnets if starts is None else list(starts)
+    timed = nullcontext(lambda: None) if folder is None else timed_on_disk(folder, key)
+    with timed as keep_seconds:
+        for group, subnet in _trained(
+            images, targets, plan, seed, missing, begins, workers, device, folder, key
+        ):
+            done[group] = subnet
+            keep_seconds()
+            advance(1)
+    return [done[g] for g in range(n_subnets)]
+
+
+def _trained(
+    images: Images,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    groups: list[int],
+    begins: list[Any],
+    workers: int,
+    device: str,
+    folder: Path | None,
+    key: str | None,
+) -> Iterator[tuple[int, Subnet]]:
+    """Groups as they finish, each kept in the folder by then."""
+    if not groups:
+        return
+    if device != "cpu":
+        from rankwise.training.batched import train_batched
+
+        for group, subnet in train_batched(images, targets, plan, seed, groups, begins, device):
+            if folder is not None:
+                write_subnet(folder, group, subnet, key)
+            yield group, subnet
+        return
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
+        delayed(_task)(images, targets, plan, seed, g, begins[g], folder, key) for g in groups
+    )
+
+
+def _task(
+    images: Images,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    group: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+    folder: Path | None,
+    key: str | None,
+) -> tuple[int, Subnet]:
+    subnet = train_subnet(images, targets, plan, seed, group, start)
+    if folder is not None:
+        write_subnet(folder, group, subnet, key)
+    return group, subnet
+
+
+def write_subnet(folder: Path, group: int, subnet: Subnet, key: str | None = None) -> None:
+    """Keep a finished group, so that an interrupted fit, known by its key, goes on from it."""
+    from safetensors.numpy import save_file
+
+    with atomic_path(folder / f"{group:05d}.safetensors") as temporary:
+        save_file(
+            {"params": subnet.params, "active": subnet.active.astype(np.uint8)},
+            temporary,
+            metadata={"report": json.dumps(subnet.report), "key": key or ""},
+        )
+
+
+def read_subnet(path: Path, key: str | None = None) -> Subnet:
+    """Read a group written by `write_subnet`; with a key, only if it's that fit's."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        if key is not None and metadata["key"] != key:
+            raise RunError(
+                f"{path.parent} holds sub-networks of another fit (other images, labels, settings "
+                "or seed); use another folder, or empty this one"
+            )
+        report = json.loads(metadata["report"])
+        return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
+
+
+def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet]:
+    from safetensors import SafetensorError
+
+    done = {}
+    for group in range(n_subnets):
+        path = folder / f"{group:05d}.safetensors"
+        if path.exists():
+            # A damaged file is as good as none: its group is trained again.
+            with suppress(SafetensorError, KeyError, ValueError):
+                done[group] = read_subnet(path, key)
+    return done
+
+
+def _fit_key(
+    images: Images,
+    targets: np.ndarray,
+    plan: SubnetPlan,
+    seed: int,
+    starts: Sequence[tuple[np.ndarray, np.ndarray]] | None,
+) -> str:
+    """Digest of all that a fit's sub-networks follow from."""
+    digest = hashlib.sha256(repr((plan, seed, images.shape, str(images.dtype))).encode())
+    for block in blocks(len(images)):
+        digest.update(np.ascontiguousarray(images[block]).data)
+        digest.update(np.ascontiguousarray(targets[block]).data)
+    for params, active in starts or ():
+        digest.update(np.ascontiguousarray(params).data)
+        digest.update(np.ascontiguousarray(active).data)
+    return digest.hexdigest()
+
+
+def stack(subnets: Sequence[Subnet]) -> tuple[np.ndarray, np.ndarray]:
+    """Units of all sub-networks side by side: parameters and active ones, each ``(p, I)``."""
+    return (
+        np.concatenate([s.params for s in subnets], axis=1),
+        np.concatenate([s.active for s in subnets], axis=1),
+    )

@@ -1,0 +1,214 @@
+"""Runs of ``rankwise train`` that stop, go on, are repeated or are refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cli_cases import CONVOLUTIONAL, FAST, call, class_folders, run
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, capsys):
+    """Ctrl-C during the third of five sub-networks, then the same command."""
+    from rankwise.training import subnetworks
+
+    arguments = ["train", "digits", "--units", "50", "--subnets", "5", "--max-iter", "3"]
+    arguments += ["--workers", "1", "--limit", "200", "--json"]
+    original, calls = subnetworks.train_subnet, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subnetworks, "train_subnet", interrupted)
+        _, err = call(patch, capsys, *arguments, "--out", tmp_path / "a", expect=130)
+    assert "interrupted: 2 finished sub-networks are kept in" in err
+    assert not (tmp_path / "a" / "report.json").exists()
+    resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_subnets"] == 2
+    kept = json.loads((tmp_path / "a" / "subnets" / "seconds.json").read_text())
+    assert resumed["seconds"]["earlier"] == kept["earlier"] > 0
+    assert resumed["seconds"]["subnets"] >= kept["earlier"] + kept["now"]
+    assert resumed["seconds"]["total"] > resumed["seconds"]["subnets"]
+    table, _ = call(monkeypatch, capsys, *arguments[:-1], "--out", tmp_path / "a")
+    assert "of these, before interruptions" in table
+    whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
+    assert whole["resumed_subnets"] == 0
+    assert whole["seconds"]["earlier"] == 0
+    assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
+def test_control_c_with_two_workers_then_the_same_command(tmp_path):
+    """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""
+    arguments = ["train", "digits", "--units", "160", "--subnets", "8", "--max-iter", "40"]
+    arguments += ["--seed", "3", "--workers", "2", "--json"]
+    command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests themselves run in the background, a shell has made them deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "finished sub-networks are kept in" in err
+    assert "Traceback" not in err
+    n_kept = len(list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")))
+    assert 1 <= n_kept < 8
+    assert not (tmp_path / "a" / "report.json").exists()
+    resumed = json.loads(run(*arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_subnets"] == n_kept
+    whole = json.loads(run(*arguments, "--out", tmp_path / "b")[0])
+    assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
+    """Ctrl-C during the third of three epochs, then the same command."""
+    from rankwise.training.joint import JointTraining
+
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--json"]
+    original, calls = JointTraining._epoch, []
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JointTraining, "_epoch", interrupted)
+        _, err = call(patch, capsys, *arguments, "--out", tmp_path / "a", expect=130)
+    assert "interrupted: 2 finished epochs are kept in" in err
+    resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
+    assert resumed["resumed_epochs"] == 2
+    earlier = sum(entry["seconds"] for entry in resumed["history"][:2])
+    assert resumed["seconds"]["earlier"] == pytest.approx(earlier)
+    assert resumed["seconds"]["joint"] > sum(entry["seconds"] for entry in resumed["history"])
+    whole = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "b")[0])
+    assert whole["resumed_epochs"] == 0
+    name = "model.safetensors"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_another_run_in_the_folder_is_refused(trained, monkeypatch, capsys):
+    out, _ = trained
+    _, err = call(monkeypatch, capsys, "train", "digits", "--out", out, "--seed", "7", expect=1)
+    assert "holds another run (different: parameters, seed" in err
+    assert "--overwrite" in err
+
+
+@pytest.mark.parametrize("name", ["run.json", "report.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_record_is_named(trained, tmp_path, monkeypatch, capsys, name, content):
+    import shutil
+
+    shutil.copytree(trained[0], tmp_path / "m")
+    (tmp_path / "m" / name).write_text(content)
+    arguments = ["train", "digits", "--out", tmp_path / "m", *FAST, "--bootstrap"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert f"{name} is damaged" in err
+    if name == "run.json":
+        _, err = call(monkeypatch, capsys, "evaluate", tmp_path / "m", "digits", expect=1)
+        assert f"{name} is damaged" in err
+
+
+def test_a_record_that_lacks_something_is_named(trained, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    place = tmp_path / "m"
+    shutil.copytree(trained[0], place)
+    run = (place / "run.json").read_text()
+    (place / "report.json").write_text('{"run": {}}')
+    arguments = ["train", "digits", "--out", place, *FAST, "--bootstrap"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "report.json is damaged: it lacks inductive_accuracy, seconds" in err
+    (place / "run.json").write_text('{"run": {}}')
+    _, err = call(monkeypatch, capsys, "evaluate", place, "digits", expect=1)
+    assert "run.json is damaged: its run has no seed or reading" in err
+    (place / "run.json").write_text(run)
+    # A run whose model is gone isn't complete: it is made again.
+    (place / "model.safetensors").unlink()
+    stdout, _ = call(monkeypatch, capsys, *arguments, "--json")
+    assert not json.loads(stdout).get("already_complete")
+    assert (place / "model.safetensors").exists()
+
+
+def test_the_demo_leaves_another_run_alone(trained, monkeypatch, capsys):
+    _, err = call(monkeypatch, capsys, "demo", "--out", trained[0], expect=1)
+    assert "holds another run" in err
+
+
+def test_a_source_spelled_differently_is_the_same_run(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, capsys, "train", "photos/", "--out", "m", *FAST, "--json")
+    stdout, _ = call(
+        monkeypatch, capsys, "train", tmp_path / "photos", "--out", "m", *FAST, "--json"
+    )
+    assert json.loads(stdout)["already_complete"]
+    _, err = call(monkeypatch, capsys, "train", "photos", "--out", "photos/m", *FAST, expect=1)
+    assert "lies inside the source photos" in err
+
+
+def test_overwrite_discards_a_run(tmp_path, monkeypatch, capsys):
+    base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--json"]
+    call(monkeypatch, capsys, *base)
+    stdout, _ = call(monkeypatch, capsys, *base, "--seed", "7", "--overwrite")
+    assert json.loads(stdout)["run"]["seed"] == 7
+    assert json.loads(stdout)["resumed_subnets"] == 0
+
+
+def test_bootstrap_can_be_asked_for_later(tmp_path, monkeypatch, capsys):
+    base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--json"]
+    first = json.loads(call(monkeypatch, capsys, *base)[0])
+    second = json.loads(call(monkeypatch, capsys, *base, "--bootstrap")[0])
+    assert second["inductive_accuracy"] == first["inductive_accuracy"]
+    assert second["resumed_subnets"] == 2
+    assert "bootstrap" in second
+    assert second["seconds"] == first["seconds"], "what the training took"
+    assert second["bootstrap"]["seconds"] > 0
+    assert second["peak_memory_mb"] >= first["peak_memory_mb"]
+
+
+def test_bootstrap_without_a_preset_trains_subnetworks(tmp_path, monkeypatch, capsys):
+    """Images so many and so large that the default has none."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(2600) % 2
+    images = rng.integers(0, 100, (2600, 16, 16), dtype=np.uint8)
+    images[labels == 1, :8] += 100
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    train = ["train", tmp_path / "x.npz", "--max-iter", "1", "--workers", "1", "--json"]
+    report = json.loads(
+        call(monkeypatch, capsys, *train, "--out", tmp_path / "b", "--bootstrap")[0]
+    )
+    assert (report["preset"], report["n_subnets"]) == (None, 4)
+    assert report["bootstrap"]["transductive_accuracy"] > 0.9
+    plain = json.loads(call(monkeypatch, capsys, *train, "--out", tmp_path / "s")[0])
+    assert (plain["preset"], plain["n_subnets"]) == ("small", 0)
+    _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "s", "--bootstrap", expect=1)
+    assert "holds this run with preset 'small', the default for these images" in err
+    _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "b", expect=1)
+    assert "holds another run (different: parameters)" in err

@@ -1,0 +1,325 @@
+"""`QuadraticClassifier` with convolutional presets, refined together, and with groups."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rankwise import QuadraticClassifier
+from rankwise.errors import RunError
+from rankwise.networks.graph import run
+from rankwise.training.presets import chosen_preset
+
+NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
+SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
+CONVOLUTIONAL = {"preset": "tiny", "max_iter": 3}
+
+
+@pytest.fixture(scope="module")
+def convolutional(digits):
+    images, labels = digits
+    return QuadraticClassifier("tiny", max_iter=12).fit(images[:900], labels[:900])
+
+
+def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digits):
+    images, labels = digits
+    assert convolutional.score(images[900:], labels[900:]) > 0.85
+    assert convolutional.preset_ == "tiny"
+    assert convolutional.status_ == "finished"
+    assert convolutional.statuses_ == {"finished": 1}
+    assert convolutional.n_iter_ == len(convolutional.history_) == 12
+    assert convolutional.output_layer_ in ("glue", "trained")
+    assert convolutional.subnet_reports_ == []
+    assert set(convolutional.seconds_) == {"joint", "glue", "total", "earlier"}
+    assert convolutional.n_parameters_total_ == 4912
+    assert convolutional.history_[0]["validation_accuracy"] < 0.9
+    probabilities = convolutional.predict_proba(images[900:950])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(
+        convolutional.classes_[probabilities.argmax(axis=1)],
+        convolutional.predict(images[900:950]),
+    )
+
+
+def test_too_few_images_to_validate_get_the_glue(digits):
+    images, labels = digits
+    model = QuadraticClassifier("tiny", max_iter=5).fit(images[:150], labels[:150])
+    assert model.output_layer_ == "glue"
+    assert [e["validation_accuracy"] for e in model.history_] == [None] * 5
+    # The trained output layer has seen 20 batches: it guesses.
+    assert model.score(images[1000:], labels[1000:]) > 0.5
+
+
+@pytest.mark.parametrize("preset", ["accurate", "small", "tiny"])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 9), (9, 7, 3), (4, 4, 1), (70, 66), (16, 1100)])
+def test_convolutional_presets_take_images_of_any_shape(preset, shape):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
+    labels = np.array(["b", "a"])[np.arange(40) % 2]
+    model = QuadraticClassifier(preset, max_iter=1).fit(images, labels)
+    assert model.predict(images).shape == (40,)
+    assert model.image_shape_ == shape
+    assert model.history_[0]["validation_accuracy"] is None, "under 200 images none is held out"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation": "silu"},
+        {"rank": 1},
+        {"n_units": 20},
+        {"ridge": 1e-3},
+        {"ridge": "loo"},
+        {"augmentation": "low-rank"},
+        {"augmentation": "moves+low-rank"},
+        {"augmentation": "none"},
+        {"verbose": 1},
+        {"n_jobs": 2},
+    ],
+    ids=str,
+)
+def test_every_option_of_convolutional_presets(digits, options, capsys):
+    images, labels = digits
+    model = QuadraticClassifier(**CONVOLUTIONAL, **options).fit(images[:250], labels[:250])
+    assert model.predict(images[:10]).shape == (10,)
+    if "n_units" in options:
+        assert model.network_.n_units == 20
+    assert ("epochs" in capsys.readouterr().err) == ("verbose" in options)
+
+
+def test_every_augmentation_is_another_training(digits):
+    images, labels = digits[0][:250], digits[1][:250]
+    outputs = {}
+    for augmentation in (None, "moves", "low-rank", "moves+low-rank", "none"):
+        model = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation)
+        outputs[augmentation] = model.fit(images, labels).outputs(images)
+        two = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation, n_jobs=2)
+        np.testing.assert_array_equal(
+            two.fit(images, labels).outputs(images), outputs[augmentation]
+        )
+    np.testing.assert_array_equal(outputs[None], outputs.pop("moves"))
+    distinct = {values.tobytes() for values in outputs.values()}
+    assert len(distinct) == 4
+
+
+@pytest.mark.parametrize("augmentation", ["low-rank", "none"])
+def test_a_refinement_has_an_augmentation_too(digits, augmentation):
+    images, labels = digits[0][:300], digits[1][:300]
+    usual = QuadraticClassifier(**SMALL, refine=1).fit(images, labels)
+    other = QuadraticClassifier(**SMALL, refine=1, augmentation=augmentation).fit(images, labels)
+    assert usual.history_[0]["train_loss"] != other.history_[0]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_convolutional_model(digits):
+    images, labels = digits
+    one = QuadraticClassifier(**CONVOLUTIONAL).fit(images[:250], labels[:250])
+    two = QuadraticClassifier(**CONVOLUTIONAL, n_jobs=2).fit(images[:250], labels[:250])
+    other = QuadraticClassifier(**CONVOLUTIONAL, random_state=1).fit(images[:250], labels[:250])
+    np.testing.assert_array_equal(
+        one.outputs(images),
+        two.outputs(
+            images,
+        ),
+    )
+    assert not np.array_equal(one.outputs(images), other.outputs(images))
+
+
+def test_flat_rows_of_square_images_and_scales(convolutional, digits):
+    images, _ = digits
+    expected = convolutional.outputs(images[:20])
+    np.testing.assert_array_equal(convolutional.outputs(images[:20].reshape(20, 64)), expected)
+    np.testing.assert_allclose(
+        convolutional.outputs(images[:20].astype(float)), expected, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_an_interrupted_convolutional_fit_goes_on(digits, tmp_path, monkeypatch):
+    from rankwise.training.joint import JointTraining
+
+    images, labels = digits
+    options = {"preset": "tiny", "max_iter": 4}
+    whole = QuadraticClassifier(**options).fit(images[:250], labels[:250])
+    original, calls = JointTraining._epoch, []
+
+    def stops(self, *arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(JointTraining, "_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:250], labels[:250])
+    monkeypatch.setattr(JointTraining, "_epoch", original)
+    resumed = QuadraticClassifier(**options, checkpoint_dir=tmp_path)
+    resumed.fit(images[:250], labels[:250])
+    np.testing.assert_array_equal(resumed.outputs(images), whole.outputs(images))
+    with pytest.raises(RunError, match="holds the training of another fit"):
+        QuadraticClassifier(**options, checkpoint_dir=tmp_path, random_state=1).fit(
+            images[:250], labels[:250]
+        )
+
+
+def test_refinement_goes_on_from_the_glue(digits, tmp_path):
+    images, labels = digits
+    options = {"n_units": 40, "n_subnets": 2, "max_iter": 2, "activation": "relu", "refine": 6}
+    model = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    assert set(model.seconds_) == {"subnets", "glue", "joint", "total", "earlier"}
+    assert len(model.history_) == 6
+    assert model.score(images[900:], labels[900:]) > 0.85
+    unrefined = QuadraticClassifier(**(options | {"refine": 0})).fit(images[:900], labels[:900])
+    assert not np.array_equal(unrefined.network_.params, model.network_.params)
+    assert unrefined.network_.n_units == model.network_.n_units
+    again = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
+
+
+def test_refinement_is_judged_on_images_that_nothing_before_it_saw(digits, monkeypatch):
+    from rankwise.training import fitting, refinement
+
+    images, labels = digits
+    train, refine, seen = fitting.train_subnets, refinement.refine, {}
+
+    def noted(images, *arguments, **options):
+        seen["trained on"] = images[: len(images)]
+        return train(images, *arguments, **options)
+
+    def spoilt(*arguments, validation, **options):
+        seen["validated on"] = validation[0][: len(validation[0])]
+        network, layer, result = refine(*arguments, validation=validation, **options)
+        return replace(network, coef=0 * network.coef), layer, result
+
+    monkeypatch.setattr(fitting, "train_subnets", noted)
+    monkeypatch.setattr(refinement, "refine", spoilt)
+    model = QuadraticClassifier(**SMALL, refine=1).fit(images[:600], labels[:600])
+    assert (len(seen["trained on"]), len(seen["validated on"])) == (540, 60)
+    both = {image.tobytes() for image in seen["trained on"]} & {
+        image.tobytes() for image in seen["validated on"]
+    }
+    assert not both
+    assert model.statuses_ == {"max-iterations": 1, "start-kept": 1}
+    assert model.score(images[600:], labels[600:]) > 0.5, "the start, not the spoilt network"
+    assert len(model.history_) == 1
+
+
+def test_the_refinement_has_a_status(digits):
+    images, labels = digits
+    for options, status in (({"refine": 1}, "finished"), (NEWTON, "max-iterations")):
+        model = QuadraticClassifier(**SMALL, **options).fit(images[:300], labels[:300])
+        assert sum(model.statuses_.values()) == 2
+        assert status in model.statuses_
+
+
+def test_refinement_needs_images():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((60, 3, 3, 3, 3)), np.arange(60) % 2
+    model = QuadraticClassifier(**SMALL, unit="multilinear", refine=1)
+    with pytest.raises(ValueError, match="joint refinement needs images"):
+        model.fit(x, y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "given", "expected"),
+    [
+        ((28, 28), 2000, {}, "small"),
+        ((32, 32, 3), 50_000, {"n_units": 40}, "small"),
+        ((28, 28), 1999, {}, None),
+        ((15, 28), 5000, {}, None),
+        ((1, 784), 5000, {}, None),
+        ((28, 28), 5000, {"n_subnets": 4}, None),
+        ((28, 28), 5000, {"activation": "tanh"}, None),
+        ((16, 16, 16, 2), 5000, {}, None),
+    ],
+)
+def test_the_default_fits_the_data(shape, n, given, expected):
+    assert chosen_preset(None, given, shape, n) == expected
+    assert chosen_preset("pereyra", given, shape, n) == "pereyra"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "lbfgs"}, "preset 'tiny' has convolutional units and takes no solver"),
+        ({"window": False, "unit": "bilinear"}, "takes no unit, window"),
+        ({"max_iter": 0}, "max_iter must be at least 1 epoch for preset 'tiny', got 0"),
+        ({"n_units": 2}, "n_units must be at least 4, one a layer of the preset, got 2"),
+        ({"refine": 2}, "takes no refine"),
+        ({"augmentation": "blur"}, "unknown augmentation 'blur'; accepted: moves, low-rank, moves"),
+        (
+            {"preset": None, "augmentation": "none"},
+            "augmentation 'none' needs training on batches, and preset 'windowed' has none without "
+            "refine; give refine epochs, or use preset 'accurate', 'small', 'tiny'",
+        ),
+        ({"preset": "pereyra", "augmentation": "moves"}, "'pereyra' has none without refine"),
+        (
+            {**NEWTON, "preset": "windowed", "augmentation": "moves"},
+            "augmentation 'moves' needs training on batches",
+        ),
+        ({"image_shape": (2, 32)}, "needs images of at least 4×4 pixels, got shape (2, 32)"),
+    ],
+)  # fmt: skip
+def test_what_convolutional_presets_do_not_accept(digits, options, message):
+    images, labels = digits
+    with pytest.raises(ValueError) as error:
+        QuadraticClassifier(**({"preset": "tiny"} | options)).fit(images[:100], labels[:100])
+    assert message in str(error.value)
+
+
+def test_training_that_fails_ends_in_a_status_and_a_finite_network(digits, monkeypatch):
+    from rankwise.training import convolutional_presets as presets
+
+    images, labels = digits
+    wild = replace(presets.CONVOLUTIONAL_PRESETS["tiny"], learning_rate=1e30)
+    monkeypatch.setitem(presets.CONVOLUTIONAL_PRESETS, "tiny", wild)
+    model = QuadraticClassifier("tiny", max_iter=2).fit(images[:250], labels[:250])
+    assert (model.status_, model.output_layer_) == ("non-finite", "glue")
+    assert model.score(images[:250], labels[:250]) > 0.5, "the glue of untrained units"
+
+
+def test_bootstrapping_needs_subnetworks(convolutional, digits):
+    with pytest.raises(ValueError, match="preset 'tiny' has none; use preset 'windowed'"):
+        convolutional.bootstrap_transductive(digits[0][:20])
+
+
+@pytest.mark.parametrize("preset", ["tiny", "windowed"])
+def test_a_network_says_what_it_computes(digits, preset):
+    images, labels = digits
+    options = {"max_iter": 2} if preset == "tiny" else SMALL
+    model = QuadraticClassifier(preset, **options).fit(images[:250], labels[:250])
+    graph = model.network_.as_graph(model.classes_, scale=255.0)
+    np.testing.assert_allclose(
+        run(graph, images[:30]), model.outputs(images[:30]), rtol=1e-3, atol=1e-3
+    )
+    assert graph.classes == tuple("0123456789")
+
+
+def test_groups_stay_on_one_side_of_the_validation_part():
+    from rankwise.training.validation import validation_split
+
+    labels = np.arange(900) % 3
+    groups = np.arange(900) // 4 % 150
+    fit, held = validation_split(labels, 7, groups)
+    assert not set(groups[fit]) & set(groups[held])
+    assert 80 <= len(held) <= 90
+    assert sorted([*fit, *held]) == list(range(900))
+    alone = validation_split(labels, 7, np.arange(900))
+    for one, other in zip(alone, validation_split(labels, 7), strict=True):
+        assert np.array_equal(one, other)
+    # One group too large for the part doesn't keep the others out.
+    sizes = np.r_[np.zeros(500, int), 1 + np.arange(400) // 10]
+    assert 80 <= len(validation_split(labels, 7, sizes)[1]) <= 90
+    # Where all are too large it's the smallest, unless that is more than a third.
+    for counts, expected in (((300, 400, 200), 200), ((440, 460), 0)):
+        few = np.repeat(np.arange(len(counts)), counts)
+        assert len(validation_split(labels, 7, few)[1]) == expected
+    # A class in one group is trained on.
+    fit, _ = validation_split(
+        np.r_[np.zeros(890, int), np.ones(10, int)], 0, np.r_[:890, [999] * 10]
+    )
+    assert {890, 899} <= set(fit)
+
+
+def test_groups_of_another_length_are_refused():
+    images = np.zeros((6, 8, 8), np.uint8)
+    with pytest.raises(ValueError, match=r"groups have shape \(3,\); one for each sample, \(6,\)"):
+        QuadraticClassifier().fit(images, [0, 1] * 3, groups=[1, 2, 3])

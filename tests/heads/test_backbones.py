@@ -1,0 +1,314 @@
+"""Backbones: files, names, other libraries' modules, cached features, graphs."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from rankwise import ImageSet, VarProHead
+from rankwise.errors import MissingDependencyError, ModelFileError
+from rankwise.heads.backbones import (
+    Backbone,
+    SmallResNet,
+    as_backbone,
+    backbone_record,
+    load_backbone,
+    save_backbone,
+)
+from rankwise.heads.features import extract_features, iterate_features, to_float_batch
+from rankwise.nets import make_network
+from rankwise.networks.graph import run
+from rankwise.networks.probabilities import probabilities
+
+OPTIONS = {"width": 8, "n_features": 24}
+RECORD = {"architecture": "small-resnet", "n_classes": 4, "options": OPTIONS}
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    network = SmallResNet(4, **OPTIONS)
+    # Statistics of batch norm that differ from none at all.
+    network.train()
+    network(torch.randn(8, 3, 16, 16))
+    return network.eval()
+
+
+def pictures(n=12, shape=(16, 16, 3), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "small.safetensors"
+    save_backbone(small(), path, RECORD | {"trained_on": "nothing"})
+    return path
+
+
+def test_a_saved_backbone_is_the_same(file):
+    network, loaded = small(), load_backbone(file)
+    x = torch.randn(5, 3, 16, 16)
+    with torch.no_grad():
+        np.testing.assert_array_equal(loaded(x), network.features(x))
+    assert backbone_record(file)["trained_on"] == "nothing"
+    assert loaded.name == "small.safetensors"
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert loaded(torch.randn(2, 3, 40, 24)).shape == (2, 24), "any size of image"
+    assert loaded.fingerprint == load_backbone(str(file)).fingerprint
+    assert loaded.fingerprint != as_backbone(small(1)).fingerprint
+
+
+def test_forward_and_features_agree():
+    network, x = small(), torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        np.testing.assert_array_equal(network(x), network.head(network.features(x)))
+
+
+@pytest.mark.parametrize("name", ["simple-cnn", "resnet25"])
+def test_the_package_s_networks_are_backbones(name, tmp_path):
+    network = make_network(name, (32, 32, 3), 5).eval()
+    record = {"architecture": name, "image_shape": [32, 32, 3], "n_classes": 5}
+    save_backbone(network, tmp_path / "net.safetensors", record)
+    loaded = load_backbone(tmp_path / "net.safetensors")
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        np.testing.assert_array_equal(loaded(x), network.features(x))
+
+
+def test_training_mode_leaves_a_backbone_as_it_is(file):
+    backbone = load_backbone(file)
+    model = nn.Sequential(backbone, nn.Linear(24, 2)).train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    model(torch.randn(4, 3, 16, 16))
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
+
+
+def test_grey_images_are_repeated_and_other_channels_refused(file):
+    backbone = load_backbone(file)
+    x = torch.randn(2, 1, 16, 16)
+    np.testing.assert_array_equal(backbone(x), backbone(x.repeat(1, 3, 1, 1)))
+    with pytest.raises(ValueError, match=r"takes images of 3 channel\(s\), got 4"):
+        backbone(torch.randn(2, 4, 16, 16))
+
+
+def test_pixels_are_normalised_as_the_weights_want_and_maps_averaged():
+    backbone = Backbone(nn.Identity(), "same", channels=3, mean=(0.5, 0.2, 0.1), std=(1, 2, 4))
+    x = torch.full((1, 3, 2, 2), 0.0)
+    np.testing.assert_allclose(backbone(x)[0], [0.0, 0.15, 0.1], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "error"),
+    [
+        ("nonsense", "unknown backbone 'nonsense'; accepted", ValueError),
+        ("other/resnet18", "unknown backbone", ValueError),
+        ("missing.safetensors", "there is no such file", ModelFileError),
+        ("torchvision/resnet18", r"needs torchvision: pip install 'rankwise\[torchvision\]'", None),
+        ("timm/resnet18.a1_in1k", r"needs timm: pip install 'rankwise\[timm\]'", None),
+    ],
+)
+def test_names_that_lead_nowhere(name, message, error, monkeypatch):
+    for library in ("torchvision", "torchvision.models", "timm"):
+        monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(error or MissingDependencyError, match=message):
+        load_backbone(name)
+
+
+def test_torchvision_s_last_layer_is_cut_off(monkeypatch):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 1000))
+    models = types.ModuleType("torchvision.models")
+    models.list_models = lambda: ["resnet18"]
+    models.get_model = lambda name, weights: network
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    backbone = load_backbone("torchvision/resnet18")
+    assert backbone(torch.zeros(2, 3, 2, 2)).shape == (2, 7)
+    assert backbone.mean == (0.485, 0.456, 0.406)
+    with pytest.raises(ValueError, match="torchvision has no model 'unheard'"):
+        load_backbone("torchvision/unheard")
+
+
+def test_timm_s_own_normalisation_is_used(monkeypatch):
+    monkeypatch.setattr("rankwise.heads.backbones.cached_or_reached", lambda name, file: None)
+    timm = types.ModuleType("timm")
+
+    def create_model(name, pretrained, num_classes):
+        if name != "hf-hub:timm/known":
+            raise RuntimeError("no such model\nand a long story")
+        assert pretrained
+        assert num_classes == 0
+        return nn.Flatten()
+
+    timm.create_model = create_model
+    config = {"input_size": (3, 8, 8), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    timm.data = types.SimpleNamespace(resolve_model_data_config=lambda network: config)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    backbone = load_backbone("timm/known")
+    assert (backbone.channels, backbone.mean) == (3, (0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match=r"timm can't make 'timm/unknown': no such model$"):
+        load_backbone("timm/unknown")
+
+
+def test_a_hub_out_of_reach_is_asked_once_for_timm(monkeypatch, tmp_path):
+    """The download that timm starts would ask for a minute before it gives up."""
+    import huggingface_hub.constants
+
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise ConnectionError("no route to the hub")
+
+    timm = types.ModuleType("timm")
+    timm.create_model = lambda *args, **options: pytest.fail("timm was asked all the same")
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unreachable)
+    with pytest.raises(ValueError, match=r"timm can't make 'timm/some': no route to the hub$"):
+        load_backbone("timm/some")
+    assert len(asked) == 1
+    assert "timm/some" in asked[0]
+
+
+def test_damaged_and_foreign_files(tmp_path, file):
+    path = tmp_path / "b.safetensors"
+    path.write_bytes(b"no safetensors at all")
+    with pytest.raises(ModelFileError, match="is damaged"):
+        load_backbone(path)
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(ModelFileError, match="isn't a backbone of rankwise"):
+        load_backbone(path)
+    save_backbone(nn.Linear(2, 2), path, RECORD)
+    with pytest.raises(ModelFileError, match="doesn't fit its architecture"):
+        load_backbone(path)
+    save_file({"w": torch.zeros(2)}, path, {"format": "rankwise-backbone", "record": "{"})
+    with pytest.raises(ModelFileError, match="is damaged"):
+        load_backbone(path)
+    assert json.loads(json.dumps(backbone_record(file)))["n_classes"] == 4
+    with pytest.raises(ValueError, match=r"a torch\.nn\.Module, a name or a file"):
+        as_backbone(3)
+
+
+def test_features_block_by_block_are_those_of_one_pass(file):
+    backbone, images = load_backbone(file), pictures()
+    with torch.no_grad():
+        expected = backbone(torch.as_tensor(images).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
+    for size in (1, 5, 100):
+        found = extract_features(backbone, images, batch_size=size)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [len(b) for b in iterate_features(backbone, images, batch_size=5)] == [5, 5, 2]
+    float_batch = to_float_batch(images)
+    np.testing.assert_allclose(extract_features(backbone, float_batch), expected, atol=1e-5)
+
+
+def test_features_are_kept_by_backbone_and_images(file, tmp_path):
+    backbone, images = load_backbone(file), pictures()
+    first = extract_features(backbone, images, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+
+    original = kept.read_bytes()
+    np.testing.assert_array_equal(extract_features(backbone, images, cache=tmp_path), first)
+    assert kept.read_bytes() == original
+    extract_features(as_backbone(small(1)), images, cache=tmp_path)
+    extract_features(backbone, images[::-1], cache=tmp_path)
+    both = ImageSet.from_arrays(images, np.arange(12) % 2)
+    extract_features(backbone, both, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_cache_is_read_instead_of_the_backbone(file, tmp_path):
+    backbone, images = load_backbone(file), pictures()
+    extract_features(backbone, images, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    np.save(kept, np.full((12, 24), 7, dtype=np.float32))
+    assert (extract_features(backbone, images, cache=tmp_path) == 7).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", "short", "other"])
+def test_damaged_features_are_made_again(file, tmp_path, damage):
+    backbone, images = load_backbone(file), pictures()
+    good = np.array(extract_features(backbone, images, cache=tmp_path))
+    (kept,) = tmp_path.iterdir()
+    if isinstance(damage, bytes):
+        kept.write_bytes(kept.read_bytes()[:200] if damage else b"")
+    else:
+        np.save(kept, good[:5] if damage == "short" else good.astype(np.float64))
+    for _ in range(2):
+        np.testing.assert_array_equal(extract_features(backbone, images, cache=tmp_path), good)
+    assert np.load(kept).shape == good.shape
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 3, 4), dtype=np.int64), "images are uint8"),
+        (np.zeros(4, dtype=np.uint8), "images are uint8"),
+        (np.zeros((2, 3, 4)), "floating-point images are batches"),
+    ],
+)
+def test_images_that_are_not_accepted(file, images, message):
+    with pytest.raises(ValueError, match=message):
+        extract_features(load_backbone(file), images)
+
+
+# -- as a graph ------------------------------------------------------------------------------
+
+
+def fitted(backbone, shape):
+    images, labels = pictures(40, shape), np.arange(40) % 3
+    images[labels == 1] //= 2
+    return VarProHead(1.0, backbone=backbone).fit(images, labels), images
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape"),
+    [
+        (small(), (16, 16, 3)),
+        (make_network("simple-cnn", (20, 20, 3), 4), (20, 20, 3)),
+        (nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()), (9, 9)),
+        (nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 5), nn.Dropout()), (8, 8)),
+    ],
+)
+def test_the_graph_computes_what_the_head_does(backbone, shape):
+    head, images = fitted(backbone, shape)
+    graph = head.as_graph()
+    found = probabilities(run(graph, images), graph.output)
+    np.testing.assert_allclose(found, head.predict_proba(images), atol=1e-3)
+    assert graph.classes == ("0", "1", "2")
+
+
+def test_grey_images_and_normalisation_in_the_graph():
+    network = small()
+    backbone = Backbone(network, "b", channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    head, images = fitted(backbone, (16, 16))
+    graph = head.as_graph()
+    found = probabilities(run(graph, images), graph.output)
+    np.testing.assert_allclose(found, head.predict_proba(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["onnx", "c", "safetensors"])
+def test_a_head_is_exported_like_any_model(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from rankwise.export import FORMATS, export_model
+
+    head, images = fitted(small(), (16, 16, 3))
+    checked = ImageSet.from_arrays(images, np.arange(40) % 3)
+    report = export_model(head, name, tmp_path / f"m{FORMATS[name]}", images=checked)
+    assert report["max_abs_difference"] < 1e-3
+    assert report["agreement"] == 1.0
+
+
+def test_layers_without_counterpart_are_named():
+    head, _ = fitted(nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh()), (8, 8))
+    with pytest.raises(ValueError, match="layer Tanh can't be exported"):
+        head.as_graph()
+    plain = VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="without backbone and image shape"):
+        plain.as_graph()

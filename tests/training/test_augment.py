@@ -1,0 +1,115 @@
+"""Random affine maps of batches, and the probe for mirror images."""
+
+import numpy as np
+import pytest
+import torch
+
+from rankwise.training.augment import Augmentation, channel_statistics, moved, with_mirrors
+
+STILL = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
+
+
+def drawn(n=64, size=(9, 9), seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return Augmentation(**(STILL | options)).draw(n, size, generator)
+
+
+def test_without_movement_images_stay():
+    maps = torch.rand(5, 3, 7, 9)
+    np.testing.assert_allclose(moved(maps, drawn(5, (7, 9))), maps, atol=1e-5)
+
+
+def test_mirrors_and_flips_are_exact():
+    maps = torch.rand(64, 1, 6, 7)
+    for options, axis in (({"mirror": True}, 3), ({"flip": True}, 2)):
+        out = moved(maps, drawn(size=(6, 7), **options))
+        mirrored = maps.flip(axis)
+        turned = [torch.allclose(o, m, atol=1e-5) for o, m in zip(out, mirrored, strict=True)]
+        kept = [torch.allclose(o, m, atol=1e-5) for o, m in zip(out, maps, strict=True)]
+        assert all(a != b for a, b in zip(turned, kept, strict=True))
+        assert 16 < sum(turned) < 48
+
+
+def test_a_shift_moves_by_the_fraction_of_an_axis():
+    affine = drawn(200, shift=0.25)
+    assert affine[:, 0, 2].abs().max() <= 0.5
+    assert affine[:, 0, 2].abs().max() > 0.45
+    maps = torch.zeros(1, 1, 8, 8)
+    maps[0, 0, 4, 4] = 1.0
+    right = torch.tensor([[[1.0, 0.0, 2 * 2 / 8], [0.0, 1.0, 0.0]]])
+    assert moved(maps, right)[0, 0, 4, 2] == pytest.approx(1.0)
+
+
+def test_rotations_keep_lengths_whatever_the_aspect():
+    for size in ((9, 9), (5, 20)):
+        affine = drawn(50, size, rotation=30.0)[:, :, :2].double().numpy()
+        # In pixels: columns first, as the coordinates come.
+        sides = np.array([size[1], size[0]]) / 2
+        in_pixels = affine * sides[None, :, None] / sides[None, None, :]
+        squared = in_pixels @ in_pixels.transpose(0, 2, 1)
+        np.testing.assert_allclose(squared, np.tile(np.eye(2), (50, 1, 1)), atol=1e-5)
+        angle = np.degrees(np.arctan2(in_pixels[:, 1, 0], in_pixels[:, 0, 0]))
+        assert 25 < np.abs(angle).max() <= 30
+
+
+def test_scale_and_shear_stay_within_bounds():
+    affine = drawn(200, scale=0.2)
+    assert affine[:, 0, 0].min() >= 1 / 1.2 - 1e-6
+    assert affine[:, 0, 0].max() <= 1 / 0.8 + 1e-6
+    assert drawn(200, shear=0.3)[:, 0, 1].abs().max() <= 0.3
+
+
+def test_the_same_generator_gives_the_same_maps():
+    assert torch.equal(drawn(shift=0.1, seed=3), drawn(shift=0.1, seed=3))
+    assert not torch.equal(drawn(shift=0.1, seed=3), drawn(shift=0.1, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rotation": -1.0}, "rotation must be a number at least 0, got -1.0"),
+        ({"shift": float("nan")}, "shift must be a number at least 0, got nan"),
+        ({"scale": 1.0}, "scale must be below 1, got 1.0"),
+    ],
+)
+def test_what_is_not_accepted(options, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)
+
+
+def ramps(n, rng, axis=None):
+    """Images whose class is the direction of a ramp; along both axes if `axis` is None."""
+    labels = rng.integers(2, size=n)
+    ramp = np.linspace(0, 1, 12)
+    if axis is None:
+        # Stripes of two widths: the class survives every mirror.
+        waves = np.array([np.sin(ramp * f) for f in (9.0, 30.0)])
+        images = waves[labels][:, :, None] * waves[labels][:, None, :]
+    else:
+        signed = np.where(labels[:, None] == 1, ramp, ramp[::-1])
+        images = signed[:, None, :] if axis == 1 else signed[:, :, None]
+        images = np.broadcast_to(images, (n, 12, 12))
+    return (images + 0.3 * rng.standard_normal((n, 12, 12))).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    ("axis", "mirror", "flip"), [(1, False, True), (0, True, False), (None, True, True)]
+)
+def test_classes_that_survive_a_mirror_are_found(axis, mirror, flip):
+    images, labels = ramps(500, np.random.default_rng(0), axis)
+    found = with_mirrors(Augmentation(), images, labels, seed=1)
+    assert (found.mirror, found.flip) == (mirror, flip)
+    assert found == with_mirrors(Augmentation(), images, labels, seed=1)
+
+
+def test_few_images_are_not_probed():
+    images, labels = ramps(150, np.random.default_rng(0))
+    assert with_mirrors(Augmentation(), images, labels, seed=0) == Augmentation()
+
+
+def test_statistics_of_channels():
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 5, 2), dtype=np.uint8)
+    images[..., 1] = 51
+    center, scale = channel_statistics(images)
+    np.testing.assert_allclose(center, [images[..., 0].mean() / 255, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(scale, [images[..., 0].std() / 255, 1.0], rtol=1e-5)

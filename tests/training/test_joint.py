@@ -1,0 +1,385 @@
+"""Joint training: gradients, moments, the running output layer, resumption."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from rankwise._arrays import blocks
+from rankwise.errors import RunError
+from rankwise.lowrank import RandomLowRank
+from rankwise.training.augment import Augmentation, channel_statistics
+from rankwise.training.joint import JointPlan, JointTraining, one_cycle
+from rankwise.training.modules import ConvolutionalModule, UnitModule
+from rankwise.units.convolutional import ConvolutionalUnits, Layer
+from rankwise.units.multilinear import make_units
+from rankwise.units.starts import Start, random_units
+
+UNITS = ConvolutionalUnits((8, 8), (Layer(6, pool=2), Layer(8, pool=2)))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    bunch = load_digits()
+    return (bunch.images * 255 / 16).astype(np.uint8), bunch.target.astype(np.int64)
+
+
+def convolutional(images, seed=0, units=UNITS):
+    center, scale = channel_statistics(images)
+    return ConvolutionalModule(units, center, scale, torch.Generator().manual_seed(seed))
+
+
+def windowed(images, n_units=12, activation="tanh"):
+    units = make_units("bilinear", (8, 8), activation=activation)
+    start = Start(window=(0.4, 0.8), smooth=1)
+    rows = images[:100].astype(np.float64) / 255
+    return UnitModule(units, *random_units(units, n_units, rows, start, np.random.default_rng(0)))
+
+
+def training(images, *, workers=1, module=None, **plan):
+    options = {"epochs": 3, "batch_size": 60, "augmentation": Augmentation()} | plan
+    chosen = convolutional(images) if module is None else module
+    return JointTraining(chosen, JointPlan(**options), 10, workers=workers)
+
+
+# -- gradients --------------------------------------------------------------------------------
+
+
+def difference_quotients(function, tensor, step=1e-6):
+    result = torch.zeros_like(tensor)
+    flat, out = tensor.data.view(-1), result.view(-1)
+    for i in range(len(flat)):
+        kept = float(flat[i])
+        flat[i] = kept + step
+        above = function()
+        flat[i] = kept - step
+        below = function()
+        flat[i] = kept
+        out[i] = (above - below) / (2 * step)
+    return result
+
+
+@pytest.mark.parametrize("activation", ["tanh", "silu"])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_gradients_of_convolutional_units_equal_difference_quotients(activation, normalised):
+    units = ConvolutionalUnits((6, 6), (Layer(3, pool=2), Layer(2)), activation=activation)
+    rng = np.random.default_rng(0)
+    images = rng.random((5, 6, 6))
+    module = convolutional(images.astype(np.float32), units=units).double()
+    maps = torch.from_numpy(images)[:, None]
+    weights = torch.from_numpy(rng.standard_normal((5, 2)))
+
+    def objective():
+        return (module(maps, [] if normalised else None) * weights).sum()
+
+    parameters = list(module.parameters())
+    gradients = torch.autograd.grad(objective(), parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        expected = difference_quotients(lambda: float(objective().detach()), parameter)
+        np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "softplus", "silu", "gelu"])
+def test_the_gradient_at_a_fixed_solved_layer_is_that_of_the_projected_functional(
+    digits, activation
+):
+    images, labels = digits
+    module = windowed(images, 5, activation)
+    maps = torch.from_numpy(images[:40] / 255.0)[:, None]
+    targets = torch.eye(10, dtype=torch.float64)[labels[:40]]
+    ridge = 0.3
+
+    def features():
+        phi = module(maps)
+        return torch.cat([phi, torch.ones_like(phi[:, :1])], dim=1)
+
+    def solved(phi):
+        damped = phi.T @ phi + ridge * torch.eye(phi.shape[1], dtype=phi.dtype)
+        return torch.linalg.solve(damped, phi.T @ targets)
+
+    def projected():
+        phi = features()
+        coef = solved(phi)
+        return float(
+            0.5 * (targets - phi @ coef).square().sum() + 0.5 * ridge * coef.square().sum()
+        )
+
+    phi = features()
+    coef = solved(phi.detach())
+    (0.5 * (targets - phi @ coef).square().sum()).backward()
+    with torch.no_grad():
+        expected = difference_quotients(projected, module.params)
+    np.testing.assert_allclose(module.params.grad.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_shards_add_up_to_the_gradient_of_the_batch(digits):
+    images, labels = digits
+    whole = training(images, module=windowed(images).float(), n_shards=1, augmentation=None)
+    parts = training(images, module=windowed(images).float(), n_shards=4, augmentation=None)
+    for one in (whole, parts):
+        with torch.no_grad():
+            one.coef += torch.linspace(-1, 1, one.coef.numel()).reshape(one.coef.shape)
+        with one.threads():
+            one.update(images[:50], labels[:50], torch.Generator())
+    for a, b in zip(whole.trained, parts.trained, strict=True):
+        np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+# -- moments ----------------------------------------------------------------------------------
+
+
+def test_the_moments_fold_into_the_network(digits):
+    images, labels = digits
+    run = training(images)
+    result = run.fit(images[:600], labels[:600])
+    network = run.module.network(result.coef, softmax=True)
+    np.testing.assert_allclose(
+        network.outputs(images[:100]), run.outputs(images[:100]), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_normalised_forms_have_unit_deviation_on_the_batch(digits):
+    images, _ = digits
+    units = ConvolutionalUnits((8, 8), (Layer(4),), activation="softplus", grid=8)
+    module = convolutional(images, units=units)
+    features = module(torch.from_numpy(images[:200] / 255.0).float()[:, None], [])
+    q = torch.log(torch.expm1(features)).reshape(200, 4, 64)
+    np.testing.assert_allclose(q.mean(dim=(0, 2)).detach(), 0, atol=1e-3)
+    np.testing.assert_allclose(q.std(dim=(0, 2)).detach(), 1, atol=1e-2)
+
+
+# -- the running output layer -------------------------------------------------------------------
+
+
+def test_a_running_layer_begins_with_a_full_window(digits):
+    """A solution on the first batch alone would fit its 30 samples, and nothing else."""
+    images, labels = digits
+    run = training(
+        images, module=windowed(images, 60).float(), loss="squared", output_layer="running",
+        batch_size=30, learning_rate=1e-12, augmentation=None, epochs=1, solve_every=1,
+    )  # fmt: skip
+    accuracies, solve = [], run.solve
+
+    def note():
+        solve()
+        accuracies.append(run.accuracy(images, labels))
+
+    run.solve = note
+    run.fit(images[:900], labels[:900])
+    assert len(accuracies) == 900 // 30 + 1
+    assert min(accuracies) > 0.8
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {},
+        {"loss": "squared"},
+        {"loss": "squared", "output_layer": "running", "solve_every": 2},
+        {"augmentation": None},
+        {"extra": lambda maps, **_: maps.flip(3).flip(3)},
+        {"n_shards": 1},
+    ],
+    ids=["trained", "squared", "running", "unmoved", "extra", "one-shard"],
+)
+def test_every_way_to_train_learns(digits, plan):
+    images, labels = digits
+    run = training(images, **({"epochs": 6} | plan))
+    result = run.fit(images[:1200], labels[:1200], validation=(images[1200:], labels[1200:]))
+    assert result.status == "finished"
+    assert [e["epoch"] for e in result.history] == [1, 2, 3, 4, 5, 6]
+    best = max(e["validation_accuracy"] for e in result.history)
+    assert best > 0.6
+    assert run.accuracy(images[1200:], labels[1200:]) == best
+    assert result.history[result.best_epoch - 1]["validation_accuracy"] == best
+
+
+def test_the_extra_augmentation_is_applied(digits):
+    images, labels = digits
+    seen = []
+
+    def note(maps, source_id, epoch):
+        seen.append((tuple(maps.shape), sorted(source_id), epoch))
+        return maps
+
+    training(images, epochs=2, extra=note, n_shards=2).fit(images[:120], labels[:120])
+    assert [shape for shape, *_ in seen] == [(60, 1, 8, 8)] * 4
+    assert [epoch for *_, epoch in seen] == [0, 0, 1, 1]
+    for first, second in ((seen[0], seen[1]), (seen[2], seen[3])):
+        assert sorted(first[1] + second[1]) == list(range(120))
+
+
+def test_low_rank_copies_are_the_same_whatever_the_workers_and_after_a_stop(digits, tmp_path):
+    images, labels = digits
+
+    def fit(workers=1, stop=None, path=None, p=0.5):
+        plan = {"epochs": 3, "extra": RandomLowRank(0.8, p=p, seed=3)}
+
+        def after(entry):
+            if entry["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        run = training(images, workers=workers, **plan)
+        return run.fit(images[:200], labels[:200], checkpoint=path, after_epoch=after).coef
+
+    whole = fit()
+    np.testing.assert_array_equal(fit(workers=3), whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stop=1, path=tmp_path / "joint.safetensors")
+    np.testing.assert_array_equal(fit(path=tmp_path / "joint.safetensors"), whole)
+    assert not np.array_equal(fit(p=0), whole), "copies make a difference"
+
+
+@given(st.integers(1, 700), st.integers(1, 9))
+def test_shards_are_of_about_one_size(n, n_shards):
+    size = JointPlan(n_shards=n_shards).shard_size(n)
+    sizes = [block.stop - block.start for block in blocks(n, size)]
+    assert len(sizes) <= n_shards
+    assert len(sizes) == 1 or min(sizes) > 20
+    assert max(sizes) - min(sizes) < max(n_shards, 2)
+
+
+def test_moments_of_shards_count_by_their_size(digits):
+    images, labels = digits
+    kept = {}
+    for name, n_shards in (("whole", 1), ("parts", 3)):
+        run = training(images, n_shards=n_shards, augmentation=None, learning_rate=1e-12)
+        with run.threads():
+            run.update(images[:98], labels[:98], torch.Generator())
+        kept[name] = run.module.mean0
+    torch.testing.assert_close(kept["parts"], kept["whole"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("output_layer", ["trained", "running"])
+def test_the_same_seed_gives_the_same_bits_whatever_the_workers(digits, output_layer):
+    images, labels = digits
+    plan = {"loss": "squared", "output_layer": output_layer, "epochs": 2}
+    one, two = training(images, **plan), training(images, workers=3, **plan)
+    results = [run.fit(images[:300], labels[:300]) for run in (one, two)]
+    np.testing.assert_array_equal(results[0].coef, results[1].coef)
+    for a, b in zip(one.module.parameters(), two.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("output_layer", ["trained", "running"])
+def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, output_layer):
+    images, labels = digits
+    plan = {"loss": "squared", "output_layer": output_layer, "epochs": 4}
+    validation = (images[600:800], labels[600:800])
+
+    def fit(path=None, stop=None):
+        run = training(images, **plan)
+
+        def after(entry):
+            if entry["epoch"] == stop:
+                raise KeyboardInterrupt
+
+        return run.fit(
+            images[:500], labels[:500], validation=validation, checkpoint=path, key="a",
+            after_epoch=after,
+        )  # fmt: skip
+
+    path = tmp_path / "joint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        fit(path, stop=2)
+    resumed, whole = fit(path), fit()
+    assert resumed.resumed == 2
+    np.testing.assert_array_equal(resumed.coef, whole.coef)
+    assert resumed.best_epoch == whole.best_epoch
+    for a, b in zip(resumed.history, whole.history, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {
+            k: v for k, v in b.items() if k != "seconds"
+        }
+    finished = fit(path)
+    assert finished.resumed == 4
+    np.testing.assert_array_equal(finished.coef, whole.coef)
+
+
+def test_a_checkpoint_of_another_fit_is_refused_and_a_damaged_one_ignored(digits, tmp_path):
+    images, labels = digits
+    path = tmp_path / "joint.safetensors"
+    run = training(images, epochs=1)
+    run.fit(images[:120], labels[:120], checkpoint=path, key="a")
+    with pytest.raises(RunError, match="holds the training of another fit"):
+        training(images, epochs=1).fit(images[:120], labels[:120], checkpoint=path, key="b")
+    path.write_bytes(path.read_bytes()[:100])
+    again = training(images, epochs=1).fit(images[:120], labels[:120], checkpoint=path, key="b")
+    assert again.resumed == 0
+
+
+def test_training_stops_early(digits):
+    images, labels = digits
+    run = training(images, epochs=9)
+    result = run.fit(images[:120], labels[:120], after_epoch=lambda e: e["epoch"] == 2)
+    assert (result.status, len(result.history), result.best_epoch) == ("early-stop", 2, 2)
+    # Validation labels that are all wrong never get better.
+    run = training(images, epochs=9, patience=2, learning_rate=1e-9)
+    wrong = (images[:50], np.full(50, 99))
+    result = run.fit(images[:120], labels[:120], validation=wrong)
+    assert result.status == "finished", "an equal accuracy counts as the best so far"
+    accuracies = iter([0.9, 0.5, 0.4, 0.3])
+    run = training(images, epochs=9, patience=2)
+    run.accuracy = lambda *_: next(accuracies)
+    result = run.fit(images[:120], labels[:120], validation=wrong)
+    assert (result.status, len(result.history), result.best_epoch) == ("early-stop", 3, 1)
+
+
+def test_a_training_that_stopped_early_stays_stopped(digits, tmp_path):
+    images, labels = digits
+    accuracies = iter([0.9, 0.5, 0.4])
+    results = []
+    for _ in range(2):
+        run = training(images, epochs=9, patience=2)
+        run.accuracy = lambda *_: next(accuracies)
+        path = tmp_path / "joint.safetensors"
+        held = (images[:50], labels[:50])
+        results.append(run.fit(images[:120], labels[:120], validation=held, checkpoint=path))
+    first, again = results
+    assert again.status == first.status == "early-stop"
+    assert (len(again.history), again.resumed) == (3, 3)
+    np.testing.assert_array_equal(again.coef, first.coef)
+
+
+@pytest.mark.parametrize("plan", [{}, {"loss": "squared", "output_layer": "running"}])
+def test_a_loss_that_is_not_finite_ends_the_training(digits, plan):
+    images, labels = digits
+    broken = images.astype(np.float32)
+    broken[3] = np.nan
+    module = convolutional(images)
+    result = training(images, module=module, **plan).fit(broken[:120], labels[:120])
+    assert (result.status, result.best_epoch) == ("non-finite", 0)
+    for parameter, start in zip(
+        module.parameters(), convolutional(images).parameters(), strict=True
+    ):
+        assert torch.equal(parameter, start), "the start is kept"
+
+
+def test_the_schedule_rises_then_falls():
+    rates = [one_cycle(x, 0.25) for x in np.linspace(0, 1, 101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[25] == max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(1e-4)
+    assert np.all(np.diff(rates[:26]) > 0)
+    assert np.all(np.diff(rates[25:]) < 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "hinge"}, "unknown loss 'hinge'; accepted: cross-entropy, squared"),
+        ({"output_layer": "fixed"}, "unknown output_layer 'fixed'; accepted: trained, running"),
+        ({"output_layer": "running"}, "a running output layer needs loss 'squared'"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"n_shards": 0}, "n_shards must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+    ],
+)
+def test_what_is_not_accepted(options, message):
+    with pytest.raises(ValueError) as error:
+        JointPlan(**options)
+    assert message in str(error.value)
