@@ -12,15 +12,17 @@ SOURCE = Path(__file__).parents[1] / "src" / "rankwise"
 # Each room may import those before it (CONTRIBUTING, "The house"). Rooms of one number don't know
 # each other.
 ORDER = {
-    "_version": 0,
-    "errors": 0,
+    "_version": -1,
+    "errors": -1,
     "_files": 0,
     "_arrays": 0,
     "_device": 0,
     "_progress": 0,
     "_seeds": 0,
     "_memory": 0,
-    "_model_files": 1,
+    "_reading": 0,
+    "_claims": 1,
+    "_model_files": 2,
     "data": 2,
     "lowrank": 3,
     "units": 3,
