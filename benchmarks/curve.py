@@ -33,7 +33,6 @@ from common import (
     data_sets,
     describe,
     earlier,
-    one_thread,
     percent,
     result_path,
     say,
@@ -44,6 +43,7 @@ from common import (
 from curve_models import Convolutional, DenseNetwork
 from graph_runner import GraphRunner
 from rankwise import QuadraticClassifier
+from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
 from rankwise.export.quantise import quantise

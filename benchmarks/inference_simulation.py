@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common import Table, argument_parser, one_thread, say, timed, write_result
+from common import Table, argument_parser, say, timed, write_result
+from rankwise._threads import one_thread
 from rankwise.study.simulate import (
     Rate,
     detection_rates,

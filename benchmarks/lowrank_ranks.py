@@ -12,7 +12,8 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from common import Table, argument_parser, describe, one_thread, say, write_result
+from common import Table, argument_parser, describe, say, write_result
+from rankwise._threads import one_thread
 from rankwise.data import load_images
 from rankwise.lowrank import _matrices, low_rank_approximation
 

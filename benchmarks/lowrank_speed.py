@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from common import Table, argument_parser, middle, one_thread, say, write_result
+from common import Table, argument_parser, middle, say, write_result
+from rankwise._threads import one_thread
 from rankwise.data import ImageSet, load_images
 from rankwise.lowrank import LowRankAugmenter, RandomLowRank, low_rank_approximation
 from svd_rivals import RIVALS

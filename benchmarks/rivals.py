@@ -23,12 +23,12 @@ from common import (
     describe,
     earlier,
     middle,
-    one_thread,
     percent,
     say,
     timed,
     write_result,
 )
+from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rival_models import (
     boosting,

@@ -21,7 +21,6 @@ from common import (
     describe,
     in_fresh_process,
     middle,
-    one_thread,
     peak_memory_mb,
     reset_peak_memory,
     say,
@@ -30,6 +29,7 @@ from common import (
 )
 from rankwise._arrays import as_float
 from rankwise._memory import PeakMemory
+from rankwise._threads import one_thread
 from rankwise.networks.quadratic import glue
 from rankwise.training.groups import SubnetPlan
 from rankwise.training.presets import PRESETS

@@ -31,11 +31,11 @@ from common import (
     argument_parser,
     data_sets,
     describe,
-    one_thread,
     say,
     timed,
     write_result,
 )
+from rankwise._threads import one_thread
 from rankwise.training.groups import SubnetPlan, draw_group
 from rankwise.training.presets import PRESETS
 from rankwise.units.basis import UnitBasis

@@ -26,11 +26,11 @@ from common import (
     data_sets,
     describe,
     middle,
-    one_thread,
     say,
     timed,
     write_result,
 )
+from rankwise._threads import one_thread
 from rankwise.nets import TrainingSettings, make_network, train_network, updates_per_pass
 from rankwise.nets.batches import epoch_seed, pass_order, scale
 from rankwise.nets.memory_format import memory_format

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._files import atomic_path
+from rankwise._process import ignoring_warnings
 
 
 def save_units(network: Any, path: Path, *, most: int = 48) -> None:
@@ -85,7 +85,6 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, 
 
 
 def _save(figure: Any, path: Path) -> None:
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # Class names may be in scripts that the font lacks; the figures stay readable.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    # Class names may be in scripts that the font lacks; the figures stay readable.
+    with atomic_path(path) as temporary, ignoring_warnings("Glyph .* missing"):
         figure.savefig(temporary, format="png", dpi=130)

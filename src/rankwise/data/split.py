@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rankwise._process import ignoring_warnings
 from rankwise.data.reader import IntArray
 from rankwise.errors import DataError
 
@@ -163,9 +163,8 @@ def _best_fold(labels: NDArray[Any], groups: NDArray[Any], folds: int, seed: int
     def distance(rows: Sequence[int]) -> float:
         return float(np.abs(np.bincount(codes[rows], minlength=len(classes)) - wanted).sum())
 
-    with warnings.catch_warnings():
-        # It warns of classes with fewer samples than folds; such classes can't be shared out.
-        warnings.simplefilter("ignore", UserWarning)
+    # It warns of classes with fewer samples than folds; such classes can't be shared out.
+    with ignoring_warnings(category=UserWarning):
         parts = [rows for _, rows in splitter.split(codes, codes, groups)]
     best = min((rows for rows in parts if 0 < len(rows) < len(codes)), key=distance)
     return np.sort(best).astype(np.int64)

@@ -21,6 +21,7 @@ from rankwise.heads.backbones import Backbone, as_backbone, load_backbone
 from rankwise.heads.feature_blocks import (
     ArrayBlocks,
     LoaderBlocks,
+    backbone_on,
     check_finite,
     loaded_features,
     placed,
@@ -100,9 +101,10 @@ class HeadInput:
 
     def _feature_blocks(self, X: Any) -> Iterator[Any]:
         """Checked features of samples without labels, block by block."""
-        device, backbone = self._device(), self._backbone()
+        device = self._device()
         first = 0
         if is_iterable_of_blocks(X, labelled=False):
+            backbone = backbone_on(self._backbone(), device)
             for item in X:
                 batch = item[0] if isinstance(item, (tuple, list)) else item
                 x = loaded_features(batch, backbone, device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.nn.utils import skip_init
 
 from rankwise.heads.backbones import Backbone, as_backbone
 from rankwise.linear.class_ridge import HeadSolution
@@ -37,7 +38,7 @@ class HeadOutput(ABC):
         solved = self._solution()
         divisor = solved.temperature if calibrated else 1.0
         k, d = solved.coef.shape
-        linear = nn.Linear(d, k)
+        linear: nn.Linear = skip_init(nn.Linear, d, k)  # type: ignore[assignment]  # a Module to it
         with torch.no_grad():
             linear.weight.copy_(torch.as_tensor(solved.coef / divisor))
             linear.bias.copy_(torch.as_tensor(solved.intercept / divisor))

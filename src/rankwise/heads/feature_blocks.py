@@ -10,8 +10,9 @@ import torch
 
 from rankwise._arrays import blocks
 from rankwise.heads.backbones import Backbone
-from rankwise.heads.features import evaluating, to_float_batch
+from rankwise.heads.features import to_float_batch
 from rankwise.linear.statistics import as_float64
+from rankwise.nets.borrowing import evaluating, on_device
 
 
 class Block(NamedTuple):
@@ -70,7 +71,8 @@ class LoaderBlocks:
     """
 
     def __init__(self, loader: Any, backbone: Backbone | None, device: str) -> None:
-        self._loader, self._backbone, self._device = loader, backbone, device
+        self._loader, self._device = loader, device
+        self._backbone = backbone_on(backbone, device)
         self.repeatable = not hasattr(loader, "__next__")  # an iterator runs out
 
     def __iter__(self) -> Iterator[Block]:
@@ -115,7 +117,7 @@ def _labels(values: Any, first: int) -> np.ndarray:
 
 
 def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
-    """Features of one block from a loader, float64, where the products run."""
+    """Features of one block from a loader, float64, where products and backbone are."""
     if backbone is None:
         x = placed(batch, device)
         if x.ndim != 2:
@@ -125,8 +127,13 @@ def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
         return x
     target = torch.device(device.removesuffix(":torch"))
     with evaluating(backbone):
-        features = backbone.to(target)(to_float_batch(batch, target))
+        features = backbone(to_float_batch(batch, target))
     return placed(features, device)
+
+
+def backbone_on(backbone: Backbone | None, device: str) -> Any:
+    """The backbone where it is on the device already, else a copy of it there."""
+    return None if backbone is None else on_device(backbone, device.removesuffix(":torch"))
 
 
 def placed(x: Any, device: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.heads.backbones import as_backbone
 from rankwise.nets.batches import scale
+from rankwise.nets.borrowing import evaluating, on_device
 from rankwise.nets.memory_format import memory_format
 
 BATCH = 64
@@ -48,19 +48,6 @@ def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> to
     return scale(batch)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every layer is in the mode it was in."""
-    modes = {layer: layer.training for layer in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for layer, mode in modes.items():
-            layer.training = mode
-
-
 def iterate_features(
     backbone: nn.Module, images: Any, *, batch_size: int = BATCH, device: str = "auto"
 ) -> Iterator[np.ndarray]:
@@ -70,11 +57,13 @@ def iterate_features(
     """
     # "cpu:torch" is the name of torch's products on the CPU, under test.
     target = torch.device(resolve_device(device).removesuffix(":torch"))
-    model = as_backbone(backbone).to(target)
-    with evaluating(model), memory_format(model):
-        for first in range(0, len(images), batch_size):
+    model = on_device(as_backbone(backbone), target)
+    for first in range(0, len(images), batch_size):
+        # Between two blocks, while the caller computes, the backbone is as it was.
+        with evaluating(model), memory_format(model):
             batch = to_float_batch(images[first : first + batch_size], target)
-            yield model(batch).float().cpu().numpy()
+            block = model(batch).float().cpu().numpy()
+        yield block
 
 
 def extract_features(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from rankwise._arrays import BLOCK, blocks
+from rankwise._threads import thread_pool
 
 _TILE = 512
 
@@ -85,7 +85,7 @@ def accumulate_gram(
     """
     n = len(targets)
     gram: np.ndarray | None = None
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with thread_pool(workers) as pool:
         for block in blocks(n, block_size):
             parts = [
                 slice(block.start + p.start, block.start + p.stop)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._files import atomic_path, write_json
+from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.lowrank._matrices import Wanted
@@ -211,11 +212,9 @@ def _make_block(
     options: LowRankOptions,
     path: Path,
 ) -> None:
-    from threadpoolctl import threadpool_limits
-
     axis = -1 if images.ndim == 4 else None
     layout = layout_of(images, axis)
-    with threadpool_limits(1):
+    with one_thread():
         copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
         errors, decibels = _measure(layout.planes(images), layout.planes(copies[0]))
     with atomic_path(path) as temporary, temporary.open("wb") as file:

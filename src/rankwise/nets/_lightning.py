@@ -19,8 +19,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from rankwise._files import atomic_path, write_json
+from rankwise._process import ignoring_warnings
 from rankwise._progress import progress_bar
 from rankwise.nets.batches import EpochBatches, epoch_seed, scale
+from rankwise.nets.borrowing import on_device
 from rankwise.nets.freezing import hold_frozen
 from rankwise.nets.losses import Loss
 from rankwise.nets.settings import StopTraining, TrainingSettings
@@ -28,6 +30,7 @@ from rankwise.nets.settings import StopTraining, TrainingSettings
 LAST, BEST, HISTORY = "last.ckpt", "best.safetensors", "history.json"
 EVALUATION_BATCH = 128
 LOGGERS = ("lightning.pytorch", "lightning.fabric")
+LIGHTNING = r"lightning\..*"
 
 AfterEpoch = Callable[[int, dict[str, Any]], None]
 Images = tuple[torch.Tensor, torch.Tensor]
@@ -67,7 +70,8 @@ class TrainingModule(pl.LightningModule):
         # A process that is just being spawned doesn't know its parent yet, only that it inherits.
         spawning = getattr(multiprocessing.current_process(), "_inheriting", False)
         if spawning or multiprocessing.parent_process() is not None:
-            _hush()
+            _quieten()
+            warnings.filterwarnings("ignore", module=LIGHTNING)
 
     def train_dataloader(self) -> EpochBatches:
         """Batches of the epoch that is about to begin."""
@@ -83,7 +87,7 @@ class TrainingModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Move what isn't a part of this module to the device."""
         if isinstance(self._augment[0], nn.Module):
-            self._augment[0].to(self.device)
+            self._augment = (on_device(self._augment[0], self.device),)
 
     def on_train_epoch_start(self) -> None:
         """Training mode, and randomness that depends on seed, epoch and device only."""
@@ -286,8 +290,8 @@ def silence() -> Iterator[None]:
     on_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if on_main else None
     try:
-        with warnings.catch_warnings():
-            _hush()
+        with ignoring_warnings(module=LIGHTNING):
+            _quieten()
             yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -300,7 +304,6 @@ def silence() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _hush() -> None:
+def _quieten() -> None:
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")

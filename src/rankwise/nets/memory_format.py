@@ -8,17 +8,24 @@ anybody else's get contiguous images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from rankwise._threads import SharedChange
+
+_ORDERS = SharedChange()
+
 
 @contextmanager
 def memory_format(model: nn.Module) -> Iterator[None]:
-    """Compute in the order that suits `model`; afterwards its weights lie as they did."""
+    """Compute in the order that suits `model`; afterwards its weights lie where they did.
+
+    Several threads may use a model at once: the last one puts the weights back.
+    """
     if not takes_channels_last(model):
         hook = model.register_forward_pre_hook(_contiguous)
         try:
@@ -26,14 +33,28 @@ def memory_format(model: nn.Module) -> Iterator[None]:
         finally:
             hook.remove()
         return
-    weights = [p for p in model.parameters() if p.ndim == 4 and p.is_contiguous()]
-    for weight in weights:
-        weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    try:
+    with ExitStack() as stack:
+        for weight in model.parameters():
+            if weight.ndim == 4:
+                stack.enter_context(_ORDERS.holding(id(weight), _channels_last(weight)))
         yield
-    finally:
-        for weight in weights:
-            weight.data = weight.data.contiguous()
+
+
+def _channels_last(weight: nn.Parameter) -> Callable[[], Callable[[], None]]:
+    def change() -> Callable[[], None]:
+        kept = weight.data
+        weight.data = kept.contiguous(memory_format=torch.channels_last)
+
+        def undo() -> None:
+            if weight.device == kept.device:
+                # Into the memory it had, which others may look at; a training has new values.
+                weight.data = kept.copy_(weight.data)
+            else:
+                weight.data = weight.data.contiguous()
+
+        return undo
+
+    return change
 
 
 def takes_channels_last(model: nn.Module) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import nn
 
+from rankwise._process import torch_seeded
 from rankwise.nets.resnet25 import ResNet25
 from rankwise.nets.simple_cnn import SimpleCNN
 from rankwise.nets.vgg16 import VGG16
@@ -75,8 +75,7 @@ def make_network(
     if weights is not None and name != "vgg16":
         raise ValueError(f"pre-trained weights are for vgg16 only; {name} starts at random")
     classes = {"simple-cnn": SimpleCNN, "resnet25": ResNet25, "vgg16": VGG16}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         network: nn.Module = classes[name](image_shape, n_classes, dropout)
     if isinstance(network, VGG16) and weights is not None:
         network.load_torchvision(read_weights(weights), str(weights))

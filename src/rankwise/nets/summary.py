@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from rankwise.nets.borrowing import evaluating
 from rankwise.nets.layers import height_width_channels
 
 
@@ -115,16 +116,13 @@ def summary(model: nn.Module, image_shape: Sequence[int], *, augmented: bool = F
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     _visit(model, "", hook)
-    modes = {module: module.training for module in model.modules()}
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *shape, device=device))
+        with evaluating(model):
+            model(torch.zeros(1, *shape, device=device))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     parameters = list(model.parameters())
     return Summary(
         tuple(rows),

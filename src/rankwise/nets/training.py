@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from rankwise._files import write_json
+from rankwise._process import torch_seeded
 from rankwise.errors import RunError
 from rankwise.nets.batches import scale, updates_per_pass
+from rankwise.nets.borrowing import evaluating, given_back, on_device
 from rankwise.nets.losses import make_loss
 from rankwise.nets.memory_format import memory_format
 from rankwise.nets.settings import TrainingResult, TrainingSettings
@@ -49,7 +51,10 @@ def train_network(
     progress: bool = False,
     after_epoch: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> TrainingResult:
-    """Train a network; afterwards it holds the weights of the last epoch.
+    """Train a network; afterwards it holds the weights of the last epoch, where it was before.
+
+    PyTorch has one default generator, so trainings in several threads of one process wait for
+    each other; in several processes they don't.
 
     Parameters
     ----------
@@ -124,12 +129,12 @@ def train_network(
 def predict_logits(
     model: nn.Module, images: ArrayLike, *, batch_size: int = 128, device: str = "auto"
 ) -> NDArray[np.float32]:
-    """Logits ``(n, K)`` in evaluation mode, float32; the model's mode is left as it was.
+    """Logits ``(n, K)`` in evaluation mode, float32; the model is left as it was.
 
     Parameters
     ----------
     model : Module
-        Is moved to the device.
+        Where it isn't on the device, a copy of it is.
     images : uint8 array (n, H, W) or (n, H, W, C)
     batch_size : int
         Default 128.
@@ -138,17 +143,12 @@ def predict_logits(
     """
     tensor = as_tensors(images, None, "images")[0]
     target = torch_device(device)
-    modes = {module: module.training for module in model.modules()}
-    model.to(target).eval()
+    placed = on_device(model, target)
     parts = []
-    try:
-        with torch.inference_mode(), memory_format(model):
-            for start in range(0, len(tensor), batch_size):
-                x = scale(tensor[start : start + batch_size].to(target))
-                parts.append(model(x).float().cpu())
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(placed), memory_format(placed):
+        for start in range(0, len(tensor), batch_size):
+            x = scale(tensor[start : start + batch_size].to(target))
+            parts.append(placed(x).float().cpu())
     return torch.cat(parts).numpy()
 
 
@@ -227,8 +227,7 @@ def _train(
     several = isinstance(devices, int) and devices > 1
     kept = None if last is None else _read_checkpoint(last)
     if kept is None or not _is_over(kept["rankwise"], settings):
-        cuda = list(range(torch.cuda.device_count()))
-        with parts.silence(), torch.random.fork_rng(devices=cuda):
+        with parts.silence(), torch_seeded(gpus=True), given_back(model):
             trainer = pl.Trainer(
                 accelerator=accelerator,
                 devices=devices,
@@ -246,7 +245,6 @@ def _train(
             )
             with memory_format(model):
                 trainer.fit(module, ckpt_path=last, weights_only=True)
-        model.cpu()
     if folder is None:
         history, best_epoch, stopped = module.history, module.best_epoch, module.stopped
         best_state, last_state = module.best_state, parts.cpu_state(model)

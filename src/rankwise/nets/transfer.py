@@ -12,6 +12,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from rankwise._process import torch_seeded
+from rankwise.nets.borrowing import evaluating
 from rankwise.nets.freezing import freeze, hold_frozen, unfreeze_top
 from rankwise.nets.layers import FeatureExtractor, has_own_features, height_width_channels
 from rankwise.nets.settings import TrainingResult, TrainingSettings
@@ -89,8 +91,7 @@ def transfer_network(
         if image_shape is None:
             raise ValueError("n_features (or image_shape, to find it) is needed for this backbone")
         n_features = _count_features(copied, image_shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         network = TransferNetwork(copied, n_features, n_classes, dropout)
         nn.init.xavier_uniform_(network.head.weight)
         nn.init.zeros_(network.head.bias)
@@ -173,10 +174,8 @@ def _flat(output: torch.Tensor) -> torch.Tensor:
 
 def _count_features(backbone: nn.Module, image_shape: Sequence[int]) -> int:
     height, width, channels = height_width_channels(image_shape)
-    mode = backbone.training
-    with torch.no_grad():
-        output = backbone.eval()(torch.zeros(1, channels, height, width))
-    backbone.train(mode)
+    with evaluating(backbone):
+        output = backbone(torch.zeros(1, channels, height, width))
     if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rankwise._arrays import Images, as_float
+from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.networks import graph as g
 from rankwise.networks.probabilities import normalise
@@ -168,10 +168,3 @@ def shrunk(maps: Any, side: int) -> Any:
     from torch.nn import functional as F
 
     return maps if side == 1 else F.avg_pool2d(maps, side)
-
-
-def thread_pool(workers: int) -> ThreadPoolExecutor:
-    """Threads that run torch's kernels on one core each, so that their number changes no bit."""
-    import torch
-
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from rankwise._arrays import Images, as_float, blocks
+from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
 from rankwise.networks.graph import Activate, Dense, Graph, RankOneForms
@@ -65,7 +65,7 @@ class QuadraticNetwork:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
         features = network_features(self.units, self.params, images)
         coef = self.coef.astype(self.params.dtype)
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        with thread_pool(workers) as pool:
             return outputs_in_blocks(features, coef, len(images), _BLOCK, pool, advance)
 
     def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:

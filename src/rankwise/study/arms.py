@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._process import torch_seeded
 from rankwise.data import ImageSet
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
@@ -222,9 +223,7 @@ def _try_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
         return
     augment = batch_augmentation(arm)
     if augment is not None:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
+        with torch_seeded():
             augment(to_batch(images))
 
 

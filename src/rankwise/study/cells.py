@@ -14,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._files import atomic_path, write_json
+from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.conditions import Condition
@@ -307,20 +308,6 @@ def read_result(out: Path, cell: Cell) -> dict[str, Any] | None:
     """The result of a cell, None if it isn't done."""
     path = out / cell.place / RESULT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for PyTorch and BLAS: sums in one order, whatever number of cells run."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    threads = torch.get_num_threads()
-    with ExitStack() as stack:
-        stack.enter_context(threadpool_limits(1))
-        torch.set_num_threads(1)
-        stack.callback(torch.set_num_threads, threads)
-        yield
 
 
 @contextmanager

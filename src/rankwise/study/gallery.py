@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._process import torch_seeded
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import batch_augmentation, make_copies
 from rankwise.study.conditions import Condition
@@ -75,12 +76,9 @@ def _changed(arm: Arm, images: ImageSet, seed: int) -> NDArray[np.uint8]:
     augment = batch_augmentation(arm)
     if augment is None:
         return pixels
-    import torch
-
     from rankwise.study.arms import to_batch, to_images
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         return to_images(augment(to_batch(np.asarray(pixels))))
 
 

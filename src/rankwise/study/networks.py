@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rankwise._process import torch_seeded
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.study.arms import find_callable
 from rankwise.study.design import Model, StudyError
@@ -24,11 +25,9 @@ def build_network(
     MissingDependencyError
         If its library isn't installed.
     """
-    import torch
     from torch import nn
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         network = _network(model, image_shape, n_classes, seed)
     if not isinstance(network, nn.Module):
         found = type(network).__name__

@@ -23,7 +23,6 @@ the paper rounds. With a model that is fine-tuned, the notebook's frozen stage h
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rankwise._process import ignoring_warnings
 from rankwise.data import hold_out_by_source
 from rankwise.errors import DataError
 
@@ -180,9 +180,8 @@ def cut_folds(
     grouped = n_sources < len(ids)
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     splitter = kind(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # It warns of rare classes; they are in the folds that they fill.
-        warnings.simplefilter("ignore", UserWarning)
+    # It warns of rare classes; they are in the folds that they fill.
+    with ignoring_warnings(category=UserWarning):
         parts = list(splitter.split(labels, labels, ids if grouped else None))
     if any(len(rest) == 0 or len(held) == 0 for rest, held in parts):
         raise DataError(f"{folds} folds leave one empty, the sources being uneven; use fewer folds")

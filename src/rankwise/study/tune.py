@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
+from rankwise._threads import one_thread
 from rankwise.errors import MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
-from rankwise.study.cells import one_thread
 from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import Cut, cut

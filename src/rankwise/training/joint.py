@@ -30,8 +30,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rankwise._arrays import Images, blocks, chosen
+from rankwise._threads import thread_pool
 from rankwise.linear.running import DivergedError, RunningLayer
-from rankwise.networks.convolutional import as_maps, thread_pool
+from rankwise.networks.convolutional import as_maps
 from rankwise.training.augment import moved
 from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
 from rankwise.training.joint_plan import JointPlan, JointResult, one_cycle

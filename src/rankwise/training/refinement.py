@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rankwise._arrays import Images, as_float
+from rankwise._threads import thread_pool
 from rankwise.linear.output_layer import OutputLayer
-from rankwise.networks.convolutional import thread_pool
 from rankwise.networks.quadratic import QuadraticNetwork, glue
 from rankwise.training.augment import Augmentation, with_mirrors
 from rankwise.training.checkpoints import CHECKPOINT, fit_key

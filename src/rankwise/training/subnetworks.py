@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from rankwise._arrays import Images, blocks
 from rankwise._files import atomic_path
+from rankwise._threads import one_thread
 from rankwise.errors import RunError
 from rankwise.training.checkpoints import timed_on_disk
 from rankwise.training.groups import (
@@ -51,7 +51,7 @@ def train_subnet(
     start : (params, active), optional
         Trained units to go on from, as in bootstrapping, instead of random ones.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         rows, batch, params, active = draw_group(images, plan, seed, group, start)
         basis = UnitBasis(plan.units, batch, params, None if active.all() else active)
         fit = variable_projection(plan, len(rows)).fit(basis, targets[rows], basis.pack(params))
