@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
@@ -35,13 +34,13 @@ def packed_windows(encoded: Sequence[Encoded]) -> tuple[np.ndarray, np.ndarray]:
     return windows, numbers if len(numbers) else np.zeros(1, encoded[0].values.dtype)
 
 
-def contraction(shape: Sequence[int], vector_of_axis: Sequence[int], pixel: str) -> list[str]:
+def contraction(strides: Sequence[int], vector_of_axis: Sequence[int], pixel: str) -> list[str]:
     """Nested loops, one an axis: ``t_a = Σ_j v_a[j]·t_{a+1}``, innermost the pixels.
 
     Parameters
     ----------
-    shape : sequence of int
-        Of the image.
+    strides : sequence of int
+        Numbers from one position of an axis to the next.
     vector_of_axis : sequence of int
         Which of the vectors ``v0``, ``v1``, … with window ``s0`` and length ``n0``, … contracts
         each axis.
@@ -53,8 +52,7 @@ def contraction(shape: Sequence[int], vector_of_axis: Sequence[int], pixel: str)
     list of str
         Lines after which ``t0`` holds the form's value.
     """
-    d, vector = len(shape), vector_of_axis
-    strides = [prod(shape[a + 1 :]) for a in range(d)]
+    d, vector = len(strides), vector_of_axis
     index = " + ".join(
         f"(s{vector[a]} + j{a})" + (f" * {strides[a]}" if strides[a] > 1 else "") for a in range(d)
     )
@@ -72,8 +70,3 @@ def contraction(shape: Sequence[int], vector_of_axis: Sequence[int], pixel: str)
         if a:
             lines.append(f"{pad}t{a - 1} += v{vector[a - 1]}[j{a - 1}] * t{a};")
     return lines
-
-
-def indented(lines: Sequence[str]) -> list[str]:
-    """One step to the right."""
-    return [f"    {line}" for line in lines]

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from rankwise.export.c_forms import contraction, indented, packed_windows
-from rankwise.export.c_pools import Pooled, numbers, pool_lines, with_pools
-from rankwise.export.c_program import C_TYPES, Program, Value, c_float
+from rankwise.export.c_chain import ON_ROWS, ONE_BY_ONE, Chains, Sink
+from rankwise.export.c_forms import contraction, packed_windows
+from rankwise.export.c_program import C_TYPES, Value, c_float, indented
 from rankwise.export.quantise import Encoded
 from rankwise.networks.graph import (
-    Activate,
-    Affine,
     Concatenate,
-    Convolve,
-    ConvolveForms,
     Dense,
     Flatten,
     Multiply,
     Op,
-    Pool,
     RankOneForms,
-    Square,
     ToMaps,
     output_shape,
 )
 
 
-class Emitter(Program):
+class Emitter(Chains):
     """Translates the operations of a graph."""
 
     def emit_graph(self) -> str:
@@ -41,50 +36,56 @@ class Emitter(Program):
 
     def _ops(self, ops: Sequence[Op], value: Value, *, keep: bool) -> Value:
         """Emit operations; `keep` says that the value they start from is needed afterwards."""
-        for op in with_pools(ops):
-            after = self._op(op, value, keep)
-            if after is not value:
+        for part in _parts(ops, value.maps):
+            after = self._part(part, value, keep)
+            if after.offset != value.offset:
                 keep = after.offset is None
             value = after
         return value
 
-    def _op(self, op: Op | Pooled, value: Value, keep: bool) -> Value:
-        """Emit one operation; frees `value` unless it is kept, or is the result's place."""
-        pool = None
-        if isinstance(op, Pooled):
-            pool, op = op.pool, op.convolution
-        shape = output_shape((op,), value.shape)
-        if isinstance(op, RankOneForms):
+    def _part(self, part: tuple[Op, ...], value: Value, keep: bool) -> Value:
+        """Emit one part; frees `value` unless it is kept, or is the result's place."""
+        op = part[0]
+        shape = output_shape(part, value.shape)
+        if isinstance(op, ToMaps):
+            value, part = (
+                replace(value, shape=output_shape((op,), value.shape), maps=True),
+                part[1:],
+            )
+            if not part:
+                return value
+            op = part[0]
+        if value.maps and isinstance(op, (*ON_ROWS, Flatten)):
+            if (
+                not keep
+                and value.offset is not None
+                and all(isinstance(o, ONE_BY_ONE) for o in part)
+            ):
+                return self._each(part, value, keep)
+            result = self._new(shape, maps=len(shape) == 3)
+            self._chain_to(part, value, Sink(result.offset or 0, shape[0]))
+        elif isinstance(op, RankOneForms):
             result = self._forms(op, value)
         elif isinstance(op, (Multiply, Concatenate)):
             return self._branches(op, value, keep, shape)
-        elif isinstance(op, ToMaps) and (len(value.shape) == 2 or value.offset is None):
-            if len(value.shape) == 3:
-                result = self._to_maps(value, shape)
-            else:
-                floats = self._as_floats(value)
-                return self._renamed(floats, shape, keep and floats is value)
-        elif isinstance(op, Flatten):
-            floats = self._as_floats(value)
-            return self._renamed(floats, shape, keep and floats is value)
         else:
             floats = self._as_floats(value)
             if floats is not value:
                 value, keep = floats, False
-            if isinstance(op, (Activate, Square, Affine)):
-                return self._each(op, value, keep)
-            if isinstance(op, (Convolve, ConvolveForms)):
-                result = self._convolve(op, value, shape, pool)
-            elif isinstance(op, Pool):
-                result = self._pool(op, value, shape)
-            elif isinstance(op, ToMaps):
-                result = self._to_maps(value, shape)
-            else:
-                assert isinstance(op, Dense)
-                result = self._dense(op, value)
+            if isinstance(op, Flatten):
+                return self._renamed(value, shape, keep)
+            if isinstance(op, ONE_BY_ONE):
+                return self._each(part, value, keep)
+            assert isinstance(op, Dense)
+            result = self._dense(op, value)
         if not keep:
             self._free(value)
         return result
+
+    def _chain_to(self, part: Sequence[Op], value: Value, sink: Sink) -> None:
+        if part and isinstance(part[-1], Flatten):
+            part, sink = part[:-1], replace(sink, flat=True)
+        self._chain(part, value, sink)
 
     def _renamed(self, value: Value, shape: tuple[int, ...], keep: bool) -> Value:
         """The same numbers under another shape; a copy where the value is needed afterwards."""
@@ -97,94 +98,71 @@ class Emitter(Program):
     def _copy(self, value: Value, offset: int) -> None:
         self._say(f"memcpy(scratch + {offset}, {self._at(value)}, {value.size} * sizeof(float));")
 
-    def _to_maps(self, value: Value, shape: tuple[int, ...]) -> Value:
-        """Channels from last to first, from the image (then scaled) or the scratch array."""
-        channels, rows, columns = shape
-        result = self._new(shape)
-        scale = c_float(self._quantised.graph.scale)
-        index = f"i * {channels} + c"
-        number = (
-            f"(float)image[{index}] / {scale}"
-            if value.offset is None
-            else f"scratch[{value.offset} + {index}]"
-        )
-        self._say(
-            f"for (int c = 0; c < {channels}; ++c)",
-            f"    for (int i = 0; i < {rows * columns}; ++i)",
-            f"        scratch[{result.offset} + c * {rows * columns} + i] = {number};",
-        )
-        return result
-
     def _branches(
         self, op: Multiply | Concatenate, value: Value, keep: bool, shape: tuple[int, ...]
     ) -> Value:
         branches = (op.left, op.right) if isinstance(op, Multiply) else op.branches
-        # Branches of nothing but rank-one forms read the image itself, which takes no memory.
-        if not all(b and isinstance(b[0], (RankOneForms, ToMaps)) for b in branches):
+        # What reads the image itself takes no memory.
+        if not all(_reads_the_image(branch, value) for branch in branches):
             floats = self._as_floats(value)
             if floats is not value:
                 value, keep = floats, False
-        if isinstance(op, Multiply):
-            result = self._product(op, value)
-        else:
-            result = self._new(shape)
-            place = result.offset or 0
-            for branch in op.branches:
-                place += self._placed(branch, value, place)
+        result = self._new(shape, maps=_gives_maps(branches[0], value.maps))
+        place = result.offset or 0
+        channel = 0
+        for branch in branches:
+            n = output_shape(branch, value.shape)[0]
+            multiply = isinstance(op, Multiply) and branch is not branches[0]
+            self._into(branch, value, Sink(place, shape[0], channel, multiply=multiply))
+            if isinstance(op, Concatenate):
+                channel += n
         if not keep:
             self._free(value)
         return result
 
-    def _product(self, op: Multiply, value: Value) -> Value:
-        left, right = self._branch(op.left, value), self._branch(op.right, value)
-        self._say(
-            f"for (int i = 0; i < {left.size}; ++i)"
-            f" scratch[{left.offset} + i] *= scratch[{right.offset} + i];"
-        )
-        self._free(right)
-        return left
-
-    def _placed(self, branch: Sequence[Op], value: Value, place: int) -> int:
-        """A branch with its result at a place; gives its size."""
-        if len(branch) == 1 and isinstance(branch[0], RankOneForms):
-            return self._forms(branch[0], value, place).size
-        result = self._branch(branch, value)
-        self._copy(result, place)
-        self._free(result)
-        return result.size
-
-    def _branch(self, branch: Sequence[Op], value: Value) -> Value:
-        """A branch's result in a place of its own; the value that it starts from stays."""
-        result = self._ops(branch, value, keep=True)
-        if result.offset == value.offset:
-            result = self._renamed(result, result.shape, keep=True)
-        return result
-
-    def _each(self, op: Activate | Square | Affine, value: Value, keep: bool) -> Value:
-        """One number after another, in place where the value isn't needed afterwards."""
-        result = self._new(value.shape) if keep else value
-        x = f"scratch[{value.offset} + i]"
-        if isinstance(op, Square):
-            formula = f"{x} * {x}"
-        elif isinstance(op, Activate):
-            formula = self._activated(op.name, x)
+    def _into(self, branch: Sequence[Op], value: Value, sink: Sink) -> None:
+        """A branch with its result in a place; the value that it starts from stays."""
+        *before, last = _parts(branch, value.maps) or [()]
+        start = self._ops([op for part in before for op in part], value, keep=True)
+        maps = start.maps or (bool(last) and isinstance(last[0], ToMaps))
+        if maps and (not last or isinstance(last[0], (*ON_ROWS, Flatten))):
+            if last and isinstance(last[-1], Flatten):
+                sink = replace(sink, offset=sink.offset + sink.first)
+            self._chain_to(last, start, sink)
+            if start.offset != value.offset:
+                self._free(start)
+            return
+        place = sink.offset + sink.first
+        if len(last) == 1 and isinstance(last[0], RankOneForms) and not sink.multiply:
+            self._forms(last[0], start, place)
+            if start.offset != value.offset:
+                self._free(start)
+            return
+        result = self._ops(last, start, keep=start.offset == value.offset)
+        if sink.multiply:
+            self._say(
+                f"for (int i = 0; i < {result.size}; ++i)"
+                f" scratch[{place} + i] *= scratch[{result.offset} + i];"
+            )
         else:
-            inner = value.size // value.shape[0]
-            channel = f"i / {inner}" if inner > 1 else "i"
-            scale, shift = self._bias(op.scale), self._bias(op.shift)
-            formula = f"{x} * {scale}[{channel}] + {shift}[{channel}]"
-        self._say(
-            f"for (int i = 0; i < {value.size}; ++i) scratch[{result.offset} + i] = {formula};"
-        )
-        return result
+            self._copy(result, place)
+        if result.offset != value.offset:
+            self._free(result)
 
-    def _activated(self, name: str, x: str) -> str:
-        if name == "identity":
-            return x
-        if name == "tanh":
-            return f"tanhf({x})"
-        self.activations.add(name)
-        return f"{self._name}_{name}({x})"
+    def _each(self, ops: Sequence[Op], value: Value, keep: bool) -> Value:
+        """One number after another, in place where the value isn't needed afterwards."""
+        result = self._new(value.shape, maps=value.maps) if keep else value
+        source = value
+        for op in ops:
+            inner = value.size // value.shape[0]
+            channel = (
+                f"i % {value.shape[0]}" if value.maps else f"i / {inner}" if inner > 1 else "i"
+            )
+            formula, _ = self._one(op, f"scratch[{source.offset} + i]", channel)
+            to = f"scratch[{result.offset} + i]"
+            self._say(f"for (int i = 0; i < {value.size}; ++i) {to} = {formula};")
+            source = result
+        return result
 
     def _dense(self, op: Dense, value: Value) -> Value:
         n_out = op.weight.shape[1]
@@ -203,120 +181,6 @@ class Emitter(Program):
             f"    for (int k = 0; k < {n_out}; ++k) {out} += x * {weight};",
             "}",
             f"for (int k = 0; k < {n_out}; ++k) {out} = {out}{factor} + {bias}[k];",
-        )
-        return result
-
-    def _convolve(
-        self,
-        op: Convolve | ConvolveForms,
-        value: Value,
-        shape: tuple[int, ...],
-        pool: Pool | None,
-    ) -> Value:
-        """Filter by filter: its weights into the scratch array, then slide it over the maps.
-
-        With a pool behind it there is one map at a time, so that not all lie in memory.
-        """
-        if isinstance(op, Convolve):
-            n_out, per_group, height, width = op.weight.shape
-            groups = op.groups
-        else:
-            (n_out, _, per_group), height, width = (
-                op.channel.shape,
-                *map(_side, (op.row, op.column)),
-            )
-            groups = 1
-        _, rows, columns = value.shape
-        length = per_group * height * width
-        pooled = shape if pool is None else output_shape((pool,), shape)
-        result, kernel = self._new(pooled), self._new((length,))
-        one_map = None if pool is None else self._new(shape[1:])
-        place = f"{result.offset} + o * {shape[1] * shape[2]}"
-        if one_map is not None:
-            place = f"{one_map.offset}"
-        if isinstance(op, Convolve):
-            filling, factor = self._filter(op, length)
-        else:
-            filling, factor = self._composed_filter(op), ""
-        bias = self._bias(op.bias)
-        (down, across), (above, left) = numbers(op.stride), numbers(op.padding)
-        self._say(
-            f"for (int o = 0; o < {n_out}; ++o) {{",
-            f"    float *kernel = scratch + {kernel.offset};",
-            f"    const float *in = scratch + {value.offset} + (o / {n_out // groups})"
-            f" * {per_group * rows * columns};",
-            f"    float *out = scratch + {place};",
-            *indented(filling),
-            f"    for (int y = 0; y < {shape[1]}; ++y) {{",
-            f"        const int top = y * {down} - {above};",
-            "        const int first = top < 0 ? -top : 0;",
-            f"        const int last = top + {height} > {rows} ? {rows} - top : {height};",
-            f"        for (int x = 0; x < {shape[2]}; ++x) {{",
-            f"            const int side = x * {across} - {left};",
-            "            const int from = side < 0 ? -side : 0;",
-            f"            const int to = side + {width} > {columns} ? {columns} - side : {width};",
-            "            float sum = 0.0f;",
-            f"            for (int c = 0; c < {per_group}; ++c)",
-            "                for (int a = first; a < last; ++a)",
-            "                    for (int b = from; b < to; ++b)",
-            f"                        sum += kernel[(c * {height} + a) * {width} + b]"
-            f" * in[(c * {rows} + top + a) * {columns} + side + b];",
-            f"            out[y * {shape[2]} + x] = sum{factor} + {bias}[o];",
-            "        }",
-            "    }",
-        )
-        if pool is not None and one_map is not None:
-            self._say(*indented(pool_lines(pool, "out", "o", shape, pooled, result)))
-            self._free(one_map)
-        self._say("}")
-        self._free(kernel)
-        return result
-
-    def _filter(self, op: Convolve, length: int) -> tuple[list[str], str]:
-        encoded, _, load = self._weights(op.weight, "kernel")
-        factor = ""
-        if encoded.scales is not None:
-            factor = f" * {self._table(encoded.scales, 'scale')}[o]"
-        number = load.format(index=f"(size_t)o * {length} + (size_t)j")
-        return [f"for (int j = 0; j < {length}; ++j) kernel[j] = {number};"], factor
-
-    def _composed_filter(self, op: ConvolveForms) -> list[str]:
-        _, rank, channels = op.channel.shape
-        height, width = _side(op.row), _side(op.column)
-        vectors = [
-            self._weights(v, what)
-            for v, what in ((op.channel, "channel"), (op.row, "row"), (op.column, "column"))
-        ]
-        loads = [
-            load.format(index=f"(o * {rank} + r) * {n} + {i}")
-            for (_, _, load), n, i in zip(vectors, (channels, height, width), "cab", strict=True)
-        ]
-        scale = ""
-        if vectors[0][0].scales is not None:
-            table = self._table(_scale_of_product([v[0] for v in vectors]), "scale")
-            scale = f" * {table}[o * {rank} + r]"
-        return [
-            f"for (int j = 0; j < {channels * height * width}; ++j) kernel[j] = 0.0f;",
-            f"for (int r = 0; r < {rank}; ++r) {{",
-            f"    for (int a = 0; a < {height}; ++a) {{",
-            f"        const float u = {loads[1]}{scale};",
-            f"        for (int b = 0; b < {width}; ++b) {{",
-            f"            const float uv = u * {loads[2]};",
-            f"            for (int c = 0; c < {channels}; ++c)",
-            f"                kernel[(c * {height} + a) * {width} + b] += uv * {loads[0]};",
-            "        }",
-            "    }",
-            "}",
-        ]
-
-    def _pool(self, op: Pool, value: Value, shape: tuple[int, ...]) -> Value:
-        result = self._new(shape)
-        size = value.shape[1] * value.shape[2]
-        self._say(
-            f"for (int c = 0; c < {shape[0]}; ++c) {{",
-            f"    const float *one = scratch + {value.offset} + c * {size};",
-            *indented(pool_lines(op, "one", "c", value.shape, shape, result)),
-            "}",
         )
         return result
 
@@ -359,7 +223,7 @@ class Emitter(Program):
         pixel = "(float)image[{index}]"
         if value.offset is not None:
             pixel = f"scratch[{value.offset} + {{index}}]"
-        inner += contraction(value.shape, op.vector_of_axis, pixel)
+        inner += contraction(value.strides, op.vector_of_axis, pixel)
         if encoded[0].scales is not None:
             # One scale a form, the product of its vectors', unit by unit.
             product = _scale_of_product([encoded[j] for j in op.vector_of_axis])
@@ -389,5 +253,37 @@ def _scale_of_product(encoded: Sequence[Encoded]) -> np.ndarray:
     return product.astype(np.float32)
 
 
-def _side(vectors: np.ndarray) -> int:
-    return vectors.shape[-1]
+def _parts(ops: Sequence[Op], maps: bool) -> list[tuple[Op, ...]]:
+    """Operations that are emitted together: chains on maps, and single ones."""
+    parts: list[list[Op]] = []
+    together = False
+    for op in ops:
+        maps = maps or isinstance(op, ToMaps)
+        on_rows = maps and isinstance(op, (*ON_ROWS, Flatten))
+        if on_rows and together:
+            parts[-1].append(op)
+        else:
+            parts.append([op])
+        maps = _gives_maps((op,), maps)
+        together = on_rows and maps
+    return [tuple(part) for part in parts]
+
+
+def _gives_maps(ops: Sequence[Op], maps: bool) -> bool:
+    """Whether maps come out, from maps or something else."""
+    for op in ops:
+        if isinstance(op, ToMaps):
+            maps = True
+        elif isinstance(op, (Flatten, RankOneForms, Dense)):
+            maps = False
+        elif isinstance(op, Multiply):
+            maps = _gives_maps(op.left, maps)
+        elif isinstance(op, Concatenate):
+            maps = _gives_maps(op.branches[0], maps)
+    return maps
+
+
+def _reads_the_image(branch: Sequence[Op], value: Value) -> bool:
+    """Whether a branch takes the image as it comes."""
+    first = (ToMaps, RankOneForms)
+    return bool(branch) and isinstance(branch[0], (*first, *ON_ROWS) if value.maps else first)

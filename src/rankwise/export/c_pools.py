@@ -1,65 +1,65 @@
-"""Pools in C, alone and right behind a convolution."""
+"""Pools in C, row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from math import ceil
 
-from rankwise.export.c_program import Value, c_float
-from rankwise.networks.graph import Convolve, ConvolveForms, Op, Pool
+from rankwise.export.c_program import c_float, numbers
+from rankwise.networks.graph import Pool
 
 
-@dataclass(frozen=True, eq=False)
-class Pooled:
-    """A convolution and the pool right behind it, emitted together."""
-
-    convolution: Convolve | ConvolveForms
-    pool: Pool
+def pool_room(op: Pool, after: tuple[int, ...]) -> int:
+    """Floats that a pool keeps between rows: its rectangles' rows that are being filled."""
+    return pool_rows(op) * after[0] * after[2]
 
 
-def with_pools(ops: Sequence[Op]) -> list[Op | Pooled]:
-    """The operations, each convolution that a pool follows joined with it."""
-    joined: list[Op | Pooled] = []
-    for op in ops:
-        if joined and isinstance(op, Pool) and isinstance(joined[-1], (Convolve, ConvolveForms)):
-            joined[-1] = Pooled(joined[-1], op)
-        else:
-            joined.append(op)
-    return joined
+def pool_rows(op: Pool) -> int:
+    """Rows of output that one row of input takes part in, at most."""
+    (height, _), (down, _) = numbers(op.size), numbers(op.stride)
+    return ceil(height / down)
 
 
-def pool_lines(
-    op: Pool,
-    source: str,
-    channel: str,
-    before: tuple[int, ...],
-    after: tuple[int, ...],
-    result: Value,
-) -> list[str]:
-    """Pool one map, at the C pointer `source`, into its place in the result."""
+def pool_lines(op: Pool, after: tuple[int, ...], kept: int, count: str) -> list[str]:
+    """Take one row of input, `row`; with `done`, the row of output `out` is finished.
+
+    Parameters
+    ----------
+    op : Pool
+    after : tuple of int
+        Shape of the maps that it gives.
+    kept : int
+        Place of its rows in the scratch array.
+    count : str
+        C expression of the number of rows that came before.
+    """
     (height, width), (down, across) = numbers(op.size), numbers(op.stride)
-    columns = before[2]
+    channels, rows, columns = after
+    length = columns * channels
     mean = op.kind == "mean"
-    step = "pooled += v" if mean else "pooled = v > pooled ? v : pooled"
-    start = "0.0f" if mean else f"{source}[y * {down * columns} + x * {across}]"
-    end = f"pooled / {c_float(height * width)}" if mean else "pooled"
-    return [
-        f"for (int y = 0; y < {after[1]}; ++y)",
-        f"    for (int x = 0; x < {after[2]}; ++x) {{",
-        f"        float pooled = {start};",
-        f"        for (int a = 0; a < {height}; ++a)",
-        f"            for (int b = 0; b < {width}; ++b) {{",
-        f"                const float v = {source}[(y * {down} + a) * {columns}"
-        f" + x * {across} + b];",
-        f"                {step};",
+    slots = pool_rows(op)
+    slot = f" + (z % {slots}) * {length}" if slots > 1 else ""
+    step = "to[c] += v[c]" if mean else "to[c] = v[c] > to[c] ? v[c] : to[c]"
+    lines = [
+        f"const int y = {count};",
+        "float *out = NULL;",
+        f"for (int z = y / {down}; z >= 0 && z * {down} + {height} > y; --z) {{",
+        f"    float *part = S + {kept}{slot};",
+        f"    if (z >= {rows}) continue;",
+        f"    for (int x = 0; x < {columns}; ++x) {{",
+        f"        float *to = part + x * {channels};",
+        f"        for (int b = 0; b < {width}; ++b) {{",
+        f"            const float *v = row + (x * {across} + b) * {channels};",
+        f"            if (y == z * {down} && b == 0) {{",
+        f"                for (int c = 0; c < {channels}; ++c) to[c] = v[c];",
+        "            } else {",
+        f"                for (int c = 0; c < {channels}; ++c) {step};",
         "            }",
-        f"        scratch[{result.offset} + ({channel} * {after[1]} + y) * {after[2]} + x]"
-        f" = {end};",
+        "        }",
         "    }",
+        f"    if (z * {down} + {height - 1} == y) out = part;",
+        "}",
     ]
-
-
-def numbers(pair: Any) -> tuple[int, int]:
-    """Two plain integers of an operation's stride, padding or size."""
-    return int(pair[0]), int(pair[1])
+    if mean:
+        size = c_float(height * width)
+        lines.append(f"for (int i = 0; out && i < {length}; ++i) out[i] /= {size};")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,15 +25,25 @@ C_TYPES = {
 class Value:
     """A value between operations: its shape for one image, and where it lies.
 
-    `offset` counts floats of the scratch array; None is the image itself, pixels unscaled.
+    `offset` counts floats of the scratch array; None is the image itself, pixels unscaled. `maps`
+    says that the shape is (C, H, W): then the channels of a place lie together, row by row.
     """
 
     shape: tuple[int, ...]
     offset: int | None
+    maps: bool = False
 
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Numbers from one position of an axis to the next."""
+        if self.maps:
+            channels, _, columns = self.shape
+            return (1, columns * channels, channels)
+        return tuple(prod(self.shape[a + 1 :]) for a in range(len(self.shape)))
 
 
 class Program:
@@ -42,6 +53,8 @@ class Program:
     ----------
     tables, statements : list of str
         Definitions of constant arrays; the lines of the forward pass.
+    functions : dict of str to str
+        Definitions of what the forward pass calls, by name, each behind those that it calls.
     activations : set of str
         Names of the activations that need a function.
     uses_half : bool
@@ -57,6 +70,7 @@ class Program:
         self._name = name
         self.tables: list[str] = []
         self.statements: list[str] = []
+        self.functions: dict[str, str] = {}
         self.activations: set[str] = set()
         self.uses_half = False
         self.flash_bytes = 0
@@ -66,8 +80,8 @@ class Program:
 
     # -- places -------------------------------------------------------------------------------
 
-    def _allocate(self, size: int) -> int:
-        """The first gap of the scratch array that is large enough."""
+    def _take(self, size: int) -> int:
+        """The first gap of the scratch array that is large enough, until `_leave`."""
         offset = 0
         for start, stop in sorted(self._live):
             if start - offset >= size:
@@ -77,12 +91,15 @@ class Program:
         self.scratch_floats = max(self.scratch_floats, offset + size)
         return offset
 
-    def _new(self, shape: tuple[int, ...]) -> Value:
-        return Value(shape, self._allocate(prod(shape)))
+    def _new(self, shape: tuple[int, ...], *, maps: bool = False) -> Value:
+        return Value(shape, self._take(prod(shape)), maps)
+
+    def _leave(self, offset: int, size: int) -> None:
+        self._live.remove((offset, offset + size))
 
     def _free(self, value: Value) -> None:
         if value.offset is not None:
-            self._live.remove((value.offset, value.offset + value.size))
+            self._leave(value.offset, value.size)
 
     def _at(self, value: Value) -> str:
         return f"scratch + {value.offset}"
@@ -91,7 +108,7 @@ class Program:
         """The image divided by its scale, in the scratch array; other values as they are."""
         if value.offset is not None:
             return value
-        result = self._new(value.shape)
+        result = self._new(value.shape, maps=value.maps)
         scale = c_float(self._quantised.graph.scale)
         self._say(
             f"for (int i = 0; i < {value.size}; ++i)"
@@ -123,6 +140,10 @@ class Program:
         )
         return name
 
+    def _define(self, name: str, lines: Sequence[str]) -> None:
+        """A function, once."""
+        self.functions.setdefault(name, "\n".join(lines) + "\n")
+
     def _weights(self, array: np.ndarray, what: str) -> tuple[Encoded, str, str]:
         """How an array is stored, its C name, and an expression of one number with an {index}."""
         encoded = self._quantised.of(array)
@@ -140,6 +161,16 @@ class Program:
     def _bias(self, bias: np.ndarray) -> str:
         self.n_numbers += bias.size
         return self._table(bias.astype(np.float32), "bias")
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    """One step to the right."""
+    return [f"    {line}" for line in lines]
+
+
+def numbers(pair: Any) -> tuple[int, int]:
+    """Two plain integers of an operation's stride, padding or size."""
+    return int(pair[0]), int(pair[1])
 
 
 def c_float(value: Any) -> str:

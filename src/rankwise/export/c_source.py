@@ -1,8 +1,9 @@
 """A graph as one C99 header: weights and forward pass, without malloc, for watches and the like.
 
-Rank-one forms are stored as what lies inside each unit's window, and computed by loops over the
-windows, so that neither memory nor time goes to zeros. Values between operations live in one
-scratch array, whose places are used again as soon as they are free.
+Maps run through the program row by row (`c_chain`). Rank-one forms of the whole image are stored
+as what lies inside each unit's window, and computed by loops over the windows, so that neither
+memory nor time goes to zeros. Values between operations live in one scratch array, whose places
+are used again as soon as they are free.
 """
 
 from __future__ import annotations
@@ -107,13 +108,14 @@ def c_source(
         "LABELS": ", ".join(_string(label) for label in graph.classes),
         "HELPERS": "\n".join(helpers),
         "TABLES": "\n".join(tables),
+        "FUNCTIONS": "\n".join(emitter.functions.values()),
         "STATEMENTS": "\n".join(f"    {line}" if line else "" for line in statements),
         "LOGITS": logits,
         "NORMALISE": PROBABILITIES[graph.output],
         "EXAMPLE": _example(graph),
     }
     text = HEADER
-    for key in ("EXAMPLE", "NORMALISE", "HELPERS", *values):
+    for key in ("EXAMPLE", "NORMALISE", "HELPERS", "FUNCTIONS", *values):
         text = text.replace(f"@{key}@", values[key])
     return CSource(text, name, flash, ram)
 

@@ -20,6 +20,16 @@ HEADER = """\
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__GNUC__) || defined(_MSC_VER)
+#define @NAME@_RESTRICT __restrict
+#else
+#define @NAME@_RESTRICT
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define @NAME@_PIXELS @PIXELS@
 #define @NAME@_CLASSES @CLASSES@
 #define @NAME@_SCRATCH @SCRATCH@ /* floats */
@@ -28,6 +38,7 @@ static const char *const @NAME@_labels[@NAME@_CLASSES] = {@LABELS@};
 
 @TABLES@
 @HELPERS@
+@FUNCTIONS@
 /* The name of a class. */
 static inline const char *@NAME@_label(int position) {
     return @NAME@_labels[position];
@@ -54,6 +65,10 @@ static inline int @NAME@_predict(const @PIXEL@ *image, float *probabilities) {
     static float scratch[@NAME@_SCRATCH];
     return @NAME@_predict_with(image, probabilities, scratch);
 }
+
+#ifdef __cplusplus
+}
+#endif
 @EXAMPLE@
 #endif
 """
