@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import types
 
 import numpy as np
@@ -221,6 +222,41 @@ def test_features_are_kept_by_backbone_and_images(file, tmp_path):
     both = ImageSet.from_arrays(images, np.arange(12) % 2)
     extract_features(backbone, both, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+class Scaling(torch.nn.Module):
+    """Means of the channels, with every kind of state that weights in a file leave out."""
+
+    def __init__(self, factor=1.0, shift=0.0):
+        super().__init__()
+        self.factor = factor
+        self.register_buffer("shift", torch.full((3,), shift), persistent=False)
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3)) * self.factor + self.shift
+
+
+class Squaring(Scaling):
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def test_no_network_gets_the_features_of_another(tmp_path):
+    images = pictures()
+    networks = [Scaling(), Scaling(2.0), Scaling(shift=1.0), Squaring()]
+    for network in networks * 2:
+        found = extract_features(network, images, cache=tmp_path)
+        np.testing.assert_array_equal(found, extract_features(network, images))
+    assert len(list(tmp_path.iterdir())) == len(networks)
+
+
+def test_features_of_a_network_that_cannot_be_seen_into_are_not_kept(tmp_path):
+    network = Scaling()
+    network.lock = threading.Lock()
+    with pytest.warns(UserWarning, match=r"aren't kept in .*: .*\.lock is a _thread.lock, so ano"):
+        found = extract_features(network, pictures(), cache=tmp_path)
+    np.testing.assert_array_equal(found, extract_features(Scaling(), pictures()))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_cache_is_read_instead_of_the_backbone(file, tmp_path):

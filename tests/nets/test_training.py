@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from rankwise.nets import (
     train_network,
     updates_per_pass,
 )
+from rankwise.nets.augmentation import DefaultAugmentation
 from rankwise.nets.batches import EpochBatches, pass_order, scale
 from rankwise.nets.losses import CrossEntropyLoss, Loss
 
@@ -210,7 +212,7 @@ def test_steps_per_epoch_gives_equal_updates():
 
 
 @pytest.mark.parametrize("step", [None, 12])
-def test_resumed_is_uninterrupted(whole, tmp_path, step):
+def test_resumed_is_uninterrupted(whole, tmp_path, step, monkeypatch):
     """Killed after an epoch (in `after_epoch`, thus before its checkpoint), and in the middle."""
     calls = []
 
@@ -218,26 +220,28 @@ def test_resumed_is_uninterrupted(whole, tmp_path, step):
         if step is None and epoch == 3:
             raise KillError
 
-    class KillingAugment(torch.nn.Module):
-        def forward(self, x):
-            calls.append(1)
-            if len(calls) == step:
-                raise KillError
-            return default_augmentation()(x)
+    forward = DefaultAugmentation.forward
 
-    with pytest.raises(KillError):
-        train(folder=tmp_path, after_epoch=kill_after, augment=KillingAugment())
+    def kill_in_the_middle(self, x):
+        calls.append(1)
+        if len(calls) == step:
+            raise KillError
+        return forward(self, x)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DefaultAugmentation, "forward", kill_in_the_middle)
+        with pytest.raises(KillError):
+            train(folder=tmp_path, after_epoch=kill_after)
     assert len(json.loads((tmp_path / "history.json").read_text())) == 2
     epochs = []
-    model = Tiny(seed=5)  # its weights don't matter, those of the checkpoint are taken
-    resumed = train(model, folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
+    resumed = train(folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
     assert epochs == [3, 4]
     assert without_seconds(resumed.history) == without_seconds(whole.history)
     assert resumed.best_epoch == whole.best_epoch
     assert_same_state(resumed.last_state, whole.last_state)
     assert_same_state(resumed.best_state, whole.best_state)
     # Once more: read, not trained.
-    again = train(Tiny(seed=6), folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
+    again = train(folder=tmp_path, after_epoch=lambda epoch, _: epochs.append(epoch))
     assert epochs == [3, 4]
     assert again.history == resumed.history
     assert_same_state(again.best_state, whole.best_state)
@@ -280,8 +284,41 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
     train(settings=short, folder=tmp_path)
     with pytest.raises(RunError, match=r"holds another training \(different: settings\); choose"):
         train(folder=tmp_path)
-    with pytest.raises(RunError, match=r"different: images, network, seed, validation"):
+    message = "different: augmentation, images, network, seed, validation"
+    with pytest.raises(RunError, match=message):
         train_network(Tiny(n_classes=11), *VALIDATION, short, folder=tmp_path, seed=1, device="cpu")
+
+
+def test_a_training_is_told_from_one_with_other_weights_code_or_augmentation(tmp_path):
+    short = TrainingSettings(1, batch_size=80)
+    train(settings=short, folder=tmp_path)
+
+    class Other(Tiny):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    frozen, marked = Tiny(), Tiny()
+    frozen.conv.weight.requires_grad_(False)
+    marked.dropout.p = 0.5
+    for model in (Tiny(seed=5), Other(), frozen, marked):
+        with pytest.raises(RunError, match=r"\(different: network\)"):
+            train(model, short, folder=tmp_path)
+    for augment in (None, default_augmentation(flip=0.1), lambda x: x):
+        with pytest.raises(RunError, match=r"\(different: augmentation\)"):
+            train(settings=short, folder=tmp_path, augment=augment)
+    assert train(settings=short, folder=tmp_path).n_updates == 3
+
+
+def test_what_cannot_be_told_from_others_needs_no_folder(tmp_path):
+    short, lock = TrainingSettings(1, batch_size=80), threading.Lock()
+
+    def locked(x):
+        with lock:
+            return x
+
+    with pytest.raises(ValueError, match=r"the augmentation can't be: function's closure is a"):
+        train(settings=short, folder=tmp_path, augment=locked)
+    assert train(settings=short, augment=locked).n_updates == 3
 
 
 def test_damaged_folders_are_refused(tmp_path):

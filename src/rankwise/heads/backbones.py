@@ -148,7 +148,7 @@ class Backbone(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over structure, weights and normalisation."""
+        """SHA-256 over structure, saved weights and normalisation: what a file must bring back."""
         digest = hashlib.sha256(f"{self.network}{self.channels}{self.mean}{self.std}".encode())
         for key, value in sorted(self.network.state_dict().items()):
             digest.update(key.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from rankwise._device import resolve_device
 from rankwise._files import atomic_path
+from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
@@ -85,8 +87,10 @@ def extract_features(
     batch_size : int, default=64
     device : {"auto", "cpu", "cuda"}
     cache : path, optional
-        Folder of earlier features. A file's name is a hash of the backbone's and the images'
-        fingerprints, so a changed backbone or image is never given another's features.
+        Folder of earlier features. A file's name is a hash of the images and of all that the
+        backbone is: weights, buffers, attributes and code. So a changed backbone or image is
+        never given another's features; a backbone that can't be seen into isn't kept, with a
+        warning.
     progress : bool
 
     Returns
@@ -97,9 +101,8 @@ def extract_features(
     model = as_backbone(backbone)
     path = None
     if cache is not None:
-        key = hashlib.sha256(f"{model.fingerprint} {_images_fingerprint(images)}".encode())
-        path = Path(cache) / f"features-{key.hexdigest()[:32]}.npy"
-        kept = _kept(path, len(images))
+        path = _place(Path(cache), model, images, device)
+        kept = None if path is None else _kept(path, len(images))
         if kept is not None:
             return kept
     pixels = images.images if isinstance(images, ImageSet) else images
@@ -118,6 +121,22 @@ def extract_features(
     with atomic_path(path) as temporary:
         np.save(temporary, features, allow_pickle=False)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _place(cache: Path, model: nn.Module, images: Any, device: str) -> Path | None:
+    """File of these features; None, with a warning, if no name could tell them from others."""
+    kind = resolve_device(device).split(":")[0]  # kernels differ in rounding, and TF32 in more
+    try:
+        key = fingerprint(model, _images_fingerprint(images), kind)
+    except NoFingerprintError as error:
+        warnings.warn(
+            f"the features aren't kept in {cache}: {error}, so another backbone couldn't be told "
+            "from this one; a method fingerprint_parts() may say what there is to tell",
+            UserWarning,
+            stacklevel=3,
+        )
+        return None
+    return cache / f"features-{key[:32]}.npy"
 
 
 def _kept(path: Path, n: int) -> np.ndarray | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._files import atomic_path, write_json
+from rankwise._fingerprints import code_of_package
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -89,6 +90,7 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
         "transform": transform.to_dict(),
         "epoch": epoch,
         "block": block,
+        "code": code_of_package(),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return CopyPlan(rows, energies[rows], block, key)

@@ -112,6 +112,10 @@ class RandomLowRank:
             "seed": self.seed,
         }
 
+    def fingerprint_parts(self) -> dict[str, Any]:
+        """What its copies follow from, for keys of what is kept; see `rankwise._fingerprints`."""
+        return self.to_dict()
+
     def __repr__(self) -> str:
         return (
             f"RandomLowRank({self.energy}, p={self.p:g}, {self.options.energy_of},"

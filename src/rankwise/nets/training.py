@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from rankwise._files import write_json
+from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._process import torch_seeded
 from rankwise.errors import RunError
 from rankwise.nets.batches import scale, updates_per_pass
@@ -73,8 +74,10 @@ def train_network(
     folder : Path, optional
         Keeps ``last.ckpt`` (Lightning's checkpoint: weights, optimiser, history),
         ``best.safetensors`` (best validation accuracy), ``history.json`` and what was asked for. A
-        training that was killed goes on from there, a finished one is read. Default None: nothing
-        is written, and a kill loses all.
+        training that was killed goes on from there, a finished one is read, if everything that
+        its result follows from is the same: images, settings, seed, kind of device, the network's
+        code and starting weights, the augmentation's code and values. Default None: nothing is
+        written, and a kill loses all.
     seed : int
         Default 42 (paper C.2). PyTorch's own generator is left as it was.
     device : str
@@ -119,7 +122,7 @@ def train_network(
             )  # fmt: skip
     where = None if folder is None else Path(folder)
     if where is not None:
-        _claim(where, _describe(model, training, checked, settings, seed))
+        _claim(where, _describe(model, training, checked, settings, seed, augment, device))
     return _train(
         model, training, checked, settings, augment, where, seed, accelerator, chosen, progress,
         after_epoch,
@@ -291,19 +294,32 @@ def _describe(
     validation: tuple[torch.Tensor, torch.Tensor] | None,
     settings: TrainingSettings,
     seed: int,
+    augment: Callable[[torch.Tensor], torch.Tensor] | None,
+    device: str,
 ) -> dict[str, Any]:
-    """What must be equal for a training to be the same one."""
-    shapes = {
-        name: [list(p.shape), p.requires_grad] for name, p in sorted(model.named_parameters())
-    }
+    """What must be equal for a training to be the same one, named for whom it isn't."""
+    trainable = [(name, p.requires_grad) for name, p in model.named_parameters()]
     return {
-        "format": 1,
+        "format": 2,
         "settings": asdict(settings),
         "seed": seed,
         "images": _digest(training),
         "validation": None if validation is None else _digest(validation),
-        "network": hashlib.sha256(json.dumps(shapes).encode()).hexdigest(),
+        "network": _seen_into("the network", model, trainable),
+        "augmentation": None if augment is None else _seen_into("the augmentation", augment),
+        "device": torch_device(device).type,
     }
+
+
+def _seen_into(what: str, *things: Any) -> str:
+    try:
+        return fingerprint(*things)
+    except NoFingerprintError as error:
+        raise ValueError(
+            f"a training in a folder must be told from any other, and {what} can't be: {error}; "
+            "give it a method fingerprint_parts() that says what its results follow from, or train "
+            "without a folder"
+        ) from error
 
 
 def _digest(data: tuple[torch.Tensor, torch.Tensor]) -> str:

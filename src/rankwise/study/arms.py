@@ -234,6 +234,12 @@ class _AlbumentationsOnBatches:
         self.arm = arm
         self.pipeline = load_pipeline(arm)
 
+    def fingerprint_parts(self) -> Any:
+        """What it does, whatever state the library keeps: it is seeded for each batch."""
+        import albumentations
+
+        return pipeline_dict(self.arm), albumentations.__version__
+
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         import torch
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._files import write_json
+from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.study.design import Study
+from rankwise.study.arms import find_callable
+from rankwise.study.design import Study, StudyError
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 
@@ -65,8 +67,30 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str =
 
 
 def weight_files(study: Study) -> dict[str, str]:
-    """What the models of a study start from: the SHA-256 of each file, other names as they are."""
+    """What a study has from elsewhere: SHA-256 of files and of functions, other names as they are.
+
+    Raises
+    ------
+    StudyError
+        If a function can't be imported, or not be seen into.
+    """
     found = {}
+    functions = {f"arms.{name}.function": arm.function for name, arm in study.arms.items()}
+    functions |= {
+        f"models.{name}.network": model.network
+        for name, model in study.models.items()
+        if ":" in model.network and not model.network.startswith("timm:")
+    }
+    for place, spelled in functions.items():
+        if spelled is None:
+            continue
+        try:
+            found[place] = fingerprint(find_callable(spelled), package=False)
+        except NoFingerprintError as error:
+            raise StudyError(
+                f"{spelled} can't be told from other code, and a study that goes on must know: "
+                f"{error}; a method fingerprint_parts() of it may say what there is to tell"
+            ) from error
     for name, model in study.models.items():
         for key in _FILES:
             value = getattr(model, key)
@@ -128,7 +152,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]
     names += [
-        f"the file of {place}"
+        f"the {'code' if place.endswith(('.function', '.network')) else 'file'} of {place}"
         for place, digest in wanted["files"].items()
         if files.get(place) != digest
     ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from rankwise._arrays import Images, blocks
 from rankwise._files import atomic_path, write_json
+from rankwise._fingerprints import fingerprint
 from rankwise.errors import RunError
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict
         return None
     if found != key:
         raise RunError(
-            f"{path.parent} holds the training of another fit (other images, labels, settings or "
-            "seed); use another folder, or empty this one"
+            f"{path.parent} holds the training of another fit (other images, labels, settings, "
+            "seed, device or version); use another folder, or empty this one"
         )
     return tensors, known
 
@@ -89,12 +90,13 @@ def known_of(path: Path) -> dict[str, Any]:
 
 
 def fit_key(images: Images, encoded: np.ndarray, *settings: Any) -> str:
-    """Digest of all that a fit follows from."""
-    digest = hashlib.sha256(repr((settings, images.shape, str(images.dtype))).encode())
+    """Digest of all that a fit follows from, the package's code included."""
+    digest = hashlib.sha256()
     for block in blocks(len(images)):
         digest.update(np.ascontiguousarray(images[block]).data)
         digest.update(np.ascontiguousarray(encoded[block]).data)
-    return digest.hexdigest()
+    kinds = (images.shape, images.dtype, encoded.shape, encoded.dtype)
+    return fingerprint(digest.hexdigest(), kinds, settings)
 
 
 def earlier_seconds(folder: Path) -> float:

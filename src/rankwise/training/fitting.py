@@ -354,7 +354,9 @@ def fit_convolutional(
             labels,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
-            key="" if folder is None else fit_key(images, encoded, plan, seed, held_out.tolist()),
+            key=""
+            if folder is None
+            else fit_key(images, encoded, plan, seed, held_out, training.device),
             advance=advance,
         )
     trained = time.perf_counter()

@@ -96,12 +96,14 @@ def refine(
     module = UnitModule(units, network.params.astype(np.float32), active)
     n_classes = network.coef.shape[1]
     training = JointTraining(module, plan, n_classes, coef=network.coef, seed=seed, workers=threads)
+    checked = None if folder is None or validation is None else fit_key(*validation)
+    others = (network.params, network.coef, active, checked)
     result = training.fit(
         images,
         encoded,
         validation=validation,
         checkpoint=None if folder is None else folder / CHECKPOINT,
-        key="" if folder is None else fit_key(images, encoded, plan, seed, network.params.sum()),
+        key="" if folder is None else fit_key(images, encoded, plan, seed, *others),
         advance=advance,
     )
     refined, layer = glue(

@@ -7,7 +7,6 @@ the units' parameters leave a group; the glue is in `output_layer`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -16,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._arrays import Images, blocks
+from rankwise._arrays import Images
 from rankwise._files import atomic_path
 from rankwise._threads import one_thread
 from rankwise.errors import RunError
-from rankwise.training.checkpoints import timed_on_disk
+from rankwise.training.checkpoints import fit_key, timed_on_disk
 from rankwise.training.groups import (
     Subnet,
     SubnetPlan,
@@ -112,9 +111,11 @@ def train_subnets(
     Raises
     ------
     RunError
-        If `folder` holds sub-networks of another fit: other images, targets, plan, seed or start.
+        If `folder` holds sub-networks of another fit: other images, targets, plan, seed, start,
+        kind of device or version of the package.
     """
-    key = None if folder is None else _fit_key(images, targets, plan, seed, starts)
+    kind = device.split(":")[0]
+    key = None if folder is None else fit_key(images, targets, plan, seed, starts, kind)
     done = {} if folder is None else _finished(folder, n_subnets, key)
     advance(len(done))
     missing = [g for g in range(n_subnets) if g not in done]
@@ -196,8 +197,8 @@ def read_subnet(path: Path, key: str | None = None) -> Subnet:
         metadata = file.metadata() or {}
         if key is not None and metadata["key"] != key:
             raise RunError(
-                f"{path.parent} holds sub-networks of another fit (other images, labels, settings "
-                "or seed); use another folder, or empty this one"
+                f"{path.parent} holds sub-networks of another fit (other images, labels, settings, "
+                "seed, device or version); use another folder, or empty this one"
             )
         report = json.loads(metadata["report"])
         return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
@@ -214,24 +215,6 @@ def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet
             with suppress(SafetensorError, KeyError, ValueError):
                 done[group] = read_subnet(path, key)
     return done
-
-
-def _fit_key(
-    images: Images,
-    targets: np.ndarray,
-    plan: SubnetPlan,
-    seed: int,
-    starts: Sequence[tuple[np.ndarray, np.ndarray]] | None,
-) -> str:
-    """Digest of all that a fit's sub-networks follow from."""
-    digest = hashlib.sha256(repr((plan, seed, images.shape, str(images.dtype))).encode())
-    for block in blocks(len(images)):
-        digest.update(np.ascontiguousarray(images[block]).data)
-        digest.update(np.ascontiguousarray(targets[block]).data)
-    for params, active in starts or ():
-        digest.update(np.ascontiguousarray(params).data)
-        digest.update(np.ascontiguousarray(active).data)
-    return digest.hexdigest()
 
 
 def stack(subnets: Sequence[Subnet]) -> tuple[np.ndarray, np.ndarray]:
