@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._device import resolve_device
 from rankwise._progress import progress_bar
+from rankwise._refusals import all_or_nothing
 from rankwise.estimators._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
@@ -236,8 +237,11 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    set_params = all_or_nothing(BaseEstimator.set_params)
+
     # -- fitting ----------------------------------------------------------------------------
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any, groups: Any = None) -> QuadraticClassifier:
         """Train the units and solve the output layer.
 

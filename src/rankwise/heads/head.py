@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from rankwise._arrays import BLOCK
+from rankwise._refusals import all_or_nothing
 from rankwise.heads._input import HeadInput
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._solving import HeadSolving
@@ -138,9 +139,11 @@ class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstima
         self.verbose = verbose
 
     _solved: HeadSolution | None = None
+    set_params = all_or_nothing(BaseEstimator.set_params)
 
     # -- learning and unlearning --------------------------------------------------------------
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
         """Gather the statistics, choose the ridge, solve.
 
@@ -179,6 +182,7 @@ class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstima
         self._solved = self._solve(source)
         return self
 
+    @all_or_nothing
     def partial_fit(
         self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
     ) -> VarProHead:
@@ -197,6 +201,12 @@ class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstima
         if classes is not None:
             known = np.unique(np.asarray(classes))
         if not first:
+            more = np.setdiff1d(known, self.classes_)
+            if classes is not None and len(more):
+                raise ValueError(
+                    f"classes {more.tolist()} weren't named in the first call; the head knows "
+                    f"{self.classes_.tolist()}, and merge adds the classes of another head"
+                )
             known = self.classes_
         self._check_known(statistics, known)
         if first:
@@ -208,6 +218,7 @@ class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstima
             self._adopt(self.statistics_ + statistics)
         return self
 
+    @all_or_nothing
     def merge(self, other: VarProHead | ClassStatistics) -> VarProHead:
         """Add the samples of a head fitted elsewhere, or of its statistics. Classes may differ."""
         check_is_fitted(self)
@@ -221,6 +232,7 @@ class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstima
         self._adopt(self.statistics_ + statistics)
         return self
 
+    @all_or_nothing
     def unlearn(self, X: Any, y: Any = None, sample_weight: Any = None) -> VarProHead:
         """Take training samples out: the head is then, to rounding, as if never fitted on them.
 

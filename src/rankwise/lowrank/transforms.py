@@ -260,10 +260,15 @@ class RandomLowRank:
             needed = "a batch needs a source id for every image, not one"
             raise OptionError(needed if batch else "one image needs one source id, not several")
         ids = source_id if batch or source_id is None else [source_id]
-        energies = self.draw(math.prod(batch), ids, epoch)
-        if np.isnan(energies).all():
-            return image
-        return self.at(image, float(energies[0])) if pil else self.apply(image, energies)
+        before = self._own_generator().bit_generator.state
+        try:
+            energies = self.draw(math.prod(batch), ids, epoch)
+            if np.isnan(energies).all():
+                return image
+            return self.at(image, float(energies[0])) if pil else self.apply(image, energies)
+        except BaseException:
+            self._generator.bit_generator.state = before  # what is refused has drawn nothing
+            raise
 
     def _own_generator(self) -> np.random.Generator:
         # Each worker of a DataLoader holds the same copy: its seed from torch tells them apart.
