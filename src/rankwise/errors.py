@@ -9,6 +9,10 @@ class DataError(RankwiseError, ValueError):
     """A data source that can't be read: what was wrong, what is accepted, which file."""
 
 
+class DataWarning(UserWarning):
+    """Something about data that was decided for the user, or that looks wrong."""
+
+
 class ModelFileError(RankwiseError, ValueError):
     """A saved model that is damaged, foreign, or of another version."""
 

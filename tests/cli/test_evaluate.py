@@ -89,7 +89,7 @@ def test_the_pattern_of_the_run_is_for_its_own_images(tmp_path, monkeypatch, cap
         for seed in ([], ["--seed", "3"]):
             call(monkeypatch, capsys, "evaluate", out, tmp_path / source, *seed)
         text, _ = call(monkeypatch, capsys, *given, "--check", tmp_path / source)
-        assert json.loads(text)["n_images"] == (6 if source == "other.npz" else 12)
+        assert json.loads(text)["n_images"] == (30 if source == "other.npz" else 60)
     arguments = ["evaluate", out, tmp_path / "other.npz", "--source-pattern", "a"]
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
     assert "source_pattern needs images with file names" in err

@@ -201,7 +201,7 @@ def test_evaluate_takes_a_source_pattern(trained, tmp_path, monkeypatch, capsys)
         pixels = (bunch.images[i] * 255 / 16).astype(np.uint8)
         for frame in "abc":
             Image.fromarray(pixels).save(folder / f"subject{i}_{frame}.png")
-    arguments = ["evaluate", trained[0], tmp_path / "frames", "--json"]
+    arguments = ["evaluate", trained[0], tmp_path / "frames", "--split", "test", "--json"]
     plain = json.loads(call(monkeypatch, capsys, *arguments)[0])
     grouped = json.loads(call(monkeypatch, capsys, *arguments, "--source-pattern", "^(.*)_")[0])
     assert grouped["fingerprint"] != plain["fingerprint"]
@@ -237,16 +237,17 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
         "--json",
     ]
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
-    assert "notes.txt" in err
+    assert "subject0-dark_99.png: it isn't an image" in err
     assert "--skip-bad on the command line" in err
     report = json.loads(call(monkeypatch, capsys, *arguments, "--skip-bad")[0])
     skipped = [report[part]["skipped"] for part in ("train", "test")]
     assert [len(lines) for lines in skipped] == [report[p]["n_skipped"] for p in ("train", "test")]
-    # The broken image is in one part; the text belongs to none.
-    assert sorted(len(lines) for lines in skipped) == [1, 2]
+    # The broken image is in one part; the text is no image, and left out.
+    assert sorted(len(lines) for lines in skipped) == [0, 1]
+    assert any("dark/notes.txt" in note for note in report["train"]["notes"])
     assert sum("subject0-dark_99.png" in line for line in skipped[0] + skipped[1]) == 1
     table, _ = call(monkeypatch, capsys, *arguments[:-1], "--skip-bad")
-    assert ["skipped as bad", "2"] in cells(table)
+    assert ["skipped as bad", "1"] in cells(table)
     assert report["test"]["n_samples"] % 3 == 0
     assert report["train"]["image_shape"] == [8, 8]
     assert report["inductive_accuracy"] > 0.9

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from rankwise.data import ImageSet, decode, load_images, read_image
-from rankwise.errors import DataError
+from rankwise.data.load import Source
+from rankwise.errors import DataError, DataWarning
 
 
 def put(root, named):
@@ -20,6 +21,8 @@ def put(root, named):
 
 def picture(mode, size=(5, 6)):
     random = np.random.default_rng(1)
+    if mode == "I;16":
+        return Image.fromarray(random.integers(0, 65536, size[::-1], dtype=np.uint16))
     image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8))
     return image.convert("RGB").convert(mode) if mode != "RGBA" else image
 
@@ -30,27 +33,31 @@ def picture(mode, size=(5, 6)):
         ("L", "PNG", (6, 5)),
         ("1", "PNG", (6, 5)),
         ("LA", "PNG", (6, 5)),
+        ("I;16", "PNG", (6, 5)),
         ("RGB", "PNG", (6, 5, 3)),
         ("P", "GIF", (6, 5, 3)),
         ("CMYK", "JPEG", (6, 5, 3)),
-        ("RGBA", "PNG", (6, 5, 4)),
+        ("RGBA", "PNG", (6, 5, 3)),
     ],
 )
-def test_the_first_image_sets_the_kind(make, tmp_path, mode, kind, shape):
+def test_colour_is_that_of_the_whole_set(make, tmp_path, mode, kind, shape):
+    """RGB unless all images are grey, wherever the odd one stands."""
     data = make.encode(picture(mode), kind)
     grey = make.encode(picture("L"))
-    colour = make.encode(picture("RGB"))
-    ending = kind.lower()
-    put(tmp_path, {f"a/0.{ending}": data, "a/1.png": grey, "b/0.png": colour, "b/1.png": grey})
-    assert load_images(tmp_path, "all").image_shape == shape
-    assert load_images(tmp_path, "all", grey=True).image_shape == (6, 5)
+    for place in ("a/0", "b/9"):
+        root = tmp_path / place[0]
+        put(root, {"a/1.png": grey, "a/2.png": grey, "b/0.png": grey, place: data})
+        assert Source(root).read("all").image_shape == shape
+        assert Source(root).read("all", grey=True).image_shape == (6, 5)
+        assert Source(root).read("all", channels=4).image_shape == (6, 5, 4)
 
 
 def test_kind_is_that_of_the_source_not_of_the_split(make, tmp_path):
     grey, colour = make.encode(picture("L")), make.encode(picture("RGB"))
     put(tmp_path, {"train/a/0.png": colour, "train/b/0.png": grey})
     put(tmp_path, {"test/a/0.png": grey, "test/b/0.png": grey})
-    assert load_images(tmp_path, "test").image_shape == (6, 5, 3)
+    with pytest.warns(DataWarning, match="3 grey and 1 colour images are all read as RGB"):
+        assert load_images(tmp_path, "test").image_shape == (6, 5, 3)
 
 
 def test_conversions_are_pillows(make, tmp_path):
@@ -132,6 +139,7 @@ def test_channels_are_those_asked_for(make, tmp_path, channels):
     loaded = load_images(tmp_path / "photos", "all", channels=channels)
     layout = decode.layout_of((5, 6) if channels == 1 else (5, 6, channels))
     assert loaded.image_shape == layout.shape
+    assert loaded.notes == ()
     for image, source in zip(loaded.images, loaded.source_ids, strict=True):
         file = next((tmp_path / "photos").rglob(Path(source).name))
         np.testing.assert_array_equal(image, decode.to_array(decode.open_image(file), layout))

@@ -48,7 +48,7 @@ def test_one_channel_is_grey(make):
         ({"labels": [0, 1, 0]}, "'arrays' has 4 images and 3 labels"),
         ({"labels": [0, 1, np.nan, 1]}, "Label nan of row 2 of 'arrays' isn't an integer"),
         ({"labels": [0, 1, 0.5, 1]}, "Label 0.5 of row 2 of 'arrays' isn't an integer"),
-        ({"labels": [None, 1, 0, 1]}, "The labels of 'arrays' have type object"),
+        ({"labels": [None, 1, 0, 1]}, "Label None of row 0 of 'arrays' is none"),
         ({"labels": [[0, 1]] * 4}, r"The labels of 'arrays' have shape \(4, 2\)"),
         ({"labels": [1, 1, 1, 1]}, r"images of one class only \('1'\)"),
         ({"class_names": ["x"]}, r"class names of 'arrays' are \['x'\]; two or more"),

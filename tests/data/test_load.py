@@ -11,7 +11,8 @@ import pytest
 
 import rankwise
 from rankwise.data import ImageSet, check_no_shared_sources, load_images, pixels
-from rankwise.errors import DataError
+from rankwise.data.load import Source
+from rankwise.errors import DataError, DataWarning
 
 SOURCES = ["folder", "parquet", "idx", "idx.gz", "npz"]
 
@@ -196,7 +197,7 @@ def test_limit_decodes_only_what_it_needs(source, monkeypatch, kind):
     real = pixels.open_image
     monkeypatch.setattr(pixels, "open_image", lambda image: opened.append(1) or real(image))
     load_images(path, "all", limit=4)
-    assert len(opened) == 5  # those four, and the first one for the kind and size
+    assert len(opened) == 4
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -220,10 +221,10 @@ def test_unknown_sources(source, message):
 
 
 def test_empty_folders(tmp_path):
-    with pytest.raises(DataError, match=r"The folder .* is empty; 'digits'"):
+    with pytest.raises(DataError, match=r"The folder .* is empty; a folder of images for each cl"):
         load_images(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match="holds no sub-folder, parquet or IDX file; 'digits'"):
+    with pytest.raises(DataError, match="holds no image, parquet or IDX file; a folder of images"):
         load_images(tmp_path)
 
 
@@ -277,24 +278,45 @@ def test_skipping_must_leave_two_classes(make, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet"])
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_mixed_sizes_name_the_first_that_differs(make, tmp_path, kind, on_error):
-    images = [*make.pixels(3), *make.pixels(3, 7, 5)]
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(6, 5)] * 6, (6, 5)),
+        ([(6, 5)] * 4 + [(7, 5)] * 2, (6, 5)),  # most of them
+        ([(40, 60), (42, 60), (38, 57), (80, 120), (20, 30), (60, 90)], (41, 60)),  # proportion
+        ([(40, 60), (60, 40), (30, 30), (20, 90), (50, 80), (70, 30)], (35, 35)),
+        ([(400, 600), (600, 400), (300, 300), (200, 900), (500, 800), (700, 300)], (128, 128)),
+        ([(400, 600), (800, 1200), (200, 300), (404, 606), (100, 150), (300, 450)], (85, 128)),
+    ],
+)
+def test_mixed_sizes_are_brought_to_one_that_is_told(make, tmp_path, kind, sizes, expected):
+    images = [make.pixels(1, *size)[0] for size in sizes]
     if kind == "folder":
         make.folder(tmp_path, images, np.sort(make.labels(6)))
     else:
         make.parquet(tmp_path / "train.parquet", [make.encode(i) for i in images], make.labels(6))
-    message = r"s1_003\.png\)? has 7×5 pixels, the first image 6×5; pass a size, such as size=\(6, "
-    with pytest.raises(DataError, match=message):
-        load_images(tmp_path, "all", on_error=on_error)
-    assert load_images(tmp_path, "all", size=(6, 5)).images.shape == (6, 6, 5)
+    for on_error in ("raise", "skip"):
+        loaded = Source(tmp_path).read("all", on_error=on_error)
+        assert loaded.image_shape == expected
+        told = [n for n in loaded.notes if f"are all resized to {expected[0]}×{expected[1]}" in n]
+        assert len(told) == (len(set(sizes)) > 1)
+    given = Source(tmp_path).read("all", size=(6, 5))
+    assert given.images.shape == (6, 6, 5)
+    assert given.notes == ()
+
+
+def test_sizes_are_chosen_by_the_training_part(make, tmp_path):
+    make.folder(tmp_path / "train", make.pixels(4), [0, 1, 0, 1])
+    make.folder(tmp_path / "test", make.pixels(20, 9, 9), [0, 1] * 10)
+    with pytest.warns(DataWarning, match=r"images of 2 sizes, 6×5 to 9×9 pixels .* to 6×5; --size"):
+        assert load_images(tmp_path, "test").image_shape == (6, 5)
 
 
 def test_mixed_sizes_of_array_splits(make, tmp_path):
     make.idx(tmp_path, make.pixels(4), [0, 1, 0, 1])
     make.idx(tmp_path, make.pixels(4, 7), [0, 1, 0, 1], "t10k")
-    with pytest.raises(DataError, match=r"Image 0 of .*t10k-images-idx3-ubyte has 7×5 pixels"):
-        load_images(tmp_path, "test")
+    with pytest.warns(DataWarning, match="are all resized to 6×5"):
+        assert load_images(tmp_path, "test").image_shape == (6, 5)
     assert load_images(tmp_path, "test", size=4).image_shape == (4, 4)
 
 

@@ -10,8 +10,11 @@ import typer
 
 from rankwise._seeds import checked_seed
 from rankwise.cli.model import (
+    Channels,
     Grey,
+    ImageColumn,
     Json,
+    LabelColumn,
     Size,
     SkipBad,
     SourcePattern,
@@ -46,8 +49,11 @@ def head(
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 64,
     size: Size = None,
     grey: Grey = False,
+    channels: Channels = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Discard what the folder holds.")
     ] = False,
@@ -66,7 +72,9 @@ def head(
             loss=loss,
             limit=limit,
             seed=seed,
-            reading=_reading(size, grey, skip_bad, source_pattern),
+            reading=_reading(
+                size, grey, skip_bad, source_pattern, channels, image_column, label_column
+            ),
         ),
         out,
         device=device,

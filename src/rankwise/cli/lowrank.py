@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from rankwise._seeds import checked_seed
-from rankwise.cli.model import Grey, Json, Size, SkipBad, SourcePattern, _reading
+from rankwise.cli.model import (
+    Channels,
+    Grey,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    Size,
+    SkipBad,
+    SourcePattern,
+    _reading,
+)
 from rankwise.errors import RunError
 
 
@@ -33,8 +43,11 @@ def augment(
     ] = None,
     size: Size = None,
     grey: Grey = False,
+    channels: Channels = None,
     source_pattern: SourcePattern = None,
     skip_bad: SkipBad = False,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     workers: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = 1,
     seed: Annotated[
         int, typer.Option(callback=checked_seed, help="The same seed gives the same copies.")
@@ -42,12 +55,12 @@ def augment(
     as_json: Json = False,
 ) -> None:
     """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
-    from rankwise.data import load_images
+    from rankwise.data.load import Source
     from rankwise.lowrank import LowRankAugmenter, NormalEnergy, RandomLowRank
     from rankwise.lowrank.export import augment_files, check_format
 
     check_format(file_format)
-    reading = _reading(size, grey, skip_bad, source_pattern)
+    reading = _reading(size, grey, skip_bad, source_pattern, channels)
     folder = Path(source).expanduser()
     if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise RunError(f"{out} lies in {source}, which would hold its own copies; choose another")
@@ -58,14 +71,10 @@ def augment(
         seed=seed,
     )
     augmenter = LowRankAugmenter(transform, workers=workers, progress=True)
-    images = load_images(
-        source,
-        split,
-        limit=limit,
-        seed=seed,
-        progress=True,
-        **reading,
-    )
+    opened = Source(source, image_column=image_column, label_column=label_column)
+    images = opened.read(split, limit=limit, seed=seed, progress=True, **reading)
+    for note in images.notes:
+        typer.echo(f"note: {note}", err=True)
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
     summary = augment_files(images, augmenter, out, file_format)

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Size = Annotated[str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")]
 Grey = Annotated[bool, typer.Option("--grey", help="Turn colour images to grey.")]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="1: grey, 3: RGB, 4: RGBA; default: RGB unless all images are grey."),
+]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of images in parquet files and on the hub.")
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of labels there, or in a CSV file.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
 ]
@@ -120,8 +128,11 @@ def train(
     ] = None,
     size: Size = None,
     grey: Grey = False,
+    channels: Channels = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     bootstrap: Annotated[
         bool,
         typer.Option(
@@ -162,7 +173,9 @@ def train(
         source=source,
         preset=preset,
         parameters={name: value for name, value in given.items() if value is not None},
-        reading=_reading(size, grey, skip_bad, source_pattern),
+        reading=_reading(
+            size, grey, skip_bad, source_pattern, channels, image_column, label_column
+        ),
         limit=limit,
         seed=seed,
         bootstrap=bootstrap,
@@ -173,7 +186,13 @@ def train(
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
     source: Annotated[str, typer.Argument(help="Images, as for train.")],
-    split: Annotated[str, typer.Option(help="test, train, all or a split's name.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="test, train, validation, all or a split's name; default: what the run held out "
+            "of its own source, and of another one the test part, or all images."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Images, drawn by class.")] = None,
     seed: Annotated[
         int | None,
@@ -183,13 +202,27 @@ def evaluate(
     ] = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy of a trained model on a source, class by class."""
     from rankwise import runs
 
-    reading = _reading(None, False, skip_bad, source_pattern) | {"limit": limit, "seed": seed}
-    report = runs.evaluate(folder, source, split, **reading)
+    reading = _reading(
+        None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
+    )
+    report = runs.evaluate(folder, source, split, limit=limit, seed=seed, **reading)
+    typer.echo(f"scored: {report['scored']}", err=True)
+    for note in report["notes"]:
+        typer.echo(f"note: {note}", err=True)
+    if report["n_trained_on"] and report["split"] != "train":
+        typer.echo(
+            f"warning: {report['n_trained_on']:,} of these {report['n_samples']:,} images are "
+            "training images of the run (the same pixels); the accuracy on them says nothing about "
+            "new ones",
+            err=True,
+        )
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -202,7 +235,7 @@ def evaluate(
     rows.append(("all", str(report["n_samples"]), f"{100 * report['accuracy']:.2f}%"))
     if skip_bad:
         rows.append(("skipped as bad", str(report["n_skipped"]), ""))
-    _print_table(f"{source}, {split}", ("class", "images", "accuracy"), rows)
+    _print_table(f"{source}, {report['split']}", ("class", "images", "accuracy"), rows)
 
 
 def predict(
@@ -382,7 +415,13 @@ def _ridge(text: str | None) -> float | str | None:
 
 
 def _reading(
-    size: str | None, grey: bool, skip_bad: bool, source_pattern: str | None
+    size: str | None,
+    grey: bool,
+    skip_bad: bool,
+    source_pattern: str | None,
+    channels: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> dict[str, Any]:
     """Options of `load_images` that were given."""
     options: dict[str, Any] = {}
@@ -391,8 +430,16 @@ def _reading(
         if len(sides) > 2 or not all(s.isdigit() and int(s) > 0 for s in sides):
             raise typer.BadParameter(f"--size takes N or HxW, such as 32 or 28x20, got {size!r}")
         options["size"] = int(sides[0]) if len(sides) == 1 else [int(s) for s in sides]
+    if grey and channels not in (None, 1):
+        raise typer.BadParameter(f"--grey is --channels 1, and --channels {channels} is given too")
     if grey:
         options["grey"] = True
+    if channels is not None:
+        options["channels"] = channels
+    if image_column is not None:
+        options["image_column"] = image_column
+    if label_column is not None:
+        options["label_column"] = label_column
     if skip_bad:
         options["on_error"] = "skip"
     if source_pattern is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.labels import names_of, positions
+from rankwise.data.labels import check_twins, names_of, positions
 from rankwise.data.reader import Block, Index, IntArray, block_rows, contiguous_blocks
 
 Fetch = Callable[[int, int], NDArray[np.uint8]]
@@ -48,13 +49,17 @@ class ArrayReader:
         name: str,
         parts: dict[str, tuple[PixelStore, NDArray[Any]]],
         places: dict[str, str],
+        own_names: dict[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.own_names = own_names or {split: split for split in parts}
+        self.notes: tuple[str, ...] = ()
         self.splits = tuple(parts)
         self._parts = parts
         self._places = places
         # Over all splits, as a class may be missing from one of them.
         self._known = names_of(*(labels for _, labels in parts.values()))
+        check_twins(tuple(map(str, self._known)), name)
 
     def index(self, split: str) -> Index:
         """Labels of one split; decoded images have no paths."""
@@ -85,4 +90,7 @@ def digits_reader() -> ArrayReader:
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     part = (InMemory(images), digits.target.astype(np.int64))
-    return ArrayReader("digits", {"train": part}, {"train": "digits"})
+    reader = ArrayReader("digits", {"train": part}, {"train": "digits"})
+    if Path("digits").exists():
+        reader.notes = ("digits is scikit-learn's set; ./digits names the folder of that name",)
+    return reader

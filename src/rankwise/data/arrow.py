@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.labels import check_range, names_of, positions
+from rankwise.data.columns import (
+    SOURCE,
+    holds_ids,
+    image_column,
+    is_label_type,
+    is_text,
+    label_column,
+)
+from rankwise.data.labels import check_range, check_text, check_twins, exact, names_of, positions
+from rankwise.data.parts import in_order, part_of
 from rankwise.data.reader import Block, Encoded, Index, IntArray
 from rankwise.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
-_SOURCE = "source_id"
 _COPY_LOG = {"energy", "rank", "error", "psnr"}  # beside it in what ``rankwise augment`` writes
 _BLOCK = 64
 
@@ -47,24 +54,43 @@ class ArrowSplit(Protocol):
 class ArrowReader:
     """Reader of splits in arrow: an image column and a label column, found by their types."""
 
-    def __init__(self, name: str, where: str, parts: dict[str, ArrowSplit], base: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        parts: dict[str, ArrowSplit],
+        base: Path,
+        image: str | None = None,
+        label: str | None = None,
+    ) -> None:
+        import pyarrow as pa
+
         self.name = name
-        self.splits = tuple(parts)
-        self._parts = parts
+        self.own_names = canonical(list(parts))
+        self._parts = {split: parts[own] for split, own in self.own_names.items()}
+        self.splits = in_order(set(self._parts))
+        self.notes: tuple[str, ...] = ()
         self._base = base
-        first = next(iter(parts.values()))
-        self._image = _image_column(first, where)
-        self._label = _label_column(first, where, self._image)
-        for split, part in parts.items():
+        first = self._parts[self.splits[0]]
+        self._image = image_column(first.schema, first.features, where, _first_bytes(first), image)
+        self._label = label_column(first.schema, first.features, where, self._image, label)
+        for split, part in self._parts.items():
             if not {self._image, self._label} <= set(part.schema.names):
                 raise DataError(
                     f"Split {split!r} of {where} has the columns {', '.join(part.schema.names)}; "
                     f"{self._image} and {self._label} are needed, as in {self.splits[0]!r}."
                 )
+            kind = part.schema.field(self._label).type
+            if not is_label_type(kind) and not pa.types.is_null(kind):
+                raise DataError(
+                    f"Column {self._label} of {where} has values of type {str(kind)[:80]}; "
+                    "integers or strings are accepted."
+                )
         kind = first.schema.field(self._image).type
         fields = [kind.field(i).name for i in range(kind.num_fields)]
-        self._path = f"{self._image}.path" if "path" in fields else None
-        self._struct = bool(fields)
+        paths = "path" in fields and is_text(kind.field("path").type)
+        self._path = f"{self._image}.path" if paths else None
+        self._struct = pa.types.is_struct(kind)
         self._index = self._read_labels(where)
 
     def index(self, split: str) -> Index:
@@ -107,7 +133,7 @@ class ArrowReader:
     def _read_labels(self, where: str) -> dict[str, Index]:
         import pyarrow as pa
 
-        named = [part.features.get(self._label, {}).get("names") for part in self._parts.values()]
+        named = [_class_names(part, self._label, where) for part in self._parts.values()]
         if any(names != named[0] for names in named):
             raise DataError(f"The splits of {where} give different class names to their labels.")
         names = named[0]
@@ -118,7 +144,10 @@ class ArrowReader:
                     f"Column {self._label} of {where} has class names, and values of type {kind}; "
                     "integers are accepted."
                 )
-        raw = {split: self._columns(part) for split, part in self._parts.items()}
+        raw = {
+            split: self._columns(part, f"column {self._label}, split {split!r} of {where}")
+            for split, part in self._parts.items()
+        }
         known = names_of(*(values[~null] for values, null, *_ in raw.values()))
         index = {}
         for split, (values, null, empty, paths, sources) in raw.items():
@@ -130,16 +159,19 @@ class ArrowReader:
             else:
                 labels = values
                 # The hub's mark for labels that are kept back, as in a contest's test split.
+                if labels.dtype.kind == "U":
+                    raise DataError(f"{where} has labels beyond its {len(names)} class names.")
                 hidden = np.flatnonzero(~null & (labels == -1))
                 unusable |= {int(row): "its label is hidden (-1)" for row in hidden}
                 check_range(labels, names, f"split {split!r} of {where}", list(unusable))
             class_names = tuple(map(str, known if names is None else names))
             logged = set(self._parts[split].schema.names) >= _COPY_LOG
             index[split] = Index(labels, class_names, paths, unusable, sources, logged)
+        check_twins(index[self.splits[0]].class_names, where)
         return index
 
     def _columns(
-        self, part: ArrowSplit
+        self, part: ArrowSplit, where: str
     ) -> tuple[
         NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], list[str] | None, list[str] | None
     ]:
@@ -147,86 +179,89 @@ class ArrowReader:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        text = not pa.types.is_integer(part.schema.field(self._label).type)
         labels: list[Any] = []
-        null: list[bool] = []
         empty: list[bool] = []
         paths: list[str] = []
         sources: list[str] = []
-        has_sources = _holds_ids(part.schema)
+        has_sources = holds_ids(part.schema)
         # Where an image is bytes alone, only reading them would tell the nulls among them.
         columns = [self._label, *([self._path] if self._path else [])]
-        columns += [_SOURCE] if has_sources else []
+        columns += [SOURCE] if has_sources else []
         for _, batch in part.batches(columns, np.arange(part.n_rows)):
-            column = batch.column(self._label).cast(pa.string() if text else pa.int64())
-            null += column.is_null().to_pylist()
-            labels += pc.fill_null(column, "" if text else 0).to_pylist()
+            labels += batch.column(self._label).to_pylist()
             if self._path:
                 images = batch.column(self._image)
                 empty += images.is_null().to_pylist()
                 paths += pc.fill_null(pc.struct_field(images, "path"), "").to_pylist()
             if has_sources:
-                ids = batch.column(_SOURCE).cast(pa.string())
+                ids = batch.column(SOURCE).cast(pa.string())
                 sources += pc.fill_null(ids, "").to_pylist()
+        null = np.array([value is None or value != value for value in labels], dtype=bool)
         return (
-            np.array(labels, dtype=str if text else np.int64),
-            np.array(null, dtype=bool),
+            _kept(labels, null, where),
+            null,
             np.array(empty, dtype=bool),
             paths if any(paths) else None,
             sources if any(sources) else None,
         )
 
 
-def _holds_ids(schema: pa.Schema) -> bool:
-    """Whether there is a column ``source_id`` of strings or integers."""
-    import pyarrow as pa
+def canonical(names: list[str]) -> dict[str, str]:
+    """Names of splits by the part that they are: ``{"validation": "valid"}``; others as they are.
 
-    if _SOURCE not in schema.names:
-        return False
-    kind = schema.field(_SOURCE).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    )
-
-
-def _image_column(part: ArrowSplit, where: str) -> str:
-    import pyarrow as pa
-
-    for column in part.schema.names:
-        if part.features.get(column, {}).get("_type") == "Image":
-            return column
-    for field in part.schema:
-        kind = field.type
-        names = [kind.field(i).name for i in range(kind.num_fields)]
-        if "bytes" in names or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return field.name
-    raise DataError(
-        f"{where} has no image column among {', '.join(part.schema.names)}; a column of the hub's "
-        "type Image, a struct of bytes and path, or binary is accepted."
-    )
+    A name that means a part which another one has or means stays as it is.
+    """
+    found: dict[str, str] = {}
+    meant = [part_of(name) for name in names]
+    for name, part in zip(names, meant, strict=True):
+        alone = sum(other is not None and other.part == part.part for other in meant) if part else 0
+        found[part.part if part and not part.rest and alone == 1 else name] = name
+    return found
 
 
-def _label_column(part: ArrowSplit, where: str, image: str) -> str:
-    import pyarrow as pa
+def _kept(values: list[Any], null: NDArray[np.bool_], where: str) -> NDArray[Any]:
+    """Label values of one column as int64 or text, exactly; 0 or "" where null."""
+    given = [value for value, none in zip(values, null.tolist(), strict=True) if not none]
+    if given and isinstance(given[0], str):
+        check_text(given, where)
+        return np.array(
+            ["" if none else v for v, none in zip(values, null, strict=True)], dtype=str
+        )
+    if given and isinstance(given[0], float):
+        for row, (value, none) in enumerate(zip(values, null.tolist(), strict=True)):
+            if not none and not (value.is_integer() and abs(value) <= 2**53):
+                raise DataError(
+                    f"Label {value} of row {row} of {where} isn't an integer; integers or class "
+                    "names are accepted."
+                )
+        values = [None if none else int(v) for v, none in zip(values, null, strict=True)]
+    filled = [0 if none else value for value, none in zip(values, null.tolist(), strict=True)]
+    truth = bool(given) and isinstance(given[0], bool)
+    if truth:
+        filled = [bool(value) for value in filled]
+    large = any(not truth and abs(value) >= 2**63 for value in filled)
+    return exact(np.array(filled, dtype=bool if truth else np.uint64 if large else np.int64))
 
-    columns = [name for name in part.schema.names if name != image]
-    # The usual names first; `sorted` keeps the file's order among the others.
-    columns = sorted(
-        columns, key=lambda c: _LABEL_NAMES.index(c) if c in _LABEL_NAMES else len(_LABEL_NAMES)
-    )
-    for column in columns:
-        if part.features.get(column, {}).get("_type") == "ClassLabel":
-            return column
-    for column in columns:
-        kind = part.schema.field(column).type
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        # Strings that repeat are often stored as a dictionary of them.
-        text = text or pa.types.is_dictionary(kind)
-        if column in _LABEL_NAMES and (text or pa.types.is_integer(kind)):
-            return column
-    raise DataError(
-        f"{where} has no label column among {', '.join(part.schema.names)}; a column of the hub's "
-        f"type ClassLabel, or integers or strings under the name {', '.join(_LABEL_NAMES)}, is "
-        "accepted."
-    )
+
+def _class_names(part: ArrowSplit, label: str, where: str) -> list[str] | None:
+    """What the hub's metadata call the classes."""
+    feature = part.features.get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"The hub's metadata of {where} give class names that are no list of text.")
+    if len(set(names)) < len(names):
+        raise DataError(f"The hub's metadata of {where} give two classes one name.")
+    return names
+
+
+def _first_bytes(part: ArrowSplit, rows: int = 8) -> Callable[[str], list[bytes | None]]:
+    def first(column: str) -> list[bytes | None]:
+        wanted = np.arange(min(rows, part.n_rows))
+        values: list[Any] = []
+        for first_row, batch in part.batches([column], wanted):
+            values += batch.column(column).slice(0, max(0, len(wanted) - first_row)).to_pylist()
+        return [value.get("bytes") if isinstance(value, dict) else value for value in values]
+
+    return first

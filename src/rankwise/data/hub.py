@@ -37,7 +37,9 @@ class HubSplit:
         return f"row {row} of {self._where}"
 
 
-def hub_reader(name: str) -> ArrowReader:
+def hub_reader(
+    name: str, image_column: str | None = None, label_column: str | None = None
+) -> ArrowReader:
     """Reader of a data set of the Hugging Face hub, through the cache of `datasets`."""
     import datasets
 
@@ -61,4 +63,4 @@ def hub_reader(name: str) -> ArrowReader:
             if isinstance(feature, datasets.Image):
                 dataset = dataset.cast_column(column, datasets.Image(decode=False))
         parts[str(split)] = HubSplit(dataset, f"{name} ({split})")
-    return ArrowReader(name, name, parts, Path())
+    return ArrowReader(name, name, parts, Path(), image_column, label_column)

@@ -13,6 +13,7 @@ from rankwise.data.fingerprint import fingerprint
 from rankwise.data.labels import (
     check_classes,
     check_range,
+    check_twins,
     label_values,
     names_of,
     positions,
@@ -46,6 +47,11 @@ class ImageSet:
         The part of it that this is.
     skipped : tuple of str
         One line for each bad sample that was left out, with the reason.
+    notes : tuple of str
+        What was decided on the way, a sentence each: what was left out, sizes and colours that
+        were brought together, which part of a source was taken for what.
+    bits : int or None
+        Bits in use of the 16-bit images that it was read from; None where there were none.
     holds_copies : bool
         Whether samples share a source and the data themselves say so: low-rank copies beside their
         originals, or a column ``source_id`` that repeats. Splits by image are refused then.
@@ -59,6 +65,8 @@ class ImageSet:
     name: str
     split: str
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    bits: int | None = None
     holds_copies: bool = False
 
     def __len__(self) -> int:
@@ -83,6 +91,12 @@ class ImageSet:
         return len(self.class_names)
 
     @property
+    def class_counts(self) -> dict[str, int]:
+        """Images of each class, by its name."""
+        counts = np.bincount(self.labels, minlength=self.n_classes)
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    @property
     def n_skipped(self) -> int:
         """Number of bad samples that were left out."""
         return len(self.skipped)
@@ -98,7 +112,8 @@ class ImageSet:
         Returns
         -------
         ImageSet
-            Memory-mapped where it exceeds 256 MiB. It keeps `name` and `split`, not `skipped`.
+            Memory-mapped where it exceeds 256 MiB. It keeps `name`, `split` and `notes`, not
+            `skipped`.
 
         Raises
         ------
@@ -127,6 +142,8 @@ class ImageSet:
             fingerprint=fingerprint(images, labels, self.class_names),
             name=self.name,
             split=self.split,
+            notes=self.notes,
+            bits=self.bits,
             holds_copies=self.holds_copies and len(np.unique(self.source_ids[rows])) < len(rows),
         )
 
@@ -169,15 +186,23 @@ class ImageSet:
         check_pixels(images.dtype, images.shape, f"images of {name!r}")
         if images.ndim == 4 and images.shape[3] == 1:
             images = images[..., 0]
+        if images.ndim == 3 and images.shape[-1] in (3, 4) and np.size(labels) == 1 < len(images):
+            raise DataError(
+                f"The images of {name!r} have shape {images.shape} for one label: one image alone "
+                "is images[None]."
+            )
         values = label_values(labels, f"{name!r}")
         check_counts(len(images), len(values), f"{name!r}")
         if class_names is None:
             known = names_of(values)
             names = tuple(str(value) for value in known)
             codes = positions(values, known)
+            check_twins(names, f"{name!r}")
             check_classes(codes, names, f"{name!r}")
         else:
             names = checked_names(class_names, f"{name!r}")
+            if np.asarray(labels).dtype == np.bool_ and not set(values) <= set(names):
+                values = (values == "True").astype(np.int64)
             codes = _by_name(values, names, name) if values.dtype.kind == "U" else values
             check_range(codes, names, f"{name!r}")
         ids = np.arange(len(values)) if source_ids is None else np.asarray(source_ids)
@@ -206,6 +231,19 @@ def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> Non
             f"The {what} have shape {shape}; (n, height, width) or "
             "(n, height, width, channels) is accepted."
         )
+    if looks_channels_first(shape):
+        raise DataError(
+            f"The {what} have shape {shape}, which looks like channels first; (n, height, width, "
+            "channels) is accepted: numpy.moveaxis(images, 1, -1) gives it."
+        )
+
+
+def looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images (n, C, H, W) of 1, 3 or 4 channels have this shape rather than (n, H, W, C).
+
+    Sides under 8 pixels are left alone: a strip of three rows is no image that anybody has.
+    """
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and min(shape[2:]) >= 8
 
 
 def check_counts(n_images: int, n_labels: int, where: str) -> None:

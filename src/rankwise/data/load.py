@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._reading import read_json_object
 from rankwise.data import decode
-from rankwise.data.decode import BadImageError, Size
+from rankwise.data.decode import BadImageError, Layout, Size
 from rankwise.data.fingerprint import fingerprint
 from rankwise.data.imageset import ImageSet
 from rankwise.data.labels import check_classes
-from rankwise.data.pixels import first_layout, read_pixels
+from rankwise.data.parts import part_of
+from rankwise.data.pixels import brightest, read_pixels
 from rankwise.data.reader import Reader
 from rankwise.data.samples import Samples
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.data.storage import MEMORY_LIMIT
-from rankwise.errors import DataError
+from rankwise.data.survey import Survey, survey
+from rankwise.errors import DataError, DataWarning
 
 _ACCEPTED = (
     "'digits', a hub id such as 'ylecun/mnist', a folder of the hub's parquet files, a folder with "
-    "one sub-folder per class, a folder of IDX files, and an .npz archive are accepted"
+    "one sub-folder per class, a CSV file of file and label, a folder of IDX files, and an .npz "
+    "archive are accepted"
 )
 AUGMENT_RECORD = "augment.json"
 """Written by ``rankwise augment`` beside its images."""
@@ -40,10 +45,13 @@ def load_images(
     size: Size = None,
     grey: bool = False,
     channels: int | None = None,
+    bits: int | None = None,
     limit: int | None = None,
     seed: int = 42,
     on_error: str = "raise",
     source_pattern: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     progress: bool = False,
     memory_limit: int = MEMORY_LIMIT,
 ) -> ImageSet:
@@ -58,31 +66,38 @@ def load_images(
         - a hub id, ``"owner/name"`` (where no local path has that name);
         - a folder in the hub's parquet layout, ``<split>[-00000-of-00001].parquet``;
         - a folder with one sub-folder of images per class, at any depth; or with such folders
-          in ``train`` and ``test`` (and ``val`` or ``validation``);
+          in parts, ``train``, ``validation`` and ``test`` in any usual spelling
+          (`rankwise.data.class_folders` says what is a part and what a class);
+        - a folder of images with a CSV file of files and labels, or that file itself;
         - a folder of IDX files, ``train-images-idx3-ubyte[.gz]`` and companions;
         - an ``.npz`` archive: ``images`` and ``labels``, ``x`` and ``y``, Keras'
           ``x_train, y_train, x_test, y_test``, or MedMNIST's ``train_images, train_labels``…
     split : str
-        ``"train"``, ``"test"``, ``"all"`` (every split, one after another), or any other split of
-        the source. Where the source has no test split, 20% of its training split is held out by
-        `hold_out_by_source` with `seed`: ``"test"`` gives that part and ``"train"`` the rest.
+        ``"train"``, ``"test"``, ``"validation"``, ``"all"`` (every split, one after another), or
+        any other split of the source, each in any usual spelling. Where the source has no test
+        split, ``"test"`` is its validation split; where it has neither, 20% of its training split
+        are held out by `hold_out_by_source` with `seed`: ``"test"`` gives that part and
+        ``"train"`` the rest.
     size : int or (height, width), optional
-        Resize every image, with Pillow's bilinear filter. By default images stay as they are, and
-        must be of one size.
+        Resize every image, with Pillow's bilinear filter. By default images of one size stay as
+        they are, and mixed ones are brought to the size of `rankwise.data.survey.Survey.size`.
     grey : bool
-        Convert colour to grey (luma). By default all images take the kind, colour or grey, of the
-        first image of the source; see `rankwise.data.decode` for the kinds.
+        Convert colour to grey (luma, ``0.299 R + 0.587 G + 0.114 B``). By default images are RGB
+        unless all of the source are grey; see `rankwise.data.decode` for the kinds.
     channels : int, optional
         Convert every image to so many channels, as Pillow does: 1 (the same as `grey`), 3 (RGB)
         or 4 (RGBA). Images that aren't pictures, of 13 channels say, accept their own number.
+    bits : {8, 10, 12, 14, 16}, optional
+        Bits in use of grey images of 16: the upper eight of these are kept. By default the fewest
+        that hold the largest value of the source.
     limit : int, optional
         Read only so many images, chosen by `stratified_limit` with `seed` within the split, in
         their original order. The others aren't decoded. Bad images count before they are skipped.
     seed : int
         Seed of the hold-out and of the limit.
     on_error : {"raise", "skip"}
-        What to do with an unreadable or truncated image, a null image or a null label. Skipped
-        ones are listed in the result's `skipped`. Damaged archives and mixed sizes always raise.
+        What to do with an unreadable or truncated image, a dead link, a null image or a null
+        label. Skipped ones are listed in the result's `skipped`. Damaged archives always raise.
     source_pattern : str, optional
         A regular expression, searched in each file's name (in its whole path if the expression
         holds a ``/``). Its first group, or else the whole match, is the sample's source id, as in
@@ -94,6 +109,10 @@ def load_images(
         by now, a copy has the id of its original, so no split parts them. An expression that
         would part copies known by their names, or by the columns that ``rankwise augment``
         writes, is refused.
+    image_column, label_column : str, optional
+        Columns of parquet files, of the hub's sets and (labels alone) of CSV files. By default
+        those that the hub's metadata, or else their content, types and names tell; several that
+        could be meant are refused by name.
     progress : bool
         Show a progress bar on standard error.
     memory_limit : int
@@ -110,51 +129,196 @@ def load_images(
     ------
     DataError
         If the source, the split or an option isn't accepted; if a file is damaged (and isn't to be
-        skipped) or sizes are mixed; if a label is out of range; if there are no two classes.
+        skipped); if parts, classes, columns or labels can't be told; if there are no two classes.
+
+    Warns
+    -----
+    DataWarning
+        With the result's `notes`: what was decided, and what was left out.
     """
-    if on_error not in ("raise", "skip"):
-        raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
-    decode.checked_size(size)
-    channels = decode.checked_channels(grey, channels)
-    reader = open_reader(source)
-    samples = Samples.of(reader, _splits_to_read(reader, source, split))
-    usable, skipped = samples.usable(skip=on_error == "skip")
-    ids, told = _sources(samples, source, source_pattern, usable)
-    # A test split of one class can be predicted, but not trained on.
-    if split != "test" or "test" not in reader.splits:
-        check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
-    if split in ("train", "test") and "test" not in reader.splits:
-        rest, held_out = hold_out_by_source(samples.labels[usable], ids[usable], seed=seed)
-        usable = usable[held_out if split == "test" else rest]
-        check_classes(samples.labels[usable], samples.class_names, f"{source} ({split})")
-    if limit is not None:
-        usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
-    layout = decode.wanted_layout(first_layout(reader, f"{source}"), size, channels)
-    images, good, bad = read_pixels(
-        samples,
-        usable,
-        layout,
-        resize=size is not None,
-        skip=on_error == "skip",
+    found = Source(source, image_column=image_column, label_column=label_column).read(
+        split,
+        size=size,
+        grey=grey,
+        channels=channels,
+        bits=bits,
+        limit=limit,
+        seed=seed,
+        on_error=on_error,
+        source_pattern=source_pattern,
         progress=progress,
         memory_limit=memory_limit,
     )
-    kept = usable[good]
-    labels = samples.labels[kept]
-    # A small limit may choose one class only, and was asked for; bad files weren't.
-    if bad and (limit is None or not len(kept)) and (split != "test" or not len(kept)):
-        check_classes(labels, samples.class_names, f"{source} ({split})")
-    return ImageSet(
-        images=images,
-        labels=labels,
-        class_names=samples.class_names,
-        source_ids=ids[kept],
-        fingerprint=fingerprint(images, labels, samples.class_names),
-        name=reader.name,
-        split=split,
-        skipped=(*skipped, *bad),
-        holds_copies=told and len(np.unique(ids[kept])) < len(kept),
-    )
+    if found.notes:
+        warnings.warn(f"{source}: {'; '.join(found.notes)}", DataWarning, stacklevel=2)
+    return found
+
+
+class Source:
+    """A source opened once, for several of its splits.
+
+    Parameters
+    ----------
+    source, image_column, label_column
+        As for `load_images`.
+
+    Raises
+    ------
+    DataError
+        If it isn't accepted.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> None:
+        self.source = source
+        self.reader = open_reader(source, image_column, label_column)
+        self._survey: Survey | None = None
+
+    @property
+    def test_part(self) -> str | None:
+        """The split that ``"test"`` gives: the test part, else the validation part, else none.
+
+        Where there is none, a part of the training images is held out.
+        """
+        return next((s for s in ("test", "validation") if s in self.reader.splits), None)
+
+    def own_name(self, split: str) -> str:
+        """What the source itself calls a split."""
+        return self.reader.own_names.get(split, split)
+
+    def survey(self, *, progress: bool = False) -> Survey:
+        """Sizes and kinds of all its images, found once."""
+        if self._survey is None:
+            shown = progress and not self._holds_arrays()
+            self._survey = survey(self.reader, f"{self.source}", progress=shown)
+        return self._survey
+
+    def read(
+        self,
+        split: str = "train",
+        *,
+        size: Size = None,
+        grey: bool = False,
+        channels: int | None = None,
+        bits: int | None = None,
+        limit: int | None = None,
+        seed: int = 42,
+        on_error: str = "raise",
+        source_pattern: str | None = None,
+        progress: bool = False,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> ImageSet:
+        """The images of a split, as `load_images` gives them, without its warning."""
+        if on_error not in ("raise", "skip"):
+            raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
+        size = decode.checked_size(size)
+        channels = decode.checked_channels(grey, channels)
+        bits = decode.checked_bits(bits)
+        where = f"{self.source} ({split})"
+        split, parts = self._parts(split)
+        samples = Samples.of(self.reader, parts)
+        usable, skipped = samples.usable(skip=on_error == "skip")
+        ids, told = _sources(samples, self.source, source_pattern, usable)
+        held_out = split in ("train", "test") and self.test_part is None
+        # A test split of one class can be predicted, but not trained on.
+        if split != "test" or held_out:
+            check_classes(samples.labels[usable], samples.class_names, where)
+        if held_out:
+            rest, test = hold_out_by_source(samples.labels[usable], ids[usable], seed=seed)
+            usable = usable[test if split == "test" else rest]
+            check_classes(samples.labels[usable], samples.class_names, where)
+        if limit is not None:
+            usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
+        layout, notes = self._layout(size, channels, progress)
+        used: list[int] = []
+
+        def bits_in_use() -> int:
+            if not used:
+                used.append(self.survey().bits if bits is None else bits)
+            return used[0]
+
+        images, good, bad = read_pixels(
+            samples,
+            usable,
+            layout,
+            bits=bits_in_use,
+            skip=on_error == "skip",
+            progress=progress,
+            memory_limit=memory_limit,
+        )
+        kept = usable[good]
+        labels = samples.labels[kept]
+        # A small limit may choose one class only, and was asked for; bad files weren't.
+        if bad and (limit is None or not len(kept)) and (split != "test" or not len(kept)):
+            check_classes(labels, samples.class_names, where)
+        return ImageSet(
+            images=images,
+            labels=labels,
+            class_names=samples.class_names,
+            source_ids=ids[kept],
+            fingerprint=fingerprint(images, labels, samples.class_names),
+            name=self.reader.name,
+            split=split,
+            skipped=(*skipped, *bad),
+            notes=(*self.reader.notes, *notes, *_dim(images)),
+            bits=used[0] if used else None,
+            holds_copies=told and len(np.unique(ids[kept])) < len(kept),
+        )
+
+    def _layout(
+        self, size: tuple[int, int] | None, channels: int | None, progress: bool
+    ) -> tuple[Layout, list[str]]:
+        """The shape of all images, and what was decided about it."""
+        if size is not None and channels in (1, 3, 4) and not self._holds_arrays():
+            return Layout(*size, None if channels == 1 else channels), []
+        found = self.survey(progress=progress)
+        height, width = size or found.size()
+        layout = Layout(height, width, decode.wanted_channels(found.channels, channels))
+        given = {"size_given": size is not None, "channels_given": channels is not None}
+        return layout, found.notes(layout, **given)
+
+    def _holds_arrays(self) -> bool:
+        from rankwise.data.arrays import ArrayReader
+
+        return isinstance(self.reader, ArrayReader)
+
+    def _parts(self, split: str) -> tuple[str, tuple[str, ...]]:
+        """The split by its usual name, and the source's own splits that it is read from."""
+        splits = self.reader.splits
+        if split == "all":
+            return split, splits
+        if split in splits:
+            return split, (split,)
+        own = next((s for s, name in self.reader.own_names.items() if name == split), None)
+        meant = part_of(split)
+        usual = own or (meant.part if meant else split)
+        if usual in splits:
+            return usual, (usual,)
+        if usual == "test" and self.test_part is not None:
+            return usual, (self.test_part,)
+        if usual in ("train", "test") and self.test_part is None:
+            return usual, (("train",) if "train" in splits else splits)
+        own_splits = ("train", "test", "all") if self.test_part is None else ("all",)
+        accepted = dict.fromkeys((*splits, *own_splits))
+        raise DataError(
+            f"{self.source} has no split {split!r}; {', '.join(accepted)} are accepted."
+        )
+
+
+def _dim(images: NDArray[np.uint8]) -> list[str]:
+    """A word on pixels that use under an eighth of their range."""
+    top = brightest(images)
+    if not len(images) or top >= 32:
+        return []
+    return [
+        f"no pixel is above {top} of 255; the values are kept as they are, scale them if they "
+        "were meant to reach 255"
+    ]
 
 
 def _sources(
@@ -190,20 +354,20 @@ def _together(ids: NDArray[np.str_], copies_of: NDArray[np.str_], pattern: str) 
 
 def _pattern_left_by_augment(source: str | os.PathLike[str]) -> str | None:
     """The source pattern in the record that ``rankwise augment`` leaves beside its images."""
-    record = Path(source) / AUGMENT_RECORD
+    record = Path(source).expanduser() / AUGMENT_RECORD
     if not record.is_file():
         return None
-    try:
-        pattern = json.loads(record.read_text(encoding="utf-8"))["source_pattern"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{record} is damaged: it should name the source pattern of the copies beside it; "
-            "give source_pattern, or augment again."
-        ) from error
-    return str(pattern)
+    remedy = (
+        ": it should name the source pattern of the copies beside it; give source_pattern, or "
+        "augment again."
+    )
+    found = read_json_object(record, error=DataError, hint=remedy, needs=("source_pattern",))
+    return str(found["source_pattern"])
 
 
-def read_image(path: str | os.PathLike[str], *, image_shape: Sequence[int]) -> NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], *, image_shape: Sequence[int], bits: int | None = None
+) -> NDArray[np.uint8]:
     """Read one image file in the shape that a model was trained on.
 
     Parameters
@@ -212,6 +376,9 @@ def read_image(path: str | os.PathLike[str], *, image_shape: Sequence[int]) -> N
         Image file.
     image_shape : (height, width) or (height, width, 3 or 4)
         Shape wanted: grey, RGB or RGBA, converted and resized as by `load_images`.
+    bits : int, optional
+        Bits in use of grey images of 16, as in `load_images`; by default those that the image
+        uses itself.
 
     Returns
     -------
@@ -228,12 +395,18 @@ def read_image(path: str | os.PathLike[str], *, image_shape: Sequence[int]) -> N
             f"The model's images have {layout.channels} channels; a file gives 1 (grey), 3 or 4."
         )
     try:
-        return decode.to_array(decode.open_image(Path(path)), layout)
+        with decode.without_pillows_warnings():
+            image = decode.open_image(Path(path).expanduser())
+            return decode.to_array(image, layout, decode.checked_bits(bits))
     except BadImageError as error:
         raise DataError(f"{path} can't be used: {error}.") from error
 
 
-def open_reader(source: str | os.PathLike[str]) -> Reader:
+def open_reader(
+    source: str | os.PathLike[str],
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Reader:
     """Find the reader of a source. A new kind of source needs a line here."""
     if source == "" or not isinstance(source, (str, os.PathLike)):
         raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
@@ -243,39 +416,51 @@ def open_reader(source: str | os.PathLike[str]) -> Reader:
         return digits_reader()
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder_reader(path)
-    if path.suffix == ".npz" and path.is_file():
+        return _folder_reader(path, image_column, label_column)
+    if path.suffix.lower() == ".npz" and path.is_file():
         from rankwise.data.npz import npz_reader
 
         return npz_reader(path)
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        from rankwise.data.folder import table_reader
+
+        return table_reader(path, label_column)
     if isinstance(source, str) and not path.exists() and _HUB_ID.fullmatch(source):
         from rankwise.data.hub import hub_reader
 
-        return hub_reader(source)
+        _check_mistyped(path)
+        return hub_reader(source, image_column, label_column)
     state = "is a file of another kind" if path.exists() else "doesn't exist"
-    raise DataError(f"{source} {state}; {_ACCEPTED}.")
+    raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
 
 
-def _folder_reader(path: Path) -> Reader:
+def _check_mistyped(path: Path) -> None:
+    """Raise where a path is meant, not a data set of the hub: its folder is there."""
+    if path.parent.is_dir():
+        raise DataError(
+            f"{path} doesn't exist{_near(path)} (it isn't looked up on the hub, since there is a "
+            f"folder {path.parent}); {_ACCEPTED}."
+        )
+
+
+def _near(path: Path) -> str:
+    """What is there under a similar name."""
+    parent = path.parent
+    if path.exists() or not parent.is_dir():
+        return ""
+    try:
+        names = sorted(entry.name for entry in parent.iterdir())
+    except OSError:
+        return ""
+    found = difflib.get_close_matches(path.name, names, n=1)
+    return f" ({parent / found[0]} does)" if found else ""
+
+
+def _folder_reader(path: Path, image_column: str | None, label_column: str | None) -> Reader:
     from rankwise.data import folder, idx, parquet
 
     if parquet.parquet_files(path):
-        return parquet.parquet_reader(path)
+        return parquet.parquet_reader(path, image_column, label_column)
     if idx.idx_files(path):
         return idx.idx_reader(path)
-    if any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
-        return folder.FolderReader(path)
-    state = "holds no sub-folder, parquet or IDX file" if any(path.iterdir()) else "is empty"
-    raise DataError(f"The folder {path} {state}; {_ACCEPTED}.")
-
-
-def _splits_to_read(reader: Reader, source: object, split: str) -> tuple[str, ...]:
-    if split == "all":
-        return reader.splits
-    if split in reader.splits:
-        return (split,)
-    if split in ("train", "test") and "test" not in reader.splits:
-        return ("train",) if "train" in reader.splits else reader.splits
-    own = ("train", "test", "all") if "test" not in reader.splits else ("all",)
-    accepted = dict.fromkeys((*reader.splits, *own))
-    raise DataError(f"{source} has no split {split!r}; {', '.join(accepted)} are accepted.")
+    return folder.folder_reader(path, label_column)

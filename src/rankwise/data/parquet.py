@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rankwise._reading import UnreadableError, is_shortage, parse_json
 from rankwise.data.arrow import ArrowReader, ArrowSplit
 from rankwise.data.reader import IntArray, block_rows
 from rankwise.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _NAME = re.compile(r"(?P<split>.+?)(-(?P<shard>\d+)-of-(?P<shards>\d+))?(-[0-9a-f]{16})?\.parquet")
 
@@ -34,7 +35,13 @@ class ParquetSplit:
         sizes = []
         for path in paths:
             with naming(path):
-                sizes.append(pq.read_metadata(path).num_rows)
+                sizes.append(_checked_rows(path, pq.read_metadata(path)))
+                other = pq.read_schema(path)
+            if not other.equals(self.schema):
+                raise DataError(
+                    f"{path} has other columns or types than {paths[0].name}; all files of a split "
+                    "need the same."
+                )
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self.n_rows = int(self._starts[-1])
 
@@ -83,12 +90,15 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def parquet_reader(folder: Path) -> ArrowReader:
+def parquet_reader(
+    folder: Path, image_column: str | None = None, label_column: str | None = None
+) -> ArrowReader:
     """Reader of a local folder in the hub's parquet layout."""
     parts: dict[str, ArrowSplit] = {}
     for split, paths in parquet_files(folder).items():
         parts[split] = ParquetSplit(paths)
-    return ArrowReader(folder.resolve().name, str(folder), parts, folder)
+    name = folder.resolve().name
+    return ArrowReader(name, str(folder), parts, folder, image_column, label_column)
 
 
 @contextmanager
@@ -98,7 +108,9 @@ def naming(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        if is_shortage(error):
+            raise
         reason = str(error).split("\n")[0]
         raise DataError(f"{path} is damaged or truncated ({reason}).") from error
 
@@ -106,10 +118,21 @@ def naming(path: Path) -> Iterator[None]:
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Column types that the hub keeps in the file's metadata; empty where another wrote it."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, UnreadableError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
+
+
+def _checked_rows(path: Path, metadata: pq.FileMetaData) -> int:
+    """Rows of a file, which its groups must have too; each image takes more than a byte."""
+    rows = int(metadata.num_rows)
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if rows != sum(groups) or min(groups, default=0) < 0 or rows > path.stat().st_size:
+        raise DataError(
+            f"{path} is damaged or truncated (it promises {rows:,} rows in {len(groups):,} groups)."
+        )
+    return rows
 
 
 def _batch_rows(group: Any, columns: list[str]) -> int:

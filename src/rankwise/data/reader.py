@@ -63,6 +63,12 @@ class Reader(Protocol):
     splits: tuple[str, ...]
     """The splits that the source has, such as ``("train", "test")``; never empty."""
 
+    own_names: dict[str, str]
+    """What the source itself calls each split, such as ``{"validation": "val"}``."""
+
+    notes: tuple[str, ...]
+    """What was decided about the source, a sentence each."""
+
     def index(self, split: str) -> Index:
         """Labels, class names and paths of one split."""
         ...

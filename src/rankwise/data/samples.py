@@ -56,7 +56,9 @@ class Samples:
             for row, reason in sorted(index.unusable.items()):
                 line = f"{self.describe(int(start) + row)}: {reason}"
                 if not skip:
-                    raise DataError(f"{line}; {HINT}.")
+                    more = sum(len(index.unusable) for _, index in self.parts) - 1
+                    also = f" (and {more:,} more that can't be used)" if more else ""
+                    raise DataError(f"{line}{also}; {HINT}.")
                 skipped.append(line)
                 keep[start + row] = False
         return np.flatnonzero(keep), skipped

@@ -25,7 +25,7 @@ from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import VarProHead
 from rankwise.runs.machine import environment
-from rankwise.runs.reading import describe_images, names_of, read_parts
+from rankwise.runs.reading import describe_images, names_of, origin_of, read_parts
 from rankwise.runs.records import (
     CONFIGURATION,
     FEATURE_FILES,
@@ -215,6 +215,7 @@ def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, A
         "train_fingerprint": train.fingerprint,
         "test_fingerprint": test.fingerprint,
         "rankwise": __version__,
+        **origin_of(run.source, train),
     }
 
 

@@ -14,6 +14,7 @@ from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators.files import DESCRIPTION, WEIGHTS
+from rankwise.runs.reading import ORIGIN, origin_of
 from rankwise.training.checkpoints import CHECKPOINT, known_of
 
 CONFIGURATION = "run.json"
@@ -48,7 +49,8 @@ class TrainingRun:
     parameters : dict
         Parameters of `QuadraticClassifier` that are set.
     reading : dict
-        Options of `rankwise.load_images`: ``size``, ``grey``, ``on_error``, ``source_pattern``.
+        Options of `rankwise.load_images`: ``size``, ``grey``, ``channels``, ``on_error``,
+        ``source_pattern``, ``image_column``, ``label_column``.
     limit : int or None
         Training images, drawn with the seed; default the preset's.
     seed : int
@@ -72,6 +74,7 @@ def configuration_of(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) 
         "train_fingerprint": train_set.fingerprint,
         "test_fingerprint": test_set.fingerprint,
         "rankwise": __version__,
+        **origin_of(run.source, train_set),
     }
 
 
@@ -143,7 +146,9 @@ def refuse_model_file(path: Path, folder: Path) -> None:
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    names = [k for k in wanted if k != "run" and found.get(k) != wanted[k]]
+    # The fingerprints say what these say too, and earlier records don't have them.
+    apart = {"run", *ORIGIN}
+    names = [k for k in wanted if k not in apart and found.get(k) != wanted[k]]
     run = found.get("run", {})
     # The source may be spelled differently: the fingerprints say whether it's the same.
     asked = [k for k in wanted["run"] if k != "source" and run.get(k) != wanted["run"][k]]

@@ -100,7 +100,7 @@ def _train(
         )
     if workers == 0:
         raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
-    source = Path(run.source)
+    source = Path(run.source).expanduser()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     train_set, test_set = _read(run, verbose)

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.data import ImageSet, load_images, read_image
-from rankwise.data.load import open_reader
+from rankwise.data import ImageSet, read_image
+from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError
 from rankwise.estimators.models import load_model
 from rankwise.estimators.quadratic import QuadraticClassifier
-from rankwise.runs.reading import names_of, some_of
+from rankwise.runs.reading import names_of, place_of, some_of, trained_on
 from rankwise.runs.records import CONFIGURATION, read_record
 
 
-def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> dict[str, Any]:
+def evaluate(folder: Path, source: str, split: str | None = None, **reading: Any) -> dict[str, Any]:
     """Accuracy of a saved model on a source, with its confusion matrix.
 
     Images are resized and converted as the model's were. The seed of a hold-out is that of the
@@ -30,8 +30,12 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
     ----------
     folder : Path
         Of a run, or of a model saved by `QuadraticClassifier.save`.
-    source, split : str
+    source : str
         As for `rankwise.load_images`.
+    split : str, optional
+        As for `rankwise.load_images`. By default the test images of the run's own source, known by
+        its absolute place or its content; of another source the test part or, where it has none,
+        all images.
     **reading
         More options of `rankwise.load_images`; None counts as not given.
 
@@ -43,7 +47,7 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         If the source can't be read, or has images of a class that the model doesn't know.
     """
     model = load_model(folder)
-    images = images_for(model, folder, source, split, **reading)
+    images, scored = chosen_images(model, folder, source, split, **reading)
     unknown = set(names_of(images)) - {str(c) for c in model.classes_}
     if unknown:
         raise DataError(
@@ -61,7 +65,10 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
         "confusion": confusion(model, outputs, images).tolist(),
         "seconds": seconds,
         "source": source,
-        "split": split,
+        "split": images.split,
+        "scored": scored,
+        "n_trained_on": trained_on(_record_of_run(folder), images),
+        "notes": list(images.notes),
         "seed": _record_of_run(folder).get("run", {}).get("seed") if seed is None else seed,
         "fingerprint": images.fingerprint,
         "n_skipped": images.n_skipped,
@@ -71,8 +78,15 @@ def evaluate(folder: Path, source: str, split: str = "test", **reading: Any) -> 
 
 
 def images_for(
-    model: Any, folder: Path, source: str, split: str = "test", **reading: Any
+    model: Any, folder: Path, source: str, split: str | None = None, **reading: Any
 ) -> ImageSet:
+    """The images of `chosen_images`."""
+    return chosen_images(model, folder, source, split, **reading)[0]
+
+
+def chosen_images(
+    model: Any, folder: Path, source: str, split: str | None = None, **reading: Any
+) -> tuple[ImageSet, str]:
     """Images of a source as a saved model takes them, held out as its run held out.
 
     Parameters
@@ -82,24 +96,64 @@ def images_for(
         Where it was saved.
     source, split, **reading
         As for `evaluate`, which says what is raised.
+
+    Returns
+    -------
+    images : ImageSet
+    scored : str
+        Which images these are, for people.
     """
     record = _record_of_run(folder)
     given = {k: v for k, v in reading.items() if v is not None}
-    options = _fitting_options(model, folder) | {
-        k: v for k, v in record.get("run", {}).items() if k == "seed"
-    }
+    own = bool(record) and _same_source(source, record)
+    columns = record["run"]["reading"] if own else {}
+    opened = Source(
+        source,
+        image_column=given.pop("image_column", columns.get("image_column")),
+        label_column=given.pop("label_column", columns.get("label_column")),
+    )
+    options = _fitting_options(model, folder) | {"bits": record.get("bits")}
+    options |= {k: v for k, v in record.get("run", {}).items() if k == "seed"}
     pattern = record.get("run", {}).get("reading", {}).get("source_pattern")
-    own = bool(record) and _same_source(source, record["run"].get("source"))
-    if own and split == "test":
-        return _held_out(source, record, options | {"source_pattern": pattern} | given)
-    if pattern is not None and "source_pattern" not in given:
-        # The run's images under another path have such names, other images needn't.
+
+    def read(part: str) -> ImageSet:
+        if pattern is not None and "source_pattern" not in given:
+            # The run's images under another path have such names, other images needn't.
+            try:
+                return opened.read(part, **(options | {"source_pattern": pattern} | given))
+            except DataError:
+                if own:
+                    raise
+        return opened.read(part, **(options | given))
+
+    if own and split in (None, "test"):
+        images = _held_out(opened, record, options | {"source_pattern": pattern} | given)
+        return images, f"the run's own source, {_part(opened, 'test')}"
+    if split is not None:
+        images = read(split)
+        return images, _part(opened, images.split)
+    if opened.test_part is not None:
+        return read("test"), f"another source than the run's, {_part(opened, 'test')}"
+    if record and "limit" not in given:
         try:
-            return load_images(source, split, **(options | {"source_pattern": pattern} | given))
-        except DataError:
-            if own:
-                raise
-    return load_images(source, split, **(options | given))
+            images = read("test")
+        except DataError:  # too few images for a hold-out, say: then there is no such copy
+            pass
+        else:
+            if images.fingerprint == record.get("test_fingerprint"):
+                return images, "a copy of the run's source, the images that it held out"
+    return read("all"), "all images, since this isn't the source of the run"
+
+
+def _part(opened: Source, split: str) -> str:
+    """What a split is, for people."""
+    if split == "all":
+        return "all images"
+    part = opened.test_part if split == "test" else split
+    if opened.test_part is None and split in ("train", "test"):
+        held = "a fifth held out by the seed" if split == "test" else "all but the held-out fifth"
+        return f"the {split} images ({held})"
+    return f"the {part} part ({opened.own_name(str(part))})"
 
 
 def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
@@ -126,19 +180,20 @@ def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
         raise RunError(
             f"{folder / CONFIGURATION} is damaged: its run has no source; train it again"
         )
+    source = record.get("place") or run["source"]
     on_error = run["reading"].get("on_error")
-    return run["source"], images_for(model, folder, run["source"], on_error=on_error)
+    return source, images_for(model, folder, source, "test", on_error=on_error)
 
 
-def _held_out(source: str, record: dict[str, Any], options: dict[str, Any]) -> ImageSet:
+def _held_out(opened: Source, record: dict[str, Any], options: dict[str, Any]) -> ImageSet:
     """Test images of the run's own source, which must be those that the run never trained on."""
     limit = options.pop("limit", None)
-    images = load_images(source, split="test", **options)
+    images = opened.read("test", **options)
     known = record.get("test_fingerprint")
-    if known not in (None, images.fingerprint) and "test" not in open_reader(source).splits:
+    if known not in (None, images.fingerprint) and opened.test_part is None:
         raise RunError(
-            f"{source} gives other test images than the run held out, since it has changed or is "
-            "read otherwise, and the run may have trained on them; the same images, seed and "
+            f"{opened.source} gives other test images than the run held out, since it has changed "
+            "or is read otherwise, and the run may have trained on them; the same images, seed and "
             "pattern are accepted, or another source"
         )
     if limit is None:
@@ -147,20 +202,26 @@ def _held_out(source: str, record: dict[str, Any], options: dict[str, Any]) -> I
     return replace(part, skipped=images.skipped)
 
 
-def _same_source(source: str, known: Any) -> bool:
+def _same_source(source: str, record: dict[str, Any]) -> bool:
+    """Whether a source is the one that a run read: the same place, or the same name of no path."""
+    known = record["run"].get("source")
     if not isinstance(known, str):
         return False
-    paths = Path(source).expanduser(), Path(known).expanduser()
-    return source == known or (paths[0].exists() and paths[0].resolve() == paths[1].resolve())
+    if "place" not in record:  # of an earlier version, which kept the source as it was typed
+        paths = Path(source).expanduser(), Path(known).expanduser()
+        return source == known or (paths[0].exists() and paths[0].resolve() == paths[1].resolve())
+    place = place_of(source)
+    return source == known if place is None else place == record["place"]
 
 
 def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Labels of image files: the most probable class of each, and all probabilities."""
     model = load_model(folder)
     shape = _image_shape(model, folder)
+    bits = _record_of_run(folder).get("bits")
     result = []
     for path in paths:
-        image = read_image(path, image_shape=shape)
+        image = read_image(path, image_shape=shape, bits=bits)
         probabilities = model.predict_proba(image[None])[0]
         best = int(probabilities.argmax())
         result.append(
