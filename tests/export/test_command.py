@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from export_cases import needs_compiler
+from export_cases import needs_browser, needs_compiler
 from rankwise import QuadraticClassifier, load_images, runs
 from rankwise.cli import main
 from rankwise.export import FORMATS
@@ -39,10 +39,16 @@ def call(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(
-    "file_format", [pytest.param(f, marks=needs_compiler if f == "c" else ()) for f in FORMATS]
-)
+TOOLS = {"c": needs_compiler, "html": needs_browser}
+CHECKED = [
+    pytest.param(f, p, marks=TOOLS.get(f, ()))
+    for f in FORMATS
+    for p in PRECISIONS
+    if f != "html" or p == "int8"  # a browser takes seconds to start
+]
+
+
+@pytest.mark.parametrize(("file_format", "precision"), CHECKED)
 def test_report_of_a_checked_export(folder, call, file_format, precision):
     given = ["--format", file_format, "--precision", precision, "--check", "digits", "--json"]
     report = json.loads(call(folder, *given))
@@ -172,7 +178,7 @@ def test_the_loss_is_printed(folder, call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "tflite"], "unknown format 'tflite'; accepted: onnx, c, safetensors"),
+        (["--format", "tflite"], "unknown format 'tflite'; accepted: onnx, c, html, safetensors"),
         (["--format", "c", "--precision", "int2"], "unknown precision 'int2'; accepted: float32"),
         (["--format", "c", "--batch", "3"], "batch is for the format onnx only"),
         (["--format", "c", "--out", "."], "is a folder; give the file to write"),

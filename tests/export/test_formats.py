@@ -21,7 +21,12 @@ from rankwise.export.weights import fingerprint, read_weights, write_weights
 from rankwise.networks.graph import Concatenate, Convolve, Dense, Flatten, Graph, Pool, ToMaps, run
 from rankwise.networks.probabilities import OUTPUTS, probabilities
 
-RUNNERS = [pytest.param(name, marks=needs_compiler if name == "c" else ()) for name in FORMATS]
+# test_page.py does the same with the page, which takes a browser and seconds.
+RUNNERS = [
+    pytest.param(name, marks=needs_compiler if name == "c" else ())
+    for name in FORMATS
+    if name != "html"
+]
 
 STRICT = (*C_FLAGS, "-Wconversion")
 
@@ -283,7 +288,10 @@ def test_foreign_and_damaged_weights_are_refused(fitted, tmp_path):
 def test_what_cannot_be_exported_is_said(fitted, tmp_path):
     model = fitted("bilinear")[0]
     for arguments, message in (
-        ({"file_format": "tflite"}, "unknown format 'tflite'; accepted: onnx, c, safetensors"),
+        (
+            {"file_format": "tflite"},
+            "unknown format 'tflite'; accepted: onnx, c, html, safetensors",
+        ),
         ({"precision": "int4"}, "unknown precision 'int4'; accepted: float32, float16, int8"),
         ({"file_format": "c", "batch": 2}, "batch is for the format onnx only"),
         ({"out": tmp_path}, "is a folder; give the file to write"),

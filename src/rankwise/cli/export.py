@@ -11,7 +11,7 @@ import typer
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
-    file_format: Annotated[str, typer.Option("--format", help="onnx, c or safetensors.")],
+    file_format: Annotated[str, typer.Option("--format", help="onnx, c, html or safetensors.")],
     precision: Annotated[
         str, typer.Option(help="Of the weights: float32, float16 or int8.")
     ] = "float32",
@@ -36,7 +36,7 @@ def export(
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
 ) -> None:
-    """Write a trained model for phones (ONNX), watches (C) or programs of your own."""
+    """Write a model for phones (ONNX), watches (C), browsers (html) or programs of your own."""
     from rankwise import runs
     from rankwise.errors import RankwiseError
     from rankwise.estimators.models import load_model

@@ -1,4 +1,4 @@
-"""Deploying: a fitted classifier as ONNX, as C, or as bare weights, in fewer bits if wanted."""
+"""Deploying: a fitted classifier as ONNX, C, a page or bare weights, in fewer bits if wanted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "PRECISIONS", "export_model", "to_graph"]
 
-FORMATS = {"onnx": ".onnx", "c": ".h", "safetensors": ".safetensors"}
+FORMATS = {"onnx": ".onnx", "c": ".h", "html": ".html", "safetensors": ".safetensors"}
 """Formats and the endings of their files."""
 
 
@@ -59,7 +59,7 @@ def export_model(
     Parameters
     ----------
     model : QuadraticClassifier, or anything with ``as_graph()``
-    file_format : {"onnx", "c", "safetensors"}
+    file_format : {"onnx", "c", "html", "safetensors"}
     out : Path
         The file to write. For C its name is the prefix of everything in it.
     precision : {"float32", "float16", "int8"}
@@ -111,6 +111,13 @@ def export_model(
         provenance = f"Model {digest[:16]}, {report['n_parameters']} parameters."
         source = write_c(graph, out, precision=precision, provenance=provenance)
         report |= {"flash_bytes": source.flash_bytes, "ram_bytes": source.ram_bytes}
+    elif file_format == "html":
+        from rankwise.export.html import write_html
+
+        sides = " × ".join(map(str, graph.image_shape))
+        facts = f"{report['n_parameters']:,} parameters, for images of {sides}."
+        title = _question(graph.classes)
+        write_html(graph, out, precision=precision, title=title, facts=facts)
     else:
         from rankwise.export.weights import write_weights
 
@@ -121,6 +128,13 @@ def export_model(
 
         report |= check_export(model, out, file_format, images)
     return report
+
+
+def _question(classes: tuple[str, ...]) -> str:
+    """``0, 1, … or 9?``: what a page asks of an image."""
+    if len(classes) < 4:
+        return f"{' or '.join(classes)}?"
+    return f"{classes[0]}, {classes[1]}, … or {classes[-1]}?"
 
 
 def _n_parameters(model: Any, graph: Graph) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,21 @@ from rankwise.networks.graph import run
 from rankwise.networks.probabilities import probabilities
 
 C_FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+BROWSER_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # as root, in a container, there is no other way
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 _COMPILERS = ("cc", "gcc", "clang")
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _BLOCK = 256
+
+PAGE_IMAGES = 500
+"""A page is compared on so many images at most: a browser is slow to start, not to compute."""
 
 
 def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> dict[str, Any]:
@@ -34,8 +50,9 @@ def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> 
         With ``predict_proba`` and ``classes_``.
     path : Path
         The exported file.
-    file_format : {"onnx", "c", "safetensors"}
-        Run by onnxruntime, by a program that the C compiler makes, or by numpy.
+    file_format : {"onnx", "c", "html", "safetensors"}
+        Run by onnxruntime, by a program that the C compiler makes, by Chromium (at most
+        `PAGE_IMAGES` images, evenly over all), or by numpy.
     images : ImageSet
         Of the model's image shape; classes are matched by name.
 
@@ -52,6 +69,8 @@ def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> 
             f"{images.name} has classes that the model doesn't know: "
             f"{', '.join(sorted(unknown)[:5])}"
         )
+    if file_format == "html" and len(images) > PAGE_IMAGES:
+        images = images.subset(np.linspace(0, len(images) - 1, PAGE_IMAGES).astype(int))
     # A class may have a name but no image.
     truth = np.array([known.get(name, -1) for name in images.class_names])[images.labels]
     original = model.predict_proba(images.images)
@@ -72,6 +91,8 @@ def run_export(path: Path, file_format: str, images: np.ndarray) -> np.ndarray:
         return run_onnx(path, images)["probabilities"]
     if file_format == "c":
         return run_c(path, images)
+    if file_format == "html":
+        return run_page(path, images)
     graph = read_weights(path)
     return probabilities(run(graph, images), graph.output)
 
@@ -103,6 +124,40 @@ def run_c(path: Path, images: np.ndarray) -> np.ndarray:
             output = _called([str(program), "raw"], pixels.tobytes())
             rows += [line.split("\t")[1:] for line in output.decode().rstrip("\n").split("\n")]
     return np.array(rows, dtype=np.float64).reshape(len(images), -1)
+
+
+def run_page(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities of an exported page: its own ``rankwise.predict``, in headless Chromium.
+
+    Raises
+    ------
+    rankwise.errors.MissingDependencyError
+        If there is no Chromium.
+    """
+    browser = next((b for b in _BROWSERS if shutil.which(b)), None)
+    if browser is None:
+        raise MissingDependencyError(
+            f"checking a page needs a browser ({', '.join(_BROWSERS)}), and none was found"
+        )
+    kind = "Uint8Array" if images.dtype == np.uint8 else "Float32Array"
+    values = images if kind == "Uint8Array" else images.astype(np.float32)
+    pixels = b64encode(np.ascontiguousarray(values).tobytes()).decode()
+    script = f"""<script>
+    const bytes = Uint8Array.from(atob("{pixels}"), (c) => c.charCodeAt(0));
+    const all = new {kind}(bytes.buffer), size = all.length / {len(images)};
+    const found = Array.from({{ length: {len(images)} }}, (_, i) =>
+      rankwise.predict(all.subarray(i * size, (i + 1) * size)).probabilities);
+    document.title = JSON.stringify(found);
+    </script>"""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(path.read_text(encoding="utf-8") + script, encoding="utf-8")
+        profile = f"--user-data-dir={Path(folder) / 'profile'}"
+        output = _called([browser, *BROWSER_FLAGS, profile, "--dump-dom", page.as_uri()], b"")
+    match = re.search(r"<title>(\[.*?\])</title>", output.decode(errors="replace"), re.DOTALL)
+    if match is None:
+        raise RankwiseError(f"{browser} ran the page, but it gave no answer")
+    return np.array(json.loads(match[1]), dtype=np.float64)
 
 
 def _called(command: list[str], data: bytes) -> bytes:

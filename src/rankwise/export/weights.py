@@ -56,7 +56,7 @@ def write_weights(graph: Graph, path: Path, *, precision: str = "float32") -> No
     from safetensors.numpy import save_file
 
     quantised = quantise(graph, precision)
-    structure, arrays = _structure(quantised.graph)
+    structure, arrays = structure_of(quantised.graph)
     tensors: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         encoded = quantised.of(array)
@@ -108,7 +108,7 @@ def read_weights(path: Path) -> Graph:
 
 def fingerprint(graph: Graph) -> str:
     """SHA-256 over the operations and all their numbers."""
-    structure, arrays = _structure(graph)
+    structure, arrays = structure_of(graph)
     digest = sha256(json.dumps(structure).encode())
     for array in arrays.values():
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -116,7 +116,7 @@ def fingerprint(graph: Graph) -> str:
     return digest.hexdigest()
 
 
-def _structure(graph: Graph) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def structure_of(graph: Graph) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A graph as plain JSON, and its arrays by name."""
     names: dict[int, str] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -135,7 +135,7 @@ def _structure(graph: Graph) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _operation(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """What `_structure` made plain, back; lists are tuples again."""
+    """What `structure_of` made plain, back; lists are tuples again."""
     if isinstance(value, list):
         return tuple(_operation(v, arrays) for v in value)
     if not isinstance(value, dict):

@@ -1,0 +1,75 @@
+"""A graph as one web page that needs no network and no server: draw, open or film, and see why.
+
+The page holds the operations as JSON, the weights as base64, and a plain JavaScript program that
+runs them: forms are slid over maps one axis after the other, channels last, as in the C export.
+Its script offers ``rankwise.predict(pixels)``, ``{label, probabilities}``.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankwise._files import atomic_path
+from rankwise._version import __version__
+from rankwise.export.quantise import quantise
+from rankwise.export.weights import structure_of
+from rankwise.networks.graph import Graph
+
+_SCRIPTS = ("network.js", "pixels.js", "page.js")
+
+
+def write_html(
+    graph: Graph, path: Path, *, precision: str = "float32", title: str = "", facts: str = ""
+) -> None:
+    """Write a graph as a page.
+
+    Parameters
+    ----------
+    graph : Graph
+    path : Path
+    precision : {"float32", "float16", "int8"}
+        Of the weights in the page; it computes in float.
+    title, facts : str
+        The page's heading, and a sentence below it.
+    """
+    quantised = quantise(graph, precision)
+    structure, arrays = structure_of(quantised.graph)
+    about: dict[str, Any] = {}
+    blob = b""
+    for name, array in arrays.items():
+        encoded = quantised.of(array)
+        entry: dict[str, Any] = {}
+        if encoded.scales is not None:
+            scales = f"{name}.scales"
+            about[scales] = _placed(encoded.scales, len(blob))
+            blob += encoded.scales.tobytes()
+            entry = {"scales": scales}
+        about[name] = _placed(encoded.values, len(blob)) | entry
+        blob += np.ascontiguousarray(encoded.values).tobytes()
+    room = files("rankwise.export") / "page"
+    # A class name can't end the script that it stands in.
+    network = json.dumps(structure | {"arrays": about}, separators=(",", ":"))
+    values = {
+        "STYLE": (room / "page.css").read_text(encoding="utf-8"),
+        "SCRIPT": "".join((room / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+        "WEIGHTS": b64encode(blob).decode(),
+        "NETWORK": network.replace("<", "\\u003c"),
+        "FACTS": escape(facts or f"Made by rankwise {__version__}."),
+        "TITLE": escape(title or "An image classifier"),
+    }
+    parts = (room / "page.html").read_text(encoding="utf-8").split("@")
+    # Every second part is a name: what is put in isn't searched for names again.
+    text = "".join(values.get(part, part) if i % 2 else part for i, part in enumerate(parts))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _placed(array: np.ndarray, offset: int) -> dict[str, Any]:
+    return {"kind": array.dtype.str[1:], "shape": list(array.shape), "offset": offset}

@@ -1,0 +1,172 @@
+"""The exported page in headless Chromium: what it computes, how it reads pictures, how it looks."""
+
+import json
+import re
+import subprocess
+from base64 import b64encode
+from html import unescape
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export_cases import CHROMIUM, digits_as, needs_browser
+from rankwise.errors import MissingDependencyError, RankwiseError
+from rankwise.export import export_model, to_graph
+from rankwise.export.check import BROWSER_FLAGS, run_page
+from rankwise.export.html import write_html
+from rankwise.export.quantise import quantise
+from rankwise.networks.graph import run
+from rankwise.networks.probabilities import probabilities
+
+
+@needs_browser
+@pytest.mark.parametrize(("kind", "layout"), [("convolutional", "colour"), ("bilinear", "grey")])
+def test_two_hundred_real_images_are_python_s(fitted, tmp_path, kind, layout):
+    model = fitted(kind)[0]
+    images = digits_as(layout)[0][600:800]
+    export_model(model, "html", tmp_path / "m.html")
+    found = run_page(tmp_path / "m.html", images)
+    expected = model.predict_proba(images)
+    assert len(found) == 200
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("precision", "output", "scale"),
+    [("float32", "softmax", 255.0), ("float16", "sigmoid", 255.0), ("int8", "sum-to-one", 1.0)],
+)
+def test_every_operation_in_the_page(all_operations, tmp_path, precision, output, scale):
+    graph = all_operations(output, scale)
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (20, *graph.image_shape), dtype=np.uint8)
+    if scale == 1.0:
+        images = rng.random(images.shape, dtype=np.float32)
+    write_html(graph, tmp_path / "m.html", precision=precision)
+    reference = probabilities(run(quantise(graph, precision).rounded(), images), output)
+    np.testing.assert_allclose(run_page(tmp_path / "m.html", images), reference, atol=1e-4)
+    assert np.ptp(reference, axis=0).max() > 0.05
+
+
+# Runs in the page; what it finds is left where --dump-dom of the frame around shows it.
+PROBE = """<script>
+window.mistakes = [];
+window.addEventListener("error", (e) => window.mistakes.push(String(e.message)));
+window.addEventListener("load", async () => {
+  const wide = () => Array.from(document.querySelectorAll("body *")).filter((element) => {
+    const box = element.getBoundingClientRect();
+    return box.right > window.innerWidth + 1 || box.left < -1;
+  }).map((element) => element.tagName + "#" + element.id);
+  const point = (kind, x, y) => {
+    const box = board.getBoundingClientRect();
+    board.dispatchEvent(new PointerEvent(kind, { pointerId: 1, bubbles: true,
+      clientX: box.left + x * box.width, clientY: box.top + y * box.height }));
+  };
+  board.setPointerCapture = () => {};
+  const found = { before: byId("label").textContent };
+  point("pointerdown", 0.5, 0.2); point("pointermove", 0.5, 0.8); point("pointerup", 0.5, 0.8);
+  Object.assign(found, {
+    label: byId("label").textContent, bars: byId("bars").children.length,
+    why: byId("units").children.length, wide: wide(), scroll: document.documentElement.scrollWidth,
+    width: window.innerWidth, colour: getComputedStyle(document.body).backgroundColor,
+  });
+  byId("clear").click();
+  const key = (key) => board.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  [" ", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowUp"].forEach(key);
+  found.byKeys = byId("label").textContent;
+  key("Delete");
+  found.cleared = byId("label").textContent;
+  try { rankwise.predict([1, 2]); } catch (error) { found.refused = error.message; }
+  await open(new File(["no picture"], "a.txt"));
+  found.unread = byId("error").textContent;
+  const bytes = Uint8Array.from(atob("@PNG@"), (c) => c.charCodeAt(0));
+  await open(new File([bytes], "photo.png", { type: "image/png" }));
+  found.photo = Array.from(current());
+  found.pictured = byId("label").textContent;
+  byId("invert").click();
+  found.inverted = Array.from(current());
+  document.title = "done";
+  const place = document.createElement("pre");
+  place.textContent = JSON.stringify({ ...found, mistakes: window.mistakes });
+  window.parent.postMessage(place.textContent, "*");
+});
+</script>"""
+
+
+def visited(page, folder, photo, widths):
+    png = BytesIO()
+    photo.save(png, "PNG")
+    probe = PROBE.replace("@PNG@", b64encode(png.getvalue()).decode())
+    text = page.read_text(encoding="utf-8")
+    (folder / "probed.html").write_text(text.replace("<style>", probe + "<style>", 1), "utf-8")
+    # Headless Chromium's window isn't narrower than 500 pixels: a frame is.
+    frames = "".join(
+        f'<iframe src="probed.html" width="{w}" height="900"></iframe>' for w in widths
+    )
+    (folder / "frames.html").write_text(
+        f'<!doctype html><body>{frames}<pre id="found"></pre><script>'
+        'window.onmessage = (e) => { found.textContent += e.data + "\\n"; };'
+        "</script>"
+    )
+    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=8000", "--enable-logging=stderr"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
+    url = (folder / "frames.html").as_uri()
+    done = subprocess.run(
+        [*command, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    lines = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]
+    return [json.loads(unescape(line)) for line in lines.strip().split("\n")]
+
+
+@needs_browser
+def test_a_reader_draws_opens_and_sees_why(fitted, tmp_path):
+    model = fitted("bilinear")[0]
+    export_model(model, "html", tmp_path / "m.html")
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (37, 50, 3), dtype=np.uint8))
+    for found in visited(tmp_path / "m.html", tmp_path, photo, [375, 1280]):
+        assert found["mistakes"] == []
+        assert found["wide"] == []
+        assert found["scroll"] <= found["width"]
+        assert found["before"] == found["cleared"] == "–"
+        names = {str(c) for c in model.classes_}
+        assert {found["label"], found["byKeys"], found["pictured"]} <= names
+        assert found["bars"] == 10
+        assert found["why"] == 6
+        assert found["refused"] == "an image is 8 × 8 = 64 numbers, got 2"
+        assert found["unread"].startswith("a.txt isn't a picture that this browser reads")
+        # As load_images makes a photo grey and small, to a level of rounding.
+        resized = photo.convert("L").resize((8, 8), Image.Resampling.BILINEAR)
+        expected = np.asarray(resized, dtype=int).reshape(-1)
+        assert np.abs(np.array(found["photo"]) - expected).max() <= 1
+        np.testing.assert_array_equal(np.array(found["inverted"]), 255 - np.array(found["photo"]))
+
+
+def test_a_page_needs_nothing_else(fitted, all_operations, tmp_path):
+    graph = all_operations()
+    write_html(graph, tmp_path / "m.html", title="<b> & @SCRIPT@", facts="</script>")
+    text = (tmp_path / "m.html").read_text(encoding="utf-8")
+    # No address to fetch anything from, and a policy that forbids it.
+    assert not re.search(r"https?://|\bsrc=|\bimport\b|fetch\(|XMLHttpRequest", text)
+    assert "default-src 'none'" in text
+    assert "&lt;b&gt; &amp; @SCRIPT@" in text
+    assert text.count("</script>") == 3
+    write_html(to_graph(fitted("convolutional")[0]), tmp_path / "n.html")
+    assert (tmp_path / "n.html").stat().st_size < 300_000
+
+
+def test_a_missing_browser_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"needs a browser \(chromium, "):
+        run_page(tmp_path / "m.html", np.zeros((1, 2, 2), np.uint8))
+
+
+@needs_browser
+def test_a_page_that_answers_nothing_is_said(tmp_path):
+    (tmp_path / "m.html").write_text("<p>no network</p>")
+    with pytest.raises(RankwiseError, match="ran the page, but it gave no answer"):
+        run_page(tmp_path / "m.html", np.zeros((1, 2, 2), np.uint8))
