@@ -281,6 +281,9 @@ def test_demo(tmp_path):
     assert "inductive accuracy" in stdout
     assert "bootstrap: transductive accuracy" in stdout
     assert "sub-networks" in stderr
+    page = tmp_path / "demo" / "rankwise_model.html"
+    assert f"open {page} in a browser" in stdout.replace("\n", " ")
+    assert page.read_text(encoding="utf-8").count("</script>") == 3
     again, _ = run("demo", "--out", tmp_path / "demo", "--json")
     assert json.loads(again)["inductive_accuracy"] > 0.95
 

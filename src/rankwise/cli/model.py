@@ -42,11 +42,17 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Train on the handwritten digits embedded in scikit-learn; a few seconds."""
-    from rankwise.runs import TrainingRun, holds
+    from rankwise.estimators.models import load_model
+    from rankwise.export import export_model
+    from rankwise.runs import EXPORTED, TrainingRun, holds
 
     run = TrainingRun("digits", parameters={"n_subnets": 8}, bootstrap=True)
     # An earlier demo is shown anew; any other run is left alone.
     _train(run, out, workers=-1, device="cpu", overwrite=holds(run, out), as_json=as_json)
+    page = out / f"{EXPORTED}.html"
+    export_model(load_model(out), "html", page)
+    if not as_json:
+        typer.echo(f"Draw digits for it: open {page} in a browser.")
 
 
 def train(
