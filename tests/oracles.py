@@ -90,3 +90,31 @@ def leave_one_out(phi: np.ndarray, tau: np.ndarray, ridge: float) -> float:
         coef = ridge_solution(phi[keep], tau[keep], ridge)
         total += float(np.sum((tau[j] - phi[j] @ coef) ** 2))
     return total / len(phi)
+
+
+def gcv(phi: np.ndarray, tau: np.ndarray, ridges, n_free: int = 0) -> list[float]:
+    """Generalised cross-validation from the components of ``τ`` in the singular vectors of ``Φ``.
+
+    Sums of squares alone, so every digit holds however close to interpolation. `n_free` counts
+    directions projected out of both before.
+    """
+    n = len(phi)
+    u, s, _ = np.linalg.svd(phi, full_matrices=False)
+    kept = s > max(phi.shape) * np.finfo(float).eps * s[0]
+    u, s = u[:, kept], s[kept]
+    along = u.T @ tau
+    beyond = np.sum((tau - u @ along) ** 2) if len(s) + n_free < n else 0.0
+    errors = []
+    for mu in ridges:
+        shrink = mu / (s**2 + mu)
+        rss = beyond + np.sum((shrink[:, None] * along) ** 2)
+        freedom = n - n_free - len(s) + shrink.sum()
+        errors.append(rss / n / (freedom / n) ** 2)
+    return errors
+
+
+def penalised_objective(phi: np.ndarray, tau: np.ndarray, ridge: float) -> float:
+    """``min_A ‖τ − ΦA‖² + μ‖A‖²``: the squared residual of one dense augmented least squares."""
+    a, t = augmented(phi, tau, ridge)
+    q, _ = np.linalg.qr(a)
+    return float(np.sum((t - q @ (q.T @ t)) ** 2))

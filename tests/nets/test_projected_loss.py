@@ -101,6 +101,23 @@ def test_a_window_of_one_batch_carries_nothing():
     assert a == b
 
 
+def test_the_functional_of_batches_that_are_fitted_exactly_keeps_its_digits():
+    """More features than samples: next to nothing is left, which a difference can't tell."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Linear(40, 3)).double()
+    loss = ProjectedLoss(model, ridge=1e-9, window=None)
+    parts = [(rng.standard_normal((8, 40)), np.eye(3)[rng.integers(3, size=8)]) for _ in range(3)]
+    for phi, tau in parts[:-1]:
+        loss.carry(torch.from_numpy(phi), torch.from_numpy(tau))
+    value, layer = loss.functional(*map(torch.from_numpy, parts[-1]))
+    phi = np.hstack([np.vstack([p for p, _ in parts]), np.ones((24, 1))])
+    residual = np.vstack([t for _, t in parts]) - phi @ layer.numpy()
+    shrunk = 1e-9 * 24 * np.sum(layer.numpy()[:-1] ** 2)
+    expected = 0.5 * (np.sum(residual**2) + shrunk) / 24
+    assert np.sum(residual**2) < 1e-9
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_statistics_fade():
     model = Small().double()
     loss = ProjectedLoss(model, window=4)

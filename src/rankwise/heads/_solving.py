@@ -61,7 +61,8 @@ class HeadSolving(ABC):
             fit_intercept=self.fit_intercept,
             standardise=self.standardise,
         )
-        return RidgeFamily(problem, self.rank)
+        ridge = np.inf if isinstance(self.alpha, str) else float(self.alpha)
+        return RidgeFamily(problem, self.rank, ridge=ridge)
 
     def _solve(self, source: Source | None) -> HeadSolution:
         """Solve from the statistics and, where there are any to look at again, the samples."""

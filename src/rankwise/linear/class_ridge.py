@@ -75,15 +75,18 @@ class RidgeFamily:
     design : Design
     rank : int, optional
         Leading directions to keep; default all that aren't rounding.
+    ridge : float, optional
+        The one to solve for, if it is known; a small one leaves more directions to rounding.
     """
 
-    def __init__(self, design: Design, rank: int | None = None) -> None:
+    def __init__(self, design: Design, rank: int | None = None, *, ridge: float = np.inf) -> None:
         self.design = design
         self._rank = rank
+        self._ridge = ridge
 
     @cached_property
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
-        values, vectors = eigen_directions(self.design.gram, without_ridge=False)
+        values, vectors = eigen_directions(self.design.gram, ridge=self._ridge)
         return (
             (values, vectors)
             if self._rank is None

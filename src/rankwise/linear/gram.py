@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from rankwise._arrays import BLOCK, blocks
 from rankwise._threads import thread_pool
+
+EPS = float(np.finfo(np.float64).eps)
+"""Relative rounding of float64."""
 
 _TILE = 512
 
 _CHEAP = 2e10
 """Products under ``n·m²`` of this run in float64 whatever the features: about a second."""
+
+_FEW = 4
+"""So do those of at most so many samples a feature: no more work than the eigendecomposition that
+follows, and near interpolation every digit counts."""
 
 Features = Callable[[slice], np.ndarray]
 """Gives the features ``(n_block, m)`` of a slice of the samples."""
@@ -41,6 +48,10 @@ class GramStatistics:
         Samples seen, or the sum of their weights.
     eps : float
         Relative rounding of the products.
+    max_rank : int
+        Directions that ``Φ`` can have at most: samples, less one where their mean was taken off.
+    feature_eps : float, optional
+        Relative rounding of ``Φ`` itself. Default: float64's.
     """
 
     gram: Float[np.ndarray, "m m"]
@@ -48,6 +59,8 @@ class GramStatistics:
     targets_squared: float
     n: int | float
     eps: float
+    max_rank: int
+    feature_eps: float = EPS
 
     def __add__(self, other: GramStatistics) -> GramStatistics:
         return GramStatistics(
@@ -56,7 +69,26 @@ class GramStatistics:
             self.targets_squared + other.targets_squared,
             self.n + other.n,
             max(self.eps, other.eps),
+            self.max_rank + other.max_rank,
+            max(self.feature_eps, other.feature_eps),
         )
+
+    @property
+    def rounding(self) -> float:
+        """Eigenvalue of ``G`` that rounding could have made, as a share of the largest.
+
+        Of float64 sums ``m·ε``; of the products, whose errors are independent, ``ε/√m``; and of
+        the features ``max(n, m)·ε²``: rounding of ``n·m`` numbers has singular values of about
+        ``ε·√max(n, m)`` times their size.
+        """
+        m = len(self.gram)
+        features = max(self.max_rank, m) * self.feature_eps**2
+        return max(m * EPS, self.eps / np.sqrt(m), features)
+
+    def of_columns(self, columns: Int[np.ndarray, " c"]) -> GramStatistics:
+        """The statistics of some of the features."""
+        gram = self.gram[np.ix_(columns, columns)]
+        return replace(self, gram=gram, cross=self.cross[columns])
 
 
 def accumulate_gram(
@@ -94,7 +126,8 @@ def accumulate_gram(
             phi = np.concatenate(list(pool.map(features, parts)))
             tau = targets[block].astype(np.float64)
             m = phi.shape[1]
-            if n * m**2 < _CHEAP:
+            feature_eps = float(np.finfo(phi.dtype).eps)
+            if n * m**2 < _CHEAP or n <= _FEW * m:
                 phi = phi.astype(np.float64)
             if gram is None:
                 gram, cross = np.zeros((m, m)), np.zeros((m, targets.shape[1]))
@@ -106,7 +139,7 @@ def accumulate_gram(
     lower = np.tril_indices(len(gram), -1)
     gram[lower] = gram.T[lower]
     squared = float(sum(np.sum(np.square(targets[b], dtype=np.float64)) for b in blocks(n)))
-    return GramStatistics(gram, cross, squared, n, float(np.finfo(phi.dtype).eps))
+    return GramStatistics(gram, cross, squared, n, float(np.finfo(phi.dtype).eps), n, feature_eps)
 
 
 def _add_tiles(

@@ -21,13 +21,16 @@ from jaxtyping import Float
 from scipy import linalg
 
 from rankwise._arrays import BLOCK, blocks
-from rankwise.linear.gram import Features, GramStatistics, accumulate_gram
+from rankwise.linear.gram import EPS, Features, GramStatistics, accumulate_gram
 from rankwise.linear.ridge_choice import (
     eigen_directions,
     gcv_error,
     leave_one_out_errors,
     ridge_path,
 )
+
+_CLEAR = 1e3
+"""A Cholesky counts where the reciprocal condition is so many times above float64's rounding."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ def solve_gram(
     ----------
     statistics : GramStatistics
     ridge : float or "gcv"
-        A number is used as it is (one Cholesky). ``"gcv"`` picks from `path` the one with the
-        least generalised cross-validation error ``(‖R‖²/n) / (1 − tr(H)/n)²``, from one
-        eigendecomposition, ``H = Φ(ΦᵀΦ + μI)⁻¹Φᵀ``.
+        A number is used as it is: by one Cholesky or, where rounding would show in that, by the
+        eigendecomposition. ``"gcv"`` picks from `path` the one with the least generalised
+        cross-validation error ``(‖R‖²/n) / (1 − tr(H)/n)²``, from one eigendecomposition,
+        ``H = Φ(ΦᵀΦ + μI)⁻¹Φᵀ``.
     rcond : float, optional
-        Singular values of ``Φ`` below ``rcond`` times the largest are dropped. Default: without
-        ridge ``√(m·ε)``, under which eigenvalues of ``G`` are rounding; with ridge none but
-        those that are zero to float64, since the ridge outweighs the rest.
+        Singular values of ``Φ`` below ``rcond`` times the largest are dropped. Default: those
+        that rounding of the features or of their products could have made, unless the ridge
+        outweighs them (`ridge_choice.eigen_directions`).
     path : sequence of float, optional
         Default: `ridge_path`.
     """
@@ -86,7 +90,8 @@ def solve_gram(
         layer = _solve_cholesky(statistics, float(ridge))
         if layer is not None:
             return layer
-    values, vectors = eigen_directions(statistics, rcond, without_ridge=ridge == 0)
+    given = np.inf if isinstance(ridge, str) else float(ridge)
+    values, vectors = eigen_directions(statistics, rcond, ridge=given)
     projected = vectors.T @ statistics.cross
     criterion: list[tuple[float, float]] = []
     if isinstance(ridge, str):
@@ -99,7 +104,7 @@ def solve_gram(
 
 
 def _solve_cholesky(statistics: GramStatistics, ridge: float) -> OutputLayer | None:
-    """One Cholesky, or None where rounding leaves the damped matrix indefinite."""
+    """One Cholesky, or None where rounding of the damped matrix would show in the solution."""
     m = len(statistics.gram)
     damped = statistics.gram.copy()
     damped.flat[:: m + 1] += ridge
@@ -108,6 +113,8 @@ def _solve_cholesky(statistics: GramStatistics, ridge: float) -> OutputLayer | N
     if info != 0:
         return None
     reciprocal, _ = linalg.lapack.dpocon(factor, norm, uplo="L")
+    if reciprocal < max(_CLEAR * m * EPS, statistics.rounding):
+        return None
     coef, _ = linalg.lapack.dpotrs(factor, statistics.cross, lower=1)
     condition = float(1.0 / np.sqrt(max(reciprocal, np.finfo(float).tiny)))
     return OutputLayer(coef, ridge, m, condition, "gram", [])
@@ -131,14 +138,14 @@ def solve_tsqr(
     ridge : float
         ``μ``.
     rcond : float, optional
-        Singular values below ``rcond·s₁`` are dropped; default ``max(n, m)·ε``.
+        Singular values below ``rcond·s₁`` are dropped. Default: ``max(n, m)·ε`` of float64, or
+        what rounding of float32 features could have made, ``√max(n, m)·ε``, if that is more.
     """
     n, n_targets = targets.shape
     factor: np.ndarray | None = None
     for block in blocks(n, block_size):
-        rows = np.concatenate(
-            [features(block).astype(np.float64), targets[block].astype(np.float64)], axis=1
-        )
+        phi = features(block)
+        rows = np.concatenate([phi.astype(np.float64), targets[block].astype(np.float64)], axis=1)
         stacked = rows if factor is None else np.concatenate([factor, rows])
         (factor,) = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
         factor = factor[: stacked.shape[1]]
@@ -147,8 +154,10 @@ def solve_tsqr(
         raise ValueError("the output layer needs at least one sample, got none")
     m = factor.shape[1] - n_targets
     u, s, vt = linalg.svd(factor[:m, :m], full_matrices=False, check_finite=False)
-    eps = float(np.finfo(np.float64).eps)
-    kept = s > (max(n, m) * eps if rcond is None else rcond) * max(s[0], np.finfo(float).tiny)
+    if rcond is None:
+        rcond = max(max(n, m) * EPS, np.sqrt(max(n, m)) * float(np.finfo(phi.dtype).eps))
+    kept = s > rcond * max(s[0], np.finfo(float).tiny)
+    kept[n:] = False
     u, s, vt = u[:, kept], s[kept], vt[kept]
     coef = vt.T @ ((s / (s**2 + ridge))[:, None] * (u.T @ factor[: len(u), m:]))
     condition = float(s[0] / s[-1]) if len(s) else 1.0

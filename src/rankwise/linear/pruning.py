@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from scipy import linalg
 
 from rankwise.linear.gram import GramStatistics
+from rankwise.linear.ridge_choice import penalised_objective
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def prune(
     damped.flat[:: m + 2] += ridge
     inverse = linalg.inv(damped, check_finite=False)
     coef = inverse @ statistics.cross
-    objective = statistics.targets_squared - float(np.sum(statistics.cross * coef))
-    budget = np.inf if tolerance is None else tolerance * max(objective, 0.0)
+    budget = np.inf if tolerance is None else tolerance * penalised_objective(statistics, ridge)
     alive = np.ones(m + 1, dtype=bool)
     order: list[int] = []
     cost: list[float] = []

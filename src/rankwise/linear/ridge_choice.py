@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy import linalg
 
 from rankwise._arrays import blocks
-from rankwise.linear.gram import Features, GramStatistics
+from rankwise.linear.gram import EPS, Features, GramStatistics
 
 
 def ridge_path(
@@ -25,17 +25,74 @@ def ridge_path(
 
 
 def eigen_directions(
-    statistics: GramStatistics, rcond: float | None = None, *, without_ridge: bool
+    statistics: GramStatistics, rcond: float | None = None, *, ridge: float = np.inf
 ) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "m r"]]:
-    """Eigenvalues of ``G`` that count, increasing, and their vectors."""
+    """Eigenvalues of ``G`` that count, increasing, and their vectors; never more than samples.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+    rcond : float, optional
+        Singular values of ``Φ`` below ``rcond`` times the largest don't count. Default: those
+        that are zero to float64 and, unless the ridge outweighs them, those that rounding of the
+        features or of their products could have made.
+    ridge : float
+        What will be added; by default as much as outweighs all rounding.
+    """
     values, vectors = linalg.eigh(statistics.gram, check_finite=False, driver="evd")
+    m, largest = len(values), max(float(values[-1]), float(np.finfo(float).tiny))
     if rcond is not None:
         floor = rcond**2
+    elif ridge >= statistics.rounding * largest:
+        floor = m * EPS
     else:
-        eps = statistics.eps if without_ridge else float(np.finfo(np.float64).eps)
-        floor = len(values) * eps
-    kept = values > floor * max(values[-1], np.finfo(float).tiny)
+        floor = max(m * statistics.eps, statistics.rounding)
+    kept = values > floor * largest
+    kept[: max(m - statistics.max_rank, 0)] = False
     return values[kept], vectors[:, kept]
+
+
+def left_over(
+    statistics: GramStatistics,
+    values: Float[np.ndarray, "r"],
+    projected: Float[np.ndarray, "r K"],
+    ridge: float,
+    *,
+    penalised: bool = False,
+) -> float:
+    """``‖R‖²`` of the ridge solution or, penalised, the objective ``‖R‖² + μ‖A‖²``.
+
+    With ``e_j = ‖q_jᵀΦᵀτ‖²`` the targets' part along direction ``j`` is ``e_j/λ_j``, so
+
+    - ``‖R‖² = (‖τ‖² − Σ_j e_j/λ_j) + Σ_j (μ/(λ_j + μ))²·e_j/λ_j``,
+    - ``‖R‖² + μ‖A‖² = (‖τ‖² − Σ_j e_j/λ_j) + Σ_j μ/(λ_j + μ)·e_j/λ_j``:
+
+    terms that aren't negative, of which the first alone, the same for all ridges, is a difference.
+    It is zero where the directions are as many as the samples allow, and elsewhere taken to be no
+    less than its rounding. The usual ``‖τ‖² − Σ_j (2 − λ_j·w_j)·w_j·e_j``, ``w_j = 1/(λ_j + μ)``,
+    has no right digit left near interpolation.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+    values, projected
+        ``λ`` and ``qᵀΦᵀτ``, from `eigen_directions`.
+    ridge : float
+        ``μ``.
+    penalised : bool, default=False
+    """
+    energy = np.sum(projected**2, axis=1)
+    weights = 1.0 / (values + ridge)
+    kept = ridge * weights
+    # Where λ may be rounding of the products, what it explains is stable, e/λ isn't.
+    sure = values > statistics.eps * np.max(values, initial=0.0)
+    parts = energy[sure] / values[sure]
+    unsure = energy * weights * (1.0 if penalised else 1.0 + kept)
+    first = 0.0
+    if len(values) < statistics.max_rank:
+        first = statistics.targets_squared - float(np.sum(parts) + np.sum(unsure[~sure]))
+        first = max(first, statistics.eps * statistics.targets_squared)
+    return first + float(np.sum(kept[sure] ** (1 if penalised else 2) * parts))
 
 
 def gcv_error(
@@ -46,19 +103,26 @@ def gcv_error(
     *,
     n_free: int = 0,
 ) -> float:
-    """Generalised cross-validation error.
+    """Generalised cross-validation error ``(‖R‖²/n) / (tr(I − H)/n)²``, as exact as `left_over`.
 
-    ``‖R‖² = ‖τ‖² − Σ_j (2w_j − λ_j·w_j²)·‖q_jᵀΦᵀτ‖²`` with ``w_j = 1/(λ_j + μ)``, not below
-    its own rounding, so that an interpolating fit isn't mistaken for a perfect one. `n_free`
-    counts directions without ridge that were projected out before, such as an intercept.
+    It takes every sample's leverage for their mean. With about as many directions as samples,
+    both factors go to zero with the ridge, and a ridge that is far too small can win: there the
+    leave-one-out error is the better guide. `n_free` counts directions without ridge that were
+    projected out before, such as an intercept.
     """
-    n, weights = statistics.n, 1.0 / (values + ridge)
-    energy = np.sum(projected**2, axis=1)
-    rss = statistics.targets_squared - float(np.sum((2 - values * weights) * weights * energy))
-    rounding = max(1e4 * float(np.finfo(np.float64).eps), 100 * statistics.eps)
-    rss = max(rss, rounding * statistics.targets_squared)
-    freedom_left = max(n - n_free - len(values), 0) + float(np.sum(ridge * weights))
+    n = statistics.n
+    rss = left_over(statistics, values, projected, ridge)
+    freedom_left = max(n - n_free - len(values), 0) + float(np.sum(ridge / (values + ridge)))
     return rss / n / max(freedom_left / n, np.finfo(float).tiny) ** 2
+
+
+def penalised_objective(
+    statistics: GramStatistics, ridge: float, columns: np.ndarray | None = None
+) -> float:
+    """``min_A ‖τ − ΦA‖² + μ‖A‖²``, over some columns of ``Φ`` or all; see `left_over`."""
+    some = statistics if columns is None else statistics.of_columns(columns)
+    values, vectors = eigen_directions(some, ridge=ridge)
+    return left_over(some, values, vectors.T @ some.cross, ridge, penalised=True)
 
 
 def left_out_residuals(
@@ -112,7 +176,7 @@ def leave_one_out_errors(
     With ``h_j(μ) = Σ_l (φ_jᵀq_l)²/(λ_l + μ)``, sample ``j``'s left-out residual is
     ``r_j(μ)/(1 − h_j(μ))``; one eigendecomposition serves all ridges.
     """
-    values, vectors = eigen_directions(statistics, rcond, without_ridge=False)
+    values, vectors = eigen_directions(statistics, rcond)
     projected = vectors.T @ statistics.cross
     totals = np.zeros(len(ridges))
     for block in blocks(len(targets)):

@@ -13,13 +13,16 @@ depend on the number of samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from rankwise.linear.gram import GramStatistics
+from rankwise.linear.gram import EPS, GramStatistics
+
+_CLEAR = 1e3
+"""A variance counts where it is so many times the rounding that taken-out samples left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,13 @@ class ClassStatistics:
         Weighted means; zero where a class has no sample.
     scatter : float64 array of shape (1, d, d) or (K, d, d)
         Scatter about the classes' means: of all classes together, or of each.
+    by_class : bool
+        Which of the two.
+    rounding : float64 array of shape (d,)
+        Rounding of each feature's squares in all that is larger than what is left of them: samples
+        that were taken out leave that of the larger sums behind. Default: zero.
+    feature_eps : float
+        Relative rounding of the features as they came, float32's or float64's.
     """
 
     classes: np.ndarray
@@ -46,6 +56,13 @@ class ClassStatistics:
     means: Float[np.ndarray, "K d"]
     scatter: Float[np.ndarray, "groups d d"]
     by_class: bool = False
+    rounding: Float[np.ndarray, "d"] | None = None
+    feature_eps: float = EPS
+
+    @property
+    def left_by_removal(self) -> Float[np.ndarray, "d"]:
+        """`rounding`, or the zeros that it stands for."""
+        return np.zeros(self.n_features) if self.rounding is None else self.rounding
 
     @property
     def n_samples(self) -> int:
@@ -80,7 +97,16 @@ class ClassStatistics:
         means = a.means + part[:, None] * delta
         scatter = a.scatter + b.scatter
         _add_outer(scatter, delta, a.weights * part)
-        return ClassStatistics(a.classes, a.counts + b.counts, weights, means, scatter, a.by_class)
+        return ClassStatistics(
+            a.classes,
+            a.counts + b.counts,
+            weights,
+            means,
+            scatter,
+            a.by_class,
+            a.left_by_removal + b.left_by_removal,
+            max(a.feature_eps, b.feature_eps),
+        )
 
     def __sub__(self, other: ClassStatistics) -> ClassStatistics:
         """Without samples that were added before; equal, to rounding, to never having seen them.
@@ -121,7 +147,17 @@ class ClassStatistics:
                 "these samples weren't among those seen: without them a feature would have a "
                 "negative variance"
             )
-        return ClassStatistics(a.classes, counts, weights, means, scatter, a.by_class)
+        rounding = a.left_by_removal + b.left_by_removal + EPS * was
+        return ClassStatistics(
+            a.classes,
+            counts,
+            weights,
+            means,
+            scatter,
+            a.by_class,
+            rounding,
+            max(a.feature_eps, b.feature_eps),
+        )
 
 
 def block_statistics(
@@ -165,7 +201,10 @@ def block_statistics(
     with np.errstate(over="ignore", invalid="ignore"):
         scatter = np.stack([to_numpy(g.T @ g) for g in groups])
     means = np.where((weights > 0)[:, None], to_numpy(offsets + origin), 0.0)
-    return ClassStatistics(classes, counts, weights, means.reshape(k, d), scatter, by_class)
+    eps = eps_of(features)
+    return ClassStatistics(
+        classes, counts, weights, means.reshape(k, d), scatter, by_class, None, eps
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,17 +283,20 @@ def design(
         worst = int(np.argmax(~np.isfinite(variance)))
         raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
     # Under this bound, scikit-learn's, a variance is rounding of the mean.
-    eps = np.finfo(np.float64).eps
     n = statistics.n_samples
-    constant = variance <= n * eps * variance + (n * mean * eps) ** 2
-    scale = np.where(constant, 1.0, np.sqrt(variance)) if standardise else np.ones(len(mean))
+    constant = variance <= n * EPS * variance + (n * mean * EPS) ** 2
+    removal = statistics.left_by_removal / total
+    constant |= variance <= _CLEAR * removal
+    scale = np.sqrt(np.where(constant, 1.0, variance)) if standardise else np.ones(len(mean))
     priors = weights / total
     if fit_intercept:
         centre, cross = mean, from_mean.T * weights
         cross[constant] = 0.0
         scatter[constant] = 0.0
         scatter[:, constant] = 0.0
-        squared = float(weights.sum() - total * np.sum(priors**2))
+        # Σ w(1 − w/W), the bracket without a difference: one class may hold nearly all.
+        others = np.where(np.eye(len(weights), dtype=bool), 0.0, weights).sum(axis=1)
+        squared = float(np.sum(weights * others) / total)
     else:
         centre, cross = np.zeros(len(mean)), statistics.means.T * weights
         scatter += total * np.outer(mean, mean)
@@ -265,7 +307,11 @@ def design(
         cross=cross / scale[:, None],
         targets_squared=squared,
         n=float(statistics.weights.sum()),
-        eps=float(eps),
+        eps=max(EPS, _mean(removal[~constant] / variance[~constant])),
+        max_rank=n - int(fit_intercept),
+        # Features were rounded at their size, and count at their deviation's.
+        feature_eps=statistics.feature_eps
+        * np.sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant])),
     )
     return Design(centre, scale, priors, total, factors, gram, fit_intercept)
 
@@ -301,6 +347,12 @@ def class_factors(
     if not statistics.by_class and not np.allclose(factors, factors[0]):
         raise ValueError("class weights need statistics by class, and these are of all classes")
     return factors
+
+
+def eps_of(features: Any) -> float:
+    """Relative rounding of features of NumPy or PyTorch; whole numbers have float64's."""
+    dtype = str(getattr(features, "dtype", "float64")).removeprefix("torch.")
+    return {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype, EPS)
 
 
 def as_float64(features: Any) -> Any:
@@ -347,7 +399,8 @@ def _spread(s: ClassStatistics, classes: np.ndarray, by_class: bool) -> ClassSta
     if same and by_class == s.by_class:
         return s
     at = np.searchsorted(classes, s.classes)
-    wide = ClassStatistics.empty(classes, s.n_features, by_class=by_class)
+    empty = ClassStatistics.empty(classes, s.n_features, by_class=by_class)
+    wide = replace(empty, rounding=s.rounding, feature_eps=s.feature_eps)
     wide.counts[at], wide.weights[at], wide.means[at] = s.counts, s.weights, s.means
     if by_class:
         wide.scatter[at] = s.scatter
@@ -364,6 +417,11 @@ def _add_outer(scatter: np.ndarray, delta: np.ndarray, factors: np.ndarray) -> N
         return
     for k in moved:
         scatter[k] += factors[k] * np.outer(delta[k], delta[k])
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of no values: zero."""
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _positive(weights: np.ndarray) -> np.ndarray:

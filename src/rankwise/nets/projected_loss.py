@@ -149,11 +149,23 @@ class ProjectedLoss(Loss):
             sums = self._with(features, targets)
             layer, total = self._layer(sums), sums[-1]
             shrunk = self.ridge * total * layer[:-1].square().sum()
-            carried = (layer * (self.gram @ layer - 2.0 * self.cross)).sum() + self.squares
-            rest = 0.5 * (shrunk + carried)
+            rest = 0.5 * (shrunk + self._carried(layer))
         residual = targets.to(phi) - phi @ layer.to(phi)
         value = (0.5 * residual.square().sum() + rest.to(phi)) / total.to(phi)
         return value, layer
+
+    def _carried(self, layer: torch.Tensor) -> torch.Tensor:
+        """``tr AᵀG₀A − 2 tr AᵀB₀ + t₀``: squares of what `layer` leaves of the batches carried.
+
+        With ``G₀ = QΛQᵀ`` it is ``(t₀ − ‖Λ^{-½}QᵀB₀‖²) + ‖Λ^½QᵀA − Λ^{-½}QᵀB₀‖²``. Only the first
+        bracket, which knows nothing of ``A``, is a difference.
+        """
+        values, vectors = torch.linalg.eigh(self.gram)
+        kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+        roots, vectors = values[kept].sqrt()[:, None], vectors[:, kept]
+        along = (vectors.T @ self.cross) / roots
+        unexplained = (self.squares - along.square().sum()).clamp(min=0.0)
+        return unexplained + (roots * (vectors.T @ layer) - along).square().sum()
 
     def carry(self, features: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch to the statistics, then let them fade."""

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from rankwise._arrays import Images, as_float
-from rankwise.linear.gram import GramStatistics, accumulate_gram
+from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.growing import choose_units
 from rankwise.linear.output_layer import OutputLayer
 from rankwise.linear.pruning import prune
+from rankwise.linear.ridge_choice import penalised_objective
 from rankwise.networks.quadratic import QuadraticNetwork, network_features
 from rankwise.training.groups import SubnetPlan, draw_samples
 from rankwise.training.presets import NetworkPlan
@@ -127,7 +128,8 @@ def grow_network(
     have = network.n_units
     candidates = np.arange(have, have + CANDIDATES * n_units)
     chosen, gains = choose_units(statistics, candidates, n_units, ridge=ridge)
-    before = objective(statistics, np.delete(np.arange(len(statistics.gram)), candidates), ridge)
+    there = np.delete(np.arange(len(statistics.gram)), candidates)
+    before = penalised_objective(statistics, ridge, there)
     return (
         np.concatenate([network.params, drawn[:, chosen]], axis=1),
         np.concatenate([active, seen[:, chosen]], axis=1),
@@ -167,16 +169,5 @@ def prune_network(
         network_features(network.units, network.params, images), targets, workers=workers
     )
     result = prune(statistics, ridge, n_units=network.n_units - n_units)
-    before = objective(statistics, np.arange(len(statistics.gram)), ridge)
+    before = penalised_objective(statistics, ridge)
     return result.kept, float(result.cost.sum()) / before
-
-
-def objective(statistics: GramStatistics, columns: np.ndarray, ridge: float) -> float:
-    """``min_A ‖τ − ΦA‖² + μ‖A‖²`` over some columns of ``Φ``."""
-    gram = statistics.gram[np.ix_(columns, columns)]
-    gram.flat[:: len(gram) + 1] += ridge
-    cross = statistics.cross[columns]
-    solved = np.linalg.solve(gram, cross)
-    return max(
-        statistics.targets_squared - float(np.sum(cross * solved)), float(np.finfo(float).tiny)
-    )
