@@ -22,6 +22,7 @@ from rankwise.heads.backbones import (
     save_backbone,
 )
 from rankwise.heads.features import extract_features, iterate_features, to_float_batch
+from rankwise.heads.preparation import Preparation
 from rankwise.nets import make_network
 from rankwise.networks.graph import run
 from rankwise.networks.probabilities import probabilities
@@ -124,19 +125,30 @@ def test_torchvision_s_last_layer_is_cut_off(monkeypatch):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 1000))
     models = types.ModuleType("torchvision.models")
-    models.list_models = lambda: ["resnet18"]
+    images, others = ["resnet18"], ["r3d_18"]
+    models.list_models = lambda module=None: images if module is models else images + others
+    transforms = types.SimpleNamespace(
+        crop_size=[2], resize_size=[4], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    weights = types.SimpleNamespace(
+        meta={"categories": list(range(1000))}, transforms=lambda: transforms
+    )
+    models.get_model_weights = lambda name: types.SimpleNamespace(DEFAULT=weights)
     models.get_model = lambda name, weights: network
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     backbone = load_backbone("torchvision/resnet18")
     assert backbone(torch.zeros(2, 3, 2, 2)).shape == (2, 7)
-    assert backbone.mean == (0.485, 0.456, 0.406)
-    with pytest.raises(ValueError, match="torchvision has no model 'unheard'"):
+    assert backbone.preparation.mean == (0.485, 0.456, 0.406)
+    assert (backbone.preparation.size, backbone.preparation.crop) == (2, 0.5)
+    with pytest.raises(ValueError, match="'unheard' isn't one of torchvision's models"):
         load_backbone("torchvision/unheard")
+    with pytest.raises(ValueError, match="'r3d_18' isn't a classifier of images"):
+        load_backbone("torchvision/r3d_18")
 
 
 def test_timm_s_own_normalisation_is_used(monkeypatch):
-    monkeypatch.setattr("rankwise.heads.backbones.cached_or_reached", lambda name, file: None)
+    monkeypatch.setattr("rankwise.heads.libraries.cached_or_reached", lambda name, file: None)
     timm = types.ModuleType("timm")
 
     def create_model(name, pretrained, num_classes):
@@ -151,7 +163,7 @@ def test_timm_s_own_normalisation_is_used(monkeypatch):
     timm.data = types.SimpleNamespace(resolve_model_data_config=lambda network: config)
     monkeypatch.setitem(sys.modules, "timm", timm)
     backbone = load_backbone("timm/known")
-    assert (backbone.channels, backbone.mean) == (3, (0.1, 0.2, 0.3))
+    assert backbone.preparation == Preparation(3, (0.1, 0.2, 0.3), (1.0, 1.0, 1.0), size=8)
     with pytest.raises(ValueError, match=r"timm can't make 'timm/unknown': no such model$"):
         load_backbone("timm/unknown")
 

@@ -1,84 +1,46 @@
 """Backbones: networks whose features a head is fitted on.
 
 A backbone takes float32 images ``(n, C, H, W)`` in [-1, 1], as every network of this package, and
-gives features ``(n, d)``. Whatever another library's weights expect (mean and deviation of a
-channel, three channels) is done inside.
+gives features ``(n, d)``. Whatever another library's weights expect (their side, mean and deviation
+of a channel, three channels) is done inside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from rankwise._files import atomic_path
-from rankwise.errors import MissingDependencyError, ModelFileError
-from rankwise.nets.layers import has_own_features
-from rankwise.nets.weights import cached_or_reached
+from rankwise.errors import ModelFileError
+from rankwise.heads.efficientnet import CROP, MEAN, STD, VARIANTS, load_efficientnet
+from rankwise.heads.layer_graph import LayerNetwork, describe_layers
+from rankwise.heads.libraries import from_timm, from_torchvision, timm_preparation
+from rankwise.heads.own_networks import OnnxNetwork, called, from_torchscript
+from rankwise.heads.preparation import Preparation
+from rankwise.heads.small_resnet import Residual, SmallResNet
+from rankwise.nets.layers import FeatureExtractor, has_own_features
+
+__all__ = [
+    "Backbone",
+    "Residual",
+    "SmallResNet",
+    "as_backbone",
+    "backbone_record",
+    "build_network",
+    "load_backbone",
+    "save_backbone",
+    "timm_backbone",
+]
 
 FORMAT = "rankwise-backbone"
-
-
-class SmallResNet(nn.Module):
-    """A residual network of 0.6 million parameters for small images of any size.
-
-    Three stages of one residual block each (He et al., 2016), every stage halving the sides, then
-    a 1×1 convolution to `n_features` channels and the mean over positions.
-
-    Parameters
-    ----------
-    n_classes : int
-    width : int, default=32
-        Channels of the first stage; each later stage has twice as many.
-    n_features : int, default=512
-    """
-
-    channels_last = True
-
-    def __init__(self, n_classes: int, *, width: int = 32, n_features: int = 512) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        channels = 3
-        for stage in range(3):
-            stages += [_convolution(channels, width << stage, stride=2), Residual(width << stage)]
-            channels = width << stage
-        self.stages = nn.Sequential(*stages, nn.Conv2d(channels, n_features, 1), nn.ReLU())
-        self.head = nn.Linear(n_features, n_classes)
-        self.n_features = n_features
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Features ``(n, n_features)`` of images ``(n, 3, H, W)``, sides of 8 pixels or more."""
-        return self.stages(x).mean(dim=(2, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits ``(n, n_classes)``."""
-        return self.head(self.features(x))
-
-
-class Residual(nn.Module):
-    """``relu(x + f(x))``, ``f`` two 3×3 convolutions with batch normalisation."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _convolution(channels, channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(x + self.norm(self.second(self.first(x))))
-
-
-def _convolution(channels: int, out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(),
-    )
+NAMES = (*VARIANTS, "torchvision/NAME", "timm/NAME", "MODULE:FUNCTION")
+"""What names a backbone that lies in no file."""
 
 
 class Backbone(nn.Module):
@@ -93,10 +55,8 @@ class Backbone(nn.Module):
         What it is, for reports.
     record : dict, optional
         How to build `network` again without its weights: see `build_network`.
-    channels : int, optional
-        Channels the network takes: grey images are repeated to that many. None takes any.
-    mean, std : sequence of float, optional
-        Of pixels in [0, 1], channel by channel, where the weights expect normalised images.
+    channels, mean, std, size, crop
+        What the weights expect: see `Preparation`.
     frozen : bool, default=True
         No gradients, and always in evaluation mode.
     """
@@ -112,35 +72,40 @@ class Backbone(nn.Module):
         channels: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        size: int | None = None,
+        crop: float = 1.0,
         frozen: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.name = name
         self.record = record
-        self.channels = channels
-        self.mean = None if mean is None else tuple(float(v) for v in mean)
-        self.std = None if std is None else tuple(float(v) for v in std)
+        self.preparation = Preparation(channels, mean, std, size, crop)
         self.frozen = frozen
+        self.reference: str | None = None
         if frozen:
             self.requires_grad_(False)
             self.eval()
 
+    @property
+    def channels(self) -> int | None:
+        """Channels that the network takes; None takes any."""
+        return self.preparation.channels
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features ``(n, d)`` of images ``(n, C, H, W)`` in [-1, 1]."""
-        if self.channels is not None and x.shape[1] != self.channels:
-            if x.shape[1] != 1:
-                raise ValueError(
-                    f"backbone {self.name} takes images of {self.channels} channel(s), got "
-                    f"{x.shape[1]}"
-                )
-            x = x.expand(-1, self.channels, -1, -1)
-        if self.mean is not None and self.std is not None:
-            mean, std = (x.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-            x = (x * 0.5 + 0.5 - mean) / std
-        network: Any = self.network
-        y = network.features(x) if has_own_features(network) else network(x)
+        y = self.bare()(self.preparation(x, self.name))
+        if not isinstance(y, torch.Tensor) or y.ndim < 2:
+            found = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+            raise ValueError(
+                f"backbone {self.name} gives {found}; features (n, d) or maps (n, d, h, w) are "
+                "accepted"
+            )
         return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
+
+    def bare(self) -> nn.Module:
+        """What is computed after the preparation: ``features`` of the network, or its forward."""
+        return FeatureExtractor(self.network) if has_own_features(self.network) else self.network
 
     def train(self, mode: bool = True) -> Backbone:
         """Where it's frozen, stay in evaluation mode: its statistics must not move."""
@@ -148,11 +113,12 @@ class Backbone(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over structure, saved weights and normalisation: what a file must bring back."""
-        digest = hashlib.sha256(f"{self.network}{self.channels}{self.mean}{self.std}".encode())
+        """SHA-256 over structure, saved weights and preparation: what a file must bring back."""
+        digest = hashlib.sha256(f"{self.network}{self.preparation}".encode())
         for key, value in sorted(self.network.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(getattr(self.network, "content", b""))
         return digest.hexdigest()
 
 
@@ -178,9 +144,12 @@ def build_network(record: dict[str, Any]) -> nn.Module:
     Parameters
     ----------
     record : dict
-        ``architecture`` ("small-resnet", or a name of `rankwise.nets.make_network`),
-        ``n_classes``, and ``options`` (for "small-resnet") or ``image_shape`` (for the others).
+        ``architecture`` ("small-resnet", "layers", or a name of `rankwise.nets.make_network`),
+        ``n_classes``, and ``options`` (for "small-resnet"), ``steps`` (for "layers", see
+        `rankwise.heads.layer_graph`) or ``image_shape`` (for the others).
     """
+    if record["architecture"] == "layers":
+        return LayerNetwork(record["steps"])
     if record["architecture"] == "small-resnet":
         return SmallResNet(record["n_classes"], **record.get("options", {}))
     from rankwise.nets import make_network
@@ -188,55 +157,146 @@ def build_network(record: dict[str, Any]) -> nn.Module:
     return make_network(record["architecture"], tuple(record["image_shape"]), record["n_classes"])
 
 
-def save_backbone(network: nn.Module, path: str | Path, record: dict[str, Any]) -> None:
+def save_backbone(
+    network: nn.Module, path: str | Path, record: dict[str, Any] | None = None
+) -> None:
     """Write a network as one safetensors file that `load_backbone` reads.
 
     Parameters
     ----------
     network : nn.Module
+        Of a `Backbone`, what it expects of images is kept too.
     path : path
-    record : dict
+    record : dict, optional
         As for `build_network`; further entries, such as what it was trained on, are kept too.
+        Without ``architecture``, the network is written down layer by layer: it must be a fixed
+        graph of torch's own layers.
+
+    Raises
+    ------
+    rankwise.heads.layer_graph.NotAGraphError
+        If it isn't, naming the layer; nothing is written then.
     """
     from safetensors.torch import save_file
 
+    record = dict(record or {})
+    if isinstance(network, Backbone):
+        record.setdefault("preparation", asdict(network.preparation))
+        if "architecture" not in record and network.record is not None:
+            record = network.record | record
+        network = network.network
+    if "architecture" not in record:
+        network = _in_layers(network)
+        record |= {"architecture": "layers", "steps": network.steps}
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"format": FORMAT, "record": json.dumps(record)})
 
 
-def load_backbone(name_or_file: str | Path) -> Backbone:
+def _in_layers(network: nn.Module) -> LayerNetwork:
+    """A network's features as a `LayerNetwork` with its weights."""
+    bare = FeatureExtractor(network) if has_own_features(network) else network
+    written = LayerNetwork(describe_layers(bare))
+    with torch.no_grad():
+        for key, tensor in written.state_dict().items():
+            source: Any = bare
+            for part in key.split("."):
+                source = getattr(source, part)
+            tensor.copy_(source)
+    return written.eval()
+
+
+def load_backbone(
+    name_or_file: str | Path,
+    *,
+    size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    crop: float | None = None,
+) -> Backbone:
     """Read a frozen backbone.
 
     Parameters
     ----------
     name_or_file : str or path
-        A ``.safetensors`` file written by `save_backbone`; ``"torchvision/resnet18"`` and the
-        like, where torchvision is installed; ``"timm/resnet18.a1_in1k"`` and the like, a hub id
-        of timm's, where timm is installed. The last two fetch their weights once.
+        One of:
+
+        - ``"efficientnet-lite0"``, lite1 or lite2: ImageNet weights that ``rankwise[backbones]``
+          installs, no hub is asked;
+        - a ``.safetensors`` file written by `save_backbone`;
+        - ``"torchvision/resnet18"`` and the like, where torchvision is installed;
+          ``"timm/resnet18.a1_in1k"`` and the like, a hub id of timm's, where timm is installed;
+          both fetch their weights once;
+        - an ``.onnx`` file; a TorchScript file (``.pt``, ``.ts`` or ``.torchscript``), whose
+          program is run;
+        - ``"package.module:function"``, a function without arguments that gives an `nn.Module`
+          or a `Backbone`.
+    size, mean, std, crop
+        What the weights expect of images, in place of what is known of them: see
+        `rankwise.heads.preparation.Preparation`. A file of ONNX or TorchScript and a function's
+        module get pixels in [-1, 1] as they are unless they are given.
 
     Raises
     ------
     ModelFileError
-        If the file can't be read, is damaged, or is no backbone.
+        If the file can't be read, is damaged, or is no backbone; if weights can't be fetched.
     MissingDependencyError
         If the library that the name belongs to isn't installed.
     ValueError
         If the name isn't one of those.
     """
-    text = str(name_or_file)
-    path = Path(text)
+    backbone = _found(str(name_or_file))
+    given = {"size": size, "mean": mean, "std": std, "crop": crop}
+    given = {k: v for k, v in given.items() if v is not None}
+    if given:
+        backbone.preparation = replace(backbone.preparation, **given)  # type: ignore[arg-type] # by name
+    return backbone
+
+
+def _found(text: str) -> Backbone:
+    path = Path(text).expanduser()
+    library, _, model = text.partition("/")
+    if text in VARIANTS:
+        side = VARIANTS[text][2]
+        return _named(text, load_efficientnet(text), Preparation(3, MEAN, STD, side, CROP))
+    if path.suffix == ".onnx" or path.suffix in _TORCHSCRIPT:
+        if not path.is_file():
+            raise ModelFileError(f"{path} can't be read: there is no such file")
+        if path.suffix == ".onnx":
+            read = OnnxNetwork(path.read_bytes(), path.name)
+            backbone = Backbone(read, path.name, channels=read.channels, size=read.side)
+        else:
+            backbone = Backbone(from_torchscript(path), path.name)
+        backbone.reference = str(path.resolve())
+        return backbone
     if path.suffix == ".safetensors" or path.is_file():
         return _from_file(path)
-    library, _, model = text.partition("/")
     if library == "torchvision" and model:
-        return _from_torchvision(text, model)
+        return _named(text, *from_torchvision(text, model))
     if library == "timm" and model:
-        return _from_timm(text)
+        return _named(text, *from_timm(text), channels_last=True)
+    if ":" in text and "/" not in text:
+        network = called(text)
+        backbone = network if isinstance(network, Backbone) else Backbone(network, text)
+        backbone.name = backbone.reference = text
+        return backbone
     raise ValueError(
-        f"unknown backbone {text!r}; accepted: a .safetensors file written by save_backbone, "
-        "'torchvision/NAME' or 'timm/NAME' (NAME of a model with pre-trained weights)"
+        f"unknown backbone {text!r}; accepted: {', '.join(NAMES)}, or a file: .safetensors written "
+        "by save_backbone, .onnx, or TorchScript (.pt)"
     )
+
+
+_TORCHSCRIPT = (".pt", ".ts", ".torchscript")
+
+
+def _named(
+    name: str, network: nn.Module, preparation: Preparation, *, channels_last: bool = False
+) -> Backbone:
+    backbone = Backbone(network, name)
+    backbone.preparation, backbone.reference = preparation, name
+    if channels_last:  # as timm's own scripts run its networks
+        backbone.channels_last = True
+    return backbone
 
 
 def backbone_record(path: str | Path) -> dict[str, Any]:
@@ -255,7 +315,7 @@ def backbone_record(path: str | Path) -> dict[str, Any]:
                 "save_backbone writes such files"
             )
         return json.loads(metadata["record"])
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{path} is damaged: {error}") from error
@@ -268,52 +328,20 @@ def _from_file(path: Path) -> Backbone:
     try:
         network = build_network(record)
         network.load_state_dict(load_file(path))
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        known = record.get("preparation")
+        preparation = Preparation(**known) if known else Preparation(_first_channels(network))
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(f"{path} doesn't fit its architecture: {reason}") from error
-    return Backbone(network, path.name, record=record, channels=_first_channels(network))
+    backbone = Backbone(network, path.name, record=record)
+    backbone.preparation = preparation
+    return backbone
 
 
 def _first_channels(network: nn.Module) -> int | None:
     """Channels that the first convolution takes."""
     convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d))
     return next((m.in_channels for m in convolutions), None)
-
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def _from_torchvision(name: str, model: str) -> Backbone:
-    try:
-        from torchvision.models import get_model, list_models
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"backbone {name!r} needs torchvision: pip install 'rankwise[torchvision]'"
-        ) from error
-    if model not in list_models():
-        raise ValueError(f"torchvision has no model {model!r}; torchvision.models.list_models()")
-    network = get_model(model, weights="DEFAULT")
-    last = [n for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
-    parent, _, attribute = last.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, nn.Identity())
-    return Backbone(network, name, channels=3, mean=_IMAGENET_MEAN, std=_IMAGENET_STD)
-
-
-def _from_timm(name: str) -> Backbone:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"backbone {name!r} needs timm: pip install 'rankwise[timm]'"
-        ) from error
-    try:
-        cached_or_reached(name, "config.json")
-        network = timm.create_model(f"hf-hub:{name}", pretrained=True, num_classes=0)
-    except Exception as error:
-        # timm and the hub raise errors of many kinds for a name they don't know.
-        raise ValueError(f"timm can't make {name!r}: {str(error).splitlines()[0]}") from error
-    return timm_backbone(network, name)
 
 
 def timm_backbone(network: nn.Module, name: str, *, frozen: bool = True) -> Backbone:
@@ -328,16 +356,7 @@ def timm_backbone(network: nn.Module, name: str, *, frozen: bool = True) -> Back
     frozen : bool, default=True
         As in `Backbone`.
     """
-    import timm
-
-    config = timm.data.resolve_model_data_config(network)
-    backbone = Backbone(
-        network,
-        name,
-        channels=config["input_size"][0],
-        mean=config["mean"],
-        std=config["std"],
-        frozen=frozen,
-    )
+    backbone = Backbone(network, name, frozen=frozen)
+    backbone.preparation = timm_preparation(network)
     backbone.channels_last = True  # as timm's own scripts run its networks
     return backbone

@@ -19,6 +19,7 @@ from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.heads.backbones import as_backbone
+from rankwise.heads.runtime import runtime_of
 from rankwise.nets.batches import scale
 from rankwise.nets.borrowing import evaluating, on_device
 from rankwise.nets.memory_format import memory_format
@@ -64,8 +65,19 @@ def iterate_features(
         # Between two blocks, while the caller computes, the backbone is as it was.
         with evaluating(model), memory_format(model):
             batch = to_float_batch(images[first : first + batch_size], target)
-            block = model(batch).float().cpu().numpy()
+            block = features_of(model, batch)
         yield block
+
+
+def features_of(model: Any, batch: torch.Tensor) -> np.ndarray:
+    """Features of a float batch where it is: by onnxruntime on a CPU where that can be."""
+    run = None
+    if batch.device.type == "cpu":
+        _, channels, height, width = batch.shape
+        run = runtime_of(model, (channels, height, width))
+    if run is not None:
+        return run(batch.numpy())
+    return model(batch).float().cpu().numpy()
 
 
 def extract_features(

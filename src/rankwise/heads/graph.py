@@ -51,8 +51,13 @@ def graph_of_head(head: Any) -> Graph:
         channels = backbone.channels
     # Pixels come divided by 255; networks take [-1, 1].
     shift, scale = np.full(channels, -1.0), np.full(channels, 2.0)
-    if backbone.mean is not None and backbone.std is not None:
-        mean, std = np.array(backbone.mean), np.array(backbone.std)
+    preparation = backbone.preparation
+    if preparation.matrices(*shape[:2]) is not None:
+        raise ValueError(
+            f"backbone {backbone.name} resizes its images, which only the format onnx does"
+        )
+    if preparation.mean is not None and preparation.std is not None:
+        mean, std = np.array(preparation.mean), np.array(preparation.std)
         shift, scale = -mean / std, 1.0 / std
     ops.append(Affine(scale, shift))
     ops += _network(backbone, output_shape(tuple(ops), tuple(shape)))

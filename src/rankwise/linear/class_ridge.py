@@ -126,7 +126,8 @@ class RidgeFamily:
         else:
             coef = self.rotation @ (self.projected / (self.values + ridge)[:, None])
             rank, condition = self.rank_and_condition()
-        return coef.T, d.priors - d.centre @ coef, rank, condition
+        # In one order whether it was solved or read from a file: products then round alike.
+        return np.ascontiguousarray(coef.T), d.priors - d.centre @ coef, rank, condition
 
     def rank_and_condition(self) -> tuple[int, float]:
         """Directions kept, and the condition number of the features in them."""
