@@ -21,7 +21,7 @@ from rankwise.errors import ModelFileError
 from rankwise.heads.efficientnet import CROP, MEAN, STD, VARIANTS, load_efficientnet
 from rankwise.heads.layer_graph import LayerNetwork, describe_layers
 from rankwise.heads.libraries import from_timm, from_torchvision, timm_preparation
-from rankwise.heads.own_networks import OnnxNetwork, called, from_torchscript
+from rankwise.heads.own_networks import OnnxNetwork, TorchScriptNetwork, called
 from rankwise.heads.preparation import Preparation
 from rankwise.heads.small_resnet import Residual, SmallResNet
 from rankwise.nets.layers import FeatureExtractor, has_own_features
@@ -266,7 +266,7 @@ def _found(text: str) -> Backbone:
             read = OnnxNetwork(path.read_bytes(), path.name)
             backbone = Backbone(read, path.name, channels=read.channels, size=read.side)
         else:
-            backbone = Backbone(from_torchscript(path), path.name)
+            backbone = Backbone(TorchScriptNetwork(path.read_bytes(), path.name), path.name)
         backbone.reference = str(path.resolve())
         return backbone
     if path.suffix == ".safetensors" or path.is_file():

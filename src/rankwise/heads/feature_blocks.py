@@ -10,7 +10,7 @@ import torch
 
 from rankwise._arrays import blocks
 from rankwise.heads.backbones import Backbone
-from rankwise.heads.features import features_of, to_float_batch
+from rankwise.heads.features import runner_of, to_float_batch
 from rankwise.linear.statistics import as_float64
 from rankwise.nets.borrowing import evaluating, on_device
 
@@ -127,7 +127,8 @@ def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
         return x
     target = torch.device(device.removesuffix(":torch"))
     with evaluating(backbone):
-        features = features_of(backbone, to_float_batch(batch, target))
+        images = to_float_batch(batch, target)
+        features = runner_of(backbone, images)(images)
     return placed(features, device)
 
 

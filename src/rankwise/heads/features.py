@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +61,26 @@ def iterate_features(
     # "cpu:torch" is the name of torch's products on the CPU, under test.
     target = torch.device(resolve_device(device).removesuffix(":torch"))
     model = on_device(as_backbone(backbone), target)
+    run = None
     for first in range(0, len(images), batch_size):
         # Between two blocks, while the caller computes, the backbone is as it was.
         with evaluating(model), memory_format(model):
             batch = to_float_batch(images[first : first + batch_size], target)
-            block = features_of(model, batch)
+            run = run or runner_of(model, batch)
+            block = run(batch)
         yield block
 
 
-def features_of(model: Any, batch: torch.Tensor) -> np.ndarray:
-    """Features of a float batch where it is: by onnxruntime on a CPU where that can be."""
+def runner_of(model: Any, like: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
+    """From float batches of the shape of one to features: by onnxruntime on a CPU where it can."""
     run = None
-    if batch.device.type == "cpu":
-        _, channels, height, width = batch.shape
+    if like.device.type == "cpu":
+        _, channels, height, width = like.shape
         run = runtime_of(model, (channels, height, width))
-    if run is not None:
-        return run(batch.numpy())
-    return model(batch).float().cpu().numpy()
+    if run is None:
+        return lambda batch: model(batch).float().cpu().numpy()
+    fast = run
+    return lambda batch: fast(batch.numpy())
 
 
 def extract_features(

@@ -223,6 +223,8 @@ def _step(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Any]) -> d
         }
     if node.op == "get_attr":
         tensor = _get(traced, str(node.target))
+        if not isinstance(tensor, torch.Tensor):
+            raise NotAGraphError(f"it uses {node.target}, which is no tensor")
         return {"tensor": str(node.target), "shape": list(tensor.shape)}
     if node.op == "call_method":
         method = str(node.target)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class OnnxNetwork(nn.Module):
             parts.append(found[: step - short])
         return torch.from_numpy(np.concatenate(parts)).to(x.device)
 
+    def fingerprint_parts(self) -> bytes:
+        """What its outputs follow from."""
+        return self.content
+
     def __deepcopy__(self, memo: Any) -> OnnxNetwork:
         return OnnxNetwork(self.content, self.name)
 
@@ -84,21 +88,39 @@ class OnnxNetwork(nn.Module):
         return OnnxNetwork, (self.content, self.name)
 
 
-def from_torchscript(path: Path) -> nn.Module:
+class TorchScriptNetwork(nn.Module):
     """A TorchScript file. Running it runs the program that it holds.
+
+    Parameters
+    ----------
+    content : bytes
+    name : str
+        For errors.
 
     Raises
     ------
     ModelFileError
-        If it can't be read.
+        If torch can't read it.
     """
-    try:
-        return torch.jit.load(str(path), map_location="cpu").eval()
-    except Exception as error:  # torch raises RuntimeError, and ValueError for a missing file
-        raise ModelFileError(
-            f"{path} can't be read as TorchScript: {_reason(error)}; torch.jit.save writes such "
-            "files, and a pickled module isn't read"
-        ) from error
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__()
+        self.content, self.name = content, name
+        try:
+            self.program = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+        except Exception as error:  # of torch's many kinds
+            raise ModelFileError(
+                f"{name} can't be read as TorchScript: {_reason(error)}; torch.jit.save writes "
+                "such files, and a pickled module isn't read"
+            ) from error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The program's output for a batch ``(n, C, H, W)``."""
+        return self.program(x)
+
+    def fingerprint_parts(self) -> bytes:
+        """What its outputs follow from."""
+        return self.content
 
 
 def called(spelled: str) -> nn.Module:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise.heads.backbones import Backbone
 from rankwise.heads.layer_graph import NotAGraphError, describe_layers
 from rankwise.heads.onnx_layers import NoCounterpartError, OnnxNodes, onnx_model, write_steps
@@ -38,7 +39,10 @@ def runtime_of(backbone: Backbone, shape: tuple[int, int, int]) -> Run | None:
     """
     if os.environ.get(OFF) == "0" or not (find_spec("onnx") and find_spec("onnxruntime")):
         return None
-    key = (backbone.fingerprint, shape, torch.get_num_threads())
+    try:
+        key = (fingerprint(backbone, package=False), shape, torch.get_num_threads())
+    except NoFingerprintError:
+        return _made(backbone, shape)  # and not kept: nothing would tell that it has changed
     kept = _KEPT.get(backbone)
     if kept is None or kept[0] != key:
         kept = key, _made(backbone, shape)
