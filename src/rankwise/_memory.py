@@ -1,9 +1,16 @@
-"""Peak memory of a run, its worker processes included."""
+"""Memory: what is free, and the peak of a run, its worker processes included."""
 
 from __future__ import annotations
 
 import threading
 from types import TracebackType
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without pushing anything out of memory."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 class PeakMemory:

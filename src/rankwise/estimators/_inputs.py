@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import isqrt, prod
 from typing import Any
 
@@ -9,6 +10,14 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
+
+from rankwise._memory import available_memory
+from rankwise.data.imageset import looks_channels_first
+from rankwise.errors import DataWarning
+
+MOST_IN_A_ROW = 100
+"""Values of a flat row that is no square and still becomes one row of pixels: measurements, not an
+image. (A unit over one row of 3072 pixels has as many parameters: it took 20 GB.)"""
 
 LARGEST_VALUE = 1e30
 """Of a floating-point image: beyond it sums of squares overflow, in float32 at once."""
@@ -21,10 +30,11 @@ class ImageInput:
     `LEARNED`.
     """
 
-    LEARNED = ("image_shape_", "n_features_in_", "_dtype", "_fitted_on_uint8")
+    LEARNED = ("image_shape_", "n_features_in_", "_dtype", "_fitted_on_uint8", "_value_range")
 
     dtype: str
     image_shape: tuple[int, ...] | None
+    _value_range: tuple[float, float] | None = None  # not known of models of earlier versions
 
     def _validated_fit(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         X = without_imageset(X)
@@ -33,9 +43,12 @@ class ImageInput:
         self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
         single = getattr(X, "dtype", None) in (np.uint8, np.float32)
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
+        check_axes(X, y, self.image_shape)
+        check_room_for(X, self._accepted_dtype(X))
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
         check_classification_targets(y)
         check_size_of_values(X)
+        self._value_range = value_range_of(X)
         self.image_shape_ = image_shape_of(X, self.image_shape)
         self.n_features_in_ = prod(self.image_shape_)
         return X.reshape(len(X), *self.image_shape_), y
@@ -43,6 +56,8 @@ class ImageInput:
     def _validated_predict(self, X: Any) -> np.ndarray:
         X = without_imageset(X)
         dtype = self._accepted_dtype(X)
+        check_batch(X, self.image_shape_)
+        check_room_for(X, dtype)
         if getattr(X, "ndim", 2) == 2:
             X = validate_data(self, X, reset=False, dtype=dtype)
         else:
@@ -52,6 +67,8 @@ class ImageInput:
                 f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
             )
         check_size_of_values(X)
+        fitted = (0.0, 255.0) if self._fitted_on_uint8 else self._value_range
+        warn_of_another_scale(X, fitted, fitted_on_uint8=self._fitted_on_uint8)
         X = at_scale_of_fit(X, fitted_on_uint8=self._fitted_on_uint8, dtype=self._dtype)
         return X.reshape(len(X), *self.image_shape_)
 
@@ -103,12 +120,14 @@ def without_imageset(X: Any) -> Any:
 
 
 def image_shape_of(X: np.ndarray, given: Any) -> tuple[int, ...]:
-    """Shape of one image: as given, as `X` has it, or a square (else a row) of flat pixels.
+    """Shape of one image: as given, as `X` has it, or a square of flat pixels.
+
+    Up to 100 flat values that are no square are one row.
 
     Raises
     ------
     ValueError
-        If the given shape has another number of pixels.
+        If the given shape has another number of pixels, or none is given for a longer row.
     """
     if given is not None:
         shape = tuple(int(s) for s in given)
@@ -120,8 +139,120 @@ def image_shape_of(X: np.ndarray, given: Any) -> tuple[int, ...]:
         return shape
     if X.ndim > 2:
         return X.shape[1:]
-    side = isqrt(X.shape[1])
-    return (side, side) if side * side == X.shape[1] else (1, X.shape[1])
+    n = X.shape[1]
+    side = isqrt(n)
+    if side * side == n:
+        return (side, side)
+    if n > MOST_IN_A_ROW:
+        raise ValueError(
+            f"X has rows of {n} values, which is no square image; give image_shape, {_shapes(n)}"
+        )
+    return (1, n)
+
+
+def _shapes(n: int) -> str:
+    """Shapes that rows of n values could have, for a message."""
+    side = isqrt(n // 3)
+    if 3 * side * side == n:
+        return (
+            f"({side}, {side}, 3) for colour images flattened with their channels last (rows with "
+            f"all red values first need X.reshape(-1, 3, {side}, {side}).transpose(0, 2, 3, 1))"
+        )
+    height = next(h for h in range(isqrt(n), 0, -1) if n % h == 0)
+    some = f"({height}, {n // height}) for instance, or " if height > 1 else ""
+    return f"{some}(1, {n}) for a single row of pixels"
+
+
+def check_axes(X: Any, y: Any, given: Any) -> None:
+    """Refuse channels that come first, unless `given` is their shape, and one image for many.
+
+    Raises
+    ------
+    ValueError
+    """
+    shape = tuple(np.shape(X)) if hasattr(X, "shape") else ()
+    if looks_channels_first(shape) and (given is None or tuple(given) != shape[1:]):
+        raise ValueError(
+            f"X has shape {shape}, which looks like channels first; (n, height, width, channels) "
+            f"is accepted: numpy.moveaxis(X, 1, -1) gives it, or image_shape={shape[1:]} keeps it"
+        )
+    if len(shape) in (2, 3) and shape[0] > 1 and np.size(y) == 1 and y is not None:
+        raise ValueError(
+            f"X has shape {shape} for one label: one image alone is X[None], and a fit needs "
+            "images of at least two classes"
+        )
+
+
+def check_batch(X: Any, image_shape: tuple[int, ...]) -> None:
+    """Say at once where one image is given in the place of a batch, or channels come first.
+
+    Raises
+    ------
+    ValueError
+    """
+    shape = tuple(np.shape(X)) if hasattr(X, "shape") else ()
+    flat = len(shape) == 2 and shape[1] == prod(image_shape)
+    if shape == tuple(image_shape) and not flat:
+        raise ValueError(f"X has the shape of one image, {shape}; X[None] is a batch of one")
+    first = (image_shape[-1], *image_shape[:-1])
+    if len(image_shape) == 3 and shape[1:] == first != tuple(image_shape):
+        raise ValueError(
+            f"X has shape {shape}, with its channels first; the model takes (n, "
+            f"{', '.join(map(str, image_shape))}): numpy.moveaxis(X, 1, -1) gives it"
+        )
+
+
+def check_room_for(X: Any, dtype: Any) -> None:
+    """Refuse a copy of `X` in another type that memory has no room for.
+
+    Raises
+    ------
+    ValueError
+    """
+    kind = getattr(X, "dtype", None)
+    if not isinstance(kind, np.dtype) or kind == dtype or kind.kind not in "biuf":
+        return
+    needed, free = int(X.size) * np.dtype(dtype).itemsize, available_memory()
+    if needed > free:
+        raise ValueError(
+            f"X takes {needed / 2**30:.1f} GiB as {np.dtype(dtype)} and {free / 2**30:.1f} GiB of "
+            "memory are free; uint8 images are never copied whole, and float32 ones take half"
+        )
+
+
+def value_range_of(X: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest value of a fit; nominal for pixels of type uint8."""
+    return (0.0, 255.0) if X.dtype == np.uint8 else (float(X.min()), float(X.max()))
+
+
+def warn_of_another_scale(
+    X: np.ndarray, fitted: tuple[float, float] | None, *, fitted_on_uint8: bool
+) -> None:
+    """Warn where values at prediction can't be on the scale of the fit.
+
+    They can't where they leave the range of the fit by more than its width (of pixels of type
+    uint8 by more than a tenth of it), or where all are under a tenth of it.
+
+    Warns
+    -----
+    DataWarning
+    """
+    if fitted is None or not X.size or (fitted_on_uint8 and X.dtype == np.uint8):
+        return
+    low, high = float(X.min()), float(X.max())
+    width = fitted[1] - fitted[0]
+    beyond = width * (0.1 if fitted_on_uint8 else 1.0)
+    size, usual = max(abs(low), abs(high)), max(abs(fitted[0]), abs(fitted[1]))
+    if width == 0 or low == high == 0:
+        return
+    if low < fitted[0] - beyond or high > fitted[1] + beyond or size < usual / 10:
+        scale = "pixels 0 to 255" if fitted_on_uint8 else f"{fitted[0]:.4g} to {fitted[1]:.4g}"
+        warnings.warn(
+            f"X holds values from {low:.4g} to {high:.4g}, the model was fitted on {scale}; the "
+            "same scale is needed for the predictions to mean anything",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def at_scale_of_fit(X: np.ndarray, *, fitted_on_uint8: bool, dtype: str) -> np.ndarray:

@@ -103,8 +103,8 @@ class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     squash : bool, default=False
         Probabilities through a sigmoid of the outputs (paper, section 8.1).
     image_shape : tuple of int, optional
-        Shape of one image where rows come flat. Default: a square if there is one, else a single
-        row of pixels.
+        Shape of one image where rows come flat. Default: a square if there is one, else, of up to
+        100 values, a single row of pixels.
     n_jobs : int, default=1
         Sub-networks trained at a time. Any number gives the same model.
     device : {"cpu", "cuda", "auto"}, default="cpu"

@@ -1,0 +1,104 @@
+"""Shapes and scales of what a user hands to a classifier, told at once."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from rankwise import QuadraticClassifier
+from rankwise.errors import DataWarning
+from rankwise.estimators import _inputs
+
+rng = np.random.default_rng(0)
+Y = np.arange(40) % 2
+
+
+def fitted(X, **options):
+    return QuadraticClassifier(n_units=4, n_subnets=1, max_iter=1, **options).fit(X, Y[: len(X)])
+
+
+@pytest.fixture(scope="module")
+def on_pixels():
+    return fitted(rng.integers(0, 256, (40, 8, 8), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def on_shares():
+    return fitted(rng.random((40, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((40, 3072), r"3072 values, which is no square image; give image_shape, \(32, 32, 3\) for"),
+        ((40, 192), r"give image_shape, \(8, 8, 3\) for colour images .*reshape\(-1, 3, 8, 8\)"),
+        ((40, 200), r"give image_shape, \(10, 20\) for instance, or \(1, 200\) for a single row"),
+        ((40, 101), r"which is no square image; give image_shape, \(1, 101\) for a single row of"),
+        ((40, 3, 8, 9), r"looks like channels first; .* image_shape=\(3, 8, 9\) keeps it"),
+        ((40, 1, 8, 8), "looks like channels first"),
+    ],
+)
+def test_shapes_that_could_mean_two_things_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("n", "shape"), [(64, (8, 8)), (72, (1, 72)), (100, (10, 10)), (3, (1, 3)), (784, (28, 28))]
+)
+def test_rows_that_are_plain(n, shape):
+    assert _inputs.image_shape_of(np.zeros((2, n)), None) == shape
+
+
+def test_a_given_shape_is_taken():
+    assert fitted(rng.random((40, 192)), image_shape=(8, 8, 3)).image_shape_ == (8, 8, 3)
+    kept = fitted(rng.random((40, 3, 8, 8)), image_shape=(3, 8, 8), unit="multilinear")
+    assert kept.image_shape_ == (3, 8, 8)
+
+
+def test_one_image_alone(on_pixels):
+    with pytest.raises(ValueError, match=r"shape \(8, 8\) for one label: one image alone is X\[No"):
+        QuadraticClassifier().fit(np.zeros((8, 8)), ["a"])
+    with pytest.raises(ValueError, match=r"shape of one image, \(8, 8\); X\[None\] is a batch"):
+        on_pixels.predict(np.zeros((8, 8), np.uint8))
+    colour = fitted(rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"shape of one image, \(8, 8, 3\); X\[None\] is a batch"):
+        colour.predict(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"channels first; the model takes \(n, 8, 8, 3\)"):
+        colour.predict(np.zeros((2, 3, 8, 8), np.uint8))
+    # A row of as many values as a model of one row takes is a batch of one.
+    assert len(fitted(rng.random((40, 5))).predict(np.zeros((1, 5)))) == 1
+
+
+def values(low, high):
+    return np.linspace(low, high, 3 * 64).reshape(3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "X", [values(0, 1), values(-1, 1), values(0, 16), values(-100, 155), values(0, 65535)]
+)
+def test_another_scale_than_pixels_is_warned_of(on_pixels, X):
+    with pytest.warns(DataWarning, match="the model was fitted on pixels 0 to 255; the same scale"):
+        on_pixels.predict(X)
+
+
+@pytest.mark.parametrize("X", [values(0, 255).astype(np.uint8), values(-2, 3), values(0, 0.05)])
+def test_another_scale_than_shares_is_warned_of(on_shares, X):
+    with pytest.warns(DataWarning, match=r"values from .* the model was fitted on .* to "):
+        on_shares.predict(X)
+
+
+def test_the_scale_of_the_fit_is_not_warned_of(on_pixels, on_shares):
+    dark = values(0, 20).astype(np.uint8)  # of type uint8 pixels are pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for X in (values(0, 255), values(3, 90), values(-4, 259), np.zeros((1, 8, 8)), dark):
+            on_pixels.predict(X)
+        for X in (values(0, 1), values(0.2, 0.4), values(-0.3, 1.3), np.zeros((1, 8, 8))):
+            on_shares.predict(X)
+
+
+def test_a_copy_without_room_is_refused(monkeypatch):
+    monkeypatch.setattr(_inputs, "available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"X takes 0\.0 GiB as float64 and 0\.0 GiB of memory are"):
+        fitted(np.zeros((40, 8, 8), np.int64))
