@@ -96,12 +96,23 @@ def draw_samples(n: int, n_samples: int, rng: np.random.Generator) -> np.ndarray
     return np.sort(rng.choice(n, size=min(n_samples, n), replace=False))
 
 
+_PAPER = (15, 1e-4)
+"""Steps and relative decrease: the paper reports convergence in about fifteen (6.1)."""
+_BUDGETS: dict[str, tuple[int, float]] = {
+    "levenberg-marquardt": _PAPER,
+    "minpack": _PAPER,
+    "trust-region": _PAPER,
+}
+"""Of sub-networks, which are never fitted to the last digit. Other solvers have their own."""
+
+
 def variable_projection(plan: SubnetPlan, n: int) -> VariableProjection:
     """The fit that a plan asks for, on mini-batches of `n`."""
+    budget, tolerance = _BUDGETS.get(plan.solver, (None, None))
     return VariableProjection(
         plan.solver,
         jacobian=plan.jacobian,
         ridge=plan.ridge * n,
-        max_iterations=plan.max_iterations,
-        ftol=plan.ftol,
+        max_iterations=budget if plan.max_iterations is None else plan.max_iterations,
+        ftol=tolerance if plan.ftol is None else plan.ftol,
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from rankwise._arrays import Images, as_float
 from rankwise._threads import thread_pool
@@ -150,13 +151,13 @@ def refine_gauss_newton(
     units = network.units
     most = max(1, MOST_NUMBERS // (int(np.prod(units.shape)) + network.n_units))
     rows = draw_samples(len(images), most, np.random.default_rng([seed, 0, 6]))
+    flat = torch.from_numpy(np.ascontiguousarray(units.flatten(as_float(images[rows], "float64"))))
     with thread_pool(1) as pool:
         return pool.submit(
             refine_newton,
-            units,
+            lambda params: units.features(flat, params),
             network.params,
             active,
-            as_float(images[rows], "float64"),
             targets[rows],
             ridge=ridge,
             iterations=iterations,

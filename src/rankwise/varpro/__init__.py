@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from rankwise.varpro.models import FunctionModel, ModelBasis, SeparableModel
 from rankwise.varpro.problem import Basis, FunctionBasis, SeparableProblem
-from rankwise.varpro.projection import FitResult, VariableProjection
+from rankwise.varpro.projection import CurveFit, FitResult, VariableProjection
 
-__all__ = ["Basis", "FitResult", "FunctionBasis", "SeparableProblem", "VariableProjection"]
+__all__ = [
+    "Basis",
+    "CurveFit",
+    "FitResult",
+    "FunctionBasis",
+    "FunctionModel",
+    "ModelBasis",
+    "SeparableModel",
+    "SeparableProblem",
+    "VariableProjection",
+]

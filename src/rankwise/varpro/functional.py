@@ -1,8 +1,11 @@
 """The variable projection functional, its gradient and its two Gauss–Newton matrices.
 
 Symbols of the paper (sections 2 and 3): ``Φ`` features, ``τ`` targets, ``A = Φ⁺τ``,
-``R = τ − ΦA = P⊥τ``. ``D`` holds, column by column, the derivative of each feature in its own
-parameters; ``owner[l]`` is the column of ``Φ`` that parameter ``l`` touches.
+``R = τ − ΦA = P⊥τ``. ``D`` holds derivatives column by column, ``D_q = ∂Φ[:, owner[q]]/∂θ``. Where
+each parameter touches one column, ``q`` is the parameter. Where functions share parameters, ``q``
+counts the pairs of a function and a parameter that it depends on; with the 0/1 matrix ``S`` of
+pairs by parameters the gradient is ``Sᵀg`` and the matrix ``SᵀHS``, as free of ``K`` as before,
+since the Jacobian is linear in ``∂Φ``.
 
 With ridge ``μ`` every formula is that of the augmented problem ``[Φ; √μ·I]``, ``[τ; 0]``, so the
 residual, the gradient and the Jacobian stay exact. Truncation drops singular values of ``Φ``
@@ -57,7 +60,9 @@ class Projection:
     condition: Any
 
 
-def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) -> Projection:
+def project(
+    features: Any, targets: Any, *, ridge: float = 0.0, rcond: float, equilibrate: bool = False
+) -> Projection:
     """Eliminate the linear parameters (paper, eq. 2.1 and 2.2).
 
     Parameters
@@ -70,10 +75,25 @@ def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) ->
         ``μ``, added to the squared singular values.
     rcond : float
         Singular values below ``rcond`` times the largest are dropped.
+    equilibrate : bool
+        Scale the columns to one norm first, so that the rank doesn't depend on their units. Only
+        without ridge, which has a unit of its own.
+
+    Raises
+    ------
+    ValueError
+        If both a ridge and `equilibrate` are given.
     """
     xp = array_namespace(features)
     phi = xp.astype(features, xp.float64)
     tau = xp.astype(targets, xp.float64)
+    norms: Any = None
+    if equilibrate:
+        if ridge > 0:
+            raise ValueError("columns can't be equilibrated with a ridge")
+        norms = xp.linalg.vector_norm(phi, axis=-2)
+        norms = xp.where(norms > 0, norms, xp.ones_like(norms))
+        phi = phi / norms[..., None, :]
     q, r = xp.linalg.qr(phi, mode="reduced")
     u, s, vt = xp.linalg.svd(r, full_matrices=False)
     left = q @ u
@@ -86,8 +106,17 @@ def project(features: Any, targets: Any, *, ridge: float = 0.0, rcond: float) ->
     scaled = xp.where(kept, s / safe, xp.zeros_like(s))
     coef = vt.mT @ (scaled[..., None] * projected)
     residual = tau - left @ (filters[..., None] * projected)
+    if ridge == 0:
+        # Once more: what rounding left of the residual within the range of Φ would outweigh a
+        # small P⊥D in the gradient.
+        again = xp.where(kept, xp.ones_like(s), xp.zeros_like(s))[..., None] * (left.mT @ residual)
+        residual = residual - left @ again
+        coef = coef + vt.mT @ (scaled[..., None] * again)
     inverse_weights = xp.where(kept, 1.0 / safe, xp.zeros_like(s))
     inverse_gram = (vt.mT * inverse_weights[..., None, :]) @ vt
+    if norms is not None:
+        coef = coef / norms[..., :, None]
+        inverse_gram = inverse_gram / (norms[..., :, None] * norms[..., None, :])
     objective = 0.5 * (
         xp.sum(residual * residual, axis=(-2, -1)) + ridge * xp.sum(coef * coef, axis=(-2, -1))
     )
@@ -174,8 +203,12 @@ def gauss_newton(
     xp = array_namespace(gram)
     dtype = gram.dtype
     outer = xp.astype(projection.coef @ projection.coef.mT, dtype)
+    # Of a derivative within the range of Φ only rounding is left, of either sign: floored at it.
+    floor = 16 * xp.finfo(dtype).eps * _diagonal(gram) * _diagonal(outer)[..., owner]
     result = _minus_gram(gram, inside)
     result *= _spread(outer, owner)
+    diagonal = _diagonal(result)
+    diagonal[...] = xp.where(diagonal > floor, diagonal, floor)
     if jacobian == "golub-pereyra":
         m = xp.astype(cross, dtype)
         second = _gram(m)
@@ -233,6 +266,40 @@ def dense_jacobian(
             block -= phi_c[:, owner] * cross[k]
         blocks.append(block)
     return np.concatenate(blocks, axis=0)
+
+
+def pairs_to_parameters(
+    gradient: Any, matrix: Any, parameter: np.ndarray, n_params: int
+) -> tuple[Any, Any]:
+    """``Sᵀg`` and ``SᵀHS``: from pairs of a function and a parameter to parameters.
+
+    Parameters
+    ----------
+    gradient : array of shape (..., Q)
+    matrix : array of shape (..., Q, Q)
+        Its upper triangle is read.
+    parameter : int array of shape (Q,)
+    n_params : int
+    """
+    xp = array_namespace(gradient)
+    table = np.zeros((len(parameter), n_params))
+    table[np.arange(len(parameter)), parameter] = 1.0
+    spread = table if is_numpy_array(gradient) else xp.asarray(table, device=gradient.device)
+    full = xp.astype(symmetric(matrix), xp.float64)
+    return gradient @ spread, spread.T @ full @ spread
+
+
+def symmetric(matrix: Any) -> Any:
+    """The whole symmetric matrix, from its upper triangle."""
+    xp = array_namespace(matrix)
+    return xp.triu(matrix) + xp.triu(matrix, k=1).mT
+
+
+def _diagonal(matrix: Any) -> Any:
+    """The diagonal as a view that can be written to."""
+    if is_numpy_array(matrix):
+        return np.einsum("...ii->...i", matrix)
+    return matrix.diagonal(dim1=-2, dim2=-1)
 
 
 def _spread(matrix: Any, owner: Any) -> Any:

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from rankwise.units.multilinear import Units
 from rankwise.varpro.functional import Projection, project
+
+Features = Callable[[torch.Tensor], torch.Tensor]
+"""From float64 parameters (p, I) to features (n, I), each column of one of the other."""
 
 _RCOND = 1e-10
 _MOST_TRIES = 9
@@ -52,12 +54,11 @@ class Linearisation:
 
     Parameters
     ----------
-    units : Units
+    features : callable
+        From parameters (p, I) to features (n, I) in torch; column ``i`` depends on column ``i``.
     params : float64 tensor of shape (p, I)
     active : bool tensor of shape (p, I)
         Parameters that count; directions are zero elsewhere.
-    rows : float64 tensor
-        Images as `Units.flatten` gives them.
     targets : float64 tensor of shape (n, K)
     ridge : float
         ``μ``.
@@ -65,18 +66,13 @@ class Linearisation:
 
     def __init__(
         self,
-        units: Units,
+        features: Features,
         params: torch.Tensor,
         active: torch.Tensor,
-        rows: torch.Tensor,
         targets: torch.Tensor,
         ridge: float,
     ) -> None:
         self.active = active
-
-        def features(p: torch.Tensor) -> torch.Tensor:
-            return units.features(rows, p)
-
         self._features = features
         self._params = params
         phi, self._pull = torch.func.vjp(features, params)[:2]
@@ -122,10 +118,9 @@ class Linearisation:
 
 
 def refine_newton(
-    units: Units,
+    features: Features,
     params: Float[np.ndarray, "p I"],
     active: np.ndarray,
-    images: np.ndarray,
     targets: Float[np.ndarray, "n K"],
     *,
     ridge: float = 1e-4,
@@ -138,10 +133,9 @@ def refine_newton(
 
     Parameters
     ----------
-    units : Units
+    features : callable
+        From float64 parameters (p, I) to features (n, I) of all samples, in torch.
     params, active : arrays of shape (p, I)
-    images : array of shape (n, *units.shape)
-        Floating point. All of them are seen by every step.
     targets : array of shape (n, K)
     ridge : float
         Per sample, above 0.
@@ -152,12 +146,11 @@ def refine_newton(
     advance : callable
         Told the number of steps done.
     """
-    rows = torch.as_tensor(np.asarray(units.flatten(images), dtype=np.float64))
     tau = torch.as_tensor(np.asarray(targets, dtype=np.float64))
     mask = torch.as_tensor(active)
 
     def at(point: torch.Tensor) -> Linearisation:
-        return Linearisation(units, point, mask, rows, tau, ridge * len(rows))
+        return Linearisation(features, point, mask, tau, ridge * len(tau))
 
     here = torch.as_tensor(np.asarray(params, dtype=np.float64).copy())
     now = at(here)

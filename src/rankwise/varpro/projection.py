@@ -6,56 +6,20 @@ every other model that is linear in some of its parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from rankwise.varpro.curves import CurveFit, curve_fit_of
 from rankwise.varpro.functional import JACOBIANS
-from rankwise.varpro.problem import Basis, SeparableProblem
+from rankwise.varpro.inputs import checked_basis, checked_targets, data_sets
+from rankwise.varpro.losses import check_loss
+from rankwise.varpro.parameters import parameter_space
+from rankwise.varpro.problem import SeparableProblem
+from rankwise.varpro.results import FitResult
 from rankwise.varpro.solvers import Solver, make_solver
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a fit returns: the model and an honest account of how it ended.
-
-    Attributes
-    ----------
-    params : array of shape (..., P), float64
-        Nonlinear parameters ``θ``.
-    coef : array of shape (..., m, K), float64
-        Linear parameters ``A``.
-    objective : float or array
-        ``½(‖τ − ΦA‖² + μ‖A‖²)`` at the end.
-    status : str or tuple of str
-        ``converged``, ``max-iterations``, ``stalled`` (no step improves any more) or
-        ``non-finite`` (the start could not be evaluated).
-    n_iterations, n_evaluations : int
-        Steps, and evaluations of the functional.
-    history : list of dict
-        One entry an iteration.
-    rank : int or array
-        Numerical rank of ``Φ`` at the end, of its ``m`` columns.
-    condition : float or array
-        ``s₁/s_rank`` of ``Φ``.
-    """
-
-    params: Any
-    coef: Any
-    objective: Any
-    status: Any
-    n_iterations: int
-    n_evaluations: int
-    history: list[dict[str, Any]]
-    rank: Any
-    condition: Any
-
-    @property
-    def converged(self) -> bool:
-        """Whether every problem of the fit converged."""
-        statuses = (self.status,) if isinstance(self.status, str) else self.status
-        return all(s == "converged" for s in statuses)
+from rankwise.varpro.specification import Specification
 
 
 class VariableProjection:
@@ -64,10 +28,13 @@ class VariableProjection:
     The linear parameters are eliminated, ``A = Φ⁺τ``, and a solver minimises
     ``‖(I − ΦΦ⁺)τ‖²`` over ``θ`` alone (Golub & Pereyra 1973; paper, eq. 2.2).
 
+    This object holds choices and learns nothing: `fit` returns its result and leaves the object as
+    it is. The scikit-learn face, whose ``fit`` returns itself, is `SeparableRegressor`.
+
     Parameters
     ----------
     solver : str or Solver, default="levenberg-marquardt"
-        ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
+        ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"trust-region"``, ``"lbfgs"``,
         ``"gradient-descent"``, ``"search"``, or any object with ``minimise``.
     jacobian : {"golub-pereyra", "kaufman"}, default="golub-pereyra"
         The exact Gauss–Newton matrix, or the one without the term that the paper drops because
@@ -78,16 +45,23 @@ class VariableProjection:
         ``μ`` on the linear parameters.
     rcond : float, optional
         Singular values of ``Φ`` under ``rcond·s₁`` are dropped; default ``n·ε`` of ``Φ``'s dtype.
+        Without ridge the columns are scaled to one norm first, so that units don't matter.
     max_iterations : int, optional
         Default: the solver's own.
     ftol : float, optional
         Relative decrease of the objective under which a fit has converged; default: the solver's.
+    atol : float, optional
+        Fraction of ``½‖τ‖²`` under which the objective counts as nothing; Levenberg–Marquardt only.
+    loss : {"linear", "huber", "soft_l1", "cauchy", "arctan"}, default="linear"
+        Robust losses as in ``scipy.optimize.least_squares``, by reweighting.
+    f_scale : float, default=1.0
+        Residuals, in units of sigma where there is one, beyond which a robust loss bends.
 
     Raises
     ------
     ValueError
-        If the Jacobian isn't one of the two, or the ridge is negative. An unknown name of a
-        solver is refused by `fit`.
+        If the Jacobian or the loss isn't one of the above, or a number is out of range. An
+        unknown name of a solver is refused by `fit`.
 
     Examples
     --------
@@ -95,15 +69,11 @@ class VariableProjection:
 
     >>> import numpy as np
     >>> from rankwise import VariableProjection
-    >>> from rankwise.varpro import FunctionBasis
+    >>> from rankwise.varpro import FunctionModel
     >>> x = np.linspace(50, 700, 14)
     >>> y = 240 * (1 - np.exp(-5.5e-4 * x))
-    >>> basis = FunctionBasis(
-    ...     lambda b: 1 - np.exp(-b[0] * x)[:, None],
-    ...     lambda b: (x * np.exp(-b[0] * x))[:, None],
-    ...     owner=np.array([0]),
-    ... )
-    >>> fit = VariableProjection(ftol=1e-12, max_iterations=50).fit(basis, y, [1e-4])
+    >>> model = FunctionModel(lambda x, b: 1 - np.exp(-b * x))
+    >>> fit = VariableProjection().fit(model.at(x), y, [1e-4])
     >>> round(float(fit.coef[0, 0]), 3), round(float(fit.params[0]), 7)
     (240.0, 0.00055)
     """
@@ -117,70 +87,172 @@ class VariableProjection:
         rcond: float | None = None,
         max_iterations: int | None = None,
         ftol: float | None = None,
+        atol: float | None = None,
+        loss: str = "linear",
+        f_scale: float = 1.0,
     ) -> None:
         if jacobian not in JACOBIANS:
             raise ValueError(f"unknown jacobian {jacobian!r}; accepted: {', '.join(JACOBIANS)}")
-        if not ridge >= 0:
-            raise ValueError(f"ridge must be at least 0, got {ridge}")
+        if not 0 <= ridge < np.inf:
+            raise ValueError(f"ridge must be at least 0 and finite, got {ridge}")
+        if rcond is not None and not 0 <= rcond < 1:
+            raise ValueError(f"rcond must be at least 0 and below 1, got {rcond}")
+        check_loss(loss, f_scale)
+        if loss != "linear" and ridge > 0:
+            raise ValueError("a robust loss can't be combined with a ridge; leave one out")
         self.solver = solver
         self.jacobian = jacobian
         self.ridge = ridge
         self.rcond = rcond
         self.max_iterations = max_iterations
         self.ftol = ftol
+        self.atol = atol
+        self.loss = loss
+        self.f_scale = f_scale
 
-    def fit(self, basis: Basis, targets: Any, start: Any) -> FitResult:
-        """Fit from a start.
+    def fit(
+        self,
+        basis: Any,
+        targets: Any,
+        start: Any,
+        *,
+        weights: Any = None,
+        sigma: Any = None,
+        covariance: Any = None,
+        absolute_sigma: bool = False,
+        bounds: Any = None,
+        fixed: Any = (),
+        tied: Mapping[str, Any] | None = None,
+        linear_bounds: Any = None,
+    ) -> FitResult:
+        """Fit from a start, and return the result.
 
         Parameters
         ----------
-        basis : Basis
-            ``features(θ)``, ``derivative_blocks(θ)`` and ``owner``; see `FunctionBasis` and
-            `UnitBasis`.
+        basis : Basis, or list of them
+            ``model.at(x)`` of a `FunctionModel` or `SeparableModel`, a `FunctionBasis`, a
+            `UnitBasis`, or anything with ``features(θ)``, ``derivative_blocks(θ)`` and ``owner``.
+            A list for several data sets, of any lengths, whose parameters of one name are shared;
+            `targets`, and what follows of weights and linear bounds, are lists then too.
         targets : array of shape (n,), (n, K) or, for a batch, (G, n, K)
-            ``τ``. One-dimensional targets count as one column.
-        start : array of shape (P,) or (G, P)
-            Only Levenberg–Marquardt takes a batch.
+            ``τ``. One-dimensional targets count as one column. All ``K`` share the nonlinear
+            parameters; many more than rows are streamed.
+        start : array of shape (P,), dict by name, or array of shape (G, P)
+            Only Levenberg–Marquardt takes a batch, and none of the options below does.
+        weights : array of shape (n,) or (n, K), optional
+            Of squared residuals, at least 0.
+        sigma : array of shape (n,) or (n, K), optional
+            Standard deviations of the targets: weights ``1/sigma²``.
+        covariance : array of shape (n, n), optional
+            Of the targets, for all right-hand sides. At most one of the three.
+        absolute_sigma : bool, default=False
+            Whether `sigma` or `covariance` are in the targets' unit, or only relative and scaled to
+            the residuals (as in ``scipy.optimize.curve_fit``). For standard errors only.
+        bounds : (lower, upper) or dict of pairs, optional
+            On the nonlinear parameters. The start must be within.
+        fixed : sequence of str
+            Nonlinear parameters that keep their start.
+        tied : dict, optional
+            Nonlinear parameters that equal another, ``{"b": "a"}``, or follow from others,
+            ``{"b": lambda a: 2 * a}``.
+        linear_bounds : (lower, upper), optional
+            On the linear parameters: numbers, or arrays of shape (m,) or (m, K). ``(0, np.inf)``
+            keeps them from being negative. Equal bounds fix one.
 
         Returns
         -------
         FitResult
+            Of a single fit a `CurveFit`, which has standard errors, bands and the rest.
 
         Raises
         ------
         ValueError
-            If targets or start are not finite, or their shapes don't fit the basis; if the
+            If targets or start are not finite or not real, or shapes don't fit the basis; if the
             solver's name isn't known, or the solver can't take the problem (``"minpack"`` needs
-            as many residuals as parameters).
+            as many residuals as parameters and keeps no bounds).
+        TypeError
+            If the basis isn't one.
         """
-        if isinstance(start, (list, tuple)) or np.isscalar(start):
-            start = np.atleast_1d(np.asarray(start, dtype=np.float64))
+        options = (weights, sigma, covariance, bounds, tied, linear_bounds)
+        several = isinstance(basis, (list, tuple))
+        if not several and getattr(start, "ndim", 1) > 1:
+            if any(o is not None for o in options) or len(fixed) or self.loss != "linear":
+                raise ValueError(
+                    "a batch of starts takes no weights, bounds, fixed or tied parameters and no "
+                    "robust loss; use fit_each"
+                )
+            return self._fit_batch(basis, targets, start)
+        spec = self.specify(
+            basis,
+            targets,
+            start,
+            weights=weights,
+            sigma=sigma,
+            covariance=covariance,
+            absolute_sigma=absolute_sigma,
+            bounds=bounds,
+            fixed=fixed,
+            tied=tied,
+            linear_bounds=linear_bounds,
+        )
+        return curve_fit_of(spec)
+
+    def specify(self, basis: Any, targets: Any, start: Any, **options: Any) -> Specification:
+        """What `fit` would do, checked and as data; its arguments."""
+        data, names = data_sets(basis, targets, start, options)
+        space = parameter_space(
+            names, start, options.get("bounds"), options.get("fixed", ()), options.get("tied")
+        )
+        return Specification(
+            data=data,
+            space=space,
+            solver=self._solver(),
+            jacobian=self.jacobian,
+            ridge=self.ridge,
+            rcond=self.rcond,
+            loss=self.loss,
+            f_scale=self.f_scale,
+            absolute_sigma=bool(options.get("absolute_sigma", False)),
+            several=isinstance(basis, (list, tuple)),
+        )
+
+    def _solver(self) -> Solver:
+        if isinstance(self.solver, str):
+            return make_solver(
+                self.solver,
+                max_iterations=self.max_iterations,
+                ftol=self.ftol,
+                atol=self.atol,
+            )
+        if not callable(getattr(self.solver, "minimise", None)):
+            raise ValueError(
+                f"solver must be a name or an object with minimise(problem, start), got "
+                f"{self.solver!r}"
+            )
+        given = [n for n in ("max_iterations", "ftol", "atol") if getattr(self, n) is not None]
+        if given:
+            raise ValueError(f"{', '.join(given)} must be given to the solver object itself")
+        return self.solver
+
+    def _fit_batch(self, basis: Any, targets: Any, start: Any) -> FitResult:
+        """Many problems in step, numpy or torch."""
+        checked_basis(basis)
         if isinstance(start, np.ndarray):
             start = start.astype(np.float64)
-            targets = np.asarray(targets)
-            if targets.ndim == 1:
-                targets = targets[:, None]
-            for name, array in (("targets", targets), ("start", start)):
-                if not np.isfinite(array).all():
-                    raise ValueError(f"{name} must be finite, found NaN or infinity")
+            targets = checked_targets(targets, batch=True)
+            if not np.isfinite(start).all():
+                raise ValueError("start must be finite, found NaN or infinity")
         if start.shape[-1] != len(basis.owner):
             raise ValueError(
                 f"start has {start.shape[-1]} parameters, the basis has {len(basis.owner)}"
             )
-        rcond = self.rcond
-        if rcond is None:
-            # float32 features carry rounding of ε₃₂; singular values below it are noise.
-            eps = np.finfo(getattr(basis, "dtype", np.float64)).eps
-            rcond = float(targets.shape[-2] * eps)
+        eps = np.finfo(getattr(basis, "dtype", np.float64)).eps
+        rcond = float(targets.shape[-2] * eps) if self.rcond is None else self.rcond
         problem = SeparableProblem(
             basis, targets, jacobian=self.jacobian, ridge=self.ridge, rcond=rcond
         )
-        solver = self.solver
-        if isinstance(solver, str):
-            solver = make_solver(solver, max_iterations=self.max_iterations, ftol=self.ftol)
-        outcome = solver.minimise(problem, start)
+        outcome = self._solver().minimise(problem, start)
         final = problem.project(outcome.params)
-        single = len(outcome.params.shape) == 1
         return FitResult(
             params=outcome.params,
             coef=final.coef,
@@ -189,6 +261,9 @@ class VariableProjection:
             n_iterations=outcome.n_iterations,
             n_evaluations=problem.n_evaluations,
             history=outcome.history,
-            rank=int(final.rank) if single else final.rank,
-            condition=float(final.condition) if single else final.condition,
+            rank=final.rank,
+            condition=final.condition,
         )
+
+
+__all__ = ["CurveFit", "FitResult", "VariableProjection"]

@@ -1,4 +1,4 @@
-"""Five solvers behind one call; none of them knows variable projection."""
+"""Six solvers behind one call; none of them knows variable projection."""
 
 from __future__ import annotations
 
@@ -22,33 +22,59 @@ from rankwise.varpro.solvers.result import (
     Problem,
     Solver,
 )
-from rankwise.varpro.solvers.scipy_solvers import LBFGS, Minpack, Search
+from rankwise.varpro.solvers.scipy_solvers import LBFGS, Minpack, Search, TrustRegion
 
-SOLVERS = ("levenberg-marquardt", "minpack", "lbfgs", "gradient-descent", "search")
+SOLVERS = (
+    "levenberg-marquardt",
+    "minpack",
+    "trust-region",
+    "lbfgs",
+    "gradient-descent",
+    "search",
+)
 
 
 def make_solver(
-    name: str, *, max_iterations: int | None = None, ftol: float | None = None
+    name: str,
+    *,
+    max_iterations: int | None = None,
+    ftol: float | None = None,
+    atol: float | None = None,
 ) -> Solver:
     """A solver by its name, with its own defaults where nothing is asked for.
 
     Parameters
     ----------
-    name : {"levenberg-marquardt", "minpack", "lbfgs", "gradient-descent", "search"}
+    name : {"levenberg-marquardt", "minpack", "trust-region", "lbfgs", "gradient-descent", "search"}
     max_iterations : int, optional
-        Budget in the solver's own unit: steps, or evaluations for ``minpack`` and ``search``.
+        Budget in the solver's own unit: steps, or evaluations for ``minpack``, ``trust-region``
+        and ``search``.
     ftol : float, optional
         Relative decrease of the objective under which it stops.
+    atol : float, optional
+        Fraction of ``½‖τ‖²`` that counts as nothing; Levenberg–Marquardt only.
+
+    Raises
+    ------
+    ValueError
+        If the name isn't known, the budget isn't a whole number of at least 0, or the tolerance
+        isn't a finite number of at least 0.
     """
     asked: dict[str, Any] = {
         key: value
         for key, value in {"max_iterations": max_iterations, "ftol": ftol}.items()
         if value is not None
     }
+    if atol is not None and name != "levenberg-marquardt":
+        raise ValueError(f"atol is for 'levenberg-marquardt'; solver {name!r} has ftol only")
     if name == "levenberg-marquardt":
+        if atol is not None:
+            asked["atol"] = atol
         return LevenbergMarquardt(stopping=StoppingRule(**asked))
     if name == "minpack":
         return Minpack(**asked)
+    if name == "trust-region":
+        return TrustRegion(**asked)
     if name == "lbfgs":
         return LBFGS(**asked)
     if name == "gradient-descent":
@@ -78,6 +104,7 @@ __all__ = [
     "Search",
     "Solver",
     "StoppingRule",
+    "TrustRegion",
     "cholesky_solve",
     "make_solver",
 ]

@@ -17,6 +17,9 @@ from rankwise.varpro.solvers.result import (
     STALLED,
     Outcome,
     Problem,
+    check_budget,
+    check_tolerance,
+    refuse_bounds,
 )
 
 
@@ -40,8 +43,13 @@ class GradientDescent:
     armijo: float = 1e-4
     max_halvings: int = 30
 
+    def __post_init__(self) -> None:
+        check_budget("max_iterations", self.max_iterations)
+        check_tolerance("ftol", self.ftol)
+
     def minimise(self, problem: Problem, start: np.ndarray) -> Outcome:
         """Minimise from `start`, of shape ``(P,)``."""
+        refuse_bounds(problem, "gradient-descent")
         params = np.array(start, dtype=np.float64)
         objective = float(problem.objective(params))
         history: list[dict] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
+from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
 CONVERGED = "converged"
-"""The objective's relative decrease, or the gradient, fell below its tolerance."""
+"""The objective, its relative decrease, or the gradient fell below its tolerance."""
 MAX_ITERATIONS = "max-iterations"
 """The budget was spent; the point returned is the best seen."""
 STALLED = "stalled"
@@ -17,9 +19,34 @@ NON_FINITE = "non-finite"
 STATUSES = (CONVERGED, MAX_ITERATIONS, STALLED, NON_FINITE)
 
 
+def check_budget(name: str, value: Any) -> None:
+    """Refuse a count that isn't a whole number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Refuse a tolerance that isn't a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+
+
+def refuse_bounds(problem: Any, solver: str) -> None:
+    """Refuse bounds, of a solver that can't keep them."""
+    if getattr(problem, "bounds", None) is not None:
+        raise ValueError(
+            f"solver {solver!r} can't keep bounds; accepted with bounds: levenberg-marquardt, "
+            "trust-region, lbfgs, search"
+        )
+
+
 @runtime_checkable
 class Problem(Protocol):
-    """What a solver may ask of a problem. Batch axes ``…`` are used by Levenberg–Marquardt only."""
+    """What a solver may ask of a problem. Batch axes ``…`` are used by Levenberg–Marquardt only.
+
+    A problem may also have ``bounds``, a pair of arrays ``(P,)`` or None, which a solver must keep
+    or refuse; ``scale``, an objective beside which others are nothing; and ``n_residuals``.
+    """
 
     n_evaluations: int
 

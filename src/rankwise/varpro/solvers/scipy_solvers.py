@@ -1,4 +1,4 @@
-"""Solvers that SciPy brings: MINPACK's, L-BFGS, and Powell's derivative-free search."""
+"""Solvers that SciPy brings: MINPACK's, a trust region, L-BFGS, and Powell's search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from rankwise.varpro.solvers.result import (
     STALLED,
     Outcome,
     Problem,
+    check_budget,
+    check_tolerance,
+    refuse_bounds,
 )
+
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 class _BestSeen:
@@ -50,11 +55,16 @@ class Minpack:
         Relative decrease, actual and predicted, under which it stops.
     """
 
-    max_iterations: int = 15
-    ftol: float = 1e-4
+    max_iterations: int = 200
+    ftol: float = 1e-15
+
+    def __post_init__(self) -> None:
+        check_budget("max_iterations", self.max_iterations)
+        check_tolerance("ftol", self.ftol)
 
     def minimise(self, problem: Problem, start: np.ndarray) -> Outcome:
         """Minimise from `start`, of shape ``(P,)``."""
+        refuse_bounds(problem, "minpack")
         best = _BestSeen(problem, start)
         if not np.isfinite(best.objective):
             return best.outcome(NON_FINITE)
@@ -76,13 +86,67 @@ class Minpack:
             Dfun=problem.dense_jacobian,
             maxfev=self.max_iterations,
             ftol=self.ftol,
-            xtol=1e-12,
+            xtol=1e-15,
             gtol=0.0,
             full_output=True,
         )
         return best.outcome(
             {5: MAX_ITERATIONS, 6: STALLED, 7: STALLED, 8: STALLED}.get(flag, CONVERGED)
         )
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """``scipy.optimize.least_squares(method="trf")``: a trust region inside bounds.
+
+    Branch, Coleman and Li's interior method, on the analytic Jacobian, formed whole; parameters
+    are scaled by its columns.
+
+    Parameters
+    ----------
+    max_iterations : int
+        Evaluations of the residual allowed.
+    ftol : float
+        Relative decrease under which it stops.
+    """
+
+    max_iterations: int = 200
+    ftol: float = 1e-15
+
+    def __post_init__(self) -> None:
+        check_budget("max_iterations", self.max_iterations)
+        check_tolerance("ftol", self.ftol)
+
+    def minimise(self, problem: Problem, start: np.ndarray) -> Outcome:
+        """Minimise from `start`, of shape ``(P,)``."""
+        best = _BestSeen(problem, start)
+        if not np.isfinite(best.objective):
+            return best.outcome(NON_FINITE)
+        if self.max_iterations == 0:
+            return best.outcome(MAX_ITERATIONS)
+        size = problem.residual(start).size
+
+        def residual(params: np.ndarray) -> np.ndarray:
+            objective = float(problem.objective(params))
+            best.note(params, objective)
+            if not np.isfinite(objective):
+                return np.full(size, np.inf)
+            return problem.residual(params)
+
+        bounds = getattr(problem, "bounds", None)
+        result = optimize.least_squares(
+            residual,
+            np.array(start, dtype=np.float64),
+            jac=problem.dense_jacobian,
+            bounds=(-np.inf, np.inf) if bounds is None else bounds,
+            method="trf",
+            x_scale="jac",
+            ftol=max(self.ftol, _EPSILON),  # SciPy's least
+            xtol=max(1e-15, _EPSILON),
+            gtol=None,
+            max_nfev=self.max_iterations,
+        )
+        return best.outcome(MAX_ITERATIONS if result.status == 0 else CONVERGED)
 
 
 @dataclass(frozen=True)
@@ -102,6 +166,10 @@ class LBFGS:
     ftol: float = 1e-6
     memory: int = 20
 
+    def __post_init__(self) -> None:
+        check_budget("max_iterations", self.max_iterations)
+        check_tolerance("ftol", self.ftol)
+
     def minimise(self, problem: Problem, start: np.ndarray) -> Outcome:
         """Minimise from `start`, of shape ``(P,)``."""
         best = _BestSeen(problem, start)
@@ -119,6 +187,7 @@ class LBFGS:
             best.params,
             jac=True,
             method="L-BFGS-B",
+            bounds=_scipy_bounds(problem),
             options={
                 "maxiter": self.max_iterations,
                 "maxfun": 2 * self.max_iterations,
@@ -145,6 +214,10 @@ class Search:
     max_evaluations: int = 2000
     ftol: float = 1e-4
 
+    def __post_init__(self) -> None:
+        check_budget("max_evaluations", self.max_evaluations)
+        check_tolerance("ftol", self.ftol)
+
     def minimise(self, problem: Problem, start: np.ndarray) -> Outcome:
         """Minimise from `start`, of shape ``(P,)``."""
         best = _BestSeen(problem, start)
@@ -163,8 +236,17 @@ class Search:
 
         try:
             optimize.minimize(
-                value, best.params, method="Powell", options={"ftol": self.ftol, "xtol": 1e-3}
+                value,
+                best.params,
+                method="Powell",
+                bounds=_scipy_bounds(problem),
+                options={"ftol": self.ftol, "xtol": 1e-3},
             )
         except _SpentError:
             return best.outcome(MAX_ITERATIONS)
         return best.outcome(CONVERGED)
+
+
+def _scipy_bounds(problem: Problem) -> optimize.Bounds | None:
+    bounds = getattr(problem, "bounds", None)
+    return None if bounds is None else optimize.Bounds(*bounds)

@@ -1,0 +1,227 @@
+"""Nonlinear parameters by name: starts, bounds, which are fixed, and which are tied to others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_STEP = 1e-20
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """All parameters ``θ`` as a function of the free ones ``φ``.
+
+    Attributes
+    ----------
+    names : tuple of str
+    start : array of shape (P,)
+        Those of tied parameters follow from the others.
+    lower, upper : arrays of shape (P,)
+    fixed : frozenset of str
+    tied : dict of callables
+        For each tied parameter the function, and the names of its arguments.
+    """
+
+    names: tuple[str, ...]
+    start: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    fixed: frozenset[str]
+    tied: dict[str, tuple[Callable[..., Any], tuple[str, ...]]]
+
+    @property
+    def free(self) -> np.ndarray:
+        """Positions of the free parameters."""
+        held = self.fixed | set(self.tied)
+        return np.array([i for i, n in enumerate(self.names) if n not in held], dtype=int)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all parameters are free."""
+        return not self.fixed and not self.tied
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of the free parameters; None where there are none."""
+        lower, upper = self.lower[self.free], self.upper[self.free]
+        return (lower, upper) if np.isfinite(lower).any() or np.isfinite(upper).any() else None
+
+    def expand(self, free: np.ndarray) -> np.ndarray:
+        """``θ`` from the free ones."""
+        params = self.start.copy()
+        params[self.free] = free
+        for name, (function, arguments) in self.tied.items():
+            value = function(*(params[self.names.index(a)] for a in arguments))
+            params[self.names.index(name)] = value
+        return params
+
+    def slope(self, free: np.ndarray) -> np.ndarray:
+        """``∂θ/∂φ``, shape ``(P, F)``; of ties by complex steps."""
+        params, at = self.expand(free), self.free
+        table = np.zeros((len(self.names), len(at)))
+        table[at, np.arange(len(at))] = 1.0
+        for name, (function, arguments) in self.tied.items():
+            values = [params[self.names.index(a)] for a in arguments]
+            for i, argument in enumerate(arguments):
+                h = _STEP * (abs(values[i]) or 1.0)
+                shifted = list(values)
+                shifted[i] = values[i] + 1j * h
+                d = np.imag(function(*shifted)) / h
+                table[self.names.index(name)] += d * table[self.names.index(argument)]
+        return table
+
+    def at_bound(self, params: np.ndarray) -> np.ndarray:
+        """Which parameters are at a bound."""
+        return (params <= self.lower) | (params >= self.upper)
+
+
+def parameter_space(
+    names: Sequence[str],
+    start: Any,
+    bounds: Any = None,
+    fixed: Any = (),
+    tied: Mapping[str, Any] | None = None,
+) -> ParameterSpace:
+    """Read what a caller says of the nonlinear parameters; refuse what can't be.
+
+    Parameters
+    ----------
+    names : sequence of str
+    start : array of shape (P,) or dict
+        With a dict, tied parameters may be left out.
+    bounds : pair of scalars or arrays of shape (P,), or dict of pairs, optional
+        ``(lower, upper)``, as in SciPy; or for some names.
+    fixed : sequence of str
+        Parameters that keep their start.
+    tied : dict, optional
+        For a parameter the name of another that it equals, or a function of others, found by its
+        arguments' names.
+
+    Raises
+    ------
+    ValueError
+        If a name isn't known, a start is missing, not finite or outside its bounds, a lower bound
+        isn't below its upper one, or a tie can't be followed.
+    """
+    names, tied = tuple(names), dict(tied or {})
+    known = f"the model's parameters are {', '.join(names) or 'none'}"
+    fixed = [fixed] if isinstance(fixed, str) else list(fixed)
+    for what, given in (("fixed", fixed), ("tied", tied)):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(f"{what} names {', '.join(map(repr, unknown))}; {known}")
+    both = sorted(set(fixed) & set(tied))
+    if both:
+        raise ValueError(f"{', '.join(both)} can't be both fixed and tied")
+    values = _starts(names, start, set(tied), known)
+    lower, upper = _bounds(names, bounds, known)
+    for i, name in enumerate(names):
+        if name in tied:
+            if np.isfinite(lower[i]) or np.isfinite(upper[i]):
+                raise ValueError(f"{name} is tied and can't have bounds; bound what it is tied to")
+            continue
+        if not lower[i] <= values[i] <= upper[i]:
+            raise ValueError(
+                f"the start of {name}, {values[i]:g}, is outside its bounds "
+                f"[{lower[i]:g}, {upper[i]:g}]"
+            )
+        if name not in fixed and lower[i] == upper[i]:
+            raise ValueError(f"{name} has equal bounds; name it in fixed instead")
+    ties = {name: _tie(name, given, names, tied, known) for name, given in tied.items()}
+    space = ParameterSpace(names, values, lower, upper, frozenset(fixed), ties)
+    values[:] = space.expand(values[space.free])
+    if not np.isfinite(values).all():
+        bad = [n for n, v in zip(names, values, strict=True) if not np.isfinite(v)]
+        raise ValueError(f"the start of {', '.join(bad)} isn't finite")
+    return space
+
+
+def _starts(names: tuple[str, ...], start: Any, tied: set[str], known: str) -> np.ndarray:
+    if isinstance(start, Mapping):
+        unknown = [name for name in start if name not in names]
+        if unknown:
+            raise ValueError(f"start names {', '.join(map(repr, unknown))}; {known}")
+        missing = [name for name in names if name not in start and name not in tied]
+        if missing:
+            raise ValueError(f"start has no value for {', '.join(missing)}")
+        start = [start.get(name, 0.0) for name in names]
+    values = real_vector("start", start)
+    if len(values) != len(names):
+        raise ValueError(f"start has {len(values)} parameters, the basis has {len(names)}")
+    return values
+
+
+def real_vector(name: str, value: Any) -> np.ndarray:
+    """Finite real numbers as a new float64 vector, or one sentence that says what is wrong."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} must be real, got complex numbers")
+    if array.dtype.kind not in "biuf" or array.ndim > 1:
+        raise ValueError(f"{name} must be a list of real numbers, got {value!r}")
+    array = np.atleast_1d(array).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, found NaN or infinity")
+    return array
+
+
+def _bounds(names: tuple[str, ...], bounds: Any, known: str) -> tuple[np.ndarray, np.ndarray]:
+    n = len(names)
+    lower, upper = np.full(n, -np.inf), np.full(n, np.inf)
+    if bounds is None:
+        return lower, upper
+    accepted = (
+        "bounds must be (lower, upper), each one number or one a parameter, or a dict of them"
+    )
+    try:
+        if isinstance(bounds, Mapping):
+            unknown = [name for name in bounds if name not in names]
+            if unknown:
+                raise ValueError(f"bounds names {', '.join(map(repr, unknown))}; {known}")
+            for name, (low, high) in bounds.items():
+                i = names.index(name)
+                lower[i] = -np.inf if low is None else low
+                upper[i] = np.inf if high is None else high
+        else:
+            low, high = (bounds.lb, bounds.ub) if hasattr(bounds, "lb") else bounds
+            lower[:], upper[:] = np.asarray(low, float), np.asarray(high, float)
+    except (TypeError, ValueError) as error:
+        if "bounds names" in str(error):
+            raise
+        raise ValueError(f"{accepted}; got {bounds!r} for {n} parameters") from None
+    for name, low, high in zip(names, lower, upper, strict=True):
+        if not low <= high:
+            raise ValueError(f"the bounds of {name}, [{low:g}, {high:g}], are in the wrong order")
+    return lower, upper
+
+
+def _tie(
+    name: str, given: Any, names: tuple[str, ...], tied: Mapping[str, Any], known: str
+) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    if isinstance(given, str):
+        arguments: tuple[str, ...] = (given,)
+
+        def function(value: Any) -> Any:
+            return value
+    elif callable(given):
+        function = given
+        arguments = tuple(inspect.signature(given).parameters)
+    else:
+        raise ValueError(
+            f"{name} must be tied to a name or a function of other parameters, got {given!r}"
+        )
+    for argument in arguments:
+        if argument not in names:
+            raise ValueError(f"{name} is tied to {argument!r}; {known}")
+        if argument in tied:
+            raise ValueError(
+                f"{name} is tied to {argument}, which is tied itself; tie it to a free one"
+            )
+    return function, arguments
