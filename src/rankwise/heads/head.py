@@ -377,7 +377,7 @@ def solve_head(
         gives calibrated probabilities. Nothing else of it changes.
     images : uint8 array of shape (n, H, W) or (n, H, W, C)
     labels : int array of shape (n,)
-        From 0; a class without an image is never predicted.
+        Numbers of the head's outputs, from 0; a class without an image is never predicted.
     alpha, batch_size, device
         As for `VarProHead`.
 
@@ -385,17 +385,45 @@ def solve_head(
     -------
     VarProHead
         With what it knows of the images: left-out predictions, ridge, temperature.
+
+    Raises
+    ------
+    ValueError
+        If a label isn't the number of an output, or the images don't fit. The network's head is
+        written last, so it is then as it was.
     """
     layer = head_of(network)
+    numbers = _numbers_of_outputs(labels, layer.out_features)
     body: nn.Module = network
     if isinstance(network, nn.Sequential):
         body = network[:-1]
     elif not hasattr(network, "n_features"):
         body = FeatureExtractor(network)
     features = extract_features(body, images, batch_size=batch_size, device=device)
-    head = VarProHead(alpha, device=device).fit(features, np.asarray(labels))
+    if features.shape[1] != layer.in_features:
+        raise ValueError(
+            f"the network's features are {features.shape[1]}, but its head takes "
+            f"{layer.in_features}"
+        )
+    head = VarProHead(alpha, device=device).fit(features, numbers)
     write_layer(layer, head.classes_, head.coef_, head.intercept_, head.temperature_)
     return head
+
+
+def _numbers_of_outputs(labels: Any, n_outputs: int) -> np.ndarray:
+    """Labels as int64, each the number of an output of a layer."""
+    found = np.asarray(labels)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels are whole numbers of shape (n,), got {found.dtype} of shape {found.shape}"
+        )
+    outside = found[(found < 0) | (found >= n_outputs)]
+    if len(outside):
+        raise ValueError(
+            f"label {outside[0]} has no output in the network's head, which has {n_outputs}; "
+            f"labels from 0 to {n_outputs - 1} are accepted"
+        )
+    return found.astype(np.int64)
 
 
 def load_head(folder: str | Path) -> VarProHead:
