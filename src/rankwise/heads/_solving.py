@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise.heads._input import Source
 from rankwise.heads.feature_blocks import ArrayBlocks, Block
+from rankwise.heads.removal import SampleDigest
 from rankwise.linear.class_logistic import (
     LogisticLayer,
     fit_logistic,
@@ -89,6 +90,17 @@ class HeadSolving(ABC):
             temperature = self._temperature(family, sample, ridge)
         else:
             temperature = modelled_temperature(self.statistics_, family, ridge)
+        coef, intercept, rank, condition = family.solve(ridge)
+        return HeadSolution(
+            coef, intercept, ridge, rank, condition, chosen_by, criterion, temperature
+        )
+
+    def _solve_from_statistics(
+        self, chosen_by: str, criterion: list[tuple[float, float]]
+    ) -> HeadSolution:
+        """With the ridge of a criterion that was gathered elsewhere; no look at the samples."""
+        family, ridge = self._family(), _least(criterion)
+        temperature = modelled_temperature(self.statistics_, family, ridge)
         coef, intercept, rank, condition = family.solve(ridge)
         return HeadSolution(
             coef, intercept, ridge, rank, condition, chosen_by, criterion, temperature
@@ -219,7 +231,7 @@ class HeadSolving(ABC):
             outputs.append(found)
         return np.concatenate(outputs), np.concatenate(codes)
 
-    def _gathered(self, source: Source) -> ClassStatistics:
+    def _gathered(self, source: Source, seen: SampleDigest | None = None) -> ClassStatistics:
         by_class = self.class_weight is not None
         total: ClassStatistics | None = None
         with self._progress("statistics") as advance:
@@ -228,6 +240,8 @@ class HeadSolving(ABC):
                     block.features, block.labels, block.weights, by_class=by_class
                 )
                 total = part if total is None else total + part
+                if seen is not None:
+                    seen.add(to_numpy(block.features), block.labels, block.weights)
                 advance(len(block.labels))
         if total is None:
             raise ValueError("the iterable holds no samples")
