@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         low_rank_approximation,
         spectrum,
     )
+    from rankwise.pretrained import from_pretrained, load
     from rankwise.varpro import VariableProjection
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
@@ -30,6 +31,8 @@ _HOMES = {
     "RandomLowRank": "rankwise.lowrank",
     "low_rank_approximation": "rankwise.lowrank",
     "spectrum": "rankwise.lowrank",
+    "from_pretrained": "rankwise.pretrained",
+    "load": "rankwise.pretrained",
 }
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "VarProHead",
     "VariableProjection",
     "__version__",
+    "from_pretrained",
+    "load",
     "load_images",
     "low_rank_approximation",
     "spectrum",

@@ -15,7 +15,6 @@ app = typer.Typer(
     name="rankwise",
     help="Image classification that treats images as matrices.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

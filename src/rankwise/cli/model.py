@@ -264,6 +264,8 @@ def _train(
     run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, as_json: bool
 ) -> None:
     from rankwise import runs
+    from rankwise.estimators.models import load_model
+    from rankwise.export import footprint
 
     try:
         report = runs.train(
@@ -278,6 +280,7 @@ def _train(
             err=True,
         )
         raise typer.Exit(130) from None
+    report = report | footprint(load_model(out))
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -302,6 +305,10 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             f"{report['n_parameters_units']:,} / {report['n_parameters_total']:,}",
         ),
         ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
+        (
+            "as C, in float32: flash / RAM",
+            f"{report['flash_bytes']:,} / {report['ram_bytes']:,} bytes",
+        ),
     ]
     bootstrap = report.get("bootstrap")
     if bootstrap:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from rankwise._device import resolve_device
+from rankwise._hub import OnHub
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
 from rankwise.estimators._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
@@ -35,7 +36,7 @@ _LEARNED = (
 )
 
 
-class QuadraticClassifier(ImageInput, ClassifierMixin, BaseEstimator):
+class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     """A compact image classifier: multilinear units under an output layer in closed form.
 
     Units are trained in sub-networks by variable projection and glued by one linear solve, or,

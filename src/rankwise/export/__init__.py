@@ -11,7 +11,7 @@ from rankwise.networks.graph import Graph
 if TYPE_CHECKING:
     from rankwise.data import ImageSet
 
-__all__ = ["FORMATS", "PRECISIONS", "export_model", "to_graph"]
+__all__ = ["FORMATS", "PRECISIONS", "export_model", "footprint", "to_graph"]
 
 FORMATS = {"onnx": ".onnx", "c": ".h", "html": ".html", "safetensors": ".safetensors"}
 """Formats and the endings of their files."""
@@ -43,6 +43,20 @@ def to_graph(model: Any) -> Graph:
         f"a {type(model).__name__} can't be exported: a fitted QuadraticClassifier, or a model "
         "with as_graph(), is accepted"
     )
+
+
+def footprint(model: Any) -> dict[str, int]:
+    """Bytes that a fitted model takes as C in float32: ``flash_bytes`` and ``ram_bytes``.
+
+    Raises
+    ------
+    ValueError
+        If the model isn't fitted or has no graph.
+    """
+    from rankwise.export.c_source import c_source
+
+    source = c_source(to_graph(model))
+    return {"flash_bytes": source.flash_bytes, "ram_bytes": source.ram_bytes}
 
 
 def export_model(

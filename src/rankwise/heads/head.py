@@ -14,6 +14,7 @@ from torch import nn
 
 from rankwise._arrays import BLOCK
 from rankwise._files import write_json
+from rankwise._hub import OnHub
 from rankwise._refusals import all_or_nothing
 from rankwise.heads._input import HeadInput, is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
@@ -28,7 +29,7 @@ from rankwise.nets.layers import FeatureExtractor
 from rankwise.nets.projected_loss import head_of, write_layer
 
 
-class VarProHead(HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstimator):
+class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, BaseEstimator):
     """The ridge-regularised least-squares output layer, from statistics gathered in one pass.
 
     Memory doesn't grow with the samples: what is kept of them is `ClassStatistics`, ``d²`` numbers
