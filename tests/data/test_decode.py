@@ -56,7 +56,7 @@ def test_kind_is_that_of_the_source_not_of_the_split(make, tmp_path):
     grey, colour = make.encode(picture("L")), make.encode(picture("RGB"))
     put(tmp_path, {"train/a/0.png": colour, "train/b/0.png": grey})
     put(tmp_path, {"test/a/0.png": grey, "test/b/0.png": grey})
-    with pytest.warns(DataWarning, match="3 grey and 1 colour images are all read as RGB"):
+    with pytest.warns(DataWarning, match="3 grey and 1 colour images: all are read as RGB"):
         assert load_images(tmp_path, "test").image_shape == (6, 5, 3)
 
 

@@ -187,6 +187,45 @@ class TestHub:
         assert reader.splits == ("train", "test")
         assert reader.describe("test", 3) == f"Row 3 of {folder} (test) (s1_003.png)"
 
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (
+                "RepositoryNotFoundError",
+                r"The hub has no open data set 'owner/none', and no local f",
+            ),
+            (
+                "OSError",
+                r"The hub can't be reached for 'owner/none', and no .*; a local folder with",
+            ),
+        ],
+    )
+    def test_the_hub_is_asked_once_and_not_for_long(self, monkeypatch, error, message):
+        import datasets
+        import huggingface_hub
+
+        def refuse(self, name, timeout):
+            assert timeout <= 5
+            if error == "OSError":
+                raise OSError("Name or service not known")
+            kind = huggingface_hub.errors.RepositoryNotFoundError
+            raise kind.__new__(kind)
+
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+        monkeypatch.setattr(datasets, "load_dataset", lambda name: pytest.fail("asked again"))
+        with pytest.raises(DataError, match=message):
+            load_images("owner/none")
+
+    def test_a_mistyped_path_is_not_looked_up(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "photos" / "cats").mkdir(parents=True)
+        monkeypatch.setattr(hub, "hub_reader", lambda *_: pytest.fail("looked up"))
+        with pytest.raises(
+            DataError, match=r"photos/cat doesn't exist \(photos/cats does\), and is"
+        ):
+            load_images("photos/cat")
+
     def test_offline(self, tmp_path):
         code = "import rankwise; rankwise.load_images('owner/none')"
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -206,6 +245,8 @@ class TestHub:
     )
     def test_other_refusals(self, monkeypatch, error, message):
         import datasets
+
+        monkeypatch.setattr(hub, "_check_reachable", lambda name: None)
 
         def refuse(name):
             raise getattr(datasets.exceptions, error)("why\nand more")
@@ -346,7 +387,10 @@ class TestNpz:
         data = path.read_bytes()
         for spoiled in (data[:-100], b"text", data[:3000] + b"\xff" * 400 + data[3400:]):
             path.write_bytes(spoiled)
-            with pytest.raises(DataError, match=r"x\.npz is damaged or truncated"):
+            with pytest.raises(
+                DataError,
+                match=r"x\.npz is damaged or truncated",
+            ):
                 load_images(path)
 
     def test_members_that_are_no_arrays(self, make, tmp_path):

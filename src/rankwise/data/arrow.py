@@ -99,11 +99,14 @@ class ArrowReader:
 
     def read(self, split: str, rows: IntArray) -> Iterator[Block]:
         """Give the encoded images of the rows asked for."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         for first, batch in self._parts[split].batches([self._image], rows):
             column = batch.column(self._image)
             data = pc.struct_field(column, "bytes") if self._struct else column
+            if pa.types.is_binary_view(data.type):  # which arrow can't take rows of
+                data = data.cast(pa.large_binary())
             paths = pc.struct_field(column, "path") if self._path else None
             low, high = np.searchsorted(rows, [first, first + batch.num_rows])
             local = rows[low:high] - first
@@ -196,7 +199,11 @@ class ArrowReader:
             if has_sources:
                 ids = batch.column(SOURCE).cast(pa.string())
                 sources += pc.fill_null(ids, "").to_pylist()
-        null = np.array([value is None or value != value for value in labels], dtype=bool)
+        # NaN is none, and so is a name without a letter.
+        null = np.array(
+            [v is None or v != v or (isinstance(v, str) and not v.strip()) for v in labels],
+            dtype=bool,
+        )
         return (
             _kept(labels, null, where),
             null,

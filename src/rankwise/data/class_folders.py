@@ -57,7 +57,7 @@ def classes_in(tree: Tree) -> FolderSet | None:
     node = tree
     while True:
         filled = node.filled
-        if not filled:
+        if not filled or _are_flat_parts(filled):
             return None
         if _parts(node, found) or _classes_of_parts(node, found):
             return found
@@ -68,6 +68,14 @@ def classes_in(tree: Tree) -> FolderSet | None:
         node = filled[0]
     found.parts["train"] = _class_files(node, found)
     return found
+
+
+def _are_flat_parts(filled: list[Tree]) -> bool:
+    """Whether all are called parts of one set and hold images without class folders."""
+    names = [part_of(folder.path.name) for folder in filled]
+    rests = {name.rest if name else None for name in names}
+    flat = not any(folder.filled for folder in filled)
+    return len(names) > 1 and flat and len(rests) == 1 and None not in rests
 
 
 def _parts(node: Tree, found: FolderSet) -> bool:
@@ -86,8 +94,6 @@ def _parts(node: Tree, found: FolderSet) -> bool:
     training = [name for name, part in inside.items() if part.part == "train"]
     others = [name for name in named if name not in inside]
     if not structured & set(inside):
-        if len(inside) > 1 and not others:
-            return False  # images without class folders; a table of labels may tell
         if len(inside) > 1:
             _refuse_parts(node, list(inside), others)
         return False  # a class called train

@@ -188,11 +188,6 @@ def _png_header(data: bytes) -> Header | None:
 def open_image(encoded: Encoded) -> Image.Image:
     """Decode an image file (its bytes or its path) wholly; `BadImageError` says why it can't be."""
     with _opened(encoded) as (file, size):
-        if file.mode in _UNREADABLE:
-            raise BadImageError(
-                f"its pixels are {_UNREADABLE[file.mode]}, which can't be turned into the 256 "
-                "levels of a screen's colours; save it as 8-bit grey or RGB"
-            )
         pixels = file.width * file.height
         if file.format in _PACKED and pixels > max(_MOST_EXPANDED, size * _EXPANSION * 8):
             raise BadImageError(
@@ -210,7 +205,7 @@ def open_image(encoded: Encoded) -> Image.Image:
         tops: Any = [band.getextrema() for band in image.split()]
         if "A" in image.getbands():
             tops.pop()
-        if 0 < max(high for _, high in tops) < 16:
+        if max(high for _, high in tops) < 16:
             raise BadImageError(
                 "its 16-bit colours use 12 of their bits at most, and of colours the upper eight "
                 "of 16 are kept; save it with 8 bits"
@@ -262,6 +257,11 @@ def _opened(encoded: Encoded) -> Iterator[tuple[Image.Image, int]]:
             raise _reason(error) from error
         if image.format in _NOT_READ:
             raise _of_a_kind_not_read(image.format)
+        if image.mode in _UNREADABLE:
+            raise BadImageError(
+                f"its pixels are {_UNREADABLE[image.mode]}, which can't be turned into the 256 "
+                "levels of a screen's colours; save it as 8-bit grey or RGB"
+            )
         yield image, size
 
 

@@ -28,7 +28,7 @@ class FolderReader:
         self.own_names = {split: found.own_names.get(split, split) for split in self.splits}
         self.notes = tuple(found.notes)
         self._class_names = tuple(
-            sorted({name for files in found.parts.values() for _, name in files})
+            sorted({name for files in found.parts.values() for _, name in files if name.strip()})
         )
         check_twins(self._class_names, f"{found.root}")
 
@@ -41,7 +41,7 @@ class FolderReader:
             for row, (path, _) in enumerate(files)
             if path in self._found.unusable
         }
-        labels = np.array([place[name] for _, name in files], dtype=np.int64)
+        labels = np.array([place.get(name, 0) for _, name in files], dtype=np.int64)
         root = self._found.root
         paths = [below(path, root).as_posix() for path, _ in files]
         return Index(labels, self._class_names, paths, unusable)
@@ -73,9 +73,12 @@ def folder_reader(root: Path, label_column: str | None = None) -> FolderReader:
             "and test, or images with a CSV file of file and label are accepted."
         )
     found = classes_in(tree)
-    if found is None:
-        return _with_tables(tree, _tables_of(tree), label_column)
-    for path in _tables_of(tree):
+    tables = _tables_of(tree)
+    # One folder of images is no class of its own where a table tells the classes.
+    one = found is not None and len({n for f in found.parts.values() for _, n in f}) == 1
+    if found is None or (one and tables):
+        return _with_tables(tree, tables, label_column)
+    for path in tables:
         _compare(found, tree, path, label_column)
     for part, node in found.flat.items():
         if part not in found.parts:
@@ -98,8 +101,9 @@ def _with_tables(tree: Tree, paths: list[Path], label_column: str | None) -> Fol
     files = Files(images_in(tree))
     tables = [read_table(path, files, label_column) for path in paths]
     usable = [table for table in tables if table is not None and table.rows]
-    parts = [part_of(table.path.stem) for table in usable]
-    if len(usable) > 1 and len({p.part for p in parts if p} | {None} & set(parts)) < len(usable):
+    named = [part_of(t.path.stem) or part_of(t.path.parent.name) for t in usable]
+    parts = {name.part if name else None for name in named}
+    if len(parts) < len(usable):
         raise DataError(
             f"{tree.path} holds several tables of labels, "
             f"{listed([table.path.name for table in usable])}; name the one that is meant as the "

@@ -37,12 +37,46 @@ class HubSplit:
         return f"row {row} of {self._where}"
 
 
+_PATIENCE = 5.0  # seconds for the hub's first answer; `datasets` alone asks six times, for 30 s
+
+
+def _check_reachable(name: str) -> None:
+    """Ask the hub once, so that a mistyped path isn't looked up for half a minute.
+
+    Raises
+    ------
+    DataError
+        If the hub knows no such set, or is out of reach and the set isn't in the cache.
+    """
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")
+    if datasets.config.HF_HUB_OFFLINE or cache.exists() or Path(name).exists():
+        return
+    try:
+        HfApi().dataset_info(name, timeout=_PATIENCE)
+    except RepositoryNotFoundError as error:
+        raise DataError(
+            f"The hub has no open data set {name!r}, and no local folder has that name."
+        ) from error
+    except HfHubHTTPError:
+        return  # it answers; what it says is told with the loading
+    except Exception as error:  # of one of several libraries, by its version
+        raise DataError(
+            f"The hub can't be reached for {name!r}, and no local folder has that name ({error}); "
+            "a local folder with the data set's parquet files works as well."
+        ) from error
+
+
 def hub_reader(
     name: str, image_column: str | None = None, label_column: str | None = None
 ) -> ArrowReader:
     """Reader of a data set of the Hugging Face hub, through the cache of `datasets`."""
     import datasets
 
+    _check_reachable(name)
     try:
         found = datasets.load_dataset(name)
     except datasets.exceptions.DatasetNotFoundError as error:

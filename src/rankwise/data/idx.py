@@ -7,14 +7,17 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._reading import is_shortage
 from rankwise.data.arrays import ArrayReader, Fetch, PixelStore
 from rankwise.data.imageset import check_counts, check_pixels
+from rankwise.data.npz import EXPANSION
 from rankwise.errors import DataError
 
 _NAME = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[134]-ubyte(\.gz)?")
@@ -94,7 +97,7 @@ def _labels(path: Path) -> NDArray[np.int64]:
         raise DataError(f"{path} has {len(shape)} dimensions; one, of labels, is accepted.")
     try:
         with _open(path) as stream:
-            data = stream.read()[offset:]
+            data = stream.read(offset + shape[0] + 1)[offset:]
     except (OSError, EOFError, zlib.error) as error:
         raise _damaged(path, error) from error
     if len(data) != shape[0]:
@@ -124,9 +127,14 @@ def _header(path: Path) -> tuple[tuple[int, ...], int]:
         raise DataError(f"{path} is truncated: it ends within its header.")
     shape = tuple(int(side) for side in np.frombuffer(sizes, ">u4"))
     offset = 4 + 4 * start[3]
-    values = path.stat().st_size - offset
-    if path.suffix != ".gz" and values != np.prod(shape, dtype=np.int64):
-        raise _wrong_size(path, int(np.prod(shape, dtype=np.int64)), values)
+    size = path.stat().st_size
+    if path.suffix != ".gz" and size - offset != prod(shape):
+        raise _wrong_size(path, prod(shape), size - offset)
+    if prod(shape) > EXPANSION * size:
+        raise DataError(
+            f"{path} is damaged: its header promises {prod(shape):,} bytes, more than {size:,} "
+            "packed ones can hold."
+        )
     return shape, offset
 
 
@@ -140,4 +148,6 @@ def _wrong_size(path: Path, promised: int, found: int) -> DataError:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
+    if is_shortage(error):
+        raise error
     return DataError(f"{path} is damaged or truncated ({error}).")

@@ -62,6 +62,8 @@ def label_values(values: Any, where: str) -> NDArray[Any]:
         raise DataError(
             f"The labels of {where} have type {array.dtype}; integers or class names are accepted."
         )
+    if array.dtype.kind == "U":
+        check_text(array.tolist(), where)
     return exact(array)
 
 
@@ -82,6 +84,8 @@ def _as_array(values: Any, where: str) -> NDArray[Any]:
         kinds = {bool if isinstance(v, np.bool_) else type(v) for v in values}
         numbers = all(issubclass(k, (int, float, np.number)) and k is not bool for k in kinds)
         large = kinds == {int} and any(abs(v) >= 2**63 for v in values)
+        if kinds == {str}:
+            check_text(values, where)
         if large or (len(kinds) > 1 and not numbers):
             mixed = np.empty(len(values), dtype=object)
             mixed[:] = values
@@ -121,8 +125,13 @@ def _of_objects(array: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def check_text(values: Sequence[str], where: str) -> None:
-    """Raise `DataError` for a name that numpy can't keep: one with a zero character at its end."""
+    """Raise `DataError` for an empty name, and for one with a zero character, which numpy drops."""
     for row, value in enumerate(values):
+        if not value.strip():
+            raise DataError(
+                f"Label {value!r} of row {row} of {where} is empty; a name is needed: leave the "
+                "image out, or give it one."
+            )
         if "\0" in value:
             raise DataError(
                 f"Label {value!r} of row {row} of {where} holds a zero character; names without "

@@ -24,7 +24,7 @@ from rankwise.data.reader import Reader
 from rankwise.data.samples import Samples
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.data.storage import MEMORY_LIMIT
-from rankwise.data.survey import Survey, survey
+from rankwise.data.survey import LONGEST_SIDE, Survey, survey
 from rankwise.errors import DataError, DataWarning
 
 _ACCEPTED = (
@@ -210,10 +210,14 @@ class Source:
         seed: int = 42,
         on_error: str = "raise",
         source_pattern: str | None = None,
+        longest: int = LONGEST_SIDE,
         progress: bool = False,
         memory_limit: int = MEMORY_LIMIT,
     ) -> ImageSet:
-        """The images of a split, as `load_images` gives them, without its warning."""
+        """The images of a split, as `load_images` gives them, without its warning.
+
+        `longest` is the longest side that is chosen for mixed sizes.
+        """
         if on_error not in ("raise", "skip"):
             raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
         size = decode.checked_size(size)
@@ -234,7 +238,7 @@ class Source:
             check_classes(samples.labels[usable], samples.class_names, where)
         if limit is not None:
             usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
-        layout, notes = self._layout(size, channels, progress)
+        layout, notes = self._layout(size, channels, longest, progress)
         used: list[int] = []
 
         def bits_in_use() -> int:
@@ -271,13 +275,13 @@ class Source:
         )
 
     def _layout(
-        self, size: tuple[int, int] | None, channels: int | None, progress: bool
+        self, size: tuple[int, int] | None, channels: int | None, longest: int, progress: bool
     ) -> tuple[Layout, list[str]]:
         """The shape of all images, and what was decided about it."""
         if size is not None and channels in (1, 3, 4) and not self._holds_arrays():
             return Layout(*size, None if channels == 1 else channels), []
         found = self.survey(progress=progress)
-        height, width = size or found.size()
+        height, width = size or found.size(longest)
         layout = Layout(height, width, decode.wanted_channels(found.channels, channels))
         given = {"size_given": size is not None, "channels_given": channels is not None}
         return layout, found.notes(layout, **given)
@@ -431,6 +435,8 @@ def open_reader(
         _check_mistyped(path)
         return hub_reader(source, image_column, label_column)
     state = "is a file of another kind" if path.exists() else "doesn't exist"
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{source} is a link that leads nowhere ({os.readlink(path)} isn't there).")
     raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
 
 
@@ -438,8 +444,8 @@ def _check_mistyped(path: Path) -> None:
     """Raise where a path is meant, not a data set of the hub: its folder is there."""
     if path.parent.is_dir():
         raise DataError(
-            f"{path} doesn't exist{_near(path)} (it isn't looked up on the hub, since there is a "
-            f"folder {path.parent}); {_ACCEPTED}."
+            f"{path} doesn't exist{_near(path)}, and isn't looked up on the hub, since there is a "
+            f"folder {path.parent}; {_ACCEPTED}."
         )
 
 

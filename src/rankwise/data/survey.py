@@ -17,6 +17,9 @@ from rankwise.errors import DataError
 LONGEST_SIDE = 128
 """Of the size chosen for mixed ones. A larger one is a choice: time and memory go by its square."""
 
+LARGE = 384
+"""Longest side from which on it is told that a smaller size would do."""
+
 _PROPORTION = 1.1  # the most that the proportions of a set may differ by to be kept
 
 
@@ -53,12 +56,12 @@ class Survey:
         """Whether there is more than one size."""
         return len(self.sizes | self.other_sizes) > 1
 
-    def size(self) -> tuple[int, int]:
+    def size(self, longest: int = LONGEST_SIDE) -> tuple[int, int]:
         """Height and width to bring all images to, where none was asked for.
 
         The one that the training images have. Where theirs are mixed, the one of most of them;
         else the median height and width if all are of about one proportion, or a square of the
-        median shorter side; and then the longer side is at most 128.
+        median shorter side; and then the longer side is at most `longest`.
         """
         if len(self.sizes) == 1:
             return next(iter(self.sizes))
@@ -73,7 +76,7 @@ class Survey:
         else:
             side = median(min(size) for size in each)
             sides = side, side
-        shrink = min(1.0, LONGEST_SIDE / max(sides))
+        shrink = min(1.0, longest / max(sides))
         height, width = (max(1, round(shrink * side)) for side in sides)
         return height, width
 
@@ -88,18 +91,23 @@ class Survey:
                 f"pixels (height×width), are all resized to {layout.height}×{layout.width}; "
                 "--size (size=) chooses another"
             )
+        if max(layout.height, layout.width) > LARGE and not size_given:
+            found.append(
+                f"images of {layout.height}×{layout.width} pixels are kept as they are, which "
+                f"takes long and much memory; --size {LONGEST_SIDE} (size=) makes them smaller"
+            )
         if self.n_grey and self.n_colour and not channels_given:
             found.append(
-                f"{self.n_grey:,} grey and {self.n_colour:,} colour images are all read as RGB; "
+                f"{self.n_grey:,} grey and {self.n_colour:,} colour images: all are read as RGB; "
                 "--channels 1 (channels=1) makes them grey"
             )
         if self.n_deep and self.bits < 16:
             found.append(
-                f"{self.n_deep:,} images of 16 bits use {self.bits} of them: the upper 8 of these "
-                "are kept"
+                f"images of 16 bits ({self.n_deep:,}) use {self.bits} of them: the upper 8 of "
+                "these are kept"
             )
         if self.n_pages:
-            found.append(f"{self.n_pages:,} files hold several pictures; the first of each is read")
+            found.append(f"files of several pictures ({self.n_pages:,}): the first of each is read")
         return found
 
 

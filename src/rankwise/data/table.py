@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rankwise._reading import is_shortage
 from rankwise.data.class_folders import FolderSet, images_in
-from rankwise.data.parts import part_of, words_of
+from rankwise.data.parts import PartName, part_of, words_of
 from rankwise.data.tree import Tree, below
 from rankwise.errors import DataError
 
@@ -109,9 +109,12 @@ def read_table(path: Path, files: Files, label_column: str | None = None) -> Tab
     label = _label_column(path, header, body, {column, part}, label_column)
     if label is None:
         return None
+    _check_no_fractions(path, body, label)
     rows, missing = [], []
+    of_table = part_of(path.stem)
     for cells, line in body:
-        found = files.find(cells[column])
+        named = part_of(cells[part]) if part is not None else of_table
+        found = _nearest(files.find(cells[column]), path.parent, named)
         if len(found) > 1:
             raise DataError(
                 f"Line {line} of {path} names {cells[column]!r}, which could be {found[0]} or "
@@ -120,10 +123,39 @@ def read_table(path: Path, files: Files, label_column: str | None = None) -> Tab
         if not found:
             missing.append((cells[column], line))
             continue
-        named = part_of(cells[part]) if part is not None else None
         rows.append((found[0], cells[label], named.part if named else None, line))
     usual = label_column is not None or bool(set(words_of(header[label])) & set(LABEL_NAMES))
     return Table(path, rows, missing, usual)
+
+
+def _nearest(found: list[Path], folder: Path, part: PartName | None) -> list[Path]:
+    """Of files of one name those beside the table, or in the part that its row or name says."""
+    beside = [path for path in found if path.parent == folder]
+    if len(found) < 2 or len(beside) == 1:
+        return beside or found
+    inside = [path for path in found if path.is_relative_to(folder)] or found
+    meant = [
+        path
+        for path in inside
+        if part is not None
+        and any(p and p.part == part.part for p in map(part_of, below(path, folder).parts[:-1]))
+    ]
+    return meant or inside
+
+
+def _check_no_fractions(path: Path, body: list[tuple[list[str], int]], i: int) -> None:
+    """Refuse a column of measurements as labels."""
+    values = [(cells[i].strip(), line) for cells, line in body if cells[i].strip()]
+    try:
+        numbers = [(float(value), value, line) for value, line in values]
+    except ValueError:
+        return  # names
+    for number, value, line in numbers:
+        if not number.is_integer():
+            raise DataError(
+                f"Label {value} in line {line} of {path} isn't an integer; integers or class names "
+                "are accepted."
+            )
 
 
 def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
@@ -136,13 +168,12 @@ def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
     """
     known: dict[Path, tuple[str, str, str]] = {}
     for table in tables:
-        named = part_of(table.path.stem)
         for path, label, part, line in table.rows:
             where = f"line {line} of {table.path}"
             if not label.strip():
                 found.unusable[path] = f"{where} gives it no label"
             inside = [p.part for p in map(part_of, below(path, tree.path).parts[:-1]) if p]
-            split = part or (named.part if named else None) or (inside[0] if inside else "train")
+            split = part or (inside[0] if inside else "train")
             before = known.setdefault(path, (label, split, where))
             if before[:2] != (label, split):
                 raise DataError(

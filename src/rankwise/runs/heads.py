@@ -112,7 +112,7 @@ def fit_head(
         begin = time.perf_counter()
         backbone = load_backbone(run.backbone)
         train, test = read_parts(
-            run.source, limit=run.limit, seed=run.seed, progress=verbose, **run.reading
+            run.source, limit=run.limit, seed=run.seed, longest=224, progress=verbose, **run.reading
         )
         if overwrite:
             discard_features(out)

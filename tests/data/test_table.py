@@ -1,0 +1,160 @@
+"""CSV files of files and labels, beside the images or as the source itself."""
+
+import pytest
+
+from rankwise.data.load import Source
+from rankwise.errors import DataError
+
+ROWS = [(f"{i:03}.png", "ab"[i % 2]) for i in range(8)]
+
+
+@pytest.fixture
+def images(tmp_path, make):
+    def write(place="images", n=8):
+        folder = tmp_path / place
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            (folder / f"{i:03}.png").write_bytes(make.encode(make.pixels(1, seed=i)[0]))
+        return tmp_path
+
+    return write
+
+
+def text_of(rows, header="file,label", separator=","):
+    lines = [header] if header else []
+    return "\n".join([*lines, *(separator.join(map(str, row)) for row in rows)]) + "\n"
+
+
+def counts(source, **options):
+    return Source(source, **options).read("all").class_counts
+
+
+@pytest.mark.parametrize("place", ["images", "."])
+@pytest.mark.parametrize(
+    "data",
+    [
+        text_of(ROWS).encode(),
+        text_of(ROWS).encode("utf-8-sig"),
+        text_of(ROWS).encode("utf-16"),
+        text_of(ROWS, header=None).encode(),
+        text_of(ROWS, "image;class", ";").encode(),
+        text_of(ROWS, "path\ttarget", "\t").encode(),
+        text_of([(name[:-4], label) for name, label in ROWS], "id,breed").encode(),
+        text_of([(f"../input/x/{name}", label) for name, label in ROWS]).encode(),
+        text_of([(f"C:\\x\\{name}", f" {label}") for name, label in ROWS]).encode(),
+        text_of([(7 * i, label, name) for i, (name, label) in enumerate(ROWS)], "w,ClassId,Path")
+        .replace("\n", "\r\n")
+        .encode(),
+        text_of([(n, i % 2, c) for i, (n, c) in enumerate(ROWS)], "f,label,class").encode(),
+    ],
+)
+def test_labels_of_a_table(images, place, data):
+    root = images(place)
+    (root / "labels.csv").write_bytes(data)
+    for source in (root, root / "labels.csv"):
+        assert counts(source) == {"a": 4, "b": 4}
+    assert f"labels: from {root / 'labels.csv'}" in Source(root).read("all").notes
+
+
+def test_a_column_of_parts(images):
+    root = images()
+    rows = [(*row, "Train" if i < 6 else "TEST") for i, row in enumerate(ROWS)]
+    (root / "labels.csv").write_text(text_of(rows, "file,label,split"))
+    source = Source(root)
+    assert [len(source.read(split)) for split in ("train", "test")] == [6, 2]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_table_for_each_part(images, inside):
+    images("train")
+    root = images("test", 4)
+    for part, rows in (("train", ROWS), ("test", ROWS[:4])):
+        name = f"{part}/metadata.csv" if inside else f"{part}.csv"
+        (root / name).write_text(text_of(rows, "file_name,label"))
+    (root / "sample_submission.csv").write_text(text_of([(name, "a") for name, _ in ROWS]))
+    source = Source(root)
+    assert [len(source.read(split)) for split in ("train", "test")] == [8, 4]
+    assert source.read("train").source_ids[0] == "train/train/000.png"
+
+
+def test_a_table_for_a_test_part_beside_class_folders(images):
+    images("Train/0")
+    images("Train/1")
+    root = images("Test", 4)
+    rows = [(5, i % 2, f"Test/{i:03}.png") for i in range(4)]
+    (root / "Test.csv").write_text(text_of(rows, "Width,ClassId,Path"))
+    test = Source(root).read("test")
+    assert test.class_counts == {"0": 2, "1": 2}
+    assert test.source_ids[0] == "test/Test/000.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (text_of(ROWS).replace("000.png,a", "000.png"), r"Line 2 of .*csv has 1 cells, most lines"),
+        (text_of([*ROWS, ("001.png", "a")]), r"001\.png is 'b' \(train\) by line 3 .* and 'a'"),
+        (text_of([(n, 1, 2 * i) for i, (n, _) in enumerate(ROWS)], "f,x,z"), "in the columns x, z"),
+        (text_of([(n, n, c) for n, c in ROWS], "u,v,label"), "names files in the columns u, v; wh"),
+        (
+            text_of([(n, i + 0.5) for i, (n, _) in enumerate(ROWS)]),
+            r"Label 0\.5 in line 2 of ",
+        ),
+        (
+            text_of([(n, "" if n == "003.png" else c) for n, c in ROWS]),
+            "line 5 of .* gives it no",
+        ),
+        (text_of([(n, c + " " * (n < "004")) for n, c in ROWS]), "differ in their Unicode form or"),
+        ('file,label\n"000.png', r"Line 2 of .* can't be read \(unexpected end of data\)"),
+        ("file,label\n000.png,a\0\n", "isn't a table: it holds bytes of value zero"),
+        (
+            "name,label\nx,y\n",
+            "for them; no columns of files and labels in labels.csv",
+        ),
+        ("", "for them; no columns of files and labels in labels.csv"),
+    ],
+)
+def test_what_is_refused(images, text, message):
+    root = images()
+    (root / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Source(root).read("all")
+
+
+def test_other_encodings_and_several_tables(images):
+    root = images()
+    (root / "labels.csv").write_bytes("file,label\n000.png,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels\.csv isn't in UTF-8 \(byte 22\), and other enc"):
+        Source(root)
+    for name in ("labels.csv", "more.csv"):
+        (root / name).write_text(text_of(ROWS))
+    with pytest.raises(DataError, match=r"several tables of labels, labels\.csv, more\.csv; name"):
+        Source(root)
+
+
+def test_the_label_column_can_be_named(images):
+    root = images()
+    rows = [(name, i % 4, label) for i, (name, label) in enumerate(ROWS)]
+    (root / "labels.csv").write_text(text_of(rows, "file,fine,coarse"))
+    assert counts(root, label_column="coarse") == {"a": 4, "b": 4}
+    assert len(counts(root, label_column="fine")) == 4
+    with pytest.raises(DataError, match="has no column 'x'; fine, coarse are accepted"):
+        Source(root, label_column="x")
+
+
+def test_what_has_no_line_or_no_file_is_told(images):
+    root = images()
+    (root / "labels.csv").write_text(text_of([*ROWS[:6], ("gone.png", "a"), ("lost.png", "b")]))
+    notes = Source(root).read("all").notes
+    assert any("gone.png (line 8 of" in n and "and 1 more of its files" in n for n in notes)
+    assert any("left out: 2 images without a line in the table" in n for n in notes)
+
+
+def test_a_table_that_says_other_labels_than_the_folders(images):
+    images("cat")
+    root = images("dog")
+    (root / "labels.csv").write_text(text_of([("cat/000.png", "dog"), ("cat/001.png", "cat")]))
+    with pytest.raises(DataError, match=r"cat/000\.png is 'cat' by its folder and 'dog' by .*csv;"):
+        Source(root)
+    same = [(f"{c}/{i:03}.png", k) for k, c in enumerate(("cat", "dog")) for i in range(8)]
+    (root / "labels.csv").write_text(text_of(same))  # numbers of the same classes
+    assert counts(root) == {"cat": 8, "dog": 8}
