@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit-tests bench results models clean
+.PHONY: help install demo test lint types unit-tests bench results models stale clean
 
 help: ## Say what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ results: install ## Every figure of docs/results.md, measured anew: hours (DATA=
 
 models: install ## Train the models that come with the package anew, an hour (DATA=folder of the data sets)
 	$(BIN)/python benchmarks/models.py --data $(DATA)
+
+stale: install ## Which figures were measured with code that has changed since
+	$(BIN)/python benchmarks/render.py --stale
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) demo-out build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

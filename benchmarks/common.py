@@ -7,11 +7,9 @@ printed) and ``data`` (the numbers behind them), so that `render.py` needs to kn
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +20,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import rankwise
+from provenance import changed_since, code_of_run, commit, is_uncommitted
 from rankwise._files import write_json
+from rankwise._machine import environment
 from rankwise.data import ImageSet, load_images
-from rankwise.runs import environment
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
@@ -119,15 +117,18 @@ def middle(values: Sequence[float], digits: int) -> str:
 # -- results --------------------------------------------------------------------------------
 
 
-def provenance(args: argparse.Namespace, **known: Any) -> dict[str, Any]:
-    """What a figure was measured with: command, code, versions, hardware, load; and `known`."""
+def provenance(args: argparse.Namespace, also: Sequence[str] = (), **known: Any) -> dict[str, Any]:
+    """What a figure was measured with: command, code, versions, hardware, load; and `known`.
+
+    `also` names modules that a command ran which the benchmark started; see `code_of_run`.
+    """
     script = f"benchmarks/{Path(sys.argv[0]).name}"
     command = shlex.join(["python", script, *sys.argv[1:]])
     return {
         "command": _AND.join(dict.fromkeys([*_earlier_commands, command])),
         "environment": environment(),
-        "commit": _commit(),
-        "code": code_fingerprint(),
+        "commit": _commit_at_start,
+        "code": _earlier_code | code_of_run(also),
         "load_average_at_start": round(_load_at_start, 2),
         **known,
     }
@@ -135,6 +136,8 @@ def provenance(args: argparse.Namespace, **known: Any) -> dict[str, Any]:
 
 _AND = " && "
 _earlier_commands: list[str] = []
+_earlier_code: dict[str, str] = {}
+_commit_at_start = commit()
 _load_at_start = os.getloadavg()[0]
 
 
@@ -152,13 +155,20 @@ def write_result(
     data: Any,
     known: dict[str, Any],
     notes: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> None:
-    """Write the result file; with ``--quick`` only if ``--out`` names one."""
+    """Write the result file; with ``--quick`` only if ``--out`` names one.
+
+    `also` is as in `provenance`.
+    """
     if result_path(args) is None:
         return
+    known = provenance(args, also, **known)
+    if is_uncommitted(known):
+        say(f"commit {known['commit']}: from an uncommitted tree, so this won't be rendered")
     value = {
         "title": title,
-        "provenance": provenance(args, **known),
+        "provenance": known,
         "notes": list(notes),
         "tables": [asdict(t) for t in tables],
         "data": data,
@@ -183,8 +193,9 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
     then = found["provenance"]
-    wanted = {"code": code_fingerprint(), **same}
-    different = [k for k, v in wanted.items() if then.get(k) != v]
+    different = [k for k, v in same.items() if then.get(k) != v]
+    if changed_since(then) != []:
+        different.append("code")
     now = environment()
     different += [k for k in now if k != "date" and now[k] != then["environment"].get(k)]
     if different and args.renew:
@@ -194,7 +205,10 @@ def earlier(args: argparse.Namespace, same: dict[str, Any]) -> list[dict[str, An
             f"{path} was measured otherwise (different: {', '.join(different)}); --fresh discards "
             "it, --out writes elsewhere"
         )
+    if is_uncommitted(then):
+        raise SystemExit(f"{path} was measured from an uncommitted tree; --fresh discards it")
     _earlier_commands.extend(then["command"].split(_AND))
+    _earlier_code.update(then["code"])
     return found["data"]
 
 
@@ -209,44 +223,9 @@ def to_measure(
                 yield key, seed
 
 
-def code_fingerprint() -> str:
-    """Of the code that is measured; figures made with other code aren't comparable."""
-    package = Path(rankwise.__file__).parent
-    digest = hashlib.sha256()
-    for path in [
-        *sorted((package / "varpro").rglob("*.py")),
-        *sorted((package / "nets").rglob("*.py")),
-        *sorted((package / "lowrank").rglob("*.py")),
-        package / "estimators.py",
-        package / "_inputs.py",
-    ]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def say(text: str) -> None:
     """Progress, on standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _commit() -> str | None:
-    """The commit that was measured, ``-dirty`` if files other than the outcomes had changed."""
-    outcomes = [f":(top,exclude){name}" for name in ("benchmarks/results", "docs/results.md")]
-    changed = ["status", "--porcelain", "--untracked-files=no", "--", ":/", *outcomes]
-    commit, changes = _git("rev-parse", "--short", "HEAD"), _git(*changed)
-    return f"{commit}-dirty" if commit and changes else commit
-
-
-def _git(*arguments: str) -> str | None:
-    """What git prints in this checkout; None without one."""
-    command = ["git", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 # -- measuring ------------------------------------------------------------------------------

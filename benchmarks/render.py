@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provenance import is_uncommitted, list_stale, staleness
 from rankwise._files import atomic_path
 from render_studies import at_a_glance
 
@@ -60,7 +61,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "results.md")
     parser.add_argument("--readme", type=Path, help="default: README.md, unless --results is given")
+    parser.add_argument("--stale", action="store_true", help="write nothing, list what is stale")
     args = parser.parse_args()
+    if args.stale:
+        lines = list(list_stale(args.results))
+        print(*lines, sep="\n")
+        return
     # Trial results rendered elsewhere must not end up in the README.
     if args.readme is None and args.results == HERE / "results":
         args.readme = HERE.parent / "README.md"
@@ -83,8 +89,34 @@ def with_results(readme: str, lines: Sequence[str]) -> str:
 
 
 def readme_lines(presets: Path) -> list[str]:
-    """The presets on MNIST in a few rows, with where they come from."""
-    result = json.loads(presets.read_text(encoding="utf-8"))
+    """The presets on MNIST in a few rows, with where they come from, and the other results.
+
+    What is stale says so above it, once for all that follows where all is. What was measured from
+    an uncommitted tree is left out.
+    """
+    parts: list[tuple[str | None, list[str]]] = []
+    for name, of in {"presets": presets_lines, **README_PARTS}.items():
+        path = presets.with_name(f"{name}.json")
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not is_uncommitted(result["provenance"]):
+            parts.append((staleness(result["provenance"]), list(of(result))))
+    if parts and all(stale for stale, _ in parts):
+        return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
+    marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
+    return ["", *(line for lines in marked for line in lines)]
+
+
+STALE = "**stale**"
+ALL_STALE = (
+    f"All figures below are {STALE}: the code has changed since they were measured, as "
+    "`make stale` lists; `make results` measures them again."
+)
+
+
+def presets_lines(result: dict[str, Any]) -> list[str]:
+    """The paper's scheme and ours on MNIST, with where that comes from."""
     wanted = {
         "inductive accuracy, %": "**inductive accuracy, %**",
         "bootstrap: agreement with guesses, %": "after bootstrapping: agreement with guesses, %",
@@ -103,12 +135,7 @@ def readme_lines(presets: Path) -> list[str]:
         f", {known['environment']['cores']} cores, rankwise {known['environment']['rankwise']}; "
         f"{_plain(known['n'])} images; seeds {_plain(known['seeds'])}; {known['spread']}."
     )
-    lines = ["", markdown(columns, rows), "", origin, ""]
-    for name, of in README_PARTS.items():
-        path = presets.with_name(f"{name}.json")
-        if path.exists():
-            lines += of(json.loads(path.read_text(encoding="utf-8")))
-    return lines
+    return [markdown(columns, rows), "", origin, ""]
 
 
 def accurate_lines(result: dict[str, Any]) -> list[str]:
@@ -253,7 +280,11 @@ def glance(studies: Mapping[str, Path]) -> Iterable[str]:
         name.removeprefix("study_").replace("_", "-"): json.loads(path.read_text(encoding="utf-8"))
         for name, path in studies.items()
     }
+    results = {k: v for k, v in results.items() if not is_uncommitted(v["provenance"])}
     columns, rows, sentence = at_a_glance(results)
+    for row in rows:
+        if staleness(results[row[0]]["provenance"]):
+            row[0] += " (stale)"
     yield "### All studies at a glance\n"
     yield (
         "Effects are on validation accuracy. The last columns are test accuracy on degraded "
@@ -266,6 +297,12 @@ def glance(studies: Mapping[str, Path]) -> Iterable[str]:
 def section(result: dict[str, Any], name: str) -> Iterable[str]:
     """One result file: where its figures come from, its tables, its notes."""
     yield f"### {result.get('title', name)}\n"
+    if is_uncommitted(result["provenance"]):
+        yield "Measured from an uncommitted tree, so not shown.\n"
+        return
+    stale = staleness(result["provenance"])
+    if stale:
+        yield f"- {STALE}: {stale}"
     yield from (f"- {line}" for line in _origin(result["provenance"]))
     yield ""
     if (PICTURES / f"{name}.png").exists():

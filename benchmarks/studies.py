@@ -74,6 +74,29 @@ STUDIES = {
     ),
 }
 
+CELL = (
+    "condition",
+    "stage",
+    "fold",
+    "seed",
+    "epochs",
+    "status",
+    "best_epoch",
+    "validation_accuracy",
+    "test_accuracy",
+    "test_loss",
+    "degraded",
+    "n_train",
+    "n_copies",
+    "n_updates",
+    "seconds",
+    "device",
+)
+HISTORY = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+# What `rankwise study run`, a process of its own, has loaded.
+RAN = ("rankwise.study.run", "rankwise.study.cells")
+
 # Under the studies of the leak experiment.
 LEAK_NOTE = (
     "Protocols differ in more than leaks: 'sound' gives all arms equal epochs and updates, 'paper' "
@@ -129,10 +152,18 @@ def record(args: argparse.Namespace, name: str, title: str, out: Path) -> None:
     if name.startswith("leak-"):
         notes.append(LEAK_NOTE)
     data = {k: results[k] for k in ("conditions", "comparisons")}
-    write_result(args, title, found, data, known, notes)
+    data["cells"] = [published(cell) for cell in results["cells"]]
+    write_result(args, title, found, data, known, notes, also=RAN)
     for table in found:
         print(table.text())
     print(*notes, sep="\n")
+
+
+def published(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell as it goes into the result file: what spread and convergence are seen from."""
+    known = {key: cell.get(key) for key in CELL}
+    history = {key: [entry.get(key) for entry in cell["history"]] for key in HISTORY}
+    return known | {"history": history}
 
 
 def tables(results: dict[str, Any]) -> list[Table]:

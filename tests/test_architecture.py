@@ -19,6 +19,7 @@ ORDER = {
     "_device": 0,
     "_progress": 0,
     "_seeds": 0,
+    "_machine": 1,
     "_refusals": 0,
     "_fingerprints": 0,
     "_process": 0,

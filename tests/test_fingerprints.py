@@ -129,6 +129,22 @@ def test_code_of_other_files_counts(tmp_path, monkeypatch):
     assert found[0][1] != found[1][1]
 
 
+CALLS = 0
+
+
+def counted(x):
+    global CALLS
+    CALLS += 1
+    return x
+
+
+def test_a_counter_is_no_input():
+    before = fingerprint(counted)
+    counted(1)
+    assert CALLS == 1
+    assert fingerprint(counted) == before
+
+
 def closure(step):
     return lambda x: x + step
 

@@ -32,14 +32,21 @@ def test_the_python_in_it_runs(code, tmp_path, monkeypatch, capsys):
         assert "test images" in capsys.readouterr().out
 
 
+def without_marks(text: str) -> str:
+    """What doesn't change with the code: `render.py` marks what is stale on the day it runs."""
+    lines = [line for line in text.splitlines() if "**stale**" not in line]
+    return re.sub(r"\n+", "\n", "\n".join(lines)).replace(" (stale)", "")
+
+
 def test_its_figures_are_those_of_the_results(render):
     lines = render.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
-    assert render.with_results(README, lines) == README
+    assert without_marks(render.with_results(README, lines)) == without_marks(README)
 
 
 def test_results_md_is_rendered_from_the_results(render):
     expected = "\n".join(render.render(ROOT / "benchmarks" / "results"))
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == expected
+    written = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert without_marks(written) == without_marks(expected)
 
 
 def test_no_result_names_a_machine_s_folders():

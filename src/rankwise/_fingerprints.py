@@ -76,11 +76,17 @@ def fingerprint(*things: Any, package: bool = True) -> str:
 
 
 @cache
-def code_of_package() -> str:
-    """SHA-256 of the package's files that compute; see `_COMPUTING`."""
+def code_of_package(*more: str) -> str:
+    """SHA-256 of the package's files that compute; see `_COMPUTING`.
+
+    Parameters
+    ----------
+    more : str
+        Further rooms, or files in rooms that do other things as well, such as ``study/cells.py``.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).parent
-    for name in _COMPUTING:
+    for name in (*_COMPUTING, *more):
         place = root / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(str(path.relative_to(root)).encode())
@@ -305,6 +311,7 @@ def _referred(code: types.CodeType, known: Mapping[str, Any]) -> Iterator[tuple[
     steps = [(i.opname, i.argval) for i in dis.get_instructions(code)]
     attributes = {name for step, name in steps if "ATTR" in step or step == "LOAD_METHOD"}
     names = {name for step, name in steps if step in ("LOAD_GLOBAL", "LOAD_NAME")}
+    names -= {name for step, name in steps if step == "STORE_GLOBAL"}  # as a counter does
     for name in sorted(names & set(known)):
         yield name, known[name]
         yield from _attributes(known[name], name, attributes)

@@ -1,5 +1,6 @@
 """Killed, failed and shared runs of a study, and the folders that are refused."""
 
+import importlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.claim import claim
+from rankwise.study.design import StudyError
 from rankwise.study.report import write_report
 from rankwise.study.results import read_results
 from rankwise.study.run import load_data
@@ -202,6 +204,45 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(stored))
     with pytest.raises(RunError, match=r"holds another study \(different: rope\)"):
         run(design, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["2 + batch", "batch + add", "helper(batch)"])
+def test_a_folder_keeps_to_the_code_of_functions(tmp_path, monkeypatch, change):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "kept_to_code.py"
+    top = "from somebody_s_own import make\nadd = 1\ndef helper(batch):\n    return batch\n"
+    design = study({"own": {"kind": "callable", "function": "kept_to_code:change"}})
+    images = load_data(design, conditions_of(design))
+
+    def claimed(text):
+        source.write_text(top + f"def change(batch):\n    return {text}\n")
+        importlib.invalidate_caches()
+        sys.modules.pop("kept_to_code", None)
+        return claim(design, images, tmp_path / "out")
+
+    started = claimed("1 + batch")
+    assert claimed("1 + batch") == started
+    with pytest.raises(RunError, match=r"\(different: the code of arms.own.function\)"):
+        claimed(change)
+
+
+def test_a_folder_keeps_to_the_code_of_the_package(tmp_path, monkeypatch):
+    design = study()
+    images = load_data(design, conditions_of(design))
+    claim(design, images, tmp_path)
+    monkeypatch.setattr("rankwise.study.claim.code_of_package", lambda *names: "other")
+    with pytest.raises(RunError, match=r"\(different: code\)"):
+        claim(design, images, tmp_path)
+
+
+def test_a_function_that_cannot_be_told_from_others_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "with_a_lock.py").write_text(
+        "import threading\nlock = threading.Lock()\ndef change(batch):\n    lock.acquire()\n"
+    )
+    design = study({"own": {"kind": "callable", "function": "with_a_lock:change"}})
+    with pytest.raises(StudyError, match=r"with_a_lock:change can't be told .* is a _thread.lock"):
+        claim(design, load_data(design, conditions_of(design)), tmp_path / "out")
 
 
 def test_a_folder_keeps_to_its_files_of_weights(tmp_path):

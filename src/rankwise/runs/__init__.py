@@ -7,7 +7,7 @@ last: its presence means the run is complete) and two pictures.
 
 from __future__ import annotations
 
-from rankwise.runs.machine import environment
+from rankwise._machine import environment
 from rankwise.runs.records import (
     CONFIGURATION,
     EXPORTED,

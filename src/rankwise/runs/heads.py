@@ -16,6 +16,7 @@ import numpy as np
 
 from rankwise._device import resolve_device
 from rankwise._files import write_json
+from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
 from rankwise.data import ImageSet
@@ -24,7 +25,6 @@ from rankwise.estimators.models import is_head
 from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import VarProHead
-from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, origin_of, read_parts
 from rankwise.runs.records import (
     CONFIGURATION,

@@ -12,11 +12,11 @@ import numpy as np
 
 from rankwise._device import resolve_device
 from rankwise._files import write_json
+from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators.quadratic import QuadraticClassifier
-from rankwise.runs.machine import environment
 from rankwise.runs.reading import describe_images, names_of, read_parts
 from rankwise.runs.records import (
     REPORT,

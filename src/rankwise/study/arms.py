@@ -256,6 +256,10 @@ class _CallableOnBatches:
         self.name = str(arm.function)
         self.function = find_callable(self.name)
 
+    def fingerprint_parts(self) -> str:
+        """Its name: a study's folder is claimed with the function's code."""
+        return self.name
+
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         changed = self.function(batch)
         shape = tuple(getattr(changed, "shape", ()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._files import write_json
-from rankwise._fingerprints import NoFingerprintError, fingerprint
+from rankwise._fingerprints import NoFingerprintError, code_of_package, fingerprint
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -21,6 +21,18 @@ from rankwise.study.results import timestamp
 STUDY = "study.json"
 LOCK = ".lock"
 _FILES = ("weights", "backbone")
+_COMPUTING = (
+    "arms",
+    "cells",
+    "conditions",
+    "cuts",
+    "degrade",
+    "design",
+    "models",
+    "networks",
+    "protocols",
+)
+"""Modules of this room that a cell's numbers follow from; the others compare and show them."""
 
 
 def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str = "cpu") -> str:
@@ -43,6 +55,7 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str =
         "files": weight_files(study),
         "device": re.sub(r":\d+$", "", device),
         "rankwise": __version__,
+        "code": code_of_package(*(f"study/{name}.py" for name in _COMPUTING)),
         "started": timestamp(),
     }
     path = out / STUDY
@@ -156,4 +169,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
         for place, digest in wanted["files"].items()
         if files.get(place) != digest
     ]
-    return names + [key for key in ("fingerprints", "rankwise") if found.get(key) != wanted[key]]
+    # Nor have they a digest of the code.
+    known = {"code": wanted["code"], **found}
+    kinds = ("fingerprints", "rankwise", "code")
+    return names + [key for key in kinds if known.get(key) != wanted[key]]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._files import write_json
+from rankwise._machine import environment
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
-from rankwise.runs import environment
 from rankwise.study.cells import Cell, read_result
 from rankwise.study.conditions import Condition
 from rankwise.study.design import Study

@@ -1,0 +1,163 @@
+"""Which code a figure was measured with, and whether it is still the code there is.
+
+A run's code is every module of the package that it imported and whatever those may import later,
+in a worker process perhaps, beside the scripts of this folder that it loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import rankwise
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = Path(rankwise.__file__).resolve().parent
+_DIGITS = 16
+# What holds versions and runs commands is loaded by much that computes nothing with it.
+_NOT_FOLLOWED = ("rankwise.cli", "rankwise.runs", "rankwise.__main__")
+
+
+def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
+    """Files that this run's figures come from, with the beginnings of their SHA-256.
+
+    Parameters
+    ----------
+    also : iterable of str
+        Modules that other processes ran: those of a command that the benchmark started.
+
+    Returns
+    -------
+    dict
+        ``src/rankwise/…`` and ``benchmarks/…``, sorted.
+    """
+    modules = {name for name in list(sys.modules) if name.split(".")[0] == "rankwise"}
+    files = {path for name in _reached(modules | set(also)) if (path := _file_of(name))}
+    files |= {
+        Path(file).resolve()
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None)) and Path(file).resolve().parent == HERE
+    }
+    return {_spelled(path): digest_of(path) for path in sorted(files)}
+
+
+def digest_of(path: Path) -> str:
+    """The beginning of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGITS]
+
+
+def changed_since(known: Mapping[str, Any]) -> list[str] | None:
+    """Files of a figure's code that have changed or gone; None if they weren't recorded.
+
+    Parameters
+    ----------
+    known : dict
+        The provenance of a result file.
+    """
+    code = known.get("code")
+    if not isinstance(code, dict):
+        return None
+    return [name for name, digest in code.items() if _digest_now(name) != digest]
+
+
+def staleness(known: Mapping[str, Any]) -> str | None:
+    """Why a figure is stale, in a few words; None if it isn't."""
+    changed = changed_since(known)
+    if changed is None:
+        return "measured before the code of a run was recorded file by file"
+    if not changed:
+        return None
+    named = ", ".join(f"`{name.removeprefix('src/rankwise/')}`" for name in changed[:3])
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"changed since: {named}{more}"
+
+
+def is_uncommitted(known: Mapping[str, Any]) -> bool:
+    """Whether a figure was measured from a tree that no commit holds; then it isn't rendered."""
+    return not known.get("commit") or str(known["commit"]).endswith("-dirty")
+
+
+def commit() -> str | None:
+    """The commit that is measured, ``-dirty`` if code differs from it; None without git."""
+    code = [":(top)src", ":(top)benchmarks", ":(top)pyproject.toml", ":(top)constraints.txt"]
+    outcomes = ":(top,exclude)benchmarks/results"
+    found = _git("rev-parse", "--short", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code, outcomes)
+    return f"{found}-dirty" if found and changes else found
+
+
+def list_stale(folder: Path) -> Iterator[str]:
+    """One line for each result file that is stale or isn't rendered."""
+    for path in sorted(folder.glob("*.json")):
+        known = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        reason = staleness(known)
+        if is_uncommitted(known):
+            yield f"{path.stem}: not shown, measured from an uncommitted tree"
+        elif reason is not None:
+            yield f"{path.stem}: {reason.replace('`', '')}"
+
+
+def _spelled(path: Path) -> str:
+    if path.is_relative_to(PACKAGE):
+        return f"src/rankwise/{path.relative_to(PACKAGE).as_posix()}"
+    return f"benchmarks/{path.name}"
+
+
+@cache
+def _digest_now(name: str) -> str | None:
+    root, _, rest = name.partition("/")
+    path = HERE / rest if root == "benchmarks" else PACKAGE / rest.removeprefix("rankwise/")
+    return digest_of(path) if path.is_file() else None
+
+
+def _reached(modules: set[str]) -> set[str]:
+    """Modules of the package, and all that they import, at their top or within a function."""
+    found: set[str] = set()
+    left = set(modules)
+    while left:
+        name = left.pop()
+        if name in found or _file_of(name) is None:
+            continue
+        found.add(name)
+        parts = name.split(".")
+        left |= {".".join(parts[:i]) for i in range(1, len(parts))}
+        if not name.startswith(_NOT_FOLLOWED):
+            left |= _imports_of(name)
+    return found
+
+
+def _file_of(name: str) -> Path | None:
+    place = PACKAGE.joinpath(*name.split(".")[1:])
+    files = (place / "__init__.py", place.with_suffix(".py"))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _imports_of(name: str) -> set[str]:
+    path = _file_of(name)
+    if path is None:
+        return set()
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {module for module in found if module.split(".")[0] == "rankwise"}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints in this checkout; None without one."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
