@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     )
     from rankwise.pretrained import from_pretrained, load
     from rankwise.varpro import VariableProjection
+    from rankwise.varpro.curve_fit import curve_fit_separable
+    from rankwise.varpro.regressor import SeparableRegressor
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
 _HOMES = {
@@ -26,6 +28,8 @@ _HOMES = {
     "load_images": "rankwise.data",
     "VarProHead": "rankwise.heads.head",
     "VariableProjection": "rankwise.varpro",
+    "SeparableRegressor": "rankwise.varpro.regressor",
+    "curve_fit_separable": "rankwise.varpro.curve_fit",
     "QuadraticClassifier": "rankwise.estimators.quadratic",
     "LowRankAugmenter": "rankwise.lowrank",
     "RandomLowRank": "rankwise.lowrank",
@@ -40,9 +44,11 @@ __all__ = [
     "LowRankAugmenter",
     "QuadraticClassifier",
     "RandomLowRank",
+    "SeparableRegressor",
     "VarProHead",
     "VariableProjection",
     "__version__",
+    "curve_fit_separable",
     "from_pretrained",
     "load",
     "load_images",

@@ -35,7 +35,8 @@ class Projection:
     Attributes
     ----------
     left : array of shape (..., n, m), float64
-        Left singular vectors ``U`` of ``Φ``.
+        An orthonormal basis ``U`` of the range of ``Φ``: its left singular vectors, where some are
+        filtered.
     filters : array of shape (..., m)
         ``f = s²/(s² + μ)``, zero where truncated: ``ΦΦ⁺ = U diag(f) Uᵀ``.
     coef : array of shape (..., m, K)
@@ -85,8 +86,8 @@ def project(
         If both a ridge and `equilibrate` are given.
     """
     xp = array_namespace(features)
-    phi = xp.astype(features, xp.float64)
-    tau = xp.astype(targets, xp.float64)
+    phi = xp.astype(features, xp.float64, copy=False)
+    tau = xp.astype(targets, xp.float64, copy=False)
     norms: Any = None
     if equilibrate:
         if ridge > 0:
@@ -96,22 +97,25 @@ def project(
         phi = phi / norms[..., None, :]
     q, r = xp.linalg.qr(phi, mode="reduced")
     u, s, vt = xp.linalg.svd(r, full_matrices=False)
-    left = q @ u
     largest = s[..., :1]
     kept = s > rcond * largest
+    whole = ridge == 0 and bool(xp.all(kept))
+    left = q if whole else q @ u  # any orthonormal basis of the range does, if all of it counts
     squares = xp.where(kept, s * s, xp.zeros_like(s))
     safe = xp.where(kept, s * s + ridge, xp.ones_like(s))
     filters = squares / safe
     projected = left.mT @ tau
     scaled = xp.where(kept, s / safe, xp.zeros_like(s))
-    coef = vt.mT @ (scaled[..., None] * projected)
+    inverse = vt.mT * scaled[..., None, :]
+    inverse = inverse @ u.mT if whole else inverse
+    coef = inverse @ projected
     residual = tau - left @ (filters[..., None] * projected)
     if ridge == 0:
         # Once more: what rounding left of the residual within the range of Φ would outweigh a
         # small P⊥D in the gradient.
         again = xp.where(kept, xp.ones_like(s), xp.zeros_like(s))[..., None] * (left.mT @ residual)
         residual = residual - left @ again
-        coef = coef + vt.mT @ (scaled[..., None] * again)
+        coef = coef + inverse @ again
     inverse_weights = xp.where(kept, 1.0 / safe, xp.zeros_like(s))
     inverse_gram = (vt.mT * inverse_weights[..., None, :]) @ vt
     if norms is not None:
@@ -136,8 +140,8 @@ def cross_products(projection: Projection, blocks: Blocks) -> Any:
     total: Any = 0.0
     for rows, d in blocks:
         xp = array_namespace(d)
-        residual = xp.astype(projection.residual[..., rows, :], d.dtype)
-        total = total + xp.astype(residual.mT @ d, xp.float64)
+        residual = xp.astype(projection.residual[..., rows, :], d.dtype, copy=False)
+        total = total + xp.astype(residual.mT @ d, xp.float64, copy=False)
     return total
 
 
@@ -166,10 +170,10 @@ def linearise(projection: Projection, blocks: Blocks, owner: Any, jacobian: str)
     gram: Any = None
     for rows, d in blocks:
         xp = array_namespace(d)
-        residual = xp.astype(projection.residual[..., rows, :], d.dtype)
+        residual = xp.astype(projection.residual[..., rows, :], d.dtype, copy=False)
         weighted = projection.left[..., rows, :] * xp.sqrt(projection.filters)[..., None, :]
-        cross = cross + xp.astype(residual.mT @ d, xp.float64)
-        inside = inside + xp.astype(weighted, d.dtype).mT @ d
+        cross = cross + xp.astype(residual.mT @ d, xp.float64, copy=False)
+        inside = inside + xp.astype(weighted, d.dtype, copy=False).mT @ d
         gram = _gram(d) if gram is None else gram + _gram(d)
     matrix = gauss_newton(projection, gram, inside, cross, owner, jacobian)
     return gradient(projection, cross, owner), matrix
@@ -202,7 +206,7 @@ def gauss_newton(
     """
     xp = array_namespace(gram)
     dtype = gram.dtype
-    outer = xp.astype(projection.coef @ projection.coef.mT, dtype)
+    outer = xp.astype(projection.coef @ projection.coef.mT, dtype, copy=False)
     # Of a derivative within the range of Φ only rounding is left, of either sign: floored at it.
     floor = 16 * xp.finfo(dtype).eps * _diagonal(gram) * _diagonal(outer)[..., owner]
     result = _minus_gram(gram, inside)
@@ -210,9 +214,9 @@ def gauss_newton(
     diagonal = _diagonal(result)
     diagonal[...] = xp.where(diagonal > floor, diagonal, floor)
     if jacobian == "golub-pereyra":
-        m = xp.astype(cross, dtype)
+        m = xp.astype(cross, dtype, copy=False)
         second = _gram(m)
-        second *= _spread(xp.astype(projection.inverse_gram, dtype), owner)
+        second *= _spread(xp.astype(projection.inverse_gram, dtype, copy=False), owner)
         result += second
     elif jacobian != "kaufman":
         raise ValueError(f"unknown jacobian {jacobian!r}; accepted: {', '.join(JACOBIANS)}")
@@ -285,7 +289,7 @@ def pairs_to_parameters(
     table = np.zeros((len(parameter), n_params))
     table[np.arange(len(parameter)), parameter] = 1.0
     spread = table if is_numpy_array(gradient) else xp.asarray(table, device=gradient.device)
-    full = xp.astype(symmetric(matrix), xp.float64)
+    full = xp.astype(symmetric(matrix), xp.float64, copy=False)
     return gradient @ spread, spread.T @ full @ spread
 
 

@@ -135,14 +135,15 @@ def _data_set(
         raise ValueError(
             f"owner names column {owner.max()}, and the basis has columns 0 to {m - 1}"
         )
-    roots, whitened = _roots(n, k, options)
+    roots, whitened = checked_roots(n, k, options)
     bounds = options.get("linear_bounds")
     if bounds is not None:
         bounds = _linear_bounds(bounds, m, k)
     return DataSet(basis, targets, roots, bounds, place, names, m, whitened)
 
 
-def _roots(n: int, k: int, options: dict[str, Any]) -> tuple[np.ndarray | None, bool]:
+def checked_roots(n: int, k: int, options: Mapping[str, Any]) -> tuple[np.ndarray | None, bool]:
+    """Roots of weights, from weights, sigmas or a covariance; and whether from a covariance."""
     given = [o for o in ("weights", "sigma", "covariance") if options.get(o) is not None]
     if not given:
         return None, False
@@ -174,7 +175,7 @@ def _roots(n: int, k: int, options: dict[str, Any]) -> tuple[np.ndarray | None, 
             raise ValueError("sigma must be above 0")
         return 1.0 / array, False
     if not (array >= 0).all() or not (array > 0).any():
-        raise ValueError("weights must be at least 0, and not all 0")
+        raise ValueError("weights must be at least 0, and not all zero")
     return np.sqrt(array), False
 
 

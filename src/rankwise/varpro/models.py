@@ -206,9 +206,10 @@ class FunctionModel:
     ('k1', 'k2')
     """
 
-    function: Callable[..., Any]
-    parameters: Sequence[str] | None = None
-    derivatives: str | Callable[..., Any] = "complex-step"
+    # What callers give is checked below, not by its annotation.
+    function: Any
+    parameters: Any = None
+    derivatives: Any = "complex-step"
 
     def __post_init__(self) -> None:
         if not callable(self.function):
@@ -256,7 +257,7 @@ class FunctionModel:
         params = np.asarray(params, dtype=np.float64)
         batch = params.ndim == 2
         if self.derivatives == "complex-step":
-            return np.concatenate(
+            return side_by_side(
                 [
                     _complex_step(
                         lambda *p: stack_columns(self.function(x, *p), len(x), batch, complex),
@@ -264,8 +265,7 @@ class FunctionModel:
                         i,
                     )
                     for i in range(len(self.names))
-                ],
-                axis=-1,
+                ]
             )
         if self.derivatives == "finite-differences":
             d = _central(lambda p: self.columns(x, p), params)
@@ -279,7 +279,7 @@ class FunctionModel:
                 f"derivatives gives {len(given)} entries; it must give one for each of the "
                 f"parameters {', '.join(self.names)}, each with all columns"
             )
-        return np.concatenate([stack_columns(d, len(x), batch) for d in given], axis=-1)
+        return side_by_side([stack_columns(d, len(x), batch) for d in given])
 
     def _in_torch(self, x: Any, params: Any) -> Any:
         import torch
@@ -343,7 +343,7 @@ class SeparableModel:
     3
     """
 
-    parameters: Sequence[str]
+    parameters: Any  # checked below
     terms: tuple[Term, ...] = ()
     checks_itself = False
 
@@ -357,9 +357,9 @@ class SeparableModel:
 
     def term(
         self,
-        function: Callable[..., Any],
+        function: Any,
         parameters: Sequence[str] | None = None,
-        derivatives: Mapping[str, Callable[..., Any]] | None = None,
+        derivatives: Mapping[str, Any] | None = None,
     ) -> SeparableModel:
         """The model with one more column.
 
@@ -439,7 +439,7 @@ class SeparableModel:
 
                 parts.append(_complex_step(column, own, i))
         shape = (*params.shape[:-1], len(x), 0)
-        return np.concatenate(parts, axis=-1) if parts else np.zeros(shape)
+        return side_by_side(parts) if parts else np.zeros(shape)
 
     def _own(self, term: Term, values: list[Any]) -> list[Any]:
         return [values[self.names.index(name)] for name in term.parameters]
@@ -494,8 +494,12 @@ def stack_columns(given: Any, n: int, batch: bool = False, dtype: type = float) 
             shape: tuple[int, ...] = (size, n)
         else:
             shape = (n,)
+        # One column after another in memory: numpy's loops run along rows then.
+        found: np.ndarray = np.empty((*shape[:-1], len(columns), n), dtype=dtype)
         try:
-            return np.stack([np.broadcast_to(c, shape) for c in columns], axis=-1).astype(dtype)
+            for j, c in enumerate(columns):
+                found[..., j, :] = c
+            return found.swapaxes(-1, -2)
         except ValueError:
             shapes = ", ".join(str(c.shape) for c in columns)
             raise ValueError(
@@ -516,6 +520,11 @@ def stack_columns(given: Any, n: int, batch: bool = False, dtype: type = float) 
             f"{array.shape}"
         )
     return array.astype(dtype)
+
+
+def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    """Columns (…, n, m) joined, one after another in memory."""
+    return np.concatenate([p.swapaxes(-1, -2) for p in parts], axis=-2).swapaxes(-1, -2)
 
 
 def _refuse(columns: list[np.ndarray], dtype: type) -> None:

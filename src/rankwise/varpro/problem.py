@@ -8,7 +8,7 @@ variable projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,10 +106,11 @@ class FunctionBasis:
     ... )
     """
 
-    phi: Callable[[np.ndarray], np.ndarray]
-    dphi: Callable[[np.ndarray], np.ndarray]
-    owner: np.ndarray
-    parameter: np.ndarray | None = None
+    # What callers give is checked below, not by its annotation.
+    phi: Any
+    dphi: Any
+    owner: Any
+    parameter: Any = None
 
     def __post_init__(self) -> None:
         for name in ("phi", "dphi"):

@@ -6,7 +6,7 @@ every other model that is linear in some of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from rankwise.varpro.curves import CurveFit, curve_fit_of
 from rankwise.varpro.functional import JACOBIANS
 from rankwise.varpro.inputs import checked_basis, checked_targets, data_sets
 from rankwise.varpro.losses import check_loss
+from rankwise.varpro.many import ManyFits, fit_each
+from rankwise.varpro.multistart import Multistart, draw_starts, multistart
 from rankwise.varpro.parameters import parameter_space
 from rankwise.varpro.problem import SeparableProblem
 from rankwise.varpro.results import FitResult
@@ -80,7 +82,7 @@ class VariableProjection:
 
     def __init__(
         self,
-        solver: str | Solver = "levenberg-marquardt",
+        solver: Any = "levenberg-marquardt",
         *,
         jacobian: str = "golub-pereyra",
         ridge: float = 0.0,
@@ -122,7 +124,7 @@ class VariableProjection:
         absolute_sigma: bool = False,
         bounds: Any = None,
         fixed: Any = (),
-        tied: Mapping[str, Any] | None = None,
+        tied: Any = None,
         linear_bounds: Any = None,
     ) -> FitResult:
         """Fit from a start, and return the result.
@@ -196,6 +198,115 @@ class VariableProjection:
             linear_bounds=linear_bounds,
         )
         return curve_fit_of(spec)
+
+    def fit_each(
+        self,
+        basis: Any,
+        targets: Any,
+        start: Any,
+        *,
+        weights: Any = None,
+        sigma: Any = None,
+        bounds: Any = None,
+        advance: Callable[[int], object] = lambda n: None,
+    ) -> ManyFits:
+        """Fit each right-hand side with nonlinear parameters of its own.
+
+        Parameters
+        ----------
+        basis : ModelBasis
+            ``model.at(x)``. The model's functions must take parameters of shape (G, 1) as they
+            take numbers, which arithmetic of numpy does.
+        targets : array of shape (n, K)
+        start : array of shape (P,) or (K, P)
+        weights, sigma : array of shape (n,) or (n, K), optional
+        bounds : (lower, upper) or dict of pairs, optional
+        advance : callable
+            Told the number of fits done.
+
+        Returns
+        -------
+        ManyFits
+
+        Raises
+        ------
+        ValueError
+            As `fit`; and for another solver than Levenberg–Marquardt, a ridge or a robust loss.
+        TypeError
+            If the basis isn't a model at its ``x``.
+        """
+        if self.ridge > 0 or self.loss != "linear":
+            raise ValueError("fit_each takes no ridge and no robust loss")
+        return fit_each(
+            basis,
+            targets,
+            start,
+            self._solver(),
+            jacobian=self.jacobian,
+            rcond=self.rcond,
+            weights=weights,
+            sigma=sigma,
+            bounds=bounds,
+            advance=advance,
+        )
+
+    def fit_multistart(
+        self,
+        basis: Any,
+        targets: Any,
+        start: Any,
+        *,
+        starts: Any = None,
+        n_starts: int = 20,
+        seed: int = 42,
+        scale: str = "linear",
+        rtol: float = 1e-6,
+        advance: Callable[[int], object] = lambda n: None,
+        **options: Any,
+    ) -> Multistart:
+        """Fit from many starts, and report the minima found.
+
+        Parameters
+        ----------
+        basis, targets, start
+            As in `fit`; `start` is the first of the starts.
+        starts : array of shape (n, P), optional
+            The others. Default: drawn within the bounds.
+        n_starts : int
+            How many are drawn, by a Latin hypercube.
+        seed : int
+        scale : {"linear", "log"}
+            Whether they are spread uniformly or in their logarithms.
+        rtol : float
+            Relative difference under which two objectives are one minimum.
+        advance : callable
+            Told the number of fits done.
+        **options
+            Weights, bounds and the rest of `fit`.
+
+        Returns
+        -------
+        Multistart
+
+        Raises
+        ------
+        ValueError
+            As `fit`; and if starts are to be drawn for a parameter without bounds.
+        """
+        spec = self.specify(basis, targets, start, **options)
+        if starts is None:
+            more = draw_starts(spec, n_starts, seed, scale)
+        else:
+            more = np.atleast_2d(np.asarray(starts, dtype=np.float64))
+            if more.shape[1] != len(spec.space.names) or not np.isfinite(more).all():
+                raise ValueError(
+                    f"starts must be finite, of shape (n, {len(spec.space.names)}), got "
+                    f"{more.shape}"
+                )
+            if (more < spec.space.lower).any() or (more > spec.space.upper).any():
+                raise ValueError("a start is outside the bounds")
+        every = np.vstack([spec.space.start, more])
+        return multistart(spec, every, rtol, advance)
 
     def specify(self, basis: Any, targets: Any, start: Any, **options: Any) -> Specification:
         """What `fit` would do, checked and as data; its arguments."""

@@ -1,0 +1,203 @@
+"""Many fits of one model at once: each right-hand side with nonlinear parameters of its own.
+
+The traces of a plate reader, the pixels of a lifetime image. They run through Levenberg–Marquardt
+in step, in chunks that stay in the processor's cache; those that haven't converged are gathered
+and go on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rankwise.varpro.functional import Blocks
+from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
+from rankwise.varpro.models import ModelBasis
+from rankwise.varpro.parameters import parameter_space
+from rankwise.varpro.problem import SeparableProblem
+from rankwise.varpro.solvers import MAX_ITERATIONS, LevenbergMarquardt, Solver
+
+_ENTRIES = 300_000
+"""Of features or derivatives in a chunk: 2.4 MB, about a core's cache."""
+_FIRST_ROUND = 12
+"""Steps after which those that are done are left out."""
+
+
+@dataclass(frozen=True)
+class ManyFits:
+    """What many fits return.
+
+    Attributes
+    ----------
+    params : array of shape (K, P), float64
+    coef : array of shape (K, m)
+    objective : array of shape (K,)
+    status : array of str of shape (K,)
+        As in `FitResult`.
+    n_iterations : int array of shape (K,)
+    stderr : array of shape (K, P)
+        Standard errors of the nonlinear parameters, each fit with a variance of its own; NaN at a
+        bound.
+    names : tuple of str
+    """
+
+    params: np.ndarray
+    coef: np.ndarray
+    objective: np.ndarray
+    status: np.ndarray
+    n_iterations: np.ndarray
+    stderr: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def converged(self) -> np.ndarray:
+        """Bool array of shape (K,)."""
+        return self.status == "converged"
+
+
+class _Batch:
+    """A model at its ``x`` for a batch of parameters, weighted."""
+
+    def __init__(self, basis: ModelBasis, roots: np.ndarray | None) -> None:
+        self._basis, self._roots = basis, roots
+        self.owner, self.parameter, self.n_params = basis.owner, basis.parameter, basis.n_params
+
+    def features(self, params: np.ndarray) -> np.ndarray:
+        """``Φ``, shape ``(G, n, m)``."""
+        phi = self._basis.features(params)
+        if len(phi) == 1 < len(params):
+            phi = np.repeat(phi, len(params), axis=0)
+        return phi if self._roots is None else self._roots * phi
+
+    def derivative_blocks(self, params: np.ndarray) -> Blocks:
+        """``D``, shape ``(G, n, Q)``."""
+        for rows, d in self._basis.derivative_blocks(params):
+            if len(d) == 1 < len(params):
+                d = np.repeat(d, len(params), axis=0)
+            yield rows, d if self._roots is None else self._roots * d
+
+
+def fit_each(
+    basis: Any,
+    targets: Any,
+    start: Any,
+    solver: Solver,
+    *,
+    jacobian: str,
+    rcond: float | None,
+    weights: Any,
+    sigma: Any,
+    bounds: Any,
+    advance: Callable[[int], object],
+) -> ManyFits:
+    """See `VariableProjection.fit_each`."""
+    checked_basis(basis)
+    if not isinstance(basis, ModelBasis):
+        raise TypeError(
+            "many fits at once need a model at its x, SeparableModel(…).at(x) or "
+            f"FunctionModel(…).at(x); got {type(basis).__name__}"
+        )
+    if not isinstance(solver, LevenbergMarquardt):
+        raise ValueError("many fits at once are for solver 'levenberg-marquardt'")
+    targets = checked_targets(targets)
+    n, k = targets.shape
+    if n != basis.n_rows:
+        raise ValueError(f"targets have {n} rows, the basis has {basis.n_rows}")
+    first = np.asarray(start, dtype=np.float64)
+    one = first[0] if first.ndim == 2 and len(first) else first
+    space = parameter_space(basis.names, one, bounds)
+    if first.ndim == 2 and first.shape != (k, len(space.names)):
+        raise ValueError(
+            f"start must have shape ({len(space.names)},) or ({k}, {len(space.names)}), got "
+            f"{first.shape}"
+        )
+    starts = np.array(np.broadcast_to(first, (k, len(space.names))))
+    if not np.isfinite(starts).all():
+        raise ValueError("start must be finite, found NaN or infinity")
+    if (starts < space.lower).any() or (starts > space.upper).any():
+        raise ValueError("a start is outside the bounds")
+    roots, _ = checked_roots(n, k, {"weights": weights, "sigma": sigma})
+    basis.prepare(starts[0])
+    m = basis.features(starts[0]).shape[-1]
+    width = max(m, len(basis.owner), 1)
+    size = max(1, _ENTRIES // (n * width))
+    cut = float(n * np.finfo(float).eps) if rcond is None else rcond
+
+    def problem(members: np.ndarray) -> SeparableProblem:
+        tau = np.ascontiguousarray(targets[:, members].T, dtype=np.float64)[..., None]
+        own = None
+        if roots is not None:
+            own = roots[None, :, None] if roots.ndim == 1 else roots[:, members].T[..., None]
+            tau = own * tau
+        return SeparableProblem(
+            _Batch(basis, own),
+            tau,
+            jacobian=jacobian,
+            ridge=0.0,
+            rcond=cut,
+            equilibrate=True,
+            bounds=space.bounds,
+        )
+
+    params, coef = starts, np.zeros((k, m))
+    objective, error = np.zeros(k), np.full((k, len(space.names)), np.nan)
+    status = np.full(k, MAX_ITERATIONS, dtype=object)
+    steps = np.zeros(k, dtype=int)
+    left, budget, most = np.arange(k), _FIRST_ROUND, solver.stopping.max_iterations
+    used = 0
+    while len(left):
+        budget = min(budget, most - used)
+        last = used + budget >= most
+        again = []
+        for members in _chunks(left, size):
+            here = problem(members)
+            rule = replace(solver.stopping, max_iterations=budget)
+            outcome = replace(solver, stopping=rule).minimise(here, params[members])
+            params[members], objective[members] = outcome.params, outcome.objective
+            status[members] = outcome.status
+            steps[members] += outcome.n_iterations
+            open_ones = (status[members] == MAX_ITERATIONS) & (not last)
+            again.append(members[open_ones])
+            done = members[~open_ones]
+            coef[members] = here.coefficients(outcome.params)[..., 0]
+            error[members] = _errors(here, outcome.params, objective[members], n, m, space)
+            advance(len(done))
+        used += budget
+        budget *= 2
+        left = np.concatenate(again)
+    return ManyFits(params, coef, objective, status.astype(str), steps, error, space.names)
+
+
+def _errors(
+    problem: SeparableProblem,
+    params: np.ndarray,
+    objective: np.ndarray,
+    n: int,
+    m: int,
+    space: Any,
+) -> np.ndarray:
+    """Standard errors from Kaufman's matrix, whose inverse is the nonlinear block."""
+    _, matrix = problem.linearise(params, "kaufman")
+    held = space.at_bound(params)
+    size = np.sqrt(np.maximum(np.einsum("gii->gi", matrix), 0.0))
+    held |= size == 0
+    scale = np.where(held, 1.0, size)
+    scaled = matrix / (scale[:, :, None] * scale[:, None, :])
+    scaled = np.where(held[:, :, None] | held[:, None, :], np.eye(len(space.names)), scaled)
+    dof = n - m - np.sum(~held, axis=1)
+    values, vectors = np.linalg.eigh(scaled)
+    lost = values[:, 0] <= len(space.names) * np.finfo(float).eps
+    safe = np.where(values > 0, values, 1.0)
+    inverse = np.sum(vectors**2 / safe[:, None, :], axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.sqrt(2 * objective / np.where(dof > 0, dof, np.nan))[:, None] * np.sqrt(inverse)
+    found = np.where(lost[:, None], np.inf, found / scale)
+    return np.where(held, np.nan, found)
+
+
+def _chunks(members: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for first in range(0, len(members), size):
+        yield members[first : first + size]
