@@ -1,9 +1,9 @@
 r"""The presets of convolutional units: test accuracy, parameters and time.
 
-Each row is one call, ``QuadraticClassifier(preset, n_jobs=-1).fit(...)``, on all training images
-of a data set, with nothing chosen for that data set; a validation part that the call itself cuts
-from the training images chooses the epoch and the output layer. The test images are read once, at
-the end. Seconds are those of `fit`. Finished rows are kept.
+Each row is one call, ``ConvolutionalClassifier(preset, n_jobs=-1).fit(...)``, on all training
+images of a data set, with nothing chosen for that data set; a validation part that the call itself
+cuts from the training images chooses the epoch and the output layer. The test images are read once,
+at the end. Seconds are those of `fit`. Finished rows are kept.
 
     python benchmarks/accurate.py
     python benchmarks/accurate.py --datasets cifar10 fashion_mnist cats_vs_dogs malaria \
@@ -31,8 +31,8 @@ from common import (
     say,
     write_result,
 )
-from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet, load_images
+from rankwise.estimators.options import classifier_of
 
 PRESETS: dict[str, dict[str, Any]] = {
     "accurate": {"preset": "accurate"},
@@ -95,7 +95,7 @@ def measure(
 ) -> dict[str, Any]:
     """Train one classifier and read the test images once."""
     short = {"max_iter": 2} if args.quick else {}
-    model = QuadraticClassifier(
+    model = classifier_of(
         **PRESETS[preset], **short, n_jobs=args.workers, random_state=seed, verbose=1
     )
     model.fit(train.images, train.labels, groups=train.source_ids)

@@ -28,8 +28,8 @@ from common import (
     to_measure,
     write_result,
 )
-from rankwise import QuadraticClassifier
 from rankwise.data.split import stratified_limit
+from rankwise.estimators.options import classifier_of
 
 SUBNETWORKS = "Sub-networks: windowed, 20 of 50 units, with one choice changed"
 AUGMENTATION = "Convolutional units: small, 6 epochs, under each augmentation"
@@ -112,7 +112,7 @@ def measure(
     options |= row.options
     if args.quick:
         options |= {"max_iter": 1} | ({} if small else {"n_units": 40, "n_subnets": 2})
-    model = QuadraticClassifier(row.preset, **options, n_jobs=args.workers, random_state=seed)
+    model = classifier_of(row.preset, **options, n_jobs=args.workers, random_state=seed)
     model.fit(*part)
     accuracy = float(np.mean(model.predict(held[0]) == held[1]))
     say(f"  {100 * accuracy:.2f}% in {model.seconds_['total']:.0f} s")

@@ -22,8 +22,8 @@ from common import (
     say,
     write_result,
 )
-from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet
+from rankwise.estimators.options import classifier_of
 
 ROWS = {
     "colour": ("colour, the paper's scheme", {"preset": "pereyra", "unit": "colour"}),
@@ -81,9 +81,7 @@ def measure(
     key: str, seed: int, subnets: int | None, workers: int, train: ImageSet, test: ImageSet
 ) -> dict[str, Any]:
     """Train one classifier."""
-    model = QuadraticClassifier(
-        **ROWS[key][1], n_subnets=subnets, n_jobs=workers, random_state=seed
-    )
+    model = classifier_of(**ROWS[key][1], n_subnets=subnets, n_jobs=workers, random_state=seed)
     model.fit(train.images, train.labels)
     return {
         "row": key,

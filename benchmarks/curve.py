@@ -42,10 +42,10 @@ from common import (
 )
 from curve_models import Convolutional, DenseNetwork
 from graph_runner import GraphRunner
-from rankwise import QuadraticClassifier
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
+from rankwise.estimators.options import classifier_of
 from rankwise.export.quantise import quantise
 from rankwise.networks.graph import (
     arrays_of,
@@ -83,7 +83,7 @@ def ours(preset: str, **options: Any) -> Callable[[int, Any], Any]:
         if preset != "windowed":
             known |= {"max_iter": args.epochs}
         kind = Rankwise if preset == "windowed" else Convolutional
-        return kind(QuadraticClassifier(preset, n_jobs=args.workers, random_state=seed, **known))
+        return kind(classifier_of(preset, n_jobs=args.workers, random_state=seed, **known))
 
     return make
 

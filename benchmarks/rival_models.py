@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rankwise import QuadraticClassifier
 from rankwise._arrays import as_float
+from rankwise.estimators._classifier import ImageClassifier
+from rankwise.estimators.options import classifier_of
 from rankwise.linear.output_layer import solve_output_layer
 from rankwise.networks.quadratic import glue
 from rankwise.training.presets import PRESETS
@@ -175,7 +176,7 @@ def _without_warning(kind: type) -> type:
 class Rankwise:
     """Our own classifier, on all cores."""
 
-    def __init__(self, model: QuadraticClassifier) -> None:
+    def __init__(self, model: ImageClassifier) -> None:
         self.model = model
 
     def fit(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -194,14 +195,14 @@ class Rankwise:
 
 
 def rankwise_classifier(preset: str, n_subnets: int | None = None) -> Maker:
-    """`QuadraticClassifier` with a preset, by fewer sub-networks than its own if given."""
+    """The classifier of a preset, by fewer sub-networks than its own if given."""
 
     def make(seed: int, quick: bool) -> Rankwise:
         given: dict[str, Any] = {} if n_subnets is None else {"n_subnets": n_subnets}
         if quick:
             subnets = preset in PRESETS
             given = {"n_subnets": 2, "samples_per_subnet": 300} if subnets else {"max_iter": 1}
-        return Rankwise(QuadraticClassifier(preset, n_jobs=-1, random_state=seed, **given))
+        return Rankwise(classifier_of(preset, n_jobs=-1, random_state=seed, **given))
 
     return make
 

@@ -6,7 +6,7 @@ true labels, and neither number is an accuracy on images that were never seen.
 
 from __future__ import annotations
 
-from rankwise import QuadraticClassifier, load_images
+from rankwise import QuadraticClassifier, Subnetworks, UnitForm, load_images
 
 
 def main() -> None:
@@ -14,7 +14,10 @@ def main() -> None:
     train = load_images("digits", split="train", limit=300)
     test = load_images("digits", split="test")
     model = QuadraticClassifier(
-        unit="symmetric", window=False, jacobian="kaufman", n_units=100, max_iter=15
+        unit=UnitForm("symmetric", window=False),
+        subnets=Subnetworks(jacobian="kaufman"),
+        n_units=100,
+        max_iter=15,
     )
     model.fit(train, train.labels)
     inductive = model.score(test, test.labels)

@@ -5,7 +5,7 @@ On images of the digits at 16×16 pixels, for few epochs; alone it would choose 
 
 from __future__ import annotations
 
-from rankwise import QuadraticClassifier, load_images
+from rankwise import ConvolutionalClassifier, load_images
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     test = load_images("digits", split="test", size=16)
     print("augmentation  accuracy  parameters  output layer")
     for augmentation in ("none", "moves"):
-        model = QuadraticClassifier("tiny", augmentation=augmentation, max_iter=8)
+        model = ConvolutionalClassifier("tiny", augmentation=augmentation, epochs=8)
         model.fit(train.images, train.labels)
         print(
             f"{augmentation:12}  {model.score(test.images, test.labels):8.4f}"

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rankwise import QuadraticClassifier
 from rankwise._arrays import Rows, chosen
+from rankwise.estimators.options import classifier_of
 from rankwise.training import augment
 
 
@@ -38,7 +38,7 @@ def test_a_fit_copies_blocks_of_a_mapped_set(tmp_path, monkeypatch, options):
     # The probe for mirror images has a fixed size, here a small one.
     monkeypatch.setattr(augment, "_PROBE_SAMPLES", 300)
     monkeypatch.setattr(augment, "_PROBE_UNITS", 2)
-    model = QuadraticClassifier(**options, max_iter=1)
+    model = classifier_of(**options, max_iter=1)
     model.fit(images[:400], labels[:400])  # imports and caches
     tracemalloc.start()
     try:

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rankwise import LowRankAugmenter, QuadraticClassifier, RandomLowRank, VarProHead
+from rankwise import (
+    FixedRidge,
+    LowRankAugmenter,
+    QuadraticClassifier,
+    RandomLowRank,
+    Refine,
+    Subnetworks,
+    UnitForm,
+    VarProHead,
+)
 from rankwise._fingerprints import fingerprint
 from rankwise.data import ImageSet
 from rankwise.errors import RankwiseError
+from rankwise.estimators.options import classifier_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((60, 4, 4))
@@ -38,27 +48,27 @@ def with_nan(x):
 
 @pytest.fixture(scope="module")
 def classifier():
-    return QuadraticClassifier(n_units=6, n_subnets=2, max_iter=2).fit(IMAGES, NAMES)
+    return classifier_of(n_units=6, n_subnets=2, max_iter=2).fit(IMAGES, NAMES)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"preset": "nonsense"},
-        {"preset": "small", "n_subnets": 3},
+        {"preset": "small", "subnets": 3},
         {"unit": "nonsense"},
         {"unit": "colour"},
-        {"activation": "nonsense"},
-        {"rank": 0},
-        {"window": (2.0, 3.0)},
-        {"n_units": 7, "n_subnets": 2},
+        {"unit": UnitForm(activation="nonsense")},
+        {"unit": UnitForm(rank=0)},
+        {"unit": UnitForm(window=(2.0, 3.0))},
+        {"n_units": 7, "subnets": 2},
         {"solver": "nonsense"},
-        {"jacobian": "nonsense"},
+        {"subnets": Subnetworks(jacobian="nonsense")},
         {"ridge": "nonsense"},
-        {"start": "nonsense"},
-        {"refine": 2, "refine_solver": "nonsense"},
-        {"refine": 1, "augmentation": "nonsense"},
-        {"glue_method": "nonsense"},
+        {"unit": UnitForm(start="nonsense")},
+        {"refine": "nonsense"},
+        {"refine": Refine(1, augmentation="nonsense")},
+        {"ridge": FixedRidge(method="nonsense")},
         {"image_shape": (3, 3)},
         {"n_jobs": 0},
         {"device": "nonsense"},

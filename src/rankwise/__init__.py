@@ -9,6 +9,19 @@ from rankwise._version import __version__
 
 if TYPE_CHECKING:
     from rankwise.data import ImageSet, load_images
+    from rankwise.estimators.choices import (
+        FixedRidge,
+        GaussNewton,
+        GeneralizedCrossValidation,
+        Grow,
+        LeaveOneOut,
+        Prune,
+        Refine,
+        Subnetworks,
+        UnitForm,
+    )
+    from rankwise.estimators.convolutional import ConvolutionalClassifier
+    from rankwise.estimators.models import load_model
     from rankwise.estimators.quadratic import QuadraticClassifier
     from rankwise.heads.head import VarProHead
     from rankwise.lowrank import (
@@ -31,6 +44,17 @@ _HOMES = {
     "SeparableRegressor": "rankwise.varpro.regressor",
     "curve_fit_separable": "rankwise.varpro.curve_fit",
     "QuadraticClassifier": "rankwise.estimators.quadratic",
+    "ConvolutionalClassifier": "rankwise.estimators.convolutional",
+    "UnitForm": "rankwise.estimators.choices",
+    "Subnetworks": "rankwise.estimators.choices",
+    "LeaveOneOut": "rankwise.estimators.choices",
+    "GeneralizedCrossValidation": "rankwise.estimators.choices",
+    "FixedRidge": "rankwise.estimators.choices",
+    "Grow": "rankwise.estimators.choices",
+    "Prune": "rankwise.estimators.choices",
+    "Refine": "rankwise.estimators.choices",
+    "GaussNewton": "rankwise.estimators.choices",
+    "load_model": "rankwise.estimators.models",
     "LowRankAugmenter": "rankwise.lowrank",
     "RandomLowRank": "rankwise.lowrank",
     "low_rank_approximation": "rankwise.lowrank",
@@ -40,11 +64,21 @@ _HOMES = {
 }
 
 __all__ = [
+    "ConvolutionalClassifier",
+    "FixedRidge",
+    "GaussNewton",
+    "GeneralizedCrossValidation",
+    "Grow",
     "ImageSet",
+    "LeaveOneOut",
     "LowRankAugmenter",
+    "Prune",
     "QuadraticClassifier",
     "RandomLowRank",
+    "Refine",
     "SeparableRegressor",
+    "Subnetworks",
+    "UnitForm",
     "VarProHead",
     "VariableProjection",
     "__version__",
@@ -52,6 +86,7 @@ __all__ = [
     "from_pretrained",
     "load",
     "load_images",
+    "load_model",
     "low_rank_approximation",
     "spectrum",
 ]

@@ -15,7 +15,11 @@ from rankwise.errors import ModelFileError, RankwiseError
 
 CARD = "README.md"
 
-_KIND = {"QuadraticClassifier": "quadratic units", "VarProHead": "a last layer"}
+_KIND = {
+    "QuadraticClassifier": "quadratic units",
+    "ConvolutionalClassifier": "convolutional units",
+    "VarProHead": "a last layer",
+}
 
 
 class _Saved(Protocol):

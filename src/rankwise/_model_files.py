@@ -58,7 +58,7 @@ def write_model(
 
 
 def read_description(
-    folder: Path, *, format_name: str, version: int, kind: str, hint: str = ""
+    folder: Path, *, format_name: str, version: int | tuple[int, ...], kind: str, hint: str = ""
 ) -> dict[str, Any]:
     """Read and check the JSON of a model folder.
 
@@ -66,7 +66,7 @@ def read_description(
     ----------
     folder : Path
     format_name, version
-        As it was written with.
+        As it was written with; several versions, the newest last, where each can be read.
     kind : str
         What it should be, for the error: "a rankwise model".
     hint : str
@@ -86,10 +86,11 @@ def read_description(
         raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
     if not isinstance(description, dict) or description.get("format") != format_name:
         raise ModelFileError(f"{path} isn't {kind}: its format isn't {format_name!r}")
-    if description.get("format_version") != version:
+    versions = version if isinstance(version, tuple) else (version,)
+    if description.get("format_version") not in versions:
         raise ModelFileError(
             f"{path} has format version {description.get('format_version')!r}, but this rankwise "
-            f"({__version__}) reads version {version}"
+            f"({__version__}) reads version {' and '.join(map(str, versions))}"
         )
     return description
 

@@ -6,11 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+class Bar:
+    """What `progress_bar` yields: call it to advance, tell it what the last step came to."""
+
+    def __init__(
+        self,
+        advance: Callable[[int], object] = lambda steps: None,
+        note: Callable[[int, str], object] = lambda done, text: None,
+    ) -> None:
+        self._advance, self._note, self._done = advance, note, 0
+
+    def __call__(self, steps: int) -> None:
+        """Move on by so many steps."""
+        self._done += steps
+        self._advance(steps)
+
+    def note(self, text: str) -> None:
+        """Show a few words beside the bar; where there is no terminal, a line of their own."""
+        self._note(self._done, text)
+
+
 @contextmanager
 def progress_bar(
-    description: str, total: int | None, *, enabled: bool = True
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error while the block runs; call the yielded function to advance it.
+    description: str, total: int | None, *, enabled: bool = True, notes: bool = False
+) -> Iterator[Bar]:
+    """Show a bar on standard error while the block runs; call what it yields to advance it.
 
     Parameters
     ----------
@@ -20,14 +40,15 @@ def progress_bar(
         Number of steps, or None where it isn't known.
     enabled : bool
         False gives a function that does nothing.
+    notes : bool
+        Leave room for `Bar.note`.
 
     Yields
     ------
-    advance : callable
-        ``advance(steps)`` moves the bar.
+    Bar
     """
     if not enabled:
-        yield lambda steps: None
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import (
@@ -39,17 +60,25 @@ def progress_bar(
         TimeRemainingColumn,
     )
 
-    columns = (
+    console = Console(stderr=True)
+    columns = [
         TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=8 if notes else 24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-    )
-    # Bars of several threads would put each other's standard streams back in the wrong order.
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, redirect_stdout=False, redirect_stderr=False
-    ) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda steps: progress.advance(task, steps)
+    ]
+    if notes:
+        columns[0] = TextColumn("{task.description}")
+        columns.append(TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def note(done: int, text: str) -> None:
+            if console.is_terminal:
+                progress.update(task, note=text)
+            else:
+                whole = "" if total is None else f"/{total}"
+                console.print(f"{description} {done}{whole}: {text}", highlight=False, markup=False)
+
+        yield Bar(lambda steps: progress.advance(task, steps), note)

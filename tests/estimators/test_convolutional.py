@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rankwise import QuadraticClassifier
 from rankwise.errors import RunError
+from rankwise.estimators.options import classifier_of
 from rankwise.networks.graph import run
 from rankwise.training.presets import chosen_preset
 
@@ -18,7 +18,7 @@ CONVOLUTIONAL = {"preset": "tiny", "max_iter": 3}
 @pytest.fixture(scope="module")
 def convolutional(digits):
     images, labels = digits
-    return QuadraticClassifier("tiny", max_iter=12).fit(images[:900], labels[:900])
+    return classifier_of("tiny", max_iter=12).fit(images[:900], labels[:900])
 
 
 def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digits):
@@ -43,7 +43,7 @@ def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digi
 
 def test_too_few_images_to_validate_get_the_glue(digits):
     images, labels = digits
-    model = QuadraticClassifier("tiny", max_iter=5).fit(images[:150], labels[:150])
+    model = classifier_of("tiny", max_iter=5).fit(images[:150], labels[:150])
     assert model.output_layer_ == "glue"
     assert [e["validation_accuracy"] for e in model.history_] == [None] * 5
     # The trained output layer has seen 20 batches: it guesses.
@@ -56,7 +56,7 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, *shape), dtype=np.uint8)
     labels = np.array(["b", "a"])[np.arange(40) % 2]
-    model = QuadraticClassifier(preset, max_iter=1).fit(images, labels)
+    model = classifier_of(preset, max_iter=1).fit(images, labels)
     assert model.predict(images).shape == (40,)
     assert model.image_shape_ == shape
     assert model.history_[0]["validation_accuracy"] is None, "under 200 images none is held out"
@@ -80,7 +80,7 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
 )
 def test_every_option_of_convolutional_presets(digits, options, capsys):
     images, labels = digits
-    model = QuadraticClassifier(**CONVOLUTIONAL, **options).fit(images[:250], labels[:250])
+    model = classifier_of(**CONVOLUTIONAL, **options).fit(images[:250], labels[:250])
     assert model.predict(images[:10]).shape == (10,)
     if "n_units" in options:
         assert model.network_.n_units == 20
@@ -91,9 +91,9 @@ def test_every_augmentation_is_another_training(digits):
     images, labels = digits[0][:250], digits[1][:250]
     outputs = {}
     for augmentation in (None, "moves", "low-rank", "moves+low-rank", "none"):
-        model = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation)
+        model = classifier_of(**CONVOLUTIONAL, augmentation=augmentation)
         outputs[augmentation] = model.fit(images, labels).outputs(images)
-        two = QuadraticClassifier(**CONVOLUTIONAL, augmentation=augmentation, n_jobs=2)
+        two = classifier_of(**CONVOLUTIONAL, augmentation=augmentation, n_jobs=2)
         np.testing.assert_array_equal(
             two.fit(images, labels).outputs(images), outputs[augmentation]
         )
@@ -105,16 +105,16 @@ def test_every_augmentation_is_another_training(digits):
 @pytest.mark.parametrize("augmentation", ["low-rank", "none"])
 def test_a_refinement_has_an_augmentation_too(digits, augmentation):
     images, labels = digits[0][:300], digits[1][:300]
-    usual = QuadraticClassifier(**SMALL, refine=1).fit(images, labels)
-    other = QuadraticClassifier(**SMALL, refine=1, augmentation=augmentation).fit(images, labels)
+    usual = classifier_of(**SMALL, refine=1).fit(images, labels)
+    other = classifier_of(**SMALL, refine=1, augmentation=augmentation).fit(images, labels)
     assert usual.history_[0]["train_loss"] != other.history_[0]["train_loss"]
 
 
 def test_the_same_seed_gives_the_same_convolutional_model(digits):
     images, labels = digits
-    one = QuadraticClassifier(**CONVOLUTIONAL).fit(images[:250], labels[:250])
-    two = QuadraticClassifier(**CONVOLUTIONAL, n_jobs=2).fit(images[:250], labels[:250])
-    other = QuadraticClassifier(**CONVOLUTIONAL, random_state=1).fit(images[:250], labels[:250])
+    one = classifier_of(**CONVOLUTIONAL).fit(images[:250], labels[:250])
+    two = classifier_of(**CONVOLUTIONAL, n_jobs=2).fit(images[:250], labels[:250])
+    other = classifier_of(**CONVOLUTIONAL, random_state=1).fit(images[:250], labels[:250])
     np.testing.assert_array_equal(
         one.outputs(images),
         two.outputs(
@@ -138,7 +138,7 @@ def test_an_interrupted_convolutional_fit_goes_on(digits, tmp_path, monkeypatch)
 
     images, labels = digits
     options = {"preset": "tiny", "max_iter": 4}
-    whole = QuadraticClassifier(**options).fit(images[:250], labels[:250])
+    whole = classifier_of(**options).fit(images[:250], labels[:250])
     original, calls = JointTraining._epoch, []
 
     def stops(self, *arguments):
@@ -149,13 +149,13 @@ def test_an_interrupted_convolutional_fit_goes_on(digits, tmp_path, monkeypatch)
 
     monkeypatch.setattr(JointTraining, "_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
-        QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:250], labels[:250])
+        classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:250], labels[:250])
     monkeypatch.setattr(JointTraining, "_epoch", original)
-    resumed = QuadraticClassifier(**options, checkpoint_dir=tmp_path)
+    resumed = classifier_of(**options, checkpoint_dir=tmp_path)
     resumed.fit(images[:250], labels[:250])
     np.testing.assert_array_equal(resumed.outputs(images), whole.outputs(images))
     with pytest.raises(RunError, match="holds the training of another fit"):
-        QuadraticClassifier(**options, checkpoint_dir=tmp_path, random_state=1).fit(
+        classifier_of(**options, checkpoint_dir=tmp_path, random_state=1).fit(
             images[:250], labels[:250]
         )
 
@@ -163,14 +163,14 @@ def test_an_interrupted_convolutional_fit_goes_on(digits, tmp_path, monkeypatch)
 def test_refinement_goes_on_from_the_glue(digits, tmp_path):
     images, labels = digits
     options = {"n_units": 40, "n_subnets": 2, "max_iter": 2, "activation": "relu", "refine": 6}
-    model = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    model = classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
     assert set(model.seconds_) == {"subnets", "glue", "joint", "total", "earlier"}
     assert len(model.history_) == 6
     assert model.score(images[900:], labels[900:]) > 0.85
-    unrefined = QuadraticClassifier(**(options | {"refine": 0})).fit(images[:900], labels[:900])
+    unrefined = classifier_of(**(options | {"refine": 0})).fit(images[:900], labels[:900])
     assert not np.array_equal(unrefined.network_.params, model.network_.params)
     assert unrefined.network_.n_units == model.network_.n_units
-    again = QuadraticClassifier(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    again = classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
     np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
 
 
@@ -191,7 +191,7 @@ def test_refinement_is_judged_on_images_that_nothing_before_it_saw(digits, monke
 
     monkeypatch.setattr(fitting, "train_subnets", noted)
     monkeypatch.setattr(refinement, "refine", spoilt)
-    model = QuadraticClassifier(**SMALL, refine=1).fit(images[:600], labels[:600])
+    model = classifier_of(**SMALL, refine=1).fit(images[:600], labels[:600])
     assert (len(seen["trained on"]), len(seen["validated on"])) == (540, 60)
     both = {image.tobytes() for image in seen["trained on"]} & {
         image.tobytes() for image in seen["validated on"]
@@ -205,7 +205,7 @@ def test_refinement_is_judged_on_images_that_nothing_before_it_saw(digits, monke
 def test_the_refinement_has_a_status(digits):
     images, labels = digits
     for options, status in (({"refine": 1}, "finished"), (NEWTON, "max-iterations")):
-        model = QuadraticClassifier(**SMALL, **options).fit(images[:300], labels[:300])
+        model = classifier_of(**SMALL, **options).fit(images[:300], labels[:300])
         assert sum(model.statuses_.values()) == 2
         assert status in model.statuses_
 
@@ -213,7 +213,7 @@ def test_the_refinement_has_a_status(digits):
 def test_refinement_needs_images():
     rng = np.random.default_rng(0)
     x, y = rng.random((60, 3, 3, 3, 3)), np.arange(60) % 2
-    model = QuadraticClassifier(**SMALL, unit="multilinear", refine=1)
+    model = classifier_of(**SMALL, unit="multilinear", refine=1)
     with pytest.raises(ValueError, match="joint refinement needs images"):
         model.fit(x, y)
 
@@ -255,13 +255,13 @@ def test_the_default_fits_the_data(shape, n, given, expected):
             {**NEWTON, "preset": "windowed", "augmentation": "moves"},
             "augmentation 'moves' needs training on batches",
         ),
-        ({"image_shape": (2, 32)}, "needs images of at least 4×4 pixels, got shape (2, 32)"),
+        ({"image_shape": (4, 4, 2, 2)}, "needs images (height, width) or (height, width, chan"),
     ],
 )  # fmt: skip
 def test_what_convolutional_presets_do_not_accept(digits, options, message):
     images, labels = digits
     with pytest.raises(ValueError) as error:
-        QuadraticClassifier(**({"preset": "tiny"} | options)).fit(images[:100], labels[:100])
+        classifier_of(**({"preset": "tiny"} | options)).fit(images[:100], labels[:100])
     assert message in str(error.value)
 
 
@@ -271,7 +271,7 @@ def test_training_that_fails_ends_in_a_status_and_a_finite_network(digits, monke
     images, labels = digits
     wild = replace(presets.CONVOLUTIONAL_PRESETS["tiny"], learning_rate=1e30)
     monkeypatch.setitem(presets.CONVOLUTIONAL_PRESETS, "tiny", wild)
-    model = QuadraticClassifier("tiny", max_iter=2).fit(images[:250], labels[:250])
+    model = classifier_of("tiny", max_iter=2).fit(images[:250], labels[:250])
     assert (model.status_, model.output_layer_) == ("non-finite", "glue")
     assert model.score(images[:250], labels[:250]) > 0.5, "the glue of untrained units"
 
@@ -285,7 +285,7 @@ def test_bootstrapping_needs_subnetworks(convolutional, digits):
 def test_a_network_says_what_it_computes(digits, preset):
     images, labels = digits
     options = {"max_iter": 2} if preset == "tiny" else SMALL
-    model = QuadraticClassifier(preset, **options).fit(images[:250], labels[:250])
+    model = classifier_of(preset, **options).fit(images[:250], labels[:250])
     graph = model.network_.as_graph(model.classes_, scale=255.0)
     np.testing.assert_allclose(
         run(graph, images[:30]), model.outputs(images[:30]), rtol=1e-3, atol=1e-3
@@ -322,4 +322,4 @@ def test_groups_stay_on_one_side_of_the_validation_part():
 def test_groups_of_another_length_are_refused():
     images = np.zeros((6, 8, 8), np.uint8)
     with pytest.raises(ValueError, match=r"groups have shape \(3,\); one for each sample, \(6,\)"):
-        QuadraticClassifier().fit(images, [0, 1] * 3, groups=[1, 2, 3])
+        classifier_of().fit(images, [0, 1] * 3, groups=[1, 2, 3])

@@ -8,18 +8,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
 
-from rankwise import QuadraticClassifier
+from rankwise import QuadraticClassifier, load_model
 from rankwise.errors import ModelFileError
 from rankwise.estimators.files import DESCRIPTION, WEIGHTS
+from rankwise.estimators.options import classifier_of
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 255, (60, 6, 5), dtype=np.uint8)
 
 
 def model(labels):
-    return QuadraticClassifier(n_units=6, n_subnets=1, max_iter=3, window=(0.4, 0.9)).fit(
-        IMAGES, labels
-    )
+    return classifier_of(n_units=6, n_subnets=1, max_iter=3, window=(0.4, 0.9)).fit(IMAGES, labels)
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def saved(tmp_path):
 def test_round_trip(tmp_path, labels):
     original = model(labels)
     original.save(tmp_path / "new" / "folder")
-    again = QuadraticClassifier.load(tmp_path / "new" / "folder")
+    again = load_model(tmp_path / "new" / "folder")
     np.testing.assert_array_equal(original.outputs(IMAGES), again.outputs(IMAGES))
     np.testing.assert_array_equal(original.predict(IMAGES), again.predict(IMAGES))
     np.testing.assert_array_equal(
@@ -45,7 +44,7 @@ def test_round_trip(tmp_path, labels):
     assert again.predict(IMAGES).dtype == original.predict(IMAGES).dtype
     assert again.n_parameters_units_ == original.n_parameters_units_
     assert again.status_ == original.status_
-    assert again.window == (0.4, 0.9)
+    assert again.get_params() == original.get_params()
     again.fit(IMAGES, labels)
 
 
@@ -57,7 +56,7 @@ def test_no_pickle_is_written(saved):
 
 def test_an_unfitted_model_is_not_saved(tmp_path):
     with pytest.raises(NotFittedError):
-        QuadraticClassifier().save(tmp_path)
+        classifier_of().save(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -134,15 +133,13 @@ def not_safetensors(folder):
 def test_damaged_or_foreign_files(saved, damage, message):
     damage(saved)
     with pytest.raises(ModelFileError, match=message):
-        QuadraticClassifier.load(saved)
+        load_model(saved)
 
 
 def test_saving_over_a_model_replaces_it(saved):
-    other = QuadraticClassifier(n_units=4, n_subnets=1, max_iter=1).fit(IMAGES, np.arange(60) % 2)
+    other = classifier_of(n_units=4, n_subnets=1, max_iter=1).fit(IMAGES, np.arange(60) % 2)
     other.save(saved)
-    np.testing.assert_array_equal(
-        QuadraticClassifier.load(saved).outputs(IMAGES), other.outputs(IMAGES)
-    )
+    np.testing.assert_array_equal(load_model(saved).outputs(IMAGES), other.outputs(IMAGES))
 
 
 # -- convolutional networks ---------------------------------------------------------------------
@@ -150,20 +147,20 @@ def test_saving_over_a_model_replaces_it(saved):
 
 @pytest.fixture(scope="module")
 def convolutional():
-    return QuadraticClassifier("tiny", max_iter=1).fit(IMAGES, np.arange(60) % 3)
+    return classifier_of("tiny", max_iter=1).fit(IMAGES, np.arange(60) % 3)
 
 
 def test_round_trip_of_a_convolutional_network(convolutional, tmp_path):
     convolutional.save(tmp_path)
-    again = QuadraticClassifier.load(tmp_path)
+    again = load_model(tmp_path)
     np.testing.assert_array_equal(convolutional.outputs(IMAGES), again.outputs(IMAGES))
     np.testing.assert_array_equal(convolutional.predict_proba(IMAGES), again.predict_proba(IMAGES))
     for name in ("n_parameters_total_", "preset_", "output_layer_", "history_", "image_shape_"):
         assert getattr(again, name) == getattr(convolutional, name)
     stored = sum(a.size for a in load_file(tmp_path / WEIGHTS).values())
     assert stored == convolutional.n_parameters_total_
-    with pytest.raises(ValueError, match="bootstrapping needs sub-networks"):
-        again.bootstrap_transductive(IMAGES)
+    with pytest.raises(ModelFileError, match="holds a ConvolutionalClassifier, not a Quadratic"):
+        QuadraticClassifier.load(tmp_path)
 
 
 def edited(folder, change_tensors=None, change_description=None):
@@ -198,5 +195,5 @@ def test_damaged_convolutional_networks(convolutional, tmp_path, tensors, descri
     convolutional.save(tmp_path)
     edited(tmp_path, tensors, description)
     with pytest.raises(ModelFileError) as error:
-        QuadraticClassifier.load(tmp_path)
+        load_model(tmp_path)
     assert message in str(error.value)

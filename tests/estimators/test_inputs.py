@@ -8,13 +8,14 @@ import pytest
 from rankwise import QuadraticClassifier
 from rankwise.errors import DataWarning
 from rankwise.estimators import _inputs
+from rankwise.estimators.options import classifier_of
 
 rng = np.random.default_rng(0)
 Y = np.arange(40) % 2
 
 
 def fitted(X, **options):
-    return QuadraticClassifier(n_units=4, n_subnets=1, max_iter=1, **options).fit(X, Y[: len(X)])
+    return classifier_of(n_units=4, n_subnets=1, max_iter=1, **options).fit(X, Y[: len(X)])
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from rankwise import QuadraticClassifier, load_images
+from rankwise import load_images, load_model
 from rankwise._device import resolve_device
+from rankwise.estimators.options import classifier_of
 from rankwise.training.presets import PRESETS, sized_to_data
 
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
 
 
-@parametrize_with_checks([QuadraticClassifier(**SMALL)])
+@parametrize_with_checks([classifier_of(**SMALL)])
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -26,7 +27,7 @@ def test_scikit_learn_conventions(estimator, check):
 @pytest.fixture(scope="module")
 def fitted(digits):
     images, labels = digits
-    return QuadraticClassifier(n_subnets=2, max_iter=5).fit(images[:600], labels[:600])
+    return classifier_of(n_subnets=2, max_iter=5).fit(images[:600], labels[:600])
 
 
 def test_it_learns(fitted, digits):
@@ -51,8 +52,8 @@ def test_a_fit_says_how_it_ended(fitted):
 
 def test_probabilities_sum_to_one_and_agree_with_the_prediction(fitted, digits):
     images, _ = digits
-    for squash in (False, True):
-        model = copy.deepcopy(fitted).set_params(squash=squash)
+    for how in (None, "sum-to-one", "sigmoid"):
+        model = copy.deepcopy(fitted).set_params(probabilities=how)
         probabilities = model.predict_proba(images[:50])
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         assert probabilities.min() >= 0
@@ -62,19 +63,19 @@ def test_probabilities_sum_to_one_and_agree_with_the_prediction(fitted, digits):
 
 def test_images_and_flat_rows_give_the_same_model(digits):
     images, labels = digits
-    a = QuadraticClassifier(**SMALL).fit(images[:200], labels[:200])
-    b = QuadraticClassifier(**SMALL).fit(images[:200].reshape(200, 64), labels[:200])
+    a = classifier_of(**SMALL).fit(images[:200], labels[:200])
+    b = classifier_of(**SMALL).fit(images[:200].reshape(200, 64), labels[:200])
     np.testing.assert_array_equal(a.outputs(images), b.outputs(images.reshape(-1, 64)))
     np.testing.assert_array_equal(a.outputs(images), a.outputs(images.reshape(-1, 64)))
 
 
 def test_pixels_keep_the_scale_of_the_fit_whatever_their_type(digits):
     images, labels = digits
-    on_bytes = QuadraticClassifier(**SMALL).fit(images[:200], labels[:200])
+    on_bytes = classifier_of(**SMALL).fit(images[:200], labels[:200])
     expected = on_bytes.outputs(images[200:300])
     for other in (images.astype(int), images.astype(float), images.astype(np.float32)):
         np.testing.assert_allclose(on_bytes.outputs(other[200:300]), expected, atol=1e-4)
-    on_floats = QuadraticClassifier(**SMALL).fit(images[:200].astype(np.float32), labels[:200])
+    on_floats = classifier_of(**SMALL).fit(images[:200].astype(np.float32), labels[:200])
     np.testing.assert_array_equal(
         on_floats.outputs(images[200:300]),
         on_floats.outputs(images[200:300].astype(np.float32)),
@@ -84,9 +85,9 @@ def test_pixels_keep_the_scale_of_the_fit_whatever_their_type(digits):
 def test_the_same_seed_gives_the_same_model_whatever_the_workers(digits):
     images, labels = digits
     options = SMALL | {"n_units": 20, "n_subnets": 2}
-    one = QuadraticClassifier(**options).fit(images[:200], labels[:200])
-    two = QuadraticClassifier(**options, n_jobs=2).fit(images[:200], labels[:200])
-    other = QuadraticClassifier(**options, random_state=1).fit(images[:200], labels[:200])
+    one = classifier_of(**options).fit(images[:200], labels[:200])
+    two = classifier_of(**options, n_jobs=2).fit(images[:200], labels[:200])
+    other = classifier_of(**options, random_state=1).fit(images[:200], labels[:200])
     np.testing.assert_array_equal(one.network_.params, two.network_.params)
     np.testing.assert_array_equal(one.network_.coef, two.network_.coef)
     assert not np.array_equal(one.network_.params, other.network_.params)
@@ -95,7 +96,7 @@ def test_the_same_seed_gives_the_same_model_whatever_the_workers(digits):
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
 def test_random_states_of_scikit_learn(digits, random_state):
     images, labels = digits
-    QuadraticClassifier(**SMALL, random_state=random_state).fit(images[:100], labels[:100])
+    classifier_of(**SMALL, random_state=random_state).fit(images[:100], labels[:100])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_random_states_of_scikit_learn(digits, random_state):
 )
 def test_every_option(digits, options, capsys):
     images, labels = digits
-    model = QuadraticClassifier(**(SMALL | options)).fit(images[:300], labels[:300])
+    model = classifier_of(**(SMALL | options)).fit(images[:300], labels[:300])
     assert model.score(images[:300], labels[:300]) > 0.3
     assert ("sub-networks" in capsys.readouterr().err) == ("verbose" in options)
 
@@ -139,17 +140,17 @@ def test_every_option(digits, options, capsys):
 def test_image_shape_of_flat_rows():
     rng = np.random.default_rng(0)
     rows, y = rng.random((60, 4 * 6 * 3)), rng.integers(2, size=60)
-    model = QuadraticClassifier(**SMALL, image_shape=(4, 6, 3)).fit(rows, y)
+    model = classifier_of(**SMALL, image_shape=(4, 6, 3)).fit(rows, y)
     assert model.image_shape_ == (4, 6, 3)
-    assert QuadraticClassifier(**SMALL).fit(rows[:, :49], y).image_shape_ == (7, 7)
-    assert QuadraticClassifier(**SMALL).fit(rows, y).image_shape_ == (1, 72)
+    assert classifier_of(**SMALL).fit(rows[:, :49], y).image_shape_ == (7, 7)
+    assert classifier_of(**SMALL).fit(rows, y).image_shape_ == (1, 72)
 
 
 def test_colour_images_and_string_labels():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (80, 6, 6, 3), dtype=np.uint8)
     names = np.array(["red", "green"])[(images[..., 0].mean((1, 2)) < 127).astype(int)]
-    model = QuadraticClassifier(**SMALL, unit="colour").fit(images, names)
+    model = classifier_of(**SMALL, unit="colour").fit(images, names)
     assert set(model.predict(images)) <= {"red", "green"}
     assert model.decision_function(images).shape == (80,)
     np.testing.assert_array_equal(
@@ -159,17 +160,17 @@ def test_colour_images_and_string_labels():
 
 def test_an_image_set_is_accepted():
     images = load_images("digits", split="train", limit=100)
-    model = QuadraticClassifier(**SMALL).fit(images, images.labels)
+    model = classifier_of(**SMALL).fit(images, images.labels)
     assert model.predict(images).shape == (100,)
 
 
 def test_grid_search_pipeline_clone_and_pickle(digits):
     images, labels = digits
     rows = images[:150].reshape(150, 64).astype(float)
-    search = GridSearchCV(QuadraticClassifier(**SMALL), {"n_units": [4, 8]}, cv=2)
+    search = GridSearchCV(classifier_of(**SMALL), {"n_units": [4, 8]}, cv=2)
     search.fit(rows, labels[:150])
     assert search.best_params_["n_units"] in (4, 8)
-    pipeline = make_pipeline(StandardScaler(), QuadraticClassifier(**SMALL)).fit(rows, labels[:150])
+    pipeline = make_pipeline(StandardScaler(), classifier_of(**SMALL)).fit(rows, labels[:150])
     again = pickle.loads(pickle.dumps(pipeline))
     np.testing.assert_array_equal(pipeline.predict(rows), again.predict(rows))
     assert clone(pipeline[-1]).get_params() == pipeline[-1].get_params()
@@ -180,7 +181,7 @@ def test_an_interrupted_fit_goes_on(digits, tmp_path, monkeypatch):
 
     images, labels = digits[0][:200], digits[1][:200]
     options = SMALL | {"n_units": 30, "n_subnets": 3}
-    whole = QuadraticClassifier(**options).fit(images, labels)
+    whole = classifier_of(**options).fit(images, labels)
     original, calls = subnetworks.train_subnet, []
 
     def interrupted(*args):
@@ -190,7 +191,7 @@ def test_an_interrupted_fit_goes_on(digits, tmp_path, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(subnetworks, "train_subnet", interrupted)
-    model = QuadraticClassifier(**options, checkpoint_dir=tmp_path)
+    model = classifier_of(**options, checkpoint_dir=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         model.fit(images, labels)
     model.fit(images, labels)
@@ -231,7 +232,7 @@ def test_true_labels_never_reach_the_bootstrap_training(fitted, digits):
 def test_bootstrapping_needs_the_fit_of_this_process(fitted, digits, tmp_path):
     fitted.save(tmp_path)
     with pytest.raises(ValueError, match="a loaded model holds only the assembled network"):
-        QuadraticClassifier.load(tmp_path).bootstrap_transductive(digits[0][:50])
+        load_model(tmp_path).bootstrap_transductive(digits[0][:50])
 
 
 # -- presets and sizes ----------------------------------------------------------------------------
@@ -249,17 +250,17 @@ def test_sizes_follow_the_data():
 
 def test_counts_that_follow_from_one_another(digits):
     images, labels = digits[0][:60], digits[1][:60]
-    one = QuadraticClassifier(n_units=120, max_iter=1).fit(images, labels)
+    one = classifier_of(n_units=120, max_iter=1).fit(images, labels)
     assert len(one.subnet_reports_) == 2
     assert one.network_.params.shape[1] == 120
-    many = QuadraticClassifier(n_units=175, max_iter=1).fit(images, labels)
+    many = classifier_of(n_units=175, max_iter=1).fit(images, labels)
     assert len(many.subnet_reports_) == 5
-    slow = QuadraticClassifier(n_units=4, solver="gradient-descent").fit(images, labels)
+    slow = classifier_of(n_units=4, solver="gradient-descent").fit(images, labels)
     assert slow.n_iter_ > 6, "another solver has a budget of its own"
-    prime = QuadraticClassifier(n_units=np.int64(53), max_iter=1).fit(images, labels)
+    prime = classifier_of(n_units=np.int64(53), max_iter=1).fit(images, labels)
     assert len(prime.subnet_reports_) == 1
-    assert len(QuadraticClassifier(n_units=101, max_iter=0).fit(images, labels).statuses_) == 1
-    two = QuadraticClassifier(preset="windowed", n_subnets=2, max_iter=1).fit(images, labels)
+    assert len(classifier_of(n_units=101, max_iter=0).fit(images, labels).statuses_) == 1
+    two = classifier_of(preset="windowed", n_subnets=2, max_iter=1).fit(images, labels)
     assert two.network_.params.shape[1] == 100
 
 
@@ -296,17 +297,17 @@ def test_counts_that_follow_from_one_another(digits):
 )
 def test_bad_parameters(digits, options, message):
     with pytest.raises(ValueError, match=message):
-        QuadraticClassifier(**(SMALL | options)).fit(digits[0][:40], digits[1][:40])
+        classifier_of(**(SMALL | options)).fit(digits[0][:40], digits[1][:40])
 
 
 def test_bad_data(fitted, digits):
     images, labels = digits
     with pytest.raises(ValueError, match="only one class is present: found only 3"):
-        QuadraticClassifier().fit(images[:10], np.full(10, 3))
+        classifier_of().fit(images[:10], np.full(10, 3))
     with pytest.raises(ValueError, match=r"images have shape \(8, 7\), but the model was fitted"):
         fitted.predict(images[:, :, :7])
     with pytest.raises(ValueError, match="NaN"):
-        QuadraticClassifier().fit(np.full((10, 4, 4), np.nan), labels[:10])
+        classifier_of().fit(np.full((10, 4, 4), np.nan), labels[:10])
 
 
 @pytest.mark.parametrize("preset", [None, "tiny", "pereyra"])
@@ -315,7 +316,7 @@ def test_values_too_large_to_be_squared_are_refused(digits, preset, sign):
     images, labels = digits[0][:60] / digits[0].max(), digits[1][:60]
     message = r"X holds values up to 1e\+308 in size; up to 1e\+30 is accepted: scale them first"
     with pytest.raises(ValueError, match=message):
-        QuadraticClassifier(preset).fit(images * (sign * 1e308), labels)
+        classifier_of(preset).fit(images * (sign * 1e308), labels)
 
 
 @pytest.mark.filterwarnings("error")
@@ -324,7 +325,7 @@ def test_values_too_large_to_be_squared_are_refused(digits, preset, sign):
 def test_the_largest_accepted_values_work(digits, dtype, options):
     images, labels = digits[0][:200] / digits[0].max() * 0.99e30, digits[1][:200]
     images = images.astype(dtype)
-    model = QuadraticClassifier(**options).fit(images, labels)
+    model = classifier_of(**options).fit(images, labels)
     assert model.status_ != "non-finite"
     assert model.score(images, labels) > 0.5
     with pytest.raises(ValueError, match="X holds values up to 1e\\+31 in size"):

@@ -5,15 +5,16 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from rankwise import QuadraticClassifier
+from rankwise import Prune, load_model
+from rankwise.estimators.options import classifier_of
 from rankwise.networks.quadratic import glue
 
 RIDGE, N = 1e-3, 500
-BASE = QuadraticClassifier(n_units=30, n_subnets=2, max_iter=2, ridge=RIDGE, dtype="float64")
+BASE = {"n_units": 30, "n_subnets": 2, "max_iter": 2, "ridge": RIDGE, "dtype": "float64"}
 
 
 def fit(digits, **options):
-    return clone(BASE).set_params(**options).fit(digits[0][:N], digits[1][:N])
+    return classifier_of(**(BASE | options)).fit(digits[0][:N], digits[1][:N])
 
 
 @pytest.fixture(scope="module")
@@ -111,24 +112,25 @@ def test_gauss_newton_draws_images_where_not_all_fit(digits, monkeypatch):
         lambda *a, **k: seen.append(a[3].shape) or original(*a, **k),
     )
     fit(digits, n_units=6, refine=1, refine_solver="gauss-newton")
-    assert seen == [(100, 8, 8)]
+    assert seen == [(100, 10)]
 
 
 def test_selected_models_are_saved_searched_and_bootstrapped(digits, tmp_path):
     images, labels = digits[0][:200], digits[1][:200]
     options = {"start": "images", "grow": 4, "prune": 0.25, "n_units": 12, "n_subnets": 2}
-    model = clone(BASE).set_params(**options).fit(images, labels)
+    model = classifier_of(**(BASE | options)).fit(images, labels)
     model.save(tmp_path)
-    again = QuadraticClassifier.load(tmp_path)
+    again = load_model(tmp_path)
     np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
     assert again.selection_ == model.selection_
-    assert {name: again.get_params()[name] for name in options} == options
+    assert again.get_params() == model.get_params()
     np.testing.assert_array_equal(again.fit(images, labels).outputs(images), model.outputs(images))
     assert clone(model).get_params() == model.get_params()
     result = model.bootstrap_transductive(digits[0][200:300])
     assert result.classifier.network_.n_units == model.network_.n_units == 12
-    search = GridSearchCV(clone(BASE), {"prune": [0, 20]}, cv=2).fit(images, labels)
-    assert search.best_params_["prune"] == 0, "ten units do worse than thirty"
+    grid = {"refine": [None, Prune(20)]}
+    search = GridSearchCV(classifier_of(**BASE), grid, cv=2).fit(images, labels)
+    assert search.best_params_["refine"] is None, "ten units do worse than thirty"
 
 
 @pytest.mark.parametrize(
@@ -163,4 +165,4 @@ def test_what_is_not_accepted(digits, options, message):
 def test_convolutional_presets_have_none_of_them(digits, options):
     message = f"preset 'tiny' has convolutional units and takes no {next(iter(options))}"
     with pytest.raises(ValueError, match=message):
-        QuadraticClassifier("tiny", **options).fit(digits[0][:60], digits[1][:60])
+        classifier_of("tiny", **options).fit(digits[0][:60], digits[1][:60])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export_cases import KINDS, digits_as
-from rankwise import QuadraticClassifier
+from rankwise.estimators.options import classifier_of
 from rankwise.networks import graph as g
 
 SMALL = {"n_units": 30, "n_subnets": 1, "max_iter": 2}
@@ -21,7 +21,7 @@ def fitted():
             images, labels = digits_as(layout)
             small = {} if "preset" in parameters else SMALL
             n = 120 if "preset" in parameters else 500
-            model = QuadraticClassifier(**small, **parameters).fit(images[:n], labels[:n])
+            model = classifier_of(**small, **parameters).fit(images[:n], labels[:n])
             models[kind] = model, images[500:600], labels[500:600]
         return models[kind]
 

@@ -11,8 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from export_cases import needs_browser, needs_compiler
-from rankwise import QuadraticClassifier, load_images, runs
+from rankwise import load_images, load_model, runs
 from rankwise.cli import main
+from rankwise.estimators.options import classifier_of
 from rankwise.export import FORMATS
 from rankwise.export.quantise import PRECISIONS
 
@@ -21,7 +22,7 @@ from rankwise.export.quantise import PRECISIONS
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
     train = load_images("digits", limit=400)
-    model = QuadraticClassifier(n_units=30, n_subnets=1, max_iter=2)
+    model = classifier_of(n_units=30, n_subnets=1, max_iter=2)
     model.fit(train.images, np.asarray(train.class_names)[train.labels]).save(out)
     return out
 
@@ -59,7 +60,7 @@ def test_report_of_a_checked_export(folder, call, file_format, precision):
     assert report["format"] == file_format
     assert report["precision"] == precision
     assert report["check"] == "digits"
-    model, test = QuadraticClassifier.load(folder), load_images("digits", split="test")
+    model, test = load_model(folder), load_images("digits", split="test")
     names = np.asarray(test.class_names)[test.labels]
     assert report["n_images"] == len(test)
     assert report["n_parameters"] == model.n_parameters_total_

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rankwise.networks.convolutional import ConvolutionalNetwork
 from rankwise.networks.graph import run
+from rankwise.networks.probabilities import expected_calibration_error, log_probabilities
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights, compose
 
@@ -154,15 +155,27 @@ def test_probabilities_of_logits_and_of_the_glue():
     outputs = np.random.default_rng(0).standard_normal((5, 3))
     for softmax in (True, False):
         network = random_network((8, 8), softmax=softmax)
-        probabilities = network.probabilities(outputs)
+        probabilities = np.exp(log_probabilities(outputs, network.own_probabilities))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         np.testing.assert_array_equal(probabilities.argmax(axis=1), outputs.argmax(axis=1))
         assert network.as_graph("abc").output == ("softmax" if softmax else "sum-to-one")
-    np.testing.assert_allclose(
-        random_network((8, 8), softmax=True).probabilities(outputs),
-        np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True),
-    )
-    assert random_network((8, 8)).as_graph("abc", squash=True).output == "sigmoid"
+    softmax = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(log_probabilities(outputs, "softmax")), softmax)
+    np.testing.assert_allclose(np.exp(log_probabilities(outputs * 3, "calibrated", 3.0)), softmax)
+    network = random_network((8, 8))
+    assert network.as_graph("abc", probabilities="sigmoid").output == "sigmoid"
+    graph = network.as_graph("abc", probabilities="calibrated", temperature=2.0)
+    assert graph.output == "softmax"
+    np.testing.assert_allclose(graph.ops[-1].weight * 2, network.coef[:-1], rtol=1e-6)
+
+
+def test_the_calibration_error_is_the_mean_gap_between_confidence_and_being_right():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    # 0.9 twice and right once; 0.6 and right; 0.7 and wrong: three bins of fifteen.
+    expected = (2 * abs(0.5 - 0.9) + abs(1 - 0.6) + abs(0 - 0.7)) / 4
+    found = expected_calibration_error(probabilities, np.array([0, 1, 0, 0]))
+    assert found == pytest.approx(expected)
+    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
 
 
 def test_pictures_are_of_the_largest_filters():

@@ -5,7 +5,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from rankwise import QuadraticClassifier
+from rankwise import ConvolutionalClassifier
 from rankwise.cli.model import train
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
@@ -35,7 +35,7 @@ def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     plans = [plan_convolutional(p, {}, (28, 28), n_samples=60_000) for p in CONVOLUTIONAL_PRESETS]
     sizes = [total(plan) for plan in plans]
     documented = "({:,}, {:,} and {:,} parameters on MNIST)".format(*sizes)
-    assert documented in " ".join(QuadraticClassifier.__doc__.split())
+    assert documented in " ".join(ConvolutionalClassifier.__doc__.split())
     said = "(about {}, {} and {} thousand parameters on MNIST)".format(
         *(round(size / 1000) for size in sizes)
     )

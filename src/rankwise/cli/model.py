@@ -62,9 +62,8 @@ def train(
         str | None,
         typer.Option(
             help="accurate, small, tiny (about 117, 19 and 5 thousand parameters on MNIST), "
-            "windowed or pereyra (the paper's Table 3); default: small, or windowed sized to the "
-            "data where images are fewer than 2000 or under 16×16, or where an option of "
-            "sub-networks is given."
+            "windowed or pereyra (the paper's Table 3); default: small, or sub-networks sized to "
+            "the data where an option that only they have is given."
         ),
     ] = None,
     unit: Annotated[
@@ -80,6 +79,18 @@ def train(
     activation: Annotated[
         str | None, typer.Option(help="tanh, logistic, relu, softplus, silu or gelu.")
     ] = None,
+    no_bias: Annotated[bool, typer.Option("--no-bias", help="Units without a bias.")] = False,
+    partition: Annotated[
+        bool, typer.Option("--partition", help="Deal images out: none to two sub-networks.")
+    ] = False,
+    rcond: Annotated[
+        float | None,
+        typer.Option(help="Drop singular values under this share of the largest (paper, 8.1)."),
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Probabilities by a temperature of left-out outputs."),
+    ] = False,
     whole_image: Annotated[
         bool, typer.Option("--whole-image", help="Units without windows.")
     ] = False,
@@ -174,6 +185,10 @@ def train(
         "refine_solver": refine_solver,
         "augmentation": augmentation,
         "squash": squash or None,
+        "bias": False if no_bias else None,
+        "partition": partition or None,
+        "rcond": rcond,
+        "probabilities": "calibrated" if calibrate else None,
     }
     run = TrainingRun(
         source=source,
@@ -269,7 +284,13 @@ def _train(
 
     try:
         report = runs.train(
-            run, out, workers=workers, device=device, overwrite=overwrite, verbose=not as_json
+            run,
+            out,
+            workers=workers,
+            device=device,
+            overwrite=overwrite,
+            verbose=not as_json,
+            say=lambda line: typer.echo(line, err=True),
         )
     except KeyboardInterrupt:
         parts = runs.finished_parts(out)
@@ -294,6 +315,7 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
         ("training accuracy", _percent(report["train_accuracy"])),
+        *_calibration_rows(report),
         (
             "images: training / test",
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
@@ -321,6 +343,12 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
         ]
     return rows
+
+
+def _calibration_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """How far probabilities are from how often they are right; earlier reports don't say."""
+    error = report.get("expected_calibration_error")
+    return [] if error is None else [("expected calibration error", f"{error:.3f}")]
 
 
 def _skipped_rows(report: dict[str, Any]) -> list[tuple[str, str]]:

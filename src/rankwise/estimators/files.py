@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +17,97 @@ from rankwise._model_files import (
     write_model,
 )
 from rankwise.errors import ModelFileError
-from rankwise.estimators.quadratic import QuadraticClassifier
+from rankwise.estimators.choices import from_json, parameters_of, to_json
 from rankwise.networks.convolutional import ConvolutionalNetwork
 from rankwise.networks.quadratic import QuadraticNetwork
 from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights
 from rankwise.units.multilinear import Units
 
 FORMAT = "rankwise-quadratic-classifier"
-FORMAT_VERSION = 2
+FORMAT_VERSIONS = (2, 3)
+"""Those that can be read: of rankwise 0.1, and the one that is written."""
 
-_FITTED = (
-    "status_",
-    "statuses_",
-    "n_iter_",
-    "ridge_",
-    "rank_",
-    "condition_",
-    "seconds_",
-    "preset_",
-    "output_layer_",
-    "history_",
-    "selection_",
-)
+FAMILIES = {"units": "QuadraticClassifier", "convolutional": "ConvolutionalClassifier"}
+"""The kinds of network, and the classifiers that have them."""
+
 _VECTORS = ("channel", "row", "column", "bias")
-_NOT_KEPT = ("checkpoint_dir", "random_state", "verbose", "n_jobs", "device")
+_NOT_KEPT = ("checkpoint_dir", "verbose", "n_jobs", "device")
 
 
-def save_classifier(model: QuadraticClassifier, folder: Path) -> None:
-    """Write a fitted classifier: weights first, then the JSON that vouches for them.
+@dataclass(frozen=True)
+class SavedClassifier:
+    """What a file keeps of a fitted classifier.
+
+    Attributes
+    ----------
+    family : {"units", "convolutional"}
+    network : QuadraticNetwork or ConvolutionalNetwork
+    classes : array of shape (K,)
+    fitted_on_uint8 : bool
+    dtype : {"float32", "float64"}
+    parameters : dict
+        Of the estimator.
+    fitted : dict
+        Learned attributes, with their underscores.
+    """
+
+    family: str
+    network: Any
+    classes: np.ndarray
+    fitted_on_uint8: bool
+    dtype: str
+    parameters: dict[str, Any]
+    fitted: dict[str, Any]
+
+
+def write_classifier(record: SavedClassifier, folder: Path) -> None:
+    """Write a record: weights first, then the JSON that vouches for them.
 
     Parameters
     ----------
-    model : QuadraticClassifier
+    record : SavedClassifier
     folder : Path
         Made if it isn't there. An earlier model in it is replaced.
-    """
-    from sklearn.utils.validation import check_is_fitted
 
-    check_is_fitted(model, "network_")
-    network = model.network_
+    Raises
+    ------
+    ValueError
+        If a parameter can't be kept; nothing is written then.
+    """
+    kept = {k: v for k, v in record.parameters.items() if k not in _NOT_KEPT}
+    if not isinstance(kept.get("random_state"), (int, np.integer)):
+        kept.pop("random_state", None)
     description = {
-        **_described(network),
-        "fitted_on_uint8": bool(model._fitted_on_uint8),
-        "classes": {"dtype": model.classes_.dtype.str, "values": model.classes_.tolist()},
-        "parameters": {
-            name: value for name, value in model.get_params().items() if name not in _NOT_KEPT
-        },
-        "fitted": {name: getattr(model, name) for name in _FITTED},
+        **_described(record.network),
+        "fitted_on_uint8": record.fitted_on_uint8,
+        "dtype": record.dtype,
+        "classes": {"dtype": record.classes.dtype.str, "values": record.classes.tolist()},
+        "parameters": {name: _parameter_json(name, value) for name, value in kept.items()},
+        "fitted": record.fitted,
     }
     write_model(
         folder,
-        network_arrays(network),
+        network_arrays(record.network),
         format_name=FORMAT,
-        version=FORMAT_VERSION,
+        version=FORMAT_VERSIONS[-1],
         description=description,
     )
 
 
-def load_classifier(folder: Path) -> QuadraticClassifier:
-    """Read a classifier written by `save_classifier`.
+def _parameter_json(name: str, value: Any) -> Any:
+    if name == "class_weight" and isinstance(value, dict):
+        return [[to_json(label), to_json(weight)] for label, weight in value.items()]
+    return to_json(value)
+
+
+def read_classifier(folder: Path, family: str | None = None) -> SavedClassifier:
+    """Read what `write_classifier` wrote, or rankwise 0.1.
+
+    Parameters
+    ----------
+    folder : Path
+    family : str, optional
+        The only one that is accepted.
 
     Raises
     ------
@@ -85,7 +117,7 @@ def load_classifier(folder: Path) -> QuadraticClassifier:
     description = read_description(
         folder,
         format_name=FORMAT,
-        version=FORMAT_VERSION,
+        version=FORMAT_VERSIONS,
         kind="a rankwise model",
         hint=(
             f"; a model folder holds {DESCRIPTION} and {WEIGHTS}, as 'rankwise train' writes them"
@@ -93,7 +125,14 @@ def load_classifier(folder: Path) -> QuadraticClassifier:
     )
     tensors = read_weights(folder, description)
     with built_from(folder):
-        return _build(description, tensors)
+        record = _build(description, tensors)
+    if family not in (None, record.family):
+        found, wanted = FAMILIES[record.family], FAMILIES[str(family)]
+        raise ModelFileError(
+            f"{folder} holds a {found}, not a {wanted}; {found}.load or rankwise.load_model reads "
+            "it"
+        )
+    return record
 
 
 def network_arrays(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, np.ndarray]:
@@ -135,7 +174,7 @@ def _described(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, An
     }
 
 
-def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> QuadraticClassifier:
+def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> SavedClassifier:
     network = _network(description, tensors)
     classes = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
     if network.coef.shape[1] != len(classes):
@@ -149,24 +188,60 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Quadr
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't floating point")
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't finite")
-    parameters = description["parameters"]
-    for name in ("window", "image_shape"):
-        if isinstance(parameters.get(name), list):
-            parameters[name] = tuple(parameters[name])
-    model = QuadraticClassifier(**parameters)
-    model.network_ = network
-    model.classes_ = classes
-    model.image_shape_ = network.units.shape
-    model._dtype = str(tensors["params"].dtype) if "params" in tensors else "float32"
-    model._fitted_on_uint8 = bool(description["fitted_on_uint8"])
-    model.n_features_in_ = int(np.prod(network.units.shape))
-    model.n_parameters_units_ = network.n_parameters_units
-    model.n_parameters_total_ = network.n_parameters_total
-    # Models of earlier versions don't have it.
-    fitted = {"selection_": {}, **description["fitted"]}
-    for name in _FITTED:
-        setattr(model, name, fitted[name])
-    return model
+    family = description["network"]
+    if description["format_version"] == FORMAT_VERSIONS[0]:
+        return _of_version_2(description, network, classes, tensors)
+    parameters = {k: _parameter_of(k, v) for k, v in description["parameters"].items()}
+    return SavedClassifier(
+        family,
+        network,
+        classes,
+        bool(description["fitted_on_uint8"]),
+        str(description["dtype"]),
+        parameters,
+        description["fitted"],
+    )
+
+
+def _parameter_of(name: str, value: Any) -> Any:
+    if name == "class_weight" and isinstance(value, list):
+        return dict(value)
+    return from_json(value)
+
+
+def _of_version_2(
+    description: dict[str, Any],
+    network: QuadraticNetwork | ConvolutionalNetwork,
+    classes: np.ndarray,
+    tensors: dict[str, np.ndarray],
+) -> SavedClassifier:
+    """A model of rankwise 0.1, whose one classifier had the parameters of both, all flat."""
+    flat = {k: tuple(v) if isinstance(v, list) else v for k, v in description["parameters"].items()}
+    fitted = {"selection_": {}, "temperature_": None, **description["fitted"]}
+    if isinstance(network, ConvolutionalNetwork):
+        squash = bool(flat.get("squash")) and not network.softmax
+        names = ("n_units", "rank", "activation", "ridge", "augmentation", "image_shape")
+        parameters = {
+            "preset": fitted["preset_"],
+            "epochs": flat.get("max_iter"),
+            "probabilities": "sigmoid" if squash else None,
+            **{name: flat.get(name) for name in names},
+        }
+        dtype = "float32"
+    else:
+        if flat.get("glue_method") == "auto":
+            del flat["glue_method"]
+        parameters = parameters_of(flat)
+        dtype = str(tensors["params"].dtype)
+    return SavedClassifier(
+        description["network"],
+        network,
+        classes,
+        bool(description["fitted_on_uint8"]),
+        dtype,
+        parameters,
+        fitted,
+    )
 
 
 def _network(

@@ -1,4 +1,4 @@
-"""A saved model of either kind: `QuadraticClassifier` or `VarProHead`."""
+"""A saved model of any kind: a classifier of images or a `VarProHead`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rankwise._model_files import built_from
 from rankwise.errors import ModelFileError
 
 
@@ -14,8 +15,8 @@ def load_model(folder: str | Path) -> Any:
 
     Returns
     -------
-    QuadraticClassifier or VarProHead
-        Both have ``classes_``, ``image_shape_``, ``outputs``, ``predict`` and ``predict_proba``.
+    QuadraticClassifier, ConvolutionalClassifier or VarProHead
+        All have ``classes_``, ``image_shape_``, ``outputs``, ``predict`` and ``predict_proba``.
 
     Raises
     ------
@@ -31,15 +32,21 @@ def load_model(folder: str | Path) -> Any:
         from rankwise.heads.head import load_head
 
         return load_head(folder)
+    from rankwise.estimators.convolutional import ConvolutionalClassifier
+    from rankwise.estimators.files import read_classifier
     from rankwise.estimators.quadratic import QuadraticClassifier
 
-    return QuadraticClassifier.load(folder)
+    record = read_classifier(Path(folder))
+    kinds = (QuadraticClassifier, ConvolutionalClassifier)
+    kind = next(kind for kind in kinds if kind.family == record.family)
+    with built_from(Path(folder)):
+        return kind.from_record(record)
 
 
 def is_head(folder: Path) -> bool:
     """Whether a folder holds a `VarProHead`."""
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # the classifier's own reader says what is wrong
     return isinstance(description, dict) and description.get("format") == "rankwise-head"

@@ -1,118 +1,82 @@
-"""The scikit-learn face: `QuadraticClassifier`."""
+"""`QuadraticClassifier`: the second paper's sub-networks under one output layer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
-from rankwise._device import resolve_device
-from rankwise._hub import OnHub
-from rankwise._progress import progress_bar
-from rankwise._refusals import all_or_nothing
-from rankwise.estimators._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
+from rankwise.estimators._classifier import ImageClassifier, as_numpy
+from rankwise.estimators._inputs import ImageInput
+from rankwise.estimators.choices import given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
-from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
-from rankwise.training.fitting import Fitted, fit_convolutional, fit_subnetworks
-from rankwise.training.presets import GIVEN, check_given, chosen_preset, plan_network
+from rankwise.training.fitting import Fitted, fit_subnetworks
+from rankwise.training.presets import PRESETS, NetworkPlan, check_given, plan_network
 
 __all__ = ["QuadraticClassifier", "TransductiveResult"]
 
 _KNOWN_BEFORE_TRAINING = ("classes_", "preset_", "_recipe", "_seed", *ImageInput.LEARNED)
-_LEARNED = (
-    "status",
-    "statuses",
-    "n_iter",
-    "ridge",
-    "rank",
-    "condition",
-    "seconds",
-    "output_layer",
-    "selection",
-)
+_CHOICES = ("unit", "n_units", "subnets", "solver", "max_iter", "ridge", "refine")
 
 
-class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
-    """A compact image classifier: multilinear units under an output layer in closed form.
+class QuadraticClassifier(ImageClassifier):
+    """A compact image classifier: quadratic units trained by variable projection (second paper).
 
-    Units are trained in sub-networks by variable projection and glued by one linear solve, or,
-    convolutional ones, all together.
+    Units are trained in sub-networks, each to its end and none knowing the others, and glued by
+    one linear solve. On images `ConvolutionalClassifier` is the more accurate one; this one takes
+    a second or two, and tensors of any shape.
 
     Parameters left at None come from the preset, or from the size of the data.
 
     Parameters
     ----------
-    preset : {"accurate", "small", "tiny", "windowed", "pereyra"} or None, default=None
-        ``"accurate"``, ``"small"`` and ``"tiny"`` are networks of convolutional units of three
-        sizes (116,876, 19,052 and 4,912 parameters on MNIST), trained jointly on images moved at
-        random (`rankwise.training.convolutional_presets`).
+    preset : {"windowed", "pereyra"} or None, default=None
         ``"pereyra"`` is the paper's Table 3 (104 sub-networks of 50 symmetric units on 2000
         samples each, Kaufman's Jacobian); ``"windowed"`` the same scheme with smooth bilinear
-        windowed units and the full Golub–Pereyra Jacobian. None is ``"small"`` from 2000 images
-        of 16 × 16 pixels on, unless a choice is given that only sub-networks have; otherwise
-        ``"windowed"`` sized to the data: 50 units for every 500 samples, at most 2000.
-    unit : {"symmetric", "bilinear", "colour", "colour-bilinear", "multilinear"}, optional
-        Form of a unit; see `rankwise.units.multilinear`.
-    activation : {"tanh", "logistic", "relu", "softplus", "silu", "gelu"}, optional
-    rank : int, optional
-        Rank-one forms summed in a unit.
-    window : tuple of two floats, or False, optional
-        Smallest and largest side of a unit's window as fractions of the axis; False for the
-        whole image.
+        windowed units and the full Golub–Pereyra Jacobian, 50 units for every 500 samples up to
+        the paper's number. None is ``"windowed"`` with at most 2000 units.
+    unit : str or UnitForm, optional
+        Form of a unit: ``"symmetric"``, ``"bilinear"``, ``"colour"``, ``"colour-bilinear"`` or
+        ``"multilinear"`` (`rankwise.units.multilinear`); or with its activation, rank, window,
+        start and bias as a `UnitForm`.
     n_units : int, optional
-        Units of the whole network; a multiple of `n_subnets`. Layers of convolutional units are
-        scaled alike.
-    n_subnets : int, optional
-    samples_per_subnet : int, optional
-        Mini-batch of a sub-network.
-    solver : {"levenberg-marquardt", "minpack", "lbfgs", "gradient-descent", "search"}, optional
-    jacobian : {"golub-pereyra", "kaufman"}, optional
+        Units of the whole network; a multiple of the number of sub-networks.
+    subnets : int or Subnetworks, optional
+        Number of sub-networks; or with their mini-batches, Jacobian, tolerance and truncation as
+        `Subnetworks`.
+    solver : str or Solver, optional
+        ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
+        ``"gradient-descent"``, ``"search"``; or an object of `rankwise.varpro.solvers`, which
+        brings its own number of iterations and tolerance.
     max_iter : int, optional
-        Iterations of a sub-network's solver; epochs of convolutional units.
-    tol : float, optional
-        Relative decrease of a sub-network's objective under which it has converged.
-    ridge : float, "gcv" or "loo", optional
-        Ridge of the output layer, a number per sample (``μ = ridge·n``), or chosen by
-        generalised cross-validation or by the exact leave-one-out error.
-    start : {"gaussian", "images"}, optional
-        How units of sub-networks start: as random vectors (default), or as the leading singular
-        vectors of what one training image, less the mean image, shows in the unit's window.
-    grow : int, optional
-        Units that join behind the glue: of ten times as many, drawn as a sub-network starts,
-        those that lower the objective of the glue most. Then a glue. Default none.
-    prune : int or float, optional
-        Units then left out, a number or a share of all: one after the other the one whose loss
-        raises the objective of the glue least. Then a glue. Default none.
-    refine : int, optional
-        Epochs of joint refinement behind that: all units together, the output layer by variable
-        projection; then a last glue. A validation part, cut off before anything is trained,
-        chooses the epoch, and whether the start is kept. Default none.
-    refine_solver : {"adamw", "gauss-newton"}, optional
-        ``"adamw"`` (default) goes by mini-batches of images moved at random. ``"gauss-newton"``
-        makes `refine` steps by conjugate gradients, each on all images as they are; it is meant
-        for few units and images (`rankwise.varpro.newton`).
-    augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
-        What training on batches, of convolutional units or of a refinement, does to images:
-        random affine maps (default), and `RandomLowRank` copies in the place of a fifth of them
-        (second paper, section 3.3).
-    glue_method : {"auto", "gram", "tsqr"}, default="auto"
-        How the output layer is accumulated; see `rankwise.linear.output_layer`.
-    squash : bool, default=False
-        Probabilities through a sigmoid of the outputs (paper, section 8.1).
+        Iterations of a sub-network's solver.
+    ridge : float, "gcv", "loo", or an object, optional
+        Ridge of the output layer, a number per sample (``μ = ridge·n``), or chosen by generalised
+        cross-validation or by the exact leave-one-out error; or `FixedRidge`,
+        `GeneralizedCrossValidation` or `LeaveOneOut`, which also truncate.
+    refine : int, Grow, Prune, Refine, GaussNewton, or a tuple of these, optional
+        What follows the glue, each ending in a glue of its own: units join, units are left out,
+        all are trained together. A number is that of epochs of `Refine`. Default none.
+    probabilities : {"sum-to-one", "sigmoid", "calibrated"}, optional
+        How outputs become probabilities: normalised to sum 1 (paper, section 1; the default),
+        through a sigmoid (its section 8.1), or as a softmax of outputs divided by a temperature
+        that outputs for left-out images have chosen.
+    class_weight : dict, "balanced" or None, default=None
+        How often the images of a class count.
     image_shape : tuple of int, optional
         Shape of one image where rows come flat. Default: a square if there is one, else, of up to
         100 values, a single row of pixels.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Of images, features and the large products; solves are float64. ``"auto"`` follows `X`:
+        float32 for uint8 and float32 images, float64 (half the speed) for all others.
     n_jobs : int, default=1
         Sub-networks trained at a time. Any number gives the same model.
     device : {"cpu", "cuda", "auto"}, default="cpu"
         Where sub-networks are trained; on a GPU as one batched computation.
-    dtype : {"auto", "float32", "float64"}, default="auto"
-        Of images, features and the large products; solves are float64. ``"auto"`` follows `X`:
-        float32 for uint8 and float32 images, float64 (half the speed) for all others.
     checkpoint_dir : path, optional
         Finished sub-networks, or epochs, are kept here, and an interrupted fit goes on from them.
     random_state : int, RandomState or None, default=42
@@ -126,39 +90,37 @@ class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     image_shape_ : tuple of int
     n_features_in_ : int
         Pixels of an image.
-    network_ : rankwise.networks.quadratic.QuadraticNetwork or \
-            rankwise.networks.convolutional.ConvolutionalNetwork
+    network_ : rankwise.networks.quadratic.QuadraticNetwork
     preset_ : str or None
-        The one used, where none was named; None for ``"windowed"`` sized to the data.
+        The one named.
     n_parameters_units_, n_parameters_total_ : int
         Fitted parameters of the hidden units (the paper's count), and with the output layer.
     status_ : str
         The worst status of any sub-network: ``converged``, ``max-iterations``, ``stalled`` or
-        ``non-finite``; of convolutional units ``finished`` or ``non-finite``.
+        ``non-finite``.
     statuses_ : dict
         How many sub-networks ended with which status; and the refinement, which can also be
-        ``start-kept``: its start is better on the validation part.
+        ``finished`` or ``start-kept``: its start is better on the validation part.
     n_iter_ : int
-        Most iterations of any sub-network, or epochs.
+        Most iterations of any sub-network.
     subnet_reports_ : list of dict
         Status, iterations, history, rank, conditioning and saturated units of each.
     history_ : list of dict
-        Of each epoch of convolutional units or of refinement: ``epoch``, ``train_loss``,
-        ``validation_accuracy``, ``learning_rate``, ``seconds``; of Gauss–Newton the start and
-        each step: ``iteration``, ``objective``.
+        Of each epoch of refinement: ``epoch``, ``train_loss``, ``validation_accuracy``,
+        ``learning_rate``, ``seconds``; of Gauss–Newton the start and each step: ``iteration``,
+        ``objective``.
     selection_ : dict
-        With `grow` the units that joined, ``grown``, and by which share of it the objective of
-        the glue, ``‖τ − ΦA‖² + μ‖A‖²``, fell at this ``μ``, ``gain``; with `prune` the units left
+        With `Grow` the units that joined, ``grown``, and by which share of it the objective of
+        the glue, ``‖τ − ΦA‖² + μ‖A‖²``, fell at this ``μ``, ``gain``; with `Prune` the units left
         out, ``pruned``, and by which share it rose, ``rise``.
-    output_layer_ : {"glue", "trained"}
-        The closed-form output layer, or the trained one where that is better on the validation
-        part of the training images; under 200 images there is no such part, and it is the glue.
+    output_layer_ : {"glue"}
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
+    temperature_ : float or None
+        Of calibrated probabilities.
     seconds_ : dict
-        ``subnets`` (or ``joint``), ``glue``, ``total``, and ``selection`` and ``joint`` where
-        units were selected and refined; of these, ``earlier`` went by before
-        interruptions.
+        ``subnets``, ``glue``, ``total``, and ``selection`` and ``joint`` where units were selected
+        and refined; of these, ``earlier`` went by before interruptions.
 
     Notes
     -----
@@ -177,198 +139,102 @@ class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     True
     """
 
+    family = "units"
+
     def __init__(
         self,
         preset: str | None = None,
         *,
-        unit: str | None = None,
-        activation: str | None = None,
-        rank: int | None = None,
-        window: tuple[float, float] | bool | None = None,
+        unit: Any = None,
         n_units: int | None = None,
-        n_subnets: int | None = None,
-        samples_per_subnet: int | None = None,
-        solver: str | None = None,
-        jacobian: str | None = None,
+        subnets: Any = None,
+        solver: Any = None,
         max_iter: int | None = None,
-        tol: float | None = None,
-        ridge: float | str | None = None,
-        start: str | None = None,
-        grow: int | None = None,
-        prune: int | float | None = None,
-        refine: int | None = None,
-        refine_solver: str | None = None,
-        augmentation: str | None = None,
-        glue_method: str = "auto",
-        squash: bool = False,
+        ridge: Any = None,
+        refine: Any = None,
+        probabilities: str | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
         image_shape: tuple[int, ...] | None = None,
+        dtype: str = "auto",
         n_jobs: int = 1,
         device: str = "cpu",
-        dtype: str = "auto",
         checkpoint_dir: str | Path | None = None,
         random_state: Any = 42,
         verbose: int = 0,
     ) -> None:
         self.preset = preset
         self.unit = unit
-        self.activation = activation
-        self.rank = rank
-        self.window = window
         self.n_units = n_units
-        self.n_subnets = n_subnets
-        self.samples_per_subnet = samples_per_subnet
+        self.subnets = subnets
         self.solver = solver
-        self.jacobian = jacobian
         self.max_iter = max_iter
-        self.tol = tol
         self.ridge = ridge
-        self.start = start
-        self.grow = grow
-        self.prune = prune
         self.refine = refine
-        self.refine_solver = refine_solver
-        self.augmentation = augmentation
-        self.glue_method = glue_method
-        self.squash = squash
+        self.probabilities = probabilities
+        self.class_weight = class_weight
         self.image_shape = image_shape
+        self.dtype = dtype
         self.n_jobs = n_jobs
         self.device = device
-        self.dtype = dtype
         self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
 
-    set_params = all_or_nothing(BaseEstimator.set_params)
+    _recipe: NetworkPlan
 
-    # -- fitting ----------------------------------------------------------------------------
+    def _given(self) -> dict[str, Any]:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"unknown preset {self.preset!r}; accepted: {', '.join(PRESETS)}")
+        given: dict[str, Any] = {}
+        for name in _CHOICES:
+            given |= given_by(name, getattr(self, name))
+        check_given(self.preset, given)
+        return given
 
-    @all_or_nothing
-    def fit(self, X: Any, y: Any, groups: Any = None) -> QuadraticClassifier:
-        """Train the units and solve the output layer.
-
-        Parameters
-        ----------
-        X : array of shape (n_samples, height, width[, channels]) or (n_samples, n_features)
-            Images, uint8 or floating point, or flat rows (see `image_shape`).
-        y : array of shape (n_samples,)
-            Labels of any type scikit-learn takes.
-        groups : array of shape (n_samples,), optional
-            What each image derives from, as `ImageSet.source_ids`: images of one group are never
-            on both sides of the validation part that presets cut off. Default: all differ.
-
-        Returns
-        -------
-        self
+    def plan_for(self, image_shape: tuple[int, ...], n_samples: int) -> NetworkPlan:
+        """What a fit on so many images of a shape would train.
 
         Raises
         ------
         ValueError
-            If a parameter, the images or the labels don't fit; one sentence says what does.
+            If a parameter doesn't fit them.
         """
-        images, y = self._validated_fit(X, y)
-        groups = groups_of(groups, len(images))
-        self.classes_, encoded = classes_of(y)
-        self._seed = seed_of(self.random_state)
-        given = {name: getattr(self, name) for name in GIVEN if getattr(self, name) is not None}
-        check_given(self.preset, given)
-        shape, n_samples = self.image_shape_, len(images)
-        self.preset_ = chosen_preset(self.preset, given, shape, n_samples)
-        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
-        if self.preset_ in CONVOLUTIONAL_PRESETS:
-            self._note(
-                fit_convolutional(
-                    images,
-                    encoded,
-                    len(self.classes_),
-                    plan_convolutional(
-                        self.preset_,
-                        given,
-                        shape,
-                        n_samples=n_samples,
-                        low_rank=RandomLowRank(seed=self._seed),
-                    ),
-                    seed=self._seed,
-                    threads=worker_count(self.n_jobs),
-                    device=resolve_device(self.device),
-                    folder=folder,
-                    progress=self.verbose > 0,
-                    groups=groups,
-                )
-            )
-            return self
-        self._recipe = plan_network(
-            self.preset_, given, shape, n_samples=n_samples, dtype=self._dtype
+        dtype = getattr(self, "_dtype", "float32")
+        return plan_network(
+            self.preset, self._given(), image_shape, n_samples=n_samples, dtype=dtype
         )
-        self._train_subnetworks(images, encoded, self._seed, folder, groups=groups)
-        return self
 
-    def _train_subnetworks(
+    def _trained(
         self,
         images: np.ndarray,
         encoded: np.ndarray,
+        *,
+        weights: np.ndarray | None,
+        groups: np.ndarray | None,
         seed: int,
         folder: Path | None,
-        starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
-        groups: np.ndarray | None = None,
-    ) -> None:
-        self._note(
-            fit_subnetworks(
-                images,
-                encoded,
-                len(self.classes_),
-                self._recipe,
-                seed=seed,
-                workers=self.n_jobs,
-                threads=worker_count(self.n_jobs),
-                device=resolve_device(self.device),
-                dtype=self._dtype,
-                glue_method=self.glue_method,
-                folder=folder,
-                starts=starts,
-                progress=self.verbose > 0,
-                groups=groups,
-                low_rank=RandomLowRank(seed=seed),
-            )
+    ) -> Fitted:
+        self.preset_ = self.preset
+        self._recipe = self.plan_for(self.image_shape_, len(images))
+        return self._fit_recipe(
+            images, encoded, weights=weights, groups=groups, seed=seed, folder=folder
         )
 
-    def _note(self, fitted: Fitted) -> None:
-        self.network_ = fitted.network
-        for name in _LEARNED:
-            setattr(self, f"{name}_", getattr(fitted, name))
-        self.subnet_reports_ = fitted.reports
-        self.history_ = fitted.history
-        self._subnet_params = fitted.subnets
-        self.n_parameters_units_ = self.network_.n_parameters_units
-        self.n_parameters_total_ = self.network_.n_parameters_total
-
-    # -- predicting -------------------------------------------------------------------------
-
-    def outputs(self, X: Any) -> np.ndarray:
-        """Raw outputs of the network, ``ΦA``, of shape (n_samples, n_classes)."""
-        check_is_fitted(self, "network_")
-        images = self._validated_predict(X)
-        with progress_bar("predict", len(images), enabled=self.verbose > 0) as advance:
-            return self.network_.outputs(images, workers=worker_count(self.n_jobs), advance=advance)
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Confidence scores: the outputs or, with two classes, their difference.
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes) or (n_samples,)
-        """
-        outputs = self.outputs(X)
-        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The class of the largest output for each image, of shape (n_samples,)."""
-        outputs = self.outputs(X)
-        return self.classes_[outputs.argmax(axis=1)]
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Outputs normalised to sum 1 (paper, section 1), of shape (n_samples, n_classes)."""
-        outputs = self.outputs(X)
-        return self.network_.probabilities(outputs, squash=self.squash)
+    def _fit_recipe(
+        self, images: np.ndarray, encoded: np.ndarray, *, seed: int, **options: Any
+    ) -> Fitted:
+        return fit_subnetworks(
+            images,
+            encoded,
+            len(self.classes_),
+            self._recipe,
+            seed=seed,
+            workers=self.n_jobs,
+            dtype=self._dtype,
+            low_rank=RandomLowRank(seed=seed),
+            **self._execution(),
+            **options,
+        )
 
     # -- the paper's section 5 ----------------------------------------------------------------
 
@@ -396,13 +262,9 @@ class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         TransductiveResult
             A new classifier and the three numbers apart; this one stays as it was.
         """
+        X = as_numpy(X)
         outputs = self.outputs(X)
         images = self._validated_predict(X)
-        if self.preset_ in CONVOLUTIONAL_PRESETS:
-            raise ValueError(
-                f"bootstrapping needs sub-networks, and preset {self.preset_!r} has none; use "
-                "preset 'windowed' or 'pereyra'"
-            )
         if not hasattr(self, "_subnet_params"):
             raise ValueError(
                 "bootstrapping needs the sub-networks of a fit in this process; "
@@ -410,15 +272,17 @@ class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             )
         rng = np.random.default_rng([self._seed, 1])
         guesses, ambiguous = guess_labels(outputs, rng, margin)
-        result = QuadraticClassifier(**self.get_params())
+        result = clone(self)
         for name in _KNOWN_BEFORE_TRAINING:
             setattr(result, name, getattr(self, name))
-        result._train_subnetworks(
-            images,
-            guesses,
-            self._seed + 1,
-            None if folder is None else Path(folder),
-            starts=self._subnet_params,
+        result._note(
+            result._fit_recipe(
+                images,
+                guesses,
+                seed=self._seed + 1,
+                folder=None if folder is None else Path(folder),
+                starts=self._subnet_params,
+            )
         )
         labels = result.outputs(images).argmax(axis=1)
         before, after, trained_on = (
@@ -426,24 +290,3 @@ class QuadraticClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         )
         report = report_of(before, after, trained_on, ambiguous, y)
         return TransductiveResult(result, after, trained_on, report)
-
-    # -- files --------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path) -> None:
-        """Write the model as ``model.safetensors`` and ``model.json`` into a folder."""
-        from rankwise.estimators.files import save_classifier
-
-        save_classifier(self, Path(folder))
-
-    @classmethod
-    def load(cls, folder: str | Path) -> QuadraticClassifier:
-        """Read a model written by `save`; nothing in the files is run.
-
-        Raises
-        ------
-        rankwise.errors.ModelFileError
-            If a file is missing, damaged or foreign.
-        """
-        from rankwise.estimators.files import load_classifier
-
-        return load_classifier(Path(folder))

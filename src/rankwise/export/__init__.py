@@ -22,21 +22,13 @@ def to_graph(model: Any) -> Graph:
 
     Parameters
     ----------
-    model : QuadraticClassifier, or anything with ``as_graph()``
-        A classifier's network needs ``as_graph(classes, scale=, squash=)``.
+    model : a classifier, or anything with ``as_graph()``
 
     Raises
     ------
     ValueError
         If the model isn't fitted or has no graph.
     """
-    network: Any = getattr(model, "network_", None)
-    if hasattr(network, "as_graph"):
-        return network.as_graph(
-            [str(c) for c in model.classes_],
-            scale=255.0 if model._fitted_on_uint8 else 1.0,
-            squash=bool(model.squash),
-        )
     if hasattr(model, "as_graph"):
         return model.as_graph()
     raise ValueError(

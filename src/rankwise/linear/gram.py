@@ -95,6 +95,7 @@ def accumulate_gram(
     features: Features,
     targets: Float[np.ndarray, "n K"],
     *,
+    weights: Float[np.ndarray, "n"] | None = None,
     workers: int = 1,
     block_size: int = BLOCK,
     advance: Callable[[int], object] = lambda n: None,
@@ -107,6 +108,8 @@ def accumulate_gram(
         ``features(slice) -> (n_block, m)``, float32 or float64. It's called for a part of a
         block in each of `workers` threads.
     targets : array of shape (n, K)
+    weights : array of shape (n,), optional
+        How often each sample counts; default once.
     workers : int
         Threads; each runs single-threaded BLAS on its own tiles. Any number gives the same bits.
     block_size : int
@@ -117,6 +120,7 @@ def accumulate_gram(
     """
     n = len(targets)
     gram: np.ndarray | None = None
+    squared = 0.0
     with thread_pool(workers) as pool:
         for block in blocks(n, block_size):
             parts = [
@@ -129,6 +133,10 @@ def accumulate_gram(
             feature_eps = float(np.finfo(phi.dtype).eps)
             if n * m**2 < _CHEAP or n <= _FEW * m:
                 phi = phi.astype(np.float64)
+            if weights is not None:
+                roots = np.sqrt(weights[block])[:, None]
+                phi, tau = phi * roots.astype(phi.dtype), tau * roots
+            squared += float(np.sum(tau**2))
             if gram is None:
                 gram, cross = np.zeros((m, m)), np.zeros((m, targets.shape[1]))
             _add_tiles(gram, phi, pool)
@@ -138,8 +146,9 @@ def accumulate_gram(
         raise ValueError("the output layer needs at least one sample, got none")
     lower = np.tril_indices(len(gram), -1)
     gram[lower] = gram.T[lower]
-    squared = float(sum(np.sum(np.square(targets[b], dtype=np.float64)) for b in blocks(n)))
-    return GramStatistics(gram, cross, squared, n, float(np.finfo(phi.dtype).eps), n, feature_eps)
+    seen = n if weights is None else float(np.sum(weights))
+    eps = float(np.finfo(phi.dtype).eps)
+    return GramStatistics(gram, cross, squared, seen, eps, n, feature_eps)
 
 
 def _add_tiles(

@@ -126,6 +126,7 @@ def solve_tsqr(
     ridge: float = 0.0,
     *,
     rcond: float | None = None,
+    weights: Float[np.ndarray, "n"] | None = None,
     block_size: int = BLOCK,
     advance: Callable[[int], object] = lambda n: None,
 ) -> OutputLayer:
@@ -133,7 +134,7 @@ def solve_tsqr(
 
     Parameters
     ----------
-    features, targets, block_size, advance
+    features, targets, weights, block_size, advance
         As in `gram.accumulate_gram`.
     ridge : float
         ``μ``.
@@ -146,6 +147,8 @@ def solve_tsqr(
     for block in blocks(n, block_size):
         phi = features(block)
         rows = np.concatenate([phi.astype(np.float64), targets[block].astype(np.float64)], axis=1)
+        if weights is not None:
+            rows *= np.sqrt(weights[block])[:, None]
         stacked = rows if factor is None else np.concatenate([factor, rows])
         (factor,) = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
         factor = factor[: stacked.shape[1]]
@@ -171,6 +174,7 @@ def solve_output_layer(
     ridge: float | str = "gcv",
     method: str = "auto",
     rcond: float | None = None,
+    weights: Float[np.ndarray, "n"] | None = None,
     workers: int = 1,
     block_size: int = BLOCK,
     advance: Callable[[int], object] = lambda n: None,
@@ -179,7 +183,7 @@ def solve_output_layer(
 
     Parameters
     ----------
-    features, targets, workers, block_size, advance
+    features, targets, weights, workers, block_size, advance
         As in `gram.accumulate_gram`.
     ridge : float, "gcv" or "loo"
         A number; chosen by generalised cross-validation (no further pass); or by the exact
@@ -198,14 +202,25 @@ def solve_output_layer(
         if isinstance(ridge, str):
             raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")
         return solve_tsqr(
-            features, targets, ridge, rcond=rcond, block_size=block_size, advance=advance
+            features,
+            targets,
+            ridge,
+            rcond=rcond,
+            weights=weights,
+            block_size=block_size,
+            advance=advance,
         )
     statistics = accumulate_gram(
-        features, targets, workers=workers, block_size=block_size, advance=advance
+        features,
+        targets,
+        weights=weights,
+        workers=workers,
+        block_size=block_size,
+        advance=advance,
     )
     if ridge == "loo":
         errors = leave_one_out_errors(
-            statistics, features, targets, ridge_path(statistics), rcond=rcond
+            statistics, features, targets, ridge_path(statistics), rcond=rcond, weights=weights
         )
         best = min(errors, key=lambda pair: pair[1])[0]
         layer = solve_gram(statistics, best, rcond=rcond)
@@ -213,5 +228,7 @@ def solve_output_layer(
     layer = solve_gram(statistics, ridge, rcond=rcond)
     lost = layer.rank < min(len(layer.coef), statistics.n)
     if method == "auto" and ridge == 0 and lost:
-        return solve_tsqr(features, targets, 0.0, rcond=rcond, block_size=block_size)
+        return solve_tsqr(
+            features, targets, 0.0, rcond=rcond, weights=weights, block_size=block_size
+        )
     return layer

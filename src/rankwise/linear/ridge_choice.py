@@ -169,22 +169,26 @@ def leave_one_out_errors(
     ridges: Sequence[float],
     *,
     rcond: float | None = None,
+    weights: Float[np.ndarray, "n"] | None = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[tuple[float, float]]:
     """Exact mean squared leave-one-out error of each ridge, in a second pass of blocks.
 
     With ``h_j(μ) = Σ_l (φ_jᵀq_l)²/(λ_l + μ)``, sample ``j``'s left-out residual is
-    ``r_j(μ)/(1 − h_j(μ))``; one eigendecomposition serves all ridges.
+    ``r_j(μ)/(1 − h_j(μ))``; one eigendecomposition serves all ridges. Of a sample of weight 2 one
+    of two is left out, of a weight below 1 all of it.
     """
     values, vectors = eigen_directions(statistics, rcond)
     projected = vectors.T @ statistics.cross
     totals = np.zeros(len(ridges))
     for block in blocks(len(targets)):
         rotated = features(block).astype(np.float64) @ vectors
+        own = np.ones(len(rotated)) if weights is None else weights[block]
+        share = np.minimum(own, 1.0)[:, None]
         for i, mu in enumerate(ridges):
             left_out = left_out_residuals(
-                rotated, targets[block], values, projected, np.array([mu])
+                rotated, targets[block], values, projected, np.array([mu]), share=share
             )
-            totals[i] += float(np.sum(left_out**2))
+            totals[i] += float(own @ np.sum(left_out[:, 0] ** 2, axis=1))
         advance(block.stop - block.start)
-    return [(float(mu), float(t / len(targets))) for mu, t in zip(ridges, totals, strict=True)]
+    return [(float(mu), float(t / statistics.n)) for mu, t in zip(ridges, totals, strict=True)]

@@ -84,13 +84,20 @@ class RunningLayer:
         self.weight = torch.zeros((), dtype=torch.float64)
         self.n_batches = 0
 
-    def add(self, features: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count samples in: features ``(n, m)`` without the constant, targets ``(n, K)``."""
+    def add(
+        self, features: torch.Tensor, targets: torch.Tensor, roots: torch.Tensor | None = None
+    ) -> None:
+        """Count samples in: features ``(n, m)`` without the constant, targets ``(n, K)``.
+
+        `roots` are those of the samples' weights, ``(n,)``; default 1.
+        """
         rows = with_constant(features)
+        if roots is not None:
+            rows, targets = rows * roots[:, None], targets.to(rows) * roots[:, None]
         # Products in the features' type, sums in float64: the statistics of a batch are small.
         self.gram += (rows.T @ rows).cpu()
         self.cross += (rows.T @ targets.to(rows)).cpu()
-        self.weight += len(rows)
+        self.weight += len(rows) if roots is None else float(roots.square().sum())
 
     def fill(self, other: RunningLayer, batch_size: int) -> None:
         """Begin with the statistics of another one, as if they were the last batches'.

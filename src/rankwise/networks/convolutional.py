@@ -13,7 +13,7 @@ from rankwise._arrays import Images, as_float
 from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.networks import graph as g
-from rankwise.networks.probabilities import normalise
+from rankwise.networks.probabilities import calibrated_layer
 from rankwise.networks.quadratic import outputs_in_blocks
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
@@ -126,15 +126,18 @@ class ConvolutionalNetwork:
         order = np.argsort(-np.linalg.norm(filters, axis=(1, 2)), kind="stable")[:most]
         return order, filters[order]
 
-    def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
-        """Softmax of the outputs where they are its logits; otherwise as `normalise`."""
-        if not self.softmax:
-            return normalise(outputs, squash=squash)
-        positive = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return positive / positive.sum(axis=1, keepdims=True)
+    @property
+    def own_probabilities(self) -> str:
+        """How its outputs become probabilities where nothing else is asked for."""
+        return "softmax" if self.softmax else "sum-to-one"
 
     def as_graph(
-        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
+        self,
+        classes: Iterable[Any],
+        *,
+        scale: float = 1.0,
+        probabilities: str | None = None,
+        temperature: float | None = None,
     ) -> g.Graph:
         """The network as a list of operations, for exports.
 
@@ -144,8 +147,8 @@ class ConvolutionalNetwork:
             Labels, turned to text.
         scale : float
             Pixels are divided by it: 255 for a model of uint8 images.
-        squash : bool
-            As in `normalise`; without meaning where the outputs are logits of a softmax.
+        probabilities, temperature
+            As in `log_probabilities`; default the network's own.
         """
         ops: list[Any] = [g.ToMaps()]
         if self.units.shrink > 1:
@@ -156,10 +159,11 @@ class ConvolutionalNetwork:
             if max(stage.pool) > 1:
                 ops.append(g.Pool("max", stage.pool))
             ops.append(g.Activate(self.units.activation))
-        coef = self.coef.astype(np.float32)
+        coef, output = calibrated_layer(
+            self.coef, probabilities or self.own_probabilities, temperature
+        )
+        coef = coef.astype(np.float32)
         ops += [g.Pool("mean", self.units.cell), g.Flatten(), g.Dense(coef[:-1], coef[-1])]
-        glued = "sigmoid" if squash else "sum-to-one"
-        output = "softmax" if self.softmax else glued
         return g.Graph(self.units.shape, tuple(ops), tuple(map(str, classes)), scale, output)
 
 

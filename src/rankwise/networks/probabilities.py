@@ -10,6 +10,10 @@ _SMOOTHING = 0.01
 OUTPUTS = ("sum-to-one", "sigmoid", "softmax")
 """How logits become probabilities: the package's `normalise`, the same with ``squash``, softmax."""
 
+PROBABILITIES = ("sum-to-one", "sigmoid", "calibrated")
+"""What a classifier of images may be asked for: `calibrated` is a softmax of outputs divided by a
+temperature that left-out outputs have chosen."""
+
 
 def probabilities(logits: Float[np.ndarray, "n K"], output: str) -> Float[np.ndarray, "n K"]:
     """Logits as probabilities; `output` is one of `OUTPUTS`."""
@@ -17,6 +21,47 @@ def probabilities(logits: Float[np.ndarray, "n K"], output: str) -> Float[np.nda
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
     return normalise(logits, squash=output == "sigmoid")
+
+
+def log_probabilities(
+    outputs: Float[np.ndarray, "n K"], how: str, temperature: float | None = None
+) -> Float[np.ndarray, "n K"]:
+    """Logarithms of probabilities; `how` is one of `OUTPUTS` or `PROBABILITIES`."""
+    if how not in ("softmax", "calibrated"):
+        return np.log(normalise(outputs, squash=how == "sigmoid"))
+    scaled = outputs / temperature if how == "calibrated" else outputs
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def calibrated_layer(
+    coef: Float[np.ndarray, "m K"], how: str, temperature: float | None
+) -> tuple[Float[np.ndarray, "m K"], str]:
+    """An output layer and one of `OUTPUTS` that come to the probabilities asked for."""
+    return (coef / temperature, "softmax") if how == "calibrated" else (coef, how)
+
+
+def expected_calibration_error(
+    probabilities: Float[np.ndarray, "n K"], encoded: np.ndarray, n_bins: int = 15
+) -> float:
+    """Mean distance between the largest probability and how often it is right (Guo et al., 2017).
+
+    Samples are sorted into `n_bins` equal intervals of their largest probability; a bin's distance
+    counts by its samples.
+
+    Parameters
+    ----------
+    probabilities : array of shape (n, K)
+    encoded : int array of shape (n,)
+        True classes.
+    n_bins : int, default=15
+        As in that paper.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == encoded
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / max(len(encoded), 1))
 
 
 def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.ndarray:

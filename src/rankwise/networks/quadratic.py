@@ -15,7 +15,7 @@ from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
 from rankwise.networks.graph import Activate, Dense, Graph, RankOneForms
-from rankwise.networks.probabilities import normalise
+from rankwise.networks.probabilities import calibrated_layer
 from rankwise.units.multilinear import Units
 
 _BLOCK = 1024
@@ -68,9 +68,10 @@ class QuadraticNetwork:
         with thread_pool(workers) as pool:
             return outputs_in_blocks(features, coef, len(images), _BLOCK, pool, advance)
 
-    def probabilities(self, outputs: np.ndarray, *, squash: bool = False) -> np.ndarray:
-        """Outputs as probabilities; see `normalise`."""
-        return normalise(outputs, squash=squash)
+    @property
+    def own_probabilities(self) -> str:
+        """How its outputs become probabilities where nothing else is asked for."""
+        return "sum-to-one"
 
     def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """The units that weigh most in the output layer, at most so many, as pictures.
@@ -86,7 +87,12 @@ class QuadraticNetwork:
         return order, kernel
 
     def as_graph(
-        self, classes: Iterable[Any], *, scale: float = 1.0, squash: bool = False
+        self,
+        classes: Iterable[Any],
+        *,
+        scale: float = 1.0,
+        probabilities: str = "sum-to-one",
+        temperature: float | None = None,
     ) -> Graph:
         """The network as a list of operations, for exports.
 
@@ -96,13 +102,11 @@ class QuadraticNetwork:
             Labels, turned to text.
         scale : float
             Pixels are divided by it: 255 for a model of uint8 images.
-        squash : bool
-            As in `normalise`.
+        probabilities, temperature
+            As in `log_probabilities`.
         """
-        output = "sigmoid" if squash else "sum-to-one"
-        return graph_of_units(
-            self.units, self.params, self.coef, classes, scale=scale, output=output
-        )
+        coef, output = calibrated_layer(self.coef, probabilities, temperature)
+        return graph_of_units(self.units, self.params, coef, classes, scale=scale, output=output)
 
 
 def network_features(units: Units, params: np.ndarray, images: Images) -> Features:
@@ -168,6 +172,8 @@ def glue(
     *,
     ridge: float | str = "gcv",
     method: str = "auto",
+    rcond: float | None = None,
+    weights: Float[np.ndarray, "n"] | None = None,
     workers: int = 1,
     dtype: str = "float32",
     n_active: int | None = None,
@@ -181,19 +187,21 @@ def glue(
         All units side by side, ``(p, I)``.
     images : array of shape (n, *units.shape)
     targets : array of shape (n, K)
-    ridge, method, workers, advance
+    ridge, method, rcond, weights, workers, advance
         As in `output_layer.solve_output_layer`.
     dtype : str
         Of the features.
     n_active : int, optional
         Fitted parameters of the units; default all.
     """
-    params = params.astype(dtype)
+    params = np.ascontiguousarray(params, dtype=dtype)
     layer = solve_output_layer(
         network_features(units, params, images),
         targets,
         ridge=ridge,
         method=method,
+        rcond=rcond,
+        weights=weights,
         workers=workers,
         advance=advance,
     )

@@ -16,7 +16,10 @@ from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
+from rankwise.estimators._classifier import ImageClassifier
+from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
+from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.runs.reading import describe_images, names_of, read_parts
 from rankwise.runs.records import (
     REPORT,
@@ -29,7 +32,7 @@ from rankwise.runs.records import (
 )
 from rankwise.runs.use import accuracy_of, confusion
 from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
-from rankwise.training.presets import GIVEN, PRESETS, check_given, chosen_preset
+from rankwise.training.presets import DEFAULT, PRESETS, recommended
 
 
 def train(
@@ -40,13 +43,14 @@ def train(
     device: str = "auto",
     overwrite: bool = False,
     verbose: bool = False,
+    say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Carry out a run, go on with an interrupted one, or return the report of a complete one.
 
     Its seconds are those of every attempt: what interrupted ones spent on sub-networks or epochs
     is ``earlier``, and part of the others. A bootstrap asked for later keeps the seconds of the
-    training and counts its own apart. A bootstrap without a preset trains sub-networks, sized to
-    the data, where the default for the images would have none.
+    training and counts its own apart. Where no preset is named, the kind of classifier is chosen by
+    looking at the images (`presets.recommended`), except that a bootstrap needs sub-networks.
 
     Parameters
     ----------
@@ -59,6 +63,8 @@ def train(
         Discard what the folder holds.
     verbose : bool
         Progress bars on standard error.
+    say : callable
+        Told, in one line each, which classifier was chosen and why, and what to be wary of.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def train(
     """
     with PeakMemory() as memory:
         report, draw = _train(
-            run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose
+            run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose, say=say
         )
     if not report.get("already_complete"):
         report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
@@ -86,13 +92,19 @@ def train(
 
 
 def _train(
-    run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, verbose: bool
+    run: TrainingRun,
+    out: Path,
+    *,
+    workers: int,
+    device: str,
+    overwrite: bool,
+    verbose: bool,
+    say: Callable[[str], object],
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """The run itself; gives its report and what draws its pictures."""
     begin = time.perf_counter()
     device = resolve_device(device)
-    given = {k: v for k, v in run.parameters.items() if k in GIVEN}
-    check_given(run.preset, given)
+    check_options(run.preset, run.parameters)
     if run.bootstrap and run.preset in CONVOLUTIONAL_PRESETS:
         raise ValueError(
             f"bootstrapping needs sub-networks, and preset {run.preset!r} has none; use preset "
@@ -104,11 +116,18 @@ def _train(
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     train_set, test_set = _read(run, verbose)
-    preset = chosen_preset(run.preset, given, train_set.image_shape, len(train_set))
-    if run.bootstrap and preset in CONVOLUTIONAL_PRESETS:
-        run = _with_subnetworks(run, preset, out, overwrite)
-    model = QuadraticClassifier(
-        run.preset,
+    preset, choice = run.preset, None
+    if preset is None:
+        preset, reason = recommended(training_options(run.parameters), train_set.image_shape)
+        if run.parameters.get("squash"):
+            preset, reason = None, "squash is given, which only they have"
+        if run.bootstrap and preset in CONVOLUTIONAL_PRESETS:
+            run, reason = _with_subnetworks(run, preset, out, overwrite), "bootstrapping needs them"
+            preset = None
+        choice = f"chosen: {_KINDS[preset is None]}, since {reason}; --preset names another"
+        say(choice)
+    model = classifier_of(
+        preset,
         **run.parameters,
         n_jobs=workers,
         device=device,
@@ -126,6 +145,7 @@ def _train(
     model.save(out)
     fitted = time.perf_counter()
     outputs = model.outputs(test_set.images)
+    probabilities = np.exp(model.log_probabilities_of(outputs))
     inductive = accuracy_of(model, outputs, test_set)
     train_accuracy = accuracy_of(model, model.outputs(train_set.images), train_set)
     end = time.perf_counter()
@@ -138,6 +158,9 @@ def _train(
     report: dict[str, Any] = {
         "inductive_accuracy": inductive,
         "train_accuracy": train_accuracy,
+        "expected_calibration_error": expected_calibration_error(
+            probabilities, np.searchsorted(model.classes_, names_of(test_set))
+        ),
         "n_parameters_units": model.n_parameters_units_,
         "n_parameters_total": model.n_parameters_total_,
         # A bootstrap asked for later reads the finished parts back: what they took stays.
@@ -146,6 +169,7 @@ def _train(
         "status": model.status_,
         "statuses": model.statuses_,
         "preset": model.preset_,
+        "choice": choice,
         "n_subnets": len(model.subnet_reports_),
         "resumed_subnets": resumed["sub-networks"],
         "resumed_epochs": resumed["epochs"],
@@ -162,9 +186,42 @@ def _train(
         "run": configuration["run"],
         "environment": environment() | {"workers": workers, "device": device},
     }
+    report["warnings"] = _warnings(report, names_of(test_set))
+    for line in report["warnings"]:
+        say(f"warning: {line}")
     if run.bootstrap:
+        assert isinstance(model, QuadraticClassifier)
         report["bootstrap"] = _bootstrap(model, test_set, out)
     return report, lambda: _draw(model, outputs, test_set, out)
+
+
+_KINDS = (
+    f"convolutional units, preset {DEFAULT!r}",
+    "sub-networks of quadratic units, sized to the data",
+)
+_FAR, _NEAR = 0.15, 0.05
+
+
+def _warnings(report: dict[str, Any], truth: np.ndarray) -> list[str]:
+    """What the figures of a run say against it, and what to do, a line each."""
+    found = []
+    train, test = report["train_accuracy"], report["inductive_accuracy"]
+    seen = [e["validation_accuracy"] for e in report["history"] if e.get("validation_accuracy")]
+    held_out, name = (max(seen), "validation") if seen else (test, "test")
+    if train - held_out > _FAR:
+        found.append(
+            f"training accuracy {100 * train:.1f}% is far above the {100 * held_out:.1f}% of the "
+            f"{name} images: the training images are learned by heart; more images help, or "
+            "--preset tiny, or a pre-trained backbone (rankwise head)"
+        )
+    chance = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
+    if test < chance + _NEAR:
+        found.append(
+            f"test accuracy {100 * test:.1f}% is near the {100 * chance:.1f}% of always naming the "
+            "largest class: look whether labels and images belong together, and whether --size "
+            "leaves enough to see"
+        )
+    return found
 
 
 def _with_subnetworks(
@@ -206,7 +263,7 @@ def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dic
     }
 
 
-def _draw(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSet, out: Path) -> None:
+def _draw(model: ImageClassifier, outputs: np.ndarray, images: ImageSet, out: Path) -> None:
     from rankwise.plots import save_confusion, save_units
 
     save_units(model.network_, out / "units.png")

@@ -15,7 +15,6 @@ from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError
 from rankwise.estimators.models import load_model
-from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.runs.reading import names_of, place_of, some_of, trained_on
 from rankwise.runs.records import CONFIGURATION, read_record
 
@@ -237,7 +236,7 @@ def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
     return result
 
 
-def confusion(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSet) -> np.ndarray:
+def confusion(model: Any, outputs: np.ndarray, images: ImageSet) -> np.ndarray:
     """Counts: true class down, predicted across, both in the model's order."""
     from sklearn.metrics import confusion_matrix
 
@@ -246,7 +245,7 @@ def confusion(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSet)
     return confusion_matrix(names_of(images), predicted, labels=names)
 
 
-def accuracy_of(model: QuadraticClassifier, outputs: np.ndarray, images: ImageSet) -> float:
+def accuracy_of(model: Any, outputs: np.ndarray, images: ImageSet) -> float:
     predicted = model.classes_[outputs.argmax(axis=1)].astype(str)
     return float(np.mean(predicted == names_of(images)))
 

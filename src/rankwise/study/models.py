@@ -251,34 +251,32 @@ def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     return float(np.mean(total - scores[np.arange(len(labels)), labels]))
 
 
-def _quadratic(model: Model, seed: int) -> Any:
-    from rankwise.estimators.quadratic import QuadraticClassifier
+def _quadratic(model: Model, seed: int, image_shape: tuple[int, ...]) -> Any:
+    """The classifier asked for; without a preset the one that `rankwise train` would choose."""
+    from rankwise.estimators.options import OPTIONS, classifier_of, training_options
+    from rankwise.training.presets import recommended
 
-    try:
-        return QuadraticClassifier(**{"random_state": seed, **model.parameters})
-    except TypeError as error:
-        unknown = sorted(set(model.parameters) - set(QuadraticClassifier._get_param_names()))
+    unknown = sorted(set(model.parameters) - {"preset", *OPTIONS})
+    if unknown:
         raise StudyError(
-            f"the quadratic classifier has no {', '.join(map(repr, unknown))}; "
-            f"{', '.join(QuadraticClassifier._get_param_names())} are accepted as its parameters"
-        ) from error
+            f"the quadratic classifier has no {', '.join(map(repr, unknown))}; preset, "
+            f"{', '.join(OPTIONS)} are accepted as its parameters"
+        )
+    parameters = {"random_state": seed, **model.parameters}
+    preset = parameters.pop("preset", None)
+    if preset is None:
+        preset, _ = recommended(training_options(parameters), image_shape)
+    try:
+        return classifier_of(preset, **parameters)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 
 
 def _check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
     """Refuse parameters that a fit would refuse."""
-    from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, plan_convolutional
-    from rankwise.training.presets import GIVEN, check_given, chosen_preset, plan_network
-
-    classifier = _quadratic(model, 0)
-    given = {name: getattr(classifier, name) for name in GIVEN}
-    given = {name: value for name, value in given.items() if value is not None}
+    classifier = _quadratic(model, 0, image_shape)
     try:
-        check_given(classifier.preset, given)
-        preset = chosen_preset(classifier.preset, given, image_shape, _MANY)
-        if preset in CONVOLUTIONAL_PRESETS:
-            plan_convolutional(preset, given, image_shape, n_samples=_MANY)
-        else:
-            plan_network(preset, given, image_shape, n_samples=_MANY, dtype="float32")
+        classifier.plan_for(image_shape, _MANY)
     except (TypeError, ValueError) as error:
         raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 
@@ -296,7 +294,7 @@ def _fit_quadratic(
     import time
 
     begin = time.perf_counter()
-    classifier = _quadratic(model, training.seed)
+    classifier = _quadratic(model, training.seed, train[0].shape[1:])
     if "checkpoint_dir" not in model.parameters:
         classifier.set_params(checkpoint_dir=folder / "subnets")
     classifier.fit(*train, groups=sources)

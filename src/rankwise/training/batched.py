@@ -18,10 +18,12 @@ from rankwise.training.groups import (
     SubnetPlan,
     draw_group,
     n_saturated,
+    own_weights,
     variable_projection,
 )
 from rankwise.units.basis import UnitBasis
 from rankwise.varpro.projection import FitResult
+from rankwise.varpro.solvers import LevenbergMarquardt
 
 _MEMORY_WITHOUT_GPU = 2 * 2**30
 
@@ -34,6 +36,7 @@ def train_batched(
     groups: Sequence[int],
     starts: Sequence[tuple[np.ndarray, np.ndarray] | None],
     device: str,
+    weights: np.ndarray | None = None,
 ) -> Iterator[tuple[int, Subnet]]:
     """Train `groups` in batches as large as the device's memory takes.
 
@@ -46,6 +49,8 @@ def train_batched(
         Units to go on from, or None.
     device : str
         A torch device. ``"cpu:torch"`` runs the batched kernels on the CPU, for tests.
+    weights : array of shape (n,), optional
+        How often each image counts; default once.
 
     Yields
     ------
@@ -58,7 +63,7 @@ def train_batched(
     """
     import torch
 
-    if plan.solver != "levenberg-marquardt":
+    if plan.solver != "levenberg-marquardt" and not isinstance(plan.solver, LevenbergMarquardt):
         raise ValueError(
             f"solver {plan.solver!r} runs on the CPU only; on a GPU use 'levenberg-marquardt'"
         )
@@ -66,20 +71,25 @@ def train_batched(
     size = _batch_size(plan, targets.shape[1], target_device)
     for first in range(0, len(groups), size):
         chunk = list(groups[first : first + size])
-        drawn = [draw_group(images, plan, seed, g, starts[g]) for g in chunk]
+        drawn = [draw_group(images, plan, seed, g, starts[g], weights) for g in chunk]
         rows, batches, params, active = zip(*drawn, strict=True)
 
         def send(arrays: Sequence[np.ndarray]) -> Any:
             return torch.as_tensor(np.stack(arrays)).to(target_device)
 
         mask = send(active)
+        own = None
+        if weights is not None:
+            own = send([w for r in rows if (w := own_weights(weights, r)) is not None])
+        images_there = send(batches)
         basis = UnitBasis(
-            plan.units, send(batches), send(params), None if bool(mask.all()) else mask
+            plan.units, images_there, send(params), None if bool(mask.all()) else mask, own
         )
-        tau = send([targets[r] for r in rows])
+        tau = basis.weigh(send([targets[r] for r in rows]))
         fit = variable_projection(plan, len(rows[0])).fit(basis, tau, basis.pack(send(params)))
-        features = basis.features(fit.params)[..., :-1].cpu().numpy()
-        fitted = basis.unpack(fit.params).to(torch.float64).cpu().numpy()
+        found = basis.unpack(fit.params)
+        features = plan.units.features(plan.units.flatten(images_there), found).cpu().numpy()
+        fitted = found.to(torch.float64).cpu().numpy()
         for i, group in enumerate(chunk):
             report = _member_report(fit, i) | {
                 "group": group,

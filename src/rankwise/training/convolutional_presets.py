@@ -12,7 +12,7 @@ from rankwise.units.convolutional import ConvolutionalUnits, Layer
 if TYPE_CHECKING:
     from rankwise.training.joint import JointPlan
 
-ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge", "augmentation")
+ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge", "glue_rcond", "augmentation")
 """Choices of a convolutional preset that a user can give instead."""
 
 AUGMENTATIONS = ("moves", "low-rank", "moves+low-rank", "none")
@@ -85,11 +85,12 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
 
 @dataclass(frozen=True)
 class ConvolutionalPlan:
-    """What to train: the units, how, and the ridge of the glue."""
+    """What to train: the units, how, the ridge of the glue and its truncation."""
 
     units: ConvolutionalUnits
     joint: JointPlan
     ridge: float | str
+    rcond: float | None = None
 
 
 def plan_convolutional(
@@ -111,7 +112,8 @@ def plan_convolutional(
         number of epochs.
     image_shape : tuple of int
         ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first,
-        as far as the other side has 4 left.
+        as far as the other side has 4 left. Those with a side below 4 aren't moved unless asked
+        for.
     n_samples : int
         Training images, for batches and epochs.
     low_rank : callable, optional
@@ -127,10 +129,10 @@ def plan_convolutional(
 
     refuse_foreign(name, given)
     preset = CONVOLUTIONAL_PRESETS[name]
-    if len(image_shape) not in (2, 3) or min(image_shape[:2]) < _SHORTEST_SIDE:
+    if len(image_shape) not in (2, 3):
         raise ValueError(
-            f"preset {name!r} needs images of at least 4×4 pixels, got shape {image_shape}; "
-            "give image_shape for flat rows of pixels, or use preset 'windowed'"
+            f"preset {name!r} needs images (height, width) or (height, width, channels), got shape "
+            f"{image_shape}; sub-networks of multilinear units take tensors of any shape"
         )
     layers = preset.layers
     if "rank" in given:
@@ -141,13 +143,16 @@ def plan_convolutional(
         image_shape,
         layers,
         shrink=min(
-            ceil(max(image_shape[:2]) / _LONGEST_SIDE), min(image_shape[:2]) // _SHORTEST_SIDE
+            ceil(max(image_shape[:2]) / _LONGEST_SIDE),
+            max(1, min(image_shape[:2]) // _SHORTEST_SIDE),
         ),
         activation=given.get("activation", preset.activation),
     )
     while max(units.stages[-1].out) > _LARGEST_LAST_MAP:
         units = replace(units, layers=(*units.layers, replace(layers[-1], pool=2)))
-    moves, copies = parts_of(given.get("augmentation", DEFAULT_AUGMENTATION))
+    # A row of values, or two, is no picture that could be turned.
+    usual_moves = DEFAULT_AUGMENTATION if min(image_shape[:2]) >= _SHORTEST_SIDE else "none"
+    moves, copies = parts_of(given.get("augmentation", usual_moves))
     batch = min(preset.batch_size, max(_SMALLEST_BATCH, n_samples // _BATCHES_AN_EPOCH))
     usual = min(_USUAL_EPOCHS, ceil(preset.images_seen / n_samples))
     enough = min(_MOST_EPOCHS, ceil(_FEWEST_UPDATES * batch / n_samples))
@@ -159,7 +164,7 @@ def plan_convolutional(
         augmentation=Augmentation() if moves else None,
         extra=low_rank if copies else None,
     )
-    return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"))
+    return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"), given.get("glue_rcond"))
 
 
 def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ import numpy as np
 
 from rankwise._arrays import Images, Rows
 from rankwise._progress import progress_bar
+from rankwise.linear.class_ridge import fit_temperature
+from rankwise.linear.left_out import left_out_temperature
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
-from rankwise.networks.quadratic import QuadraticNetwork, glue
+from rankwise.networks.quadratic import QuadraticNetwork, glue, network_features
 from rankwise.training.checkpoints import CHECKPOINT, earlier_seconds, fit_key
 from rankwise.training.convolutional_presets import parts_of
 from rankwise.training.presets import NetworkPlan
@@ -65,6 +67,9 @@ class Fitted:
         What growing and pruning did; see `QuadraticClassifier`. Empty without them.
     output_layer : {"glue", "trained"}
         Which output layer the network has.
+    temperature : float or None
+        Of calibrated probabilities, where they were asked for: fitted on outputs for the
+        validation part or, where there is none, for each training image of the glue without it.
     subnets : list of (params, active)
         To go on from.
     """
@@ -81,6 +86,7 @@ class Fitted:
     history: list[dict[str, Any]] = field(default_factory=list)
     output_layer: str = "glue"
     selection: dict[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
     subnets: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
@@ -95,10 +101,11 @@ def fit_subnetworks(
     threads: int,
     device: str,
     dtype: str,
-    glue_method: str,
+    weights: np.ndarray | None = None,
     folder: Path | None = None,
     starts: list[tuple[np.ndarray, np.ndarray]] | None = None,
     progress: bool = False,
+    calibrate: bool = False,
     groups: np.ndarray | None = None,
     low_rank: Callable[..., Any] | None = None,
 ) -> Fitted:
@@ -117,13 +124,17 @@ def fit_subnetworks(
     seed : int
     workers, threads : int
         Sub-networks at a time, as joblib counts them; threads of the glue.
-    device, dtype, glue_method : str
+    device, dtype : str
         As in `QuadraticClassifier`.
+    weights : array of shape (n,), optional
+        How often each image counts, above 0; default once.
     folder : Path, optional
         Keeps finished sub-networks.
     starts : list of (params, active), optional
         Units to go on from.
     progress : bool
+    calibrate : bool
+        Fit a temperature; see `Fitted`.
     groups : array of shape (n,), optional
         Sources; the validation part shares none with the rest.
     low_rank : callable, optional
@@ -136,6 +147,8 @@ def fit_subnetworks(
         if len(held_out):
             validation = (Rows(images, held_out), encoded[held_out])
             used, encoded = Rows(images, fit), encoded[fit]
+            weights = None if weights is None else weights[fit]
+    n_seen = len(used) if weights is None else float(np.sum(weights))
     targets = np.eye(n_classes, dtype=np.float32)[encoded]
     begin = time.perf_counter()
     with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
@@ -148,6 +161,7 @@ def fit_subnetworks(
             workers=workers,
             device=device,
             starts=starts,
+            weights=weights,
             folder=folder,
             advance=advance,
         )
@@ -162,8 +176,10 @@ def fit_subnetworks(
                 params,
                 used,
                 targets,
-                ridge=ridge if isinstance(ridge, str) else ridge * len(used),
-                method=glue_method,
+                ridge=ridge if isinstance(ridge, str) else ridge * n_seen,
+                method=plan.glue_method,
+                rcond=plan.glue_rcond,
+                weights=weights,
                 workers=threads,
                 dtype=dtype,
                 n_active=int(active.sum()),
@@ -173,7 +189,16 @@ def fit_subnetworks(
     network, layer = glue_all(params, active)
     glued = time.perf_counter()
     network, layer, active, selection = select_units(
-        network, layer, active, used, targets, plan, glue_all, seed=seed, workers=threads
+        network,
+        layer,
+        active,
+        used,
+        targets,
+        plan,
+        glue_all,
+        seed=seed,
+        workers=threads,
+        weights=weights,
     )
     selected = time.perf_counter()
     history: list[dict[str, Any]] = []
@@ -190,8 +215,9 @@ def fit_subnetworks(
                 used,
                 targets,
                 iterations=plan.refine,
-                ridge=layer.ridge / len(used),
+                ridge=layer.ridge / n_seen,
                 seed=seed,
+                weights=weights,
                 advance=advance,
             )
         history = [{"iteration": i, "objective": f} for i, f in enumerate(result.objectives)]
@@ -204,6 +230,7 @@ def fit_subnetworks(
             used,
             encoded,
             plan,
+            weights=weights,
             validation=validation,
             seed=seed,
             threads=threads,
@@ -220,6 +247,20 @@ def fit_subnetworks(
                 network, layer = refined, refined_layer
             else:
                 refinement = ["start-kept"]
+    temperature = None
+    if calibrate and validation is not None:
+        temperature = fit_temperature(
+            network.outputs(validation[0], workers=threads), validation[1]
+        )
+    elif calibrate:
+        temperature = left_out_temperature(
+            network_features(network.units, network.params, used),
+            targets,
+            layer.ridge,
+            rcond=plan.glue_rcond,
+            weights=weights,
+            workers=threads,
+        )
     end = time.perf_counter()
     reports = [s.report for s in subnets]
     statuses = dict(Counter([*(r["status"] for r in reports), *refinement]))
@@ -239,13 +280,14 @@ def fit_subnetworks(
         status=next(s for s in _WORST_FIRST if s in statuses),
         statuses=statuses,
         n_iter=max(1, *(r["n_iterations"] for r in reports)),
-        ridge=layer.ridge / len(used),
+        ridge=layer.ridge / n_seen,
         rank=layer.rank,
         condition=layer.condition,
         seconds=seconds,
         reports=reports,
         history=history,
         selection=selection,
+        temperature=temperature,
         subnets=[(s.params, s.active) for s in subnets],
     )
 
@@ -257,6 +299,7 @@ def _refined(
     encoded: np.ndarray,
     plan: NetworkPlan,
     *,
+    weights: np.ndarray | None,
     validation: tuple[Images, np.ndarray] | None,
     seed: int,
     threads: int,
@@ -269,22 +312,32 @@ def _refined(
 
     ridge = plan.ridge
     moves, copies = parts_of(plan.augmentation)
-    with progress_bar("joint epochs", plan.refine, enabled=progress) as advance:
+    n_seen = len(images) if weights is None else float(np.sum(weights))
+    with progress_bar("joint epochs", plan.refine, enabled=progress, notes=True) as advance:
         return refine(
             network,
             active,
             images,
             encoded,
             epochs=plan.refine,
+            weights=weights,
             validation=validation,
             plan=replace(RECIPE, extra=low_rank if copies else None),
             moves=moves,
-            ridge=ridge if isinstance(ridge, str) else ridge * len(images),
+            ridge=ridge if isinstance(ridge, str) else ridge * n_seen,
             seed=seed,
             threads=threads,
             folder=folder,
             advance=advance,
+            after_epoch=lambda entry: advance.note(in_words(entry)),
         )
+
+
+def in_words(entry: Mapping[str, Any]) -> str:
+    """What an epoch came to, of an entry of the history."""
+    accuracy = entry["validation_accuracy"]
+    validated = "" if accuracy is None else f", validation {100 * accuracy:.1f}%"
+    return f"loss {entry['train_loss']:.3f}{validated}"
 
 
 def fit_convolutional(
@@ -296,6 +349,9 @@ def fit_convolutional(
     seed: int,
     threads: int,
     device: str,
+    weights: np.ndarray | None = None,
+    glue_only: bool = False,
+    calibrate: bool = False,
     folder: Path | None = None,
     progress: bool = False,
     groups: np.ndarray | None = None,
@@ -319,6 +375,12 @@ def fit_convolutional(
         Any number gives the same numbers.
     device : str
         ``"cpu"`` or a torch device.
+    weights : array of shape (n,), optional
+        How often each image counts in the loss and the glue, above 0; default once.
+    glue_only : bool
+        The output layer is the glue, whatever the validation part says.
+    calibrate : bool
+        Fit a temperature; see `Fitted`.
     folder : Path, optional
         Keeps every finished epoch.
     progress : bool
@@ -335,6 +397,8 @@ def fit_convolutional(
     fit, held_out = validation_split(encoded, seed, groups)
     validation = (Rows(images, held_out), encoded[held_out]) if len(held_out) else None
     rest, labels = Rows(images, fit), encoded[fit]
+    own = None if weights is None else weights[fit]
+    n_seen = len(rest) if own is None else float(np.sum(own))
     joint = plan.joint
     if joint.augmentation is not None:
         joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
@@ -348,16 +412,18 @@ def fit_convolutional(
         workers=threads,
         device="cpu" if device.startswith("cpu") else device,
     )
-    with progress_bar("epochs", joint.epochs, enabled=progress) as advance:
+    with progress_bar("epochs", joint.epochs, enabled=progress, notes=True) as advance:
         result = training.fit(
             rest,
             labels,
+            weights=own,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
             key=""
             if folder is None
-            else fit_key(images, encoded, plan, seed, held_out, training.device),
+            else fit_key(images, encoded, plan, seed, held_out, training.device, own),
             advance=advance,
+            after_epoch=lambda entry: advance.note(in_words(entry)),
         )
     trained = time.perf_counter()
     network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
@@ -366,22 +432,37 @@ def fit_convolutional(
         layer = solve_output_layer(
             network.features(rest),
             np.eye(n_classes, dtype=np.float32)[labels],
-            ridge=ridge if isinstance(ridge, str) else ridge * len(rest),
+            ridge=ridge if isinstance(ridge, str) else ridge * n_seen,
+            rcond=plan.rcond,
+            weights=own,
             workers=threads,
             advance=advance,
         )
     glued = replace(network, coef=layer.coef, softmax=False)
     # Without a finite loss the trained output layer is none; without validation it is the glue.
-    better = validation is None or result.best_epoch == 0
+    better = glue_only or validation is None or result.best_epoch == 0
     if not better and validation is not None:
         better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
+    final = glued if better else network
+    temperature = None
+    if calibrate and validation is not None:
+        temperature = fit_temperature(final.outputs(validation[0], workers=threads), validation[1])
+    elif calibrate:
+        temperature = left_out_temperature(
+            network.features(rest),
+            np.eye(n_classes)[labels],
+            layer.ridge,
+            rcond=plan.rcond,
+            weights=own,
+            workers=threads,
+        )
     end, earlier = time.perf_counter(), result.earlier_seconds
     return Fitted(
-        network=glued if better else network,
+        network=final,
         status=result.status,
         statuses={result.status: 1},
         n_iter=len(result.history),
-        ridge=layer.ridge / len(rest),
+        ridge=layer.ridge / n_seen,
         rank=layer.rank,
         condition=layer.condition,
         seconds={
@@ -392,6 +473,7 @@ def fit_convolutional(
         },
         history=result.history,
         output_layer="glue" if better else "trained",
+        temperature=temperature,
     )
 
 

@@ -11,6 +11,7 @@ from rankwise._arrays import Images, as_float
 from rankwise.units.multilinear import Units
 from rankwise.units.starts import Start, random_units
 from rankwise.varpro.projection import VariableProjection
+from rankwise.varpro.solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ class SubnetPlan:
     n_samples : int
         Mini-batch, drawn without replacement; Table 3 has 2000. Fewer where there are fewer.
     start : Start
-    solver, jacobian, max_iterations, ftol
+    n_parts : int
+        Above 0 the images are dealt out to so many sub-networks, none to two (second paper, 6.1);
+        0 draws each mini-batch by itself (its section 4).
+    solver, jacobian, max_iterations, ftol, rcond
         As in `VariableProjection`.
     ridge : float
         Ridge of a sub-network's own output layer, per sample: ``μ = ridge·n``.
@@ -37,10 +41,12 @@ class SubnetPlan:
     n_units: int = 50
     n_samples: int = 2000
     start: Start = field(default_factory=Start)
-    solver: str = "levenberg-marquardt"
+    n_parts: int = 0
+    solver: str | Solver = "levenberg-marquardt"
     jacobian: str = "golub-pereyra"
     max_iterations: int | None = None
     ftol: float | None = None
+    rcond: float | None = None
     ridge: float = 1e-4
     dtype: str = "float32"
 
@@ -74,13 +80,18 @@ def draw_group(
     seed: int,
     group: int,
     start: tuple[np.ndarray, np.ndarray] | None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What a group starts from: its rows, their images, its units and which of them are active."""
     rng = group_rng(seed, group)
-    rows = draw_samples(len(images), plan.n_samples, rng)
+    if plan.n_parts:
+        rows = dealt_samples(len(images), plan.n_samples, plan.n_parts, seed, group)
+    else:
+        rows = draw_samples(len(images), plan.n_samples, rng)
     batch = as_float(images[rows], plan.dtype)
     if start is None:
-        params, active = random_units(plan.units, plan.n_units, batch, plan.start, rng)
+        own = own_weights(weights, rows)
+        params, active = random_units(plan.units, plan.n_units, batch, plan.start, rng, own)
     else:
         params, active = start
     return rows, batch, params, active
@@ -92,8 +103,39 @@ def n_saturated(features: np.ndarray) -> int:
 
 
 def draw_samples(n: int, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """A group's mini-batch: `n_samples` of `n` rows without replacement, in increasing order."""
+    """A group's mini-batch: `n_samples` of `n` rows without replacement, in increasing order.
+
+    Where there are no more than that it's all of them, and nothing is drawn, so that a row of
+    weight 2 is the same as two rows.
+    """
+    if n <= n_samples:
+        return np.arange(n)
     return np.sort(rng.choice(n, size=min(n_samples, n), replace=False))
+
+
+def dealt_samples(n: int, n_samples: int, n_parts: int, seed: int, group: int) -> np.ndarray:
+    """A group's share of `n` rows that are dealt out by the seed, at most `n_samples` of them.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer rows than groups.
+    """
+    if n < n_parts:
+        raise ValueError(
+            f"a partition needs an image for each of {n_parts} sub-networks, got {n} images"
+        )
+    size = min(n_samples, n // n_parts)
+    order = np.random.default_rng([seed, 0, 7]).permutation(n)
+    return np.sort(order[group * size : (group + 1) * size])
+
+
+def own_weights(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Weights of a mini-batch, of mean 1: its ridge counts per sample, so only ratios matter."""
+    if weights is None:
+        return None
+    own = np.asarray(weights[rows], dtype=np.float64)
+    return own / own.mean()
 
 
 _PAPER = (15, 1e-4)
@@ -108,11 +150,14 @@ _BUDGETS: dict[str, tuple[int, float]] = {
 
 def variable_projection(plan: SubnetPlan, n: int) -> VariableProjection:
     """The fit that a plan asks for, on mini-batches of `n`."""
-    budget, tolerance = _BUDGETS.get(plan.solver, (None, None))
+    budget, tolerance = None, None
+    if isinstance(plan.solver, str) and plan.solver in _BUDGETS:
+        budget, tolerance = _BUDGETS[plan.solver]
     return VariableProjection(
         plan.solver,
         jacobian=plan.jacobian,
         ridge=plan.ridge * n,
         max_iterations=budget if plan.max_iterations is None else plan.max_iterations,
         ftol=tolerance if plan.ftol is None else plan.ftol,
+        rcond=plan.rcond,
     )

@@ -117,6 +117,7 @@ class JointTraining:
         *,
         rows: np.ndarray | None = None,
         epoch: int = 0,
+        weights: np.ndarray | None = None,
     ) -> float:
         """One step on one batch, inside `threads`; gives its mean loss before.
 
@@ -130,6 +131,8 @@ class JointTraining:
             Places of the images among all of them, and the epoch: what the plan's `extra` may
             draw by.
         epoch : int
+        weights : array of shape (n,), optional
+            How often each image counts; of mean 1 over all images.
         """
         maps = as_maps(images)
         affine = None
@@ -137,6 +140,7 @@ class JointTraining:
             size = (maps.shape[2], maps.shape[3])
             affine = self.plan.augmentation.draw(len(maps), size, draws)
         labels = torch.from_numpy(encoded)
+        counts = None if weights is None else torch.from_numpy(weights).float()
         parts = list(blocks(len(maps), self.plan.shard_size(len(maps))))
 
         def placed(part: slice) -> torch.Tensor:
@@ -154,9 +158,11 @@ class JointTraining:
             moments: Moments = []
             features = self.module(x, moments)
             y = labels[part].to(self.device)
-            loss = self.loss(features, y) * (len(x) / len(maps))
+            own = None if counts is None else counts[part].to(self.device)
+            loss = self.loss(features, y, own) * (len(x) / len(maps))
             gradients = torch.autograd.grad(loss, self.trained)
-            return float(loss.detach()), gradients, moments, (features.detach(), y)
+            roots = features.new_ones(len(y)) if own is None else own.sqrt()
+            return float(loss.detach()), gradients, moments, (features.detach(), y, roots)
 
         results = list(self._pool.map(shard, parts))
         for j, parameter in enumerate(self.trained):
@@ -169,22 +175,37 @@ class JointTraining:
         self._keep_moments([r[2] for r in results], shares)
         if self.running is not None:
             both = zip(*(r[3] for r in results), strict=True)
-            features, seen = (torch.cat(parts) for parts in both)
-            self.running.add(features, F.one_hot(seen, self.n_classes))
+            features, seen, roots = (torch.cat(parts) for parts in both)
+            self.running.add(
+                features, F.one_hot(seen, self.n_classes), None if weights is None else roots
+            )
             self.running.end_batch()
             if self.running.n_batches % self.plan.solve_every == 0:
                 self.solve()
         return sum(r[0] for r in results)
 
-    def loss(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch with the output layer as it is."""
+    def loss(
+        self, features: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean loss of a batch, weighted, with the output layer as it is."""
         outputs = features @ self.coef[:-1] + self.coef[-1]
+        smoothing = self.plan.smoothing
+        if self.plan.loss == "cross-entropy" and weights is None:
+            return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
         if self.plan.loss == "cross-entropy":
-            return F.cross_entropy(outputs, labels, label_smoothing=self.plan.smoothing)
-        targets = F.one_hot(labels, self.n_classes).to(outputs)
-        return 0.5 * (outputs - targets).square().sum(dim=1).mean()
+            each = F.cross_entropy(outputs, labels, label_smoothing=smoothing, reduction="none")
+        else:
+            targets = F.one_hot(labels, self.n_classes).to(outputs)
+            each = 0.5 * (outputs - targets).square().sum(dim=1)
+        return each.mean() if weights is None else (each * weights).mean()
 
-    def solve_first(self, images: Images, encoded: np.ndarray, draws: torch.Generator) -> None:
+    def solve_first(
+        self,
+        images: Images,
+        encoded: np.ndarray,
+        draws: torch.Generator,
+        weights: np.ndarray | None = None,
+    ) -> None:
         """Start from the glue: the ridge solution for the units as they are, on moved images.
 
         For the cross-entropy its outputs, about 0 and 1, are stretched eightfold to logits. A
@@ -197,6 +218,7 @@ class JointTraining:
         encoded : int array of shape (n,)
         draws : torch.Generator
             Of the augmentation.
+        weights : array of shape (n,), optional
         """
         m, size = len(self.coef) - 1, self.plan.batch_size
         layer = RunningLayer(m, self.n_classes, ridge=self.plan.ridge, window=inf)
@@ -208,7 +230,9 @@ class JointTraining:
             with torch.no_grad():
                 features = self.module(maps, [])
             labels = torch.from_numpy(encoded[block]).to(self.device)
-            layer.add(features, F.one_hot(labels, self.n_classes))
+            own = None if weights is None else torch.from_numpy(weights[block]).float()
+            roots = None if own is None else own.sqrt().to(self.device)
+            layer.add(features, F.one_hot(labels, self.n_classes), roots)
         if self.running is not None:
             self.running.fill(layer, size)
         factor = _STRETCH if self.plan.loss == "cross-entropy" else 1.0
@@ -247,11 +271,12 @@ class JointTraining:
         images: Images,
         encoded: np.ndarray,
         *,
+        weights: np.ndarray | None = None,
         validation: tuple[Images, np.ndarray] | None = None,
         checkpoint: Path | None = None,
         key: str = "",
         advance: Callable[[int], object] = lambda n: None,
-        after_epoch: Callable[[dict[str, Any]], bool] = lambda entry: False,
+        after_epoch: Callable[[dict[str, Any]], object] = lambda entry: None,
     ) -> JointResult:
         """Train to the end of the schedule, or go on from a checkpoint.
 
@@ -259,6 +284,8 @@ class JointTraining:
         ----------
         images : array of shape (n, H, W[, C])
         encoded : int array of shape (n,)
+        weights : array of shape (n,), optional
+            How often each image counts, in ratio to the others; default all once.
         validation : tuple of (images, encoded), optional
             Chooses the epoch. Never trained on.
         checkpoint : Path, optional
@@ -268,7 +295,7 @@ class JointTraining:
         advance : callable
             Told the number of epochs done.
         after_epoch : callable
-            Gets the entry of the history; True ends the training.
+            Gets the entry of the history; what isn't false ends the training.
 
         Raises
         ------
@@ -276,6 +303,8 @@ class JointTraining:
             If the checkpoint is another fit's.
         """
         begin, state = time.perf_counter(), _State()
+        if weights is not None:
+            weights = weights / weights.mean()
         if checkpoint is not None:
             self._resume(checkpoint, key, state)
         if not state.best:
@@ -287,10 +316,10 @@ class JointTraining:
         per_epoch = len(images) // batch
         with self.threads():
             if self.running is not None and not state.epoch:
-                status = self._fill_window(images, encoded, batch)
+                status = self._fill_window(images, encoded, batch, weights)
             while state.epoch < self.plan.epochs and status == "finished":
                 tick = time.perf_counter()
-                loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch)
+                loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch, weights)
                 accuracy = None if validation is None else self.accuracy(*validation)
                 state.epoch += 1
                 entry = {
@@ -334,7 +363,13 @@ class JointTraining:
             return torch.cat(list(pool.map(part, blocks(len(images), 256)))).numpy()
 
     def _epoch(
-        self, images: Images, encoded: np.ndarray, epoch: int, batch: int, per_epoch: int
+        self,
+        images: Images,
+        encoded: np.ndarray,
+        epoch: int,
+        batch: int,
+        per_epoch: int,
+        weights: np.ndarray | None,
     ) -> tuple[float, float]:
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -345,13 +380,22 @@ class JointTraining:
                 rate = self.set_rate((epoch * per_epoch + i) / (self.plan.epochs * per_epoch))
                 # Sorted: rows lie in memory in that order, and a batch has none.
                 drawn = np.sort(order[i * batch : (i + 1) * batch])
-                total += self.update(images[drawn], encoded[drawn], draws, rows=drawn, epoch=epoch)
+                total += self.update(
+                    images[drawn],
+                    encoded[drawn],
+                    draws,
+                    rows=drawn,
+                    epoch=epoch,
+                    weights=None if weights is None else weights[drawn],
+                )
             self.solve()
         except DivergedError:
             total = nan
         return total / per_epoch, rate
 
-    def _fill_window(self, images: Images, encoded: np.ndarray, batch: int) -> str:
+    def _fill_window(
+        self, images: Images, encoded: np.ndarray, batch: int, weights: np.ndarray | None
+    ) -> str:
         """Let a running output layer begin with as many training images as its window holds.
 
         Gives the status then.
@@ -362,7 +406,8 @@ class JointTraining:
         rows = np.sort(rng.permutation(len(images))[:n])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         try:
-            self.solve_first(chosen(images, rows), encoded[rows], draws)
+            own = None if weights is None else weights[rows]
+            self.solve_first(chosen(images, rows), encoded[rows], draws, own)
         except DivergedError:
             return "non-finite"
         return "finished"

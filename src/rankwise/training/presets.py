@@ -20,7 +20,7 @@ from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.multilinear import UNIT_KINDS, make_units
 from rankwise.units.starts import SOURCES, WINDOW, Start
 from rankwise.varpro.functional import JACOBIANS
-from rankwise.varpro.solvers import SOLVERS
+from rankwise.varpro.solvers import SOLVERS, Solver
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Preset:
     n_units: int
     n_subnets: int
     samples_per_subnet: int
-    solver: str
+    solver: str | Solver
     jacobian: str
     max_iter: int
     tol: float
@@ -86,7 +86,8 @@ PRESETS: dict[str, Preset] = {
         ridge="gcv",
         n_train=50_000,
     ),
-    # The same scheme and size with units and a Jacobian that work better. Six iterations: beyond,
+    # The same scheme and, from 52,000 images on, size, with units and a Jacobian that work better:
+    # 50 units for every 500 images. Six iterations: beyond,
     # the sub-networks fit their 2000 samples more closely and the whole generalises worse
     # (``docs/results.md``, ablation, on validation images).
     "windowed": Preset(
@@ -112,7 +113,9 @@ ALL_PRESETS = (*PRESETS, *CONVOLUTIONAL_PRESETS)
 """Names of sub-network presets, then of convolutional ones."""
 
 DEFAULT = "small"
-_FEWEST_SAMPLES, _SHORTEST_SIDE = 2000, 16
+"""The most accurate preset for its size and time (``docs/results.md``)."""
+
+_SHORTEST_SIDE = 4
 
 UNITS_PER_SUBNET = 50
 """The paper's Table 3."""
@@ -135,6 +138,11 @@ GIVEN = (
     "tol",
     "ridge",
     "start",
+    "bias",
+    "partition",
+    "subnet_rcond",
+    "glue_rcond",
+    "glue_method",
     "grow",
     "prune",
     "refine",
@@ -146,7 +154,19 @@ GIVEN = (
 REFINE_SOLVERS = ("adamw", "gauss-newton")
 """How all units are refined together: on mini-batches, or on all images at once."""
 
-_NO_PRESET_HAS = ("start", "grow", "prune", "refine", "refine_solver", "augmentation")
+_NO_PRESET_HAS = (
+    "start",
+    "bias",
+    "partition",
+    "subnet_rcond",
+    "glue_rcond",
+    "glue_method",
+    "grow",
+    "prune",
+    "refine",
+    "refine_solver",
+    "augmentation",
+)
 
 
 @dataclass(frozen=True)
@@ -166,6 +186,8 @@ class NetworkPlan:
         One of `REFINE_SOLVERS`.
     augmentation : str
         Of the refinement on mini-batches; one of `convolutional_presets.AUGMENTATIONS`.
+    glue_rcond, glue_method
+        As in `linear.output_layer.solve_output_layer`.
     """
 
     subnet: SubnetPlan
@@ -176,6 +198,8 @@ class NetworkPlan:
     refine: int = 0
     refine_solver: str = "adamw"
     augmentation: str = DEFAULT_AUGMENTATION
+    glue_rcond: float | None = None
+    glue_method: str = "auto"
 
 
 def plan_network(
@@ -217,19 +241,25 @@ def plan_network(
     grow = int(given.get("grow", 0))
     chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
     # A preset's budget counts its own solver's steps.
-    own_budget = chosen.solver == preset.solver or "max_iter" in given
+    own_solver = isinstance(chosen.solver, Solver)
+    own_budget = not own_solver and (chosen.solver == preset.solver or "max_iter" in given)
     units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
     subnet = SubnetPlan(
         units=units,
         n_units=n_units // n_subnets,
         n_samples=chosen.samples_per_subnet,
+        n_parts=n_subnets if given.get("partition") else 0,
         start=Start(
-            window=chosen.window, smooth=chosen.smooth, source=given.get("start", "gaussian")
+            window=chosen.window,
+            smooth=chosen.smooth,
+            source=given.get("start", "gaussian"),
+            bias=bool(given.get("bias", True)),
         ),
         solver=chosen.solver,
         jacobian=chosen.jacobian,
         max_iterations=chosen.max_iter if own_budget else None,
-        ftol=chosen.tol,
+        ftol=None if own_solver else chosen.tol,
+        rcond=given.get("subnet_rcond"),
         ridge=chosen.subnet_ridge,
         dtype=dtype,
     )
@@ -242,26 +272,43 @@ def plan_network(
         refine=int(given.get("refine", 0)),
         refine_solver=given.get("refine_solver", "adamw"),
         augmentation=given.get("augmentation", DEFAULT_AUGMENTATION),
+        glue_rcond=given.get("glue_rcond"),
+        glue_method=given.get("glue_method", "auto"),
     )
 
 
-def chosen_preset(
-    name: str | None, given: Mapping[str, Any], image_shape: tuple[int, ...], n_samples: int
-) -> str | None:
-    """The preset for these images where none is named.
+def recommended(given: Mapping[str, Any], image_shape: tuple[int, ...]) -> tuple[str | None, str]:
+    """The preset that most people want for such images where none is named, and why.
 
-    That is ``small``, the most accurate for its size and time (``docs/results.md``), from 2000
-    images of 16 × 16 pixels on. For fewer or smaller ones, for tensors that aren't images, and
-    where a choice that only sub-networks have is given, None: ``windowed``, sized to the data,
-    which takes a second or two there.
+    That is ``small``, of convolutional units: on digits, MNIST, Fashion-MNIST, CIFAR-10, cats vs
+    dogs and malaria, 8 to 96 pixels wide, it beats sub-networks at 100, 300 and 1000 images alike
+    (``benchmarks/default_model.py``). So the number of images has no say. None, ``windowed`` sized
+    to the data, where the samples aren't images, or a choice was given that only sub-networks
+    have.
+
+    Parameters
+    ----------
+    given : mapping
+        As `plan_network` takes it.
+    image_shape : tuple of int
+
+    Returns
+    -------
+    preset : str or None
+    reason : str
+        One clause.
     """
-    if name is not None:
-        return name
-    images = len(image_shape) in (2, 3) and min(image_shape[:2]) >= _SHORTEST_SIDE
-    fits = images and n_samples >= _FEWEST_SAMPLES and not (set(given) - {*ACCEPTED})
-    # The paper's activations ask for the paper's units.
-    own = given.get("activation") in ("tanh", "logistic")
-    return DEFAULT if fits and not own else None
+    if len(image_shape) not in (2, 3) or min(image_shape[:2]) < _SHORTEST_SIDE:
+        return None, f"samples of shape {'×'.join(map(str, image_shape))} are no images"
+    own = sorted(set(given) - {*ACCEPTED})
+    if given.get("activation") in ("tanh", "logistic"):
+        own.append("activation")  # the paper's ask for the paper's units
+    if own:
+        return (
+            None,
+            f"{', '.join(own)} {'is' if len(own) == 1 else 'are'} given, which only they have",
+        )
+    return DEFAULT, "convolutional units are more accurate on images from 100 on"
 
 
 def check_given(name: str | None, given: Mapping[str, Any]) -> None:
@@ -276,15 +323,27 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown preset {name!r}; accepted: {', '.join(ALL_PRESETS)}")
     if name in CONVOLUTIONAL_PRESETS:
         refuse_foreign(name, given)
+    solver = given.get("solver")
+    if isinstance(solver, Solver):
+        both = [label for label in ("max_iter", "tol") if label in given]
+        if both:
+            raise ValueError(
+                f"{' and '.join(both)} can't be given beside the solver {type(solver).__name__}, "
+                "which brings its own; give it there, or a solver's name"
+            )
     names = {
         "unit": UNIT_KINDS,
         "activation": tuple(ACTIVATIONS),
-        "solver": SOLVERS,
+        **({} if isinstance(solver, Solver) else {"solver": SOLVERS}),
         "jacobian": JACOBIANS,
         "start": SOURCES,
         "refine_solver": REFINE_SOLVERS,
         "augmentation": AUGMENTATIONS,
     }
+    for label in ("subnet_rcond", "glue_rcond"):
+        value = given.get(label, 0.0)
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
+            raise ValueError(f"rcond must be a share of the largest singular value, got {value!r}")
     for label, accepted in names.items():
         if label in given and given[label] not in accepted:
             raise ValueError(f"unknown {label} {given[label]!r}; accepted: {', '.join(accepted)}")
@@ -340,13 +399,15 @@ def _sizes(
 ) -> tuple[int, int]:
     """Units of the network and sub-networks that share them."""
     sized = {k: _whole(k, given[k]) for k in ("n_units", "n_subnets") if k in given}
+    own_size = name == "pereyra" and "n_subnets" not in sized
     if "n_subnets" in sized:
         n_subnets = sized["n_subnets"]
-    elif name is not None:
+    elif own_size:
         n_subnets = preset.n_subnets
+    elif "n_units" in sized:
+        n_subnets = _divide(sized["n_units"])
     else:
-        n_subnets = _divide(sized["n_units"]) if "n_units" in sized else sized_to_data(n_samples)
-    own_size = name is not None and "n_subnets" not in sized
+        n_subnets = sized_to_data(n_samples, _MOST_SUBNETS if name is None else preset.n_subnets)
     n_units = sized.get("n_units", preset.n_units if own_size else UNITS_PER_SUBNET * n_subnets)
     if n_units % n_subnets:
         raise ValueError(
@@ -377,10 +438,10 @@ def _divide(n_units: int) -> int:
     return min(divisors, key=lambda d: abs(log(n_units / d / UNITS_PER_SUBNET)))
 
 
-def sized_to_data(n_samples: int) -> int:
+def sized_to_data(n_samples: int, most: int = _MOST_SUBNETS) -> int:
     """Sub-networks of 50 units for a data set of any size: one for 500 samples, at most 40.
 
     2000 units at the most: beyond, on MNIST, the glue costs more than the units bring
     (``docs/results.md``).
     """
-    return max(1, min(_MOST_SUBNETS, round(n_samples / _SAMPLES_PER_SIZE)))
+    return max(1, min(most, round(n_samples / _SAMPLES_PER_SIZE)))

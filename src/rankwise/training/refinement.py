@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ def refine(
     encoded: np.ndarray,
     *,
     epochs: int,
+    weights: np.ndarray | None = None,
     validation: tuple[Images, np.ndarray] | None = None,
     plan: JointPlan = RECIPE,
     moves: bool = True,
@@ -44,6 +46,7 @@ def refine(
     threads: int = 1,
     folder: Path | None = None,
     advance: Callable[[int], object] = lambda n: None,
+    after_epoch: Callable[[dict[str, Any]], object] = lambda entry: None,
 ) -> tuple[QuadraticNetwork, OutputLayer, JointResult]:
     """Refine all units of a network together, then solve the output layer on all samples.
 
@@ -56,6 +59,8 @@ def refine(
     images : array of shape (n, H, W[, C])
     encoded : int array of shape (n,)
     epochs : int
+    weights : array of shape (n,), optional
+        How often each image counts.
     validation : tuple of (images, encoded), optional
         Chooses the epoch.
     plan : JointPlan
@@ -70,6 +75,8 @@ def refine(
         Keeps every finished epoch.
     advance : callable
         Told the number of epochs done.
+    after_epoch : callable
+        Gets the entry of the history.
 
     Returns
     -------
@@ -102,10 +109,12 @@ def refine(
     result = training.fit(
         images,
         encoded,
+        weights=weights,
         validation=validation,
         checkpoint=None if folder is None else folder / CHECKPOINT,
-        key="" if folder is None else fit_key(images, encoded, plan, seed, *others),
+        key="" if folder is None else fit_key(images, encoded, plan, seed, *others, weights),
         advance=advance,
+        after_epoch=after_epoch,
     )
     refined, layer = glue(
         units,
@@ -113,6 +122,7 @@ def refine(
         images,
         np.eye(n_classes, dtype=np.float32)[encoded],
         ridge=ridge,
+        weights=weights,
         workers=threads,
         n_active=network.n_active,
     )
@@ -128,6 +138,7 @@ def refine_gauss_newton(
     iterations: int,
     ridge: float,
     seed: int = 42,
+    weights: np.ndarray | None = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> NewtonResult:
     """Refine all units by Gauss–Newton steps on all images at once; see `newton`.
@@ -145,9 +156,21 @@ def refine_gauss_newton(
     ridge : float
         Per sample, above 0.
     seed : int
+    weights : array of shape (n,), optional
+        Aren't taken by these steps.
     advance : callable
         Told the number of steps done.
+
+    Raises
+    ------
+    ValueError
+        If weights are given that aren't all equal.
     """
+    if weights is not None and np.ptp(weights) > 0:
+        raise ValueError(
+            "Gauss–Newton steps count every image once; weights are taken by a refinement on "
+            "mini-batches"
+        )
     units = network.units
     most = max(1, MOST_NUMBERS // (int(np.prod(units.shape)) + network.n_units))
     rows = draw_samples(len(images), most, np.random.default_rng([seed, 0, 6]))

@@ -18,7 +18,7 @@ from rankwise.linear.output_layer import OutputLayer
 from rankwise.linear.pruning import prune
 from rankwise.linear.ridge_choice import penalised_objective
 from rankwise.networks.quadratic import QuadraticNetwork, network_features
-from rankwise.training.groups import SubnetPlan, draw_samples
+from rankwise.training.groups import SubnetPlan, draw_samples, own_weights
 from rankwise.training.presets import NetworkPlan
 from rankwise.units.starts import random_units
 
@@ -37,6 +37,7 @@ def select_units(
     *,
     seed: int,
     workers: int,
+    weights: np.ndarray | None = None,
 ) -> tuple[QuadraticNetwork, OutputLayer, np.ndarray, dict[str, Any]]:
     """Let units join, then leave units out, as a plan asks; each ends in a glue.
 
@@ -50,6 +51,8 @@ def select_units(
     glue : callable
         ``glue(params, active)`` solves the output layer anew.
     seed, workers : int
+    weights : array of shape (n,), optional
+        How often each image counts.
 
     Returns
     -------
@@ -70,12 +73,19 @@ def select_units(
             ridge=layer.ridge,
             seed=seed,
             workers=workers,
+            weights=weights,
         )
         network, layer = glue(params, active)
         selection |= {"grown": plan.grow, "gain": gain}
     if plan.prune:
         kept, rise = prune_network(
-            network, images, targets, plan.prune, ridge=layer.ridge, workers=workers
+            network,
+            images,
+            targets,
+            plan.prune,
+            ridge=layer.ridge,
+            workers=workers,
+            weights=weights,
         )
         active = active[:, kept]
         network, layer = glue(network.params[:, kept], active)
@@ -94,6 +104,7 @@ def grow_network(
     ridge: float,
     seed: int,
     workers: int = 1,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Let units join: of ten times as many, drawn as a sub-network starts, the best.
 
@@ -109,6 +120,7 @@ def grow_network(
     ridge : float
         ``μ``, above 0.
     seed, workers : int
+    weights : array of shape (n,), optional
 
     Returns
     -------
@@ -118,12 +130,16 @@ def grow_network(
         By how much the objective falls, as a share of what it was.
     """
     rng = np.random.default_rng([seed, 0, 5])
-    batch = as_float(images[draw_samples(len(images), plan.n_samples, rng)], plan.dtype)
-    drawn, seen = random_units(network.units, CANDIDATES * n_units, batch, plan.start, rng)
+    rows = draw_samples(len(images), plan.n_samples, rng)
+    batch, own = as_float(images[rows], plan.dtype), own_weights(weights, rows)
+    drawn, seen = random_units(network.units, CANDIDATES * n_units, batch, plan.start, rng, own)
     drawn = drawn.astype(network.params.dtype)
     everything = np.concatenate([network.params, drawn], axis=1)
     statistics = accumulate_gram(
-        network_features(network.units, everything, images), targets, workers=workers
+        network_features(network.units, everything, images),
+        targets,
+        weights=weights,
+        workers=workers,
     )
     have = network.n_units
     candidates = np.arange(have, have + CANDIDATES * n_units)
@@ -145,6 +161,7 @@ def prune_network(
     *,
     ridge: float,
     workers: int = 1,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Which units stay when so many are left out, the cheapest first.
 
@@ -158,6 +175,7 @@ def prune_network(
     ridge : float
         ``μ``, above 0.
     workers : int
+    weights : array of shape (n,), optional
 
     Returns
     -------
@@ -166,7 +184,10 @@ def prune_network(
         By how much the objective rises, as a share of what it was.
     """
     statistics = accumulate_gram(
-        network_features(network.units, network.params, images), targets, workers=workers
+        network_features(network.units, network.params, images),
+        targets,
+        weights=weights,
+        workers=workers,
     )
     result = prune(statistics, ridge, n_units=network.n_units - n_units)
     before = penalised_objective(statistics, ridge)

@@ -25,6 +25,7 @@ from rankwise.training.groups import (
     SubnetPlan,
     draw_group,
     n_saturated,
+    own_weights,
     variable_projection,
 )
 from rankwise.units.basis import UnitBasis
@@ -37,6 +38,7 @@ def train_subnet(
     seed: int,
     group: int,
     start: tuple[np.ndarray, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
 ) -> Subnet:
     """Draw and train one group on one BLAS thread.
 
@@ -49,12 +51,16 @@ def train_subnet(
     seed, group : int
     start : (params, active), optional
         Trained units to go on from, as in bootstrapping, instead of random ones.
+    weights : array of shape (n,), optional
+        How often each image counts; default once.
     """
     with one_thread():
-        rows, batch, params, active = draw_group(images, plan, seed, group, start)
-        basis = UnitBasis(plan.units, batch, params, None if active.all() else active)
-        fit = variable_projection(plan, len(rows)).fit(basis, targets[rows], basis.pack(params))
-        features = basis.features(fit.params)[:, :-1]
+        rows, batch, params, active = draw_group(images, plan, seed, group, start, weights)
+        own = own_weights(weights, rows)
+        basis = UnitBasis(plan.units, batch, params, None if active.all() else active, own)
+        projection = variable_projection(plan, len(rows))
+        fit = projection.fit(basis, basis.weigh(targets[rows]), basis.pack(params))
+        features = plan.units.features(plan.units.flatten(batch), basis.unpack(fit.params))
     report = {
         "group": group,
         "status": fit.status,
@@ -79,6 +85,7 @@ def train_subnets(
     workers: int = 1,
     device: str = "cpu",
     starts: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    weights: np.ndarray | None = None,
     folder: Path | None = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[Subnet]:
@@ -86,7 +93,7 @@ def train_subnets(
 
     Parameters
     ----------
-    images, targets, plan, seed
+    images, targets, plan, seed, weights
         As in `train_subnet`.
     n_subnets : int
         ``G``; the paper's Table 3 has 104.
@@ -115,7 +122,7 @@ def train_subnets(
         kind of device or version of the package.
     """
     kind = device.split(":")[0]
-    key = None if folder is None else fit_key(images, targets, plan, seed, starts, kind)
+    key = None if folder is None else fit_key(images, targets, plan, seed, starts, kind, weights)
     done = {} if folder is None else _finished(folder, n_subnets, key)
     advance(len(done))
     missing = [g for g in range(n_subnets) if g not in done]
@@ -123,7 +130,7 @@ def train_subnets(
     timed = nullcontext(lambda: None) if folder is None else timed_on_disk(folder, key)
     with timed as keep_seconds:
         for group, subnet in _trained(
-            images, targets, plan, seed, missing, begins, workers, device, folder, key
+            images, targets, plan, seed, missing, begins, weights, workers, device, folder, key
         ):
             done[group] = subnet
             keep_seconds()
@@ -138,6 +145,7 @@ def _trained(
     seed: int,
     groups: list[int],
     begins: list[Any],
+    weights: np.ndarray | None,
     workers: int,
     device: str,
     folder: Path | None,
@@ -149,7 +157,9 @@ def _trained(
     if device != "cpu":
         from rankwise.training.batched import train_batched
 
-        for group, subnet in train_batched(images, targets, plan, seed, groups, begins, device):
+        for group, subnet in train_batched(
+            images, targets, plan, seed, groups, begins, device, weights
+        ):
             if folder is not None:
                 write_subnet(folder, group, subnet, key)
             yield group, subnet
@@ -157,7 +167,8 @@ def _trained(
     from joblib import Parallel, delayed
 
     yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_task)(images, targets, plan, seed, g, begins[g], folder, key) for g in groups
+        delayed(_task)(images, targets, plan, seed, g, begins[g], weights, folder, key)
+        for g in groups
     )
 
 
@@ -168,10 +179,11 @@ def _task(
     seed: int,
     group: int,
     start: tuple[np.ndarray, np.ndarray] | None,
+    weights: np.ndarray | None,
     folder: Path | None,
     key: str | None,
 ) -> tuple[int, Subnet]:
-    subnet = train_subnet(images, targets, plan, seed, group, start)
+    subnet = train_subnet(images, targets, plan, seed, group, start, weights)
     if folder is not None:
         write_subnet(folder, group, subnet, key)
     return group, subnet

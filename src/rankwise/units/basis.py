@@ -27,9 +27,14 @@ class UnitBasis:
     active : bool array of shape (..., p, I), optional
         Parameters to fit (a windowed unit's, say); default all. With batch axes, whose members
         may differ in what is active, derivatives of inactive ones are zero instead of absent.
+    weights : array of shape (..., n), optional
+        How often each image counts: its row of ``Φ`` and of ``D`` is scaled by the root of it, as
+        `weigh` scales targets.
     """
 
-    def __init__(self, units: Units, images: Any, start: Any, active: Any = None) -> None:
+    def __init__(
+        self, units: Units, images: Any, start: Any, active: Any = None, weights: Any = None
+    ) -> None:
         self.units = units
         xp = array_namespace(images, start)
         self._start = xp.astype(start, images.dtype)
@@ -38,6 +43,7 @@ class UnitBasis:
         self.n_units = int(start.shape[-1])
         self.dtype = np.dtype(str(images.dtype).removeprefix("torch."))
         owner = np.tile(np.arange(self.n_units), units.n_params)
+        self._roots = None if weights is None else xp.astype(xp.sqrt(weights), images.dtype)
         self._index: np.ndarray | None = None
         self._mask: Any = None
         if active is not None and start.ndim == 2:
@@ -67,7 +73,12 @@ class UnitBasis:
 
     def features(self, params: Any) -> Any:
         """``Φ``, shape ``(…, n, I + 1)``."""
-        return self._with_constant(self.units.features(self._flat, self.unpack(params)))
+        phi = self._with_constant(self.units.features(self._flat, self.unpack(params)))
+        return phi if self._roots is None else phi * self._roots[..., None]
+
+    def weigh(self, targets: Any) -> Any:
+        """Targets ``(…, n, K)`` as the features are scaled."""
+        return targets if self._roots is None else targets * self._roots[..., None]
 
     def derivative_blocks(self, params: Any) -> Iterator[tuple[slice, Any]]:
         """``D``, `BLOCK` samples at a time."""
@@ -79,6 +90,8 @@ class UnitBasis:
             _, d = self.units.derivatives(views, full, self._index)
             if self._mask is not None:
                 d *= self._mask
+            if self._roots is not None:
+                d *= self._roots[..., rows, None]
             yield rows, d
 
     @staticmethod

@@ -36,12 +36,15 @@ class Start:
     source : {"gaussian", "images"}
         Gaussian vectors or, for each unit, the leading singular vectors of what one image, less
         the mean image, shows in the unit's window.
+    bias : bool
+        False for units without one (second paper, section 1): it is zero, and isn't fitted.
     """
 
     window: tuple[float, float] | None = None
     smooth: int = 0
     deviation: float = 1.0
     source: str = "gaussian"
+    bias: bool = True
 
     def __post_init__(self) -> None:
         if self.window is not None:
@@ -65,6 +68,7 @@ def random_units(
     images: Float[np.ndarray, "n ..."],
     start: Start,
     rng: np.random.Generator,
+    weights: Float[np.ndarray, "n"] | None = None,
 ) -> tuple[Float[np.ndarray, "p I"], Bool[np.ndarray, "p I"]]:
     """Draw `n_units` units and scale them to the images.
 
@@ -76,12 +80,14 @@ def random_units(
         Data that the pre-activations are scaled on.
     start : Start
     rng : numpy.random.Generator
+    weights : array of shape (n,), optional
+        How often each image counts; default once.
 
     Returns
     -------
     params : float64 array of shape (p, n_units)
     active : bool array of shape (p, n_units)
-        True inside the windows and for every bias: the parameters to fit.
+        True inside the windows and for every bias that there is: the parameters to fit.
     """
     n_space = _n_space_axes(units)
     in_space = [axes[0] < n_space for axes in units.axes_of_vector]
@@ -101,8 +107,11 @@ def random_units(
             masks.append(mask)
     bias = np.zeros((1, n_units))
     params = np.concatenate([*blocks, bias], axis=0)
-    active = np.concatenate([*masks, np.ones((1, n_units), dtype=bool)], axis=0)
-    return _scaled(units, params, images, start.deviation), active
+    active = np.concatenate([*masks, np.full((1, n_units), start.bias)], axis=0)
+    scaled = _scaled(units, params, images, start.deviation, weights)
+    if not start.bias:
+        scaled[-1] = 0.0
+    return scaled, active
 
 
 def _singular_vectors(
@@ -142,11 +151,16 @@ def _scaled(
     params: Float[np.ndarray, "p I"],
     images: Float[np.ndarray, "n ..."],
     deviation: float,
+    weights: Float[np.ndarray, "n"] | None,
 ) -> Float[np.ndarray, "p I"]:
     """Scale vectors and set biases so that ``q`` has zero mean and the given deviation."""
     q = units.scalarize(units.flatten(images), params.astype(images.dtype))
-    mean = q.mean(axis=0, dtype=np.float64)
-    spread = q.std(axis=0, dtype=np.float64)
+    if weights is None:
+        mean = q.mean(axis=0, dtype=np.float64)
+        spread = q.std(axis=0, dtype=np.float64)
+    else:
+        mean = np.average(q.astype(np.float64), axis=0, weights=weights)
+        spread = np.sqrt(np.average((q - mean) ** 2, axis=0, weights=weights))
     # A unit that sees nothing but constant pixels keeps its scale.
     seen = spread > 1e-6 * np.maximum(np.abs(mean), np.finfo(np.float32).tiny)
     factor = np.where(seen, deviation / np.where(seen, spread, 1.0), 1.0)

@@ -1,0 +1,322 @@
+"""What both classifiers of images have in common: weights, predictions, probabilities, files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import check_is_fitted
+
+from rankwise._device import resolve_device
+from rankwise._hub import OnHub
+from rankwise._model_files import built_from
+from rankwise._progress import progress_bar
+from rankwise._refusals import all_or_nothing
+from rankwise.estimators._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
+from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
+from rankwise.networks.graph import Graph
+from rankwise.networks.probabilities import PROBABILITIES, log_probabilities
+
+if TYPE_CHECKING:
+    from rankwise.training.fitting import Fitted
+
+LEARNED = (
+    "status",
+    "statuses",
+    "n_iter",
+    "ridge",
+    "rank",
+    "condition",
+    "seconds",
+    "output_layer",
+    "selection",
+    "temperature",
+)
+
+
+class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
+    """A compact classifier of images; what it is made of is a subclass's."""
+
+    family: str
+    """Which of the two it is, in files."""
+
+    preset: str | None
+    probabilities: str | None
+    class_weight: Mapping[Any, float] | str | None
+    n_jobs: int
+    device: str
+    checkpoint_dir: str | Path | None
+    random_state: Any
+    verbose: int
+
+    @abstractmethod
+    def _given(self) -> dict[str, Any]:
+        """Choices as `rankwise.training.presets` names them, once they have been checked."""
+
+    @abstractmethod
+    def plan_for(self, image_shape: tuple[int, ...], n_samples: int) -> Any:
+        """What a fit on so many images of a shape would train.
+
+        Raises
+        ------
+        ValueError
+            If a parameter doesn't fit them.
+        """
+
+    @abstractmethod
+    def _trained(
+        self,
+        images: np.ndarray,
+        encoded: np.ndarray,
+        *,
+        weights: np.ndarray | None,
+        groups: np.ndarray | None,
+        seed: int,
+        folder: Path | None,
+    ) -> Fitted:
+        """The fit itself."""
+
+    # -- fitting ------------------------------------------------------------------------------
+
+    set_params = all_or_nothing(BaseEstimator.set_params)
+
+    @all_or_nothing
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
+        """Train the units and solve the output layer.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, height, width[, channels]) or (n_samples, n_features)
+            Images, uint8 or floating point, or flat rows (see `image_shape`); of NumPy, PyTorch
+            or pandas, or an `ImageSet`.
+        y : array of shape (n_samples,)
+            Labels of any type scikit-learn takes.
+        sample_weight : array of shape (n_samples,), optional
+            How often each image counts, at least 0, wherever a squared error or a loss is summed;
+            with `class_weight` their product. Mini-batches are drawn without it.
+        groups : array of shape (n_samples,), optional
+            What each image derives from, as `ImageSet.source_ids`: images of one group are never
+            on both sides of the validation part that is cut off. Default: all differ.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the images, the labels or the weights don't fit; one sentence says what
+            does. The estimator is then as it was.
+        """
+        self._fit(as_numpy(X), as_numpy(y), as_numpy(sample_weight), as_numpy(groups))
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
+        self._given()
+        if self.probabilities not in (None, *PROBABILITIES):
+            raise ValueError(
+                f"probabilities must be {', '.join(map(repr, PROBABILITIES))} or None, got "
+                f"{self.probabilities!r}"
+            )
+        images, y = self._validated_fit(X, y)
+        images = np.ascontiguousarray(images)  # as a file gives them back: no sum depends on it
+        groups = groups_of(groups, len(images))
+        self.classes_, encoded = classes_of(y)
+        weights = self._weights(encoded, sample_weight)
+        if weights is not None and not weights.all():
+            counted = np.flatnonzero(weights)
+            classes_of(encoded[counted])
+            images, encoded, weights = images[counted], encoded[counted], weights[counted]
+            groups = None if groups is None else groups[counted]
+        if weights is not None and np.ptp(weights) == 0:
+            weights = None
+        self._seed = seed_of(self.random_state)
+        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
+        fitted = self._trained(
+            images,
+            encoded,
+            weights=weights,
+            groups=groups,
+            seed=self._seed,
+            folder=folder,
+        )
+        self._note(fitted)
+
+    def _weights(self, encoded: np.ndarray, sample_weight: Any) -> np.ndarray | None:
+        """How often each image counts, or None for once each."""
+        n = len(encoded)
+        weights = np.ones(n)
+        if sample_weight is not None:
+            weights = np.asarray(sample_weight, dtype=np.float64)
+            if weights.ndim == 0:
+                weights = np.full(n, float(weights))
+            if weights.shape != (n,):
+                raise ValueError(
+                    f"sample_weight has shape {weights.shape}; one for each sample, ({n},), is "
+                    "accepted"
+                )
+            if not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise ValueError("sample_weight must be finite and at least 0 for every sample")
+            if not weights.any():
+                raise ValueError("sample_weight is zero for every sample; some must be above 0")
+        elif self.class_weight is None:
+            return None
+        if self.class_weight is not None:
+            weights = weights * self._class_weights(encoded, weights)[encoded]
+        return weights
+
+    def _class_weights(self, encoded: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            totals = np.bincount(encoded, weights=weights, minlength=len(self.classes_))
+            present = totals > 0
+            return np.where(
+                present, totals.sum() / (present.sum() * np.where(present, totals, 1.0)), 0.0
+            )
+        found = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=self.classes_[encoded]
+        )
+        if not (np.isfinite(found).all() and (found >= 0).all()):
+            raise ValueError(
+                "class_weight must be finite and at least 0 for every class, got "
+                f"{self.class_weight!r}"
+            )
+        return found
+
+    def _note(self, fitted: Fitted) -> None:
+        self.network_ = fitted.network
+        for name in LEARNED:
+            setattr(self, f"{name}_", getattr(fitted, name))
+        self.subnet_reports_ = fitted.reports
+        self.history_ = fitted.history
+        self._subnet_params = fitted.subnets
+        self.n_parameters_units_ = self.network_.n_parameters_units
+        self.n_parameters_total_ = self.network_.n_parameters_total
+
+    def _execution(self) -> dict[str, Any]:
+        """How the fits of both are carried out."""
+        return {
+            "threads": worker_count(self.n_jobs),
+            "device": resolve_device(self.device),
+            "progress": self.verbose > 0,
+            "calibrate": self.probabilities == "calibrated",
+        }
+
+    # -- predicting ---------------------------------------------------------------------------
+
+    def outputs(self, X: Any) -> np.ndarray:
+        """Raw outputs of the network, ``ΦA``, of shape (n_samples, n_classes)."""
+        check_is_fitted(self, "network_")
+        images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
+        with progress_bar("predict", len(images), enabled=self.verbose > 0) as advance:
+            return self.network_.outputs(images, workers=worker_count(self.n_jobs), advance=advance)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Confidence scores: the outputs or, with two classes, their difference.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes) or (n_samples,)
+        """
+        outputs = self.outputs(X)
+        return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The class of the largest output for each image, of shape (n_samples,)."""
+        outputs = self.outputs(X)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities as `probabilities` says, of shape (n_samples, n_classes)."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of `predict_proba`."""
+        return self.log_probabilities_of(self.outputs(X))
+
+    def log_probabilities_of(self, outputs: np.ndarray) -> np.ndarray:
+        """Logarithms of the probabilities that these `outputs` come to."""
+        check_is_fitted(self, "network_")
+        how = self._probabilities()
+        return log_probabilities(outputs, how, self.temperature_)
+
+    def _probabilities(self) -> str:
+        if self.probabilities == "calibrated" and self.temperature_ is None:
+            raise ValueError(
+                "probabilities='calibrated' needs a fit with it: the temperature is fitted then"
+            )
+        return self.network_.own_probabilities if self.probabilities is None else self.probabilities
+
+    def as_graph(self) -> Graph:
+        """What the model computes from pixels to probabilities, for exports."""
+        check_is_fitted(self, "network_")
+        return self.network_.as_graph(
+            [str(c) for c in self.classes_],
+            scale=255.0 if self._fitted_on_uint8 else 1.0,
+            probabilities=self._probabilities(),
+            temperature=self.temperature_,
+        )
+
+    # -- files --------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as ``model.safetensors`` and ``model.json`` into a folder.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is an object of someone else's, such as a solver of one's own.
+        """
+        check_is_fitted(self, "network_")
+        fitted = {f"{name}_": getattr(self, f"{name}_") for name in (*LEARNED, "preset", "history")}
+        record = SavedClassifier(
+            self.family,
+            self.network_,
+            self.classes_,
+            bool(self._fitted_on_uint8),
+            self._dtype,
+            self.get_params(deep=False),
+            fitted,
+        )
+        write_classifier(record, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a model written by `save`; nothing in the files is run.
+
+        Raises
+        ------
+        rankwise.errors.ModelFileError
+            If a file is missing, damaged or foreign, or holds the other kind of classifier, which
+            `rankwise.load_model` reads as well.
+        """
+        record = read_classifier(Path(folder), cls.family)
+        with built_from(Path(folder)):
+            return cls.from_record(record)
+
+    @classmethod
+    def from_record(cls, record: SavedClassifier) -> Self:
+        """The fitted classifier that a record describes."""
+        model = cls(**record.parameters)
+        model.network_ = record.network
+        model.classes_ = record.classes
+        model.image_shape_ = record.network.units.shape
+        model._dtype = record.dtype
+        model._fitted_on_uint8 = record.fitted_on_uint8
+        model.n_features_in_ = int(np.prod(record.network.units.shape))
+        model.n_parameters_units_ = record.network.n_parameters_units
+        model.n_parameters_total_ = record.network.n_parameters_total
+        for name, value in record.fitted.items():
+            setattr(model, name, value)
+        return model
+
+
+def as_numpy(values: Any) -> Any:
+    """A tensor of PyTorch as an array, anything else as it is."""
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        return values.detach().cpu().numpy()
+    return values

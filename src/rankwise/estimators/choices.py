@@ -1,0 +1,415 @@
+"""Choices that belong together, as small frozen objects to pass beside plain strings.
+
+Every field left at None comes from the preset. An object equals another of the same fields, so it
+can stand in a grid of `GridSearchCV`: ``{"unit": [UnitForm(rank=1), UnitForm(rank=2)]}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from rankwise.varpro import solvers
+
+
+@dataclass(frozen=True)
+class UnitForm:
+    """What a unit of a sub-network is, and how it starts.
+
+    Parameters
+    ----------
+    kind : {"symmetric", "bilinear", "colour", "colour-bilinear", "multilinear"}, optional
+        See `rankwise.units.multilinear`. The second paper has symmetric and colour units.
+    activation : {"tanh", "logistic", "relu", "softplus", "silu", "gelu"}, optional
+    rank : int, optional
+        Rank-one forms summed in a unit.
+    window : tuple of two floats, or False, optional
+        Smallest and largest side of a unit's window as fractions of the axis; False for the
+        whole image, as in the paper.
+    start : {"gaussian", "images"}, optional
+        Random vectors (default), or the leading singular vectors of what one training image, less
+        the mean image, shows in the unit's window.
+    bias : bool, default=True
+        False for units without one, as in the paper's section 1; its 6.1 counts one.
+    """
+
+    kind: str | None = None
+    activation: str | None = None
+    rank: int | None = None
+    window: tuple[float, float] | bool | None = None
+    start: str | None = None
+    bias: bool = True
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them, those that are given."""
+        found = {"unit": self.kind, **{n: getattr(self, n) for n in _FORM}}
+        return _without_none(found) | ({} if self.bias else {"bias": False})
+
+
+_FORM = ("activation", "rank", "window", "start")
+
+
+@dataclass(frozen=True)
+class Subnetworks:
+    """How many sub-networks there are, what each is trained on, and how exactly.
+
+    Parameters
+    ----------
+    count : int, optional
+    samples : int, optional
+        Mini-batch of each; 2000 in the paper's Table 3.
+    partition : bool, default=False
+        Deal the images out, none to two sub-networks (paper, 6.1); otherwise each draws its
+        mini-batch by itself (paper, section 4).
+    jacobian : {"golub-pereyra", "kaufman"}, optional
+        See `rankwise.VariableProjection`.
+    tol : float, optional
+        Relative decrease of the objective under which a sub-network has converged.
+    rcond : float, optional
+        Singular values of the features under this share of the largest are dropped (paper, 8.1);
+        default those that are rounding.
+    """
+
+    count: int | None = None
+    samples: int | None = None
+    partition: bool = False
+    jacobian: str | None = None
+    tol: float | None = None
+    rcond: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them, those that are given."""
+        found = {
+            "n_subnets": self.count,
+            "samples_per_subnet": self.samples,
+            "jacobian": self.jacobian,
+            "tol": self.tol,
+            "subnet_rcond": self.rcond,
+        }
+        return _without_none(found) | ({"partition": True} if self.partition else {})
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """The ridge of the output layer with the least exact leave-one-out error; as ``"loo"``.
+
+    Parameters
+    ----------
+    rcond : float, optional
+        Singular values of the features under this share of the largest are dropped.
+    """
+
+    rcond: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return _without_none({"ridge": "loo", "glue_rcond": self.rcond})
+
+
+@dataclass(frozen=True)
+class GeneralizedCrossValidation:
+    """The ridge with the least generalised cross-validation error; as ``"gcv"``.
+
+    Parameters
+    ----------
+    rcond : float, optional
+        Singular values of the features under this share of the largest are dropped.
+    """
+
+    rcond: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return _without_none({"ridge": "gcv", "glue_rcond": self.rcond})
+
+
+@dataclass(frozen=True)
+class FixedRidge:
+    """A ridge that is a number, and how the output layer is then solved.
+
+    Parameters
+    ----------
+    value : float, default=0.0
+        Per sample: ``μ = value·n``. 0 leaves truncation alone, as in the paper.
+    rcond : float, optional
+        Singular values of the features under this share of the largest are dropped.
+    method : {"auto", "gram", "tsqr"}, default="auto"
+        How it is accumulated; see `rankwise.linear.output_layer`.
+    """
+
+    value: float = 0.0
+    rcond: float | None = None
+    method: str = "auto"
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        found = _without_none({"ridge": self.value, "glue_rcond": self.rcond})
+        return found | ({} if self.method == "auto" else {"glue_method": self.method})
+
+
+@dataclass(frozen=True)
+class Grow:
+    """Units join behind the glue: of ten times as many random ones those that lower its objective
+    most. Then a glue.
+    """
+
+    units: int
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return {"grow": self.units}
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Units are left out behind the glue, a number or a share of all, one after the other the one
+    whose loss raises its objective least. Then a glue.
+    """
+
+    units: int | float
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return {"prune": self.units}
+
+
+@dataclass(frozen=True)
+class Refine:
+    """All units are trained together on mini-batches, the output layer by variable projection.
+
+    Then a last glue. A validation part, cut off before anything is trained, chooses the epoch, and
+    whether the start is kept.
+
+    Parameters
+    ----------
+    epochs : int
+    augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
+        What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
+        copies in the place of a fifth of them (second paper, section 3.3).
+    """
+
+    epochs: int
+    augmentation: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return _without_none({"refine": self.epochs, "augmentation": self.augmentation})
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """All units are trained together by steps of conjugate gradients, each on all images as they
+    are; for few units and images (`rankwise.varpro.newton`). Then a last glue.
+    """
+
+    steps: int
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them."""
+        return {"refine": self.steps, "refine_solver": "gauss-newton"}
+
+
+_ORDER = (Grow, Prune, (Refine, GaussNewton))
+
+
+def given_by(name: str, value: Any) -> dict[str, Any]:
+    """What a parameter of `QuadraticClassifier` comes to, plain or an object.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+        None gives nothing.
+
+    Raises
+    ------
+    ValueError
+        If it is an object of another kind.
+    """
+    if value is None:
+        return {}
+    accepted, plain = _OBJECTS.get(name, ((), name))
+    if name == "refine" and isinstance(value, (Grow, Prune, Refine, GaussNewton, tuple, list)):
+        return _steps(value if isinstance(value, (tuple, list)) else (value,))
+    if isinstance(value, accepted):
+        return dict(value.given())  # type: ignore[attr-defined]  # all of them have it
+    if isinstance(value, tuple(kind for kinds, _ in _OBJECTS.values() for kind in kinds)):
+        names = ", ".join(kind.__name__ for kind in accepted)
+        raise ValueError(
+            f"{name} takes a plain value{f' or {names}' if names else ''}, got "
+            f"{type(value).__name__}"
+        )
+    return {plain: value}
+
+
+def _steps(steps: Iterable[Any]) -> dict[str, Any]:
+    """Steps behind the glue, in the one order that they have."""
+    found: dict[str, Any] = {}
+    last = -1
+    for step in steps:
+        place = next((i for i, kind in enumerate(_ORDER) if isinstance(step, kind)), None)  # type: ignore[arg-type]  # classes and a tuple of them
+        if place is None or place <= last:
+            raise ValueError(
+                "refine takes a number of epochs, or steps in this order, each at most once: "
+                f"Grow, Prune, and Refine or GaussNewton; got {list(steps)!r}"
+            )
+        last = place
+        found |= step.given()
+    return found
+
+
+_OBJECTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "unit": ((UnitForm,), "unit"),
+    "subnets": ((Subnetworks,), "n_subnets"),
+    "ridge": ((LeaveOneOut, GeneralizedCrossValidation, FixedRidge), "ridge"),
+    "refine": ((Grow, Prune, Refine, GaussNewton), "refine"),
+}
+
+
+def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of `QuadraticClassifier` from the single options of a command line or a file.
+
+    The names are those of `rankwise.training.presets.GIVEN`, with ``rcond`` for both truncations
+    and ``squash``; other names, and None, go through. What a plain value can say stays plain.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    rcond = options.pop("rcond", None)
+    take = options.pop
+    kind = take("unit", None)
+    form = {name: take(name) for name in (*_FORM, "bias") if name in options}
+    parameters: dict[str, Any] = {}
+    if form.get("bias") is True:
+        del form["bias"]
+    if form or kind is not None:
+        parameters["unit"] = UnitForm(kind, **form) if form else kind
+    count = take("n_subnets", None)
+    own = {
+        "samples": take("samples_per_subnet", None),
+        "jacobian": take("jacobian", None),
+        "tol": take("tol", None),
+        "rcond": take("subnet_rcond", rcond),
+        "partition": take("partition", False) or None,
+    }
+    own = _without_none(own)
+    if own or count is not None:
+        parameters["subnets"] = Subnetworks(count, **own) if own else count
+    ridge = ridge_of(take("ridge", None), take("glue_rcond", rcond), take("glue_method", "auto"))
+    if ridge is not None:
+        parameters["ridge"] = ridge
+    steps = _steps_of(options)
+    if steps is not None:
+        parameters["refine"] = steps
+    squash = take("squash", None)
+    if squash:
+        parameters["probabilities"] = "sigmoid"
+    return parameters | options
+
+
+def ridge_of(ridge: Any, rcond: float | None, method: str = "auto") -> Any:
+    """A plain ridge where that says all, otherwise an object; None where nothing is given."""
+    if rcond is None and method == "auto":
+        return ridge
+    if ridge in ("gcv", "loo") or (ridge is None and method == "auto"):
+        if method == "tsqr":
+            raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")
+        return LeaveOneOut(rcond) if ridge == "loo" else GeneralizedCrossValidation(rcond)
+    return FixedRidge(0.0 if ridge is None else ridge, rcond, method)
+
+
+def _steps_of(options: dict[str, Any]) -> Any:
+    """The parameter ``refine`` of growing, pruning and refining, which are taken out."""
+    grow, prune = options.pop("grow", 0), options.pop("prune", 0)
+    refine = options.pop("refine", 0)
+    solver, augmentation = options.pop("refine_solver", None), options.pop("augmentation", None)
+    steps: list[Any] = [Grow(grow)] if grow else []
+    if prune:
+        steps.append(Prune(prune))
+    if solver is not None and solver not in ("adamw", "gauss-newton"):
+        raise ValueError(f"unknown refine_solver {solver!r}; accepted: adamw, gauss-newton")
+    if solver is not None and not refine:
+        raise ValueError(
+            f"refine_solver {solver!r} needs refine, the number of its epochs or steps; none was "
+            "given"
+        )
+    if augmentation is not None and (not refine or solver == "gauss-newton"):
+        raise ValueError(
+            f"augmentation {augmentation!r} needs training on batches, and sub-networks have none "
+            "without refine; give refine epochs, or a preset of convolutional units"
+        )
+    if refine and solver == "gauss-newton":
+        steps.append(GaussNewton(refine))
+    elif refine:
+        if not steps and augmentation is None:
+            return refine
+        steps.append(Refine(refine, augmentation))
+    return tuple(steps) if len(steps) > 1 else steps[0] if steps else None
+
+
+# -- as JSON ---------------------------------------------------------------------------------------
+
+_KNOWN = {
+    kind.__name__: kind
+    for kind in (
+        UnitForm,
+        Subnetworks,
+        LeaveOneOut,
+        GeneralizedCrossValidation,
+        FixedRidge,
+        Grow,
+        Prune,
+        Refine,
+        GaussNewton,
+        solvers.LevenbergMarquardt,
+        solvers.MarquardtDamping,
+        solvers.NielsenDamping,
+        solvers.StoppingRule,
+        solvers.Minpack,
+        solvers.LBFGS,
+        solvers.GradientDescent,
+        solvers.Search,
+    )
+}
+_FUNCTIONS = {"cholesky_solve": solvers.cholesky_solve}
+
+
+def to_json(value: Any) -> Any:
+    """A parameter as JSON holds it; objects of this module and solvers by name and fields.
+
+    Raises
+    ------
+    ValueError
+        If it holds an object of someone else's.
+    """
+    if is_dataclass(value) and type(value).__name__ in _KNOWN:
+        own = {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"object": type(value).__name__, **own}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    for name, function in _FUNCTIONS.items():
+        if value is function:
+            return {"function": name}
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise ValueError(
+        f"a parameter of type {type(value).__name__} can't be written to a file; plain values and "
+        "the package's own objects are accepted"
+    )
+
+
+def from_json(value: Any) -> Any:
+    """What `to_json` was given; lists come back as tuples."""
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    if isinstance(value, dict) and "object" in value:
+        known = {k: from_json(v) for k, v in value.items() if k != "object"}
+        return _KNOWN[value["object"]](**known)
+    if isinstance(value, dict) and "function" in value:
+        return _FUNCTIONS[value["function"]]
+    return value
+
+
+def _without_none(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,434 @@
+"""Both classifiers as scikit-learn's users meet them: weights, searches, inputs, probabilities."""
+
+import inspect
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from rankwise import (
+    ConvolutionalClassifier,
+    FixedRidge,
+    GaussNewton,
+    GeneralizedCrossValidation,
+    Grow,
+    LeaveOneOut,
+    Prune,
+    QuadraticClassifier,
+    Refine,
+    Subnetworks,
+    UnitForm,
+    VarProHead,
+    load_model,
+)
+from rankwise.estimators.options import classifier_of
+from rankwise.networks.probabilities import expected_calibration_error
+from rankwise.varpro.solvers import LBFGS, LevenbergMarquardt, StoppingRule
+
+SMALL = QuadraticClassifier(n_units=12, subnets=2, max_iter=3)
+TINY = ConvolutionalClassifier("tiny", n_units=12, rank=1, epochs=4)
+BOTH = pytest.mark.parametrize("model", [SMALL, TINY], ids=["quadratic", "convolutional"])
+ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c", "head"])
+
+
+@parametrize_with_checks(
+    [ConvolutionalClassifier("tiny", n_units=12, rank=1, epochs=25)],
+    expected_failed_checks=lambda _: {
+        "check_sample_weight_equivalence_on_dense_data": "batches are drawn and images moved at "
+        "random, image by image: a weight of 2 is two equal images on average, not to the bit"
+    },
+)
+def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def rows(digits):
+    chosen = np.flatnonzero(digits[1] < 3)[:240]
+    return digits[0][chosen].reshape(240, 64).astype(np.float64), digits[1][chosen]
+
+
+# -- parameters -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [QuadraticClassifier, ConvolutionalClassifier])
+def test_a_classifier_has_only_the_parameters_that_it_reads(kind):
+    names = set(inspect.signature(kind).parameters)
+    assert len(names) <= 17
+    documented = kind.__doc__
+    for name in names:
+        assert f"\n    {name} : " in documented
+
+
+def test_the_family_never_depends_on_the_number_of_samples():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (2400, 16, 16), dtype=np.uint8), np.arange(2400) % 2
+    few = QuadraticClassifier(n_units=4, max_iter=0).fit(images[:300], labels[:300])
+    many = QuadraticClassifier(n_units=4, max_iter=0).fit(images, labels)
+    assert type(few.network_) is type(many.network_)
+
+
+def test_objects_say_what_strings_say(digits):
+    images, labels = digits[0][:200], digits[1][:200]
+
+    def outputs(**parameters):
+        return clone(SMALL).set_params(**parameters).fit(images, labels).outputs(images[:20])
+
+    for plain, composed in (
+        ({"unit": "bilinear"}, {"unit": UnitForm("bilinear")}),
+        ({"subnets": 3}, {"subnets": Subnetworks(3)}),
+        ({"ridge": "loo"}, {"ridge": LeaveOneOut()}),
+        ({"ridge": "gcv"}, {"ridge": GeneralizedCrossValidation()}),
+        ({"ridge": 1e-3}, {"ridge": FixedRidge(1e-3)}),
+        ({"refine": 1}, {"refine": (Refine(1),)}),
+        (
+            {"max_iter": 4},
+            {
+                "solver": LevenbergMarquardt(stopping=StoppingRule(max_iterations=4, ftol=1e-4)),
+                "max_iter": None,
+            },
+        ),
+    ):
+        np.testing.assert_array_equal(outputs(**plain), outputs(**composed))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"unit": UnitForm(rank=2, bias=False, start="images")},
+        {"subnets": Subnetworks(2, samples=60, partition=True, jacobian="kaufman", rcond=1e-3)},
+        {"ridge": LeaveOneOut(rcond=1e-2)},
+        {"ridge": FixedRidge(0.0, rcond=1e-3, method="tsqr")},
+        {"refine": (Grow(4), Prune(0.25), GaussNewton(1))},
+        {"refine": Refine(1, augmentation="none")},
+        {"solver": LBFGS(max_iterations=5), "max_iter": None},
+        {"class_weight": {0: 2.0, 1: 1.0, 2: 0.5}},
+        {"probabilities": "calibrated"},
+        {"random_state": 7},
+    ],
+    ids=str,
+)
+def test_composed_choices_change_the_model_and_come_back_from_files(rows, parameters, tmp_path):
+    X, y = rows
+    plain = clone(SMALL).fit(X, y)
+    model = clone(SMALL).set_params(**parameters).fit(X, y)
+    same = np.array_equal(model.predict_proba(X), plain.predict_proba(X))
+    assert not same, "what is given changes something"
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(clone(again).fit(X, y).outputs(X), model.outputs(X))
+
+
+def test_units_without_a_bias_have_none(rows):
+    model = clone(SMALL).set_params(unit=UnitForm(bias=False)).fit(*rows)
+    assert not model.network_.params[-1].any()
+    assert model.n_parameters_units_ == clone(SMALL).fit(*rows).n_parameters_units_ - 12
+
+
+def test_a_partition_gives_no_image_to_two_subnetworks():
+    from rankwise.training.groups import dealt_samples
+
+    parts = [dealt_samples(103, 2000, 4, 7, g) for g in range(4)]
+    assert [len(p) for p in parts] == [25] * 4
+    assert len(np.unique(np.concatenate(parts))) == 100
+    assert len(dealt_samples(103, 10, 4, 7, 3)) == 10
+    with pytest.raises(ValueError, match="an image for each of 4 sub-networks, got 3 images"):
+        dealt_samples(3, 10, 4, 7, 0)
+
+
+def test_truncation_lowers_the_rank(rows):
+    X, y = rows
+    whole = clone(SMALL).set_params(ridge=1e-6).fit(X, y)
+    cut = clone(SMALL).set_params(ridge=FixedRidge(1e-6, rcond=0.05)).fit(X, y)
+    assert cut.rank_ < whole.rank_
+    subnets = clone(SMALL).set_params(subnets=Subnetworks(2, rcond=0.2)).fit(X, y)
+    assert subnets.subnet_reports_[0]["rank"] < 7
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"unit": LeaveOneOut()}, "unit takes a plain value or UnitForm, got LeaveOneOut"),
+        ({"n_units": UnitForm()}, "n_units takes a plain value, got UnitForm"),
+        (
+            {"refine": (Prune(1), Grow(2))},
+            "refine takes a number of epochs, or steps in this",
+        ),
+        ({"refine": ("grow",)}, "Grow, Prune, and Refine or GaussNewton; got"),
+        ({"solver": LBFGS()}, "max_iter can't be given beside the solver LBFGS"),
+        ({"preset": "tiny"}, "unknown preset 'tiny'; accepted: pereyra, windowed"),
+        ({"probabilities": "softmax"}, "probabilities must be 'sum-to-one', 'sigmoid', 'calibr"),
+        ({"subnets": Subnetworks(rcond=2.0)}, "rcond must be a share of the largest singular"),
+        ({"class_weight": {0: -1.0}}, "class_weight must be finite and at least 0"),
+        ({"class_weight": "even"}, "balanced"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(rows, parameters, message):
+    X, y = rows
+    model = clone(SMALL).fit(X, np.array(["a", "b", "c"])[y])
+    expected = model.predict(X)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(**parameters).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "message"),
+    [
+        (None, {"colour": 1}, "unknown options 'colour'; accepted: preset, unit"),
+        (
+            None,
+            {"squash": True, "probabilities": "calibrated"},
+            "squash is probabilities='sig",
+        ),
+        ("tiny", {"dtype": "float64"}, "preset 'tiny' has convolutional units, which compute in"),
+        ("tiny", {"partition": True}, "preset 'tiny' has convolutional units and takes no part"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(preset, options, message):
+    with pytest.raises(ValueError, match=message):
+        classifier_of(preset, **options)
+
+
+def test_single_options_come_to_parameters():
+    model = classifier_of(
+        unit="symmetric", rank=2, n_subnets=3, jacobian="kaufman", rcond=0.1, grow=2, refine=1
+    )
+    assert model.unit == UnitForm("symmetric", rank=2)
+    assert model.subnets == Subnetworks(3, jacobian="kaufman", rcond=0.1)
+    assert model.ridge == GeneralizedCrossValidation(0.1)
+    assert model.refine == (Grow(2), Refine(1))
+    assert classifier_of(n_subnets=3, ridge=0.1).get_params()["subnets"] == 3
+    tiny = classifier_of("tiny", max_iter=3, rcond=0.1, ridge=1e-3)
+    assert (tiny.epochs, tiny.ridge) == (3, FixedRidge(1e-3, rcond=0.1))
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"ridge": "loo"}, {"ridge": FixedRidge(0.0, method="tsqr")}, {"refine": Prune(3)}],
+    ids=str,
+)
+def test_weights_are_repetitions(rows, parameters):
+    X, y = rows[0][:120], rows[1][:120]
+    weights = np.random.default_rng(0).integers(0, 3, 120)
+    model = clone(SMALL).set_params(**parameters)
+    repeated = clone(model).fit(X.repeat(weights, axis=0), y.repeat(weights)).outputs(X)
+    weighted = clone(model).fit(X, y, sample_weight=weights).outputs(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-6, atol=1e-7)
+    batched = clone(model).set_params(device="cpu:torch").fit(X, y, sample_weight=weights)
+    np.testing.assert_allclose(batched.outputs(X), repeated, rtol=1e-3, atol=1e-4)
+
+
+@ALL
+def test_weights_and_class_weights_multiply(rows, model):
+    X, y = rows
+    heavy = clone(model).set_params(class_weight={0: 1.0, 1: 1.0, 2: 1e-4}).fit(X, y)
+    assert np.mean(heavy.predict(X) == 2) < 0.2
+    by_hand = clone(model).fit(X, y, sample_weight=np.array([1.0, 1.0, 1e-4])[y])
+    np.testing.assert_allclose(by_hand.outputs(X), heavy.outputs(X), atol=2e-3)
+    balanced = clone(model).set_params(class_weight="balanced").fit(X, y)
+    assert balanced.score(X, y) > 0.7
+
+
+@BOTH
+def test_a_refinement_and_units_together_count_weights(rows, model):
+    X, y = rows
+    model = clone(model).set_params(refine=2) if model is SMALL else model
+    plain = clone(model).fit(X, y)
+    zeros = np.where(y == 2, 0.0, 1.0)
+    without = clone(model).fit(X, y, sample_weight=zeros)
+    assert set(without.predict(X)) <= {0, 1}
+    np.testing.assert_array_equal(
+        clone(model).fit(X, y, sample_weight=np.full(len(y), 3.0)).outputs(X), plain.outputs(X)
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3), r"sample_weight has shape \(3,\); one for each sample, \(240,\)"),
+        (-np.ones(240), "must be finite and at least 0"),
+        (np.full(240, np.nan), "must be finite and at least 0"),
+        (np.zeros(240), "sample_weight is zero for every sample"),
+    ],
+)
+def test_weights_that_are_none(rows, weights, message):
+    with pytest.raises(ValueError, match=message):
+        clone(SMALL).fit(*rows, sample_weight=weights)
+
+
+def test_gauss_newton_refuses_weights(rows):
+    model = clone(SMALL).set_params(refine=GaussNewton(1))
+    with pytest.raises(ValueError, match="Gauss–Newton steps count every image once"):
+        model.fit(*rows, sample_weight=1.0 + rows[1])
+
+
+# -- scikit-learn's tools -------------------------------------------------------------------------
+
+
+@ALL
+def test_a_search_on_two_workers(rows, model):
+    grid = {
+        QuadraticClassifier: {"unit": ["bilinear", UnitForm(rank=2)]},
+        ConvolutionalClassifier: {"rank": [1, 2]},
+        VarProHead: {"alpha": [1.0, 10.0]},
+    }[type(model)]
+    search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(*rows)
+    assert search.score(*rows) > 0.8
+
+
+@ALL
+def test_cross_validated_probabilities_calibration_and_stacking(rows, model):
+    X, y = rows
+    found = cross_val_predict(model, X, y, cv=3, method="predict_proba")
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert np.mean(found.argmax(axis=1) == y) > 0.8
+    assert CalibratedClassifierCV(model, cv=2).fit(X, y).score(X, y) > 0.8
+    stack = StackingClassifier([("own", model)], LogisticRegression(), cv=2)
+    assert stack.fit(X, y).score(X, y) > 0.8
+    fitted = clone(model).fit(X, y)
+    np.testing.assert_allclose(np.exp(fitted.predict_log_proba(X)), fitted.predict_proba(X))
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+
+@ALL
+def test_weights_are_routed(rows, model):
+    X, y = rows
+    weights = np.where(y == 2, 0.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        asked = clone(model).set_fit_request(sample_weight=True)
+        asked.set_score_request(sample_weight=False)
+        params = {"sample_weight": weights}
+        found = cross_validate(asked, X, y, cv=2, params=params, return_estimator=True)
+    for estimator in found["estimator"]:
+        assert 2 not in estimator.predict(X)
+
+
+@ALL
+def test_tables_and_tensors(rows, model):
+    pandas = pytest.importorskip("pandas")
+    X, y = rows
+    expected = clone(model).fit(X, y).outputs(X)
+    columns = [f"p{i}" for i in range(64)]
+    frame, series = pandas.DataFrame(X, columns=columns), pandas.Series(y)
+    of_frame = clone(model).fit(frame, series)
+    np.testing.assert_allclose(of_frame.outputs(frame), expected, rtol=1e-12)
+    assert of_frame.feature_names_in_.tolist() == columns
+    of_tensor = clone(model).fit(torch.from_numpy(X), torch.from_numpy(y))
+    np.testing.assert_allclose(of_tensor.outputs(torch.from_numpy(X)), expected, rtol=1e-12)
+
+
+@BOTH
+def test_tensors_of_bytes_are_images_of_bytes(digits, model):
+    images, labels = digits[0][:150], digits[1][:150]
+    expected = clone(model).fit(images, labels).outputs(images)
+    tensors = torch.from_numpy(images), torch.from_numpy(labels)
+    np.testing.assert_array_equal(clone(model).fit(*tensors).outputs(tensors[0]), expected)
+
+
+# -- probabilities --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        QuadraticClassifier(max_iter=4, probabilities="calibrated"),
+        QuadraticClassifier(max_iter=4, refine=2, probabilities="calibrated"),
+        ConvolutionalClassifier("tiny", epochs=4, probabilities="calibrated"),
+    ],
+    ids=["left out", "validation", "convolutional"],
+)
+def test_calibrated_probabilities_mean_something(digits, model):
+    images, labels = digits
+    fitted = clone(model).fit(images[:800], labels[:800])
+    plain = clone(fitted).set_params(probabilities="sum-to-one")
+    plain = plain.fit(images[:800], labels[:800]) if type(model) is QuadraticClassifier else None
+    error = expected_calibration_error(fitted.predict_proba(images[800:]), labels[800:])
+    assert error < 0.05
+    if plain is not None:
+        np.testing.assert_array_equal(plain.outputs(images), fitted.outputs(images))
+        worse = expected_calibration_error(plain.predict_proba(images[800:]), labels[800:])
+        assert error < worse
+
+
+def test_left_out_outputs_are_those_of_refitting():
+    from rankwise.linear.left_out import left_out_outputs
+
+    rng = np.random.default_rng(0)
+    phi, targets = rng.standard_normal((30, 5)), np.eye(3)[rng.integers(3, size=30)]
+    found = left_out_outputs(lambda rows: phi[rows], targets, 0.7)
+    for i in range(30):
+        rest = np.arange(30) != i
+        gram = phi[rest].T @ phi[rest] + 0.7 * np.eye(5)
+        expected = phi[i] @ np.linalg.solve(gram, phi[rest].T @ targets[rest])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-9)
+
+
+def test_a_temperature_needs_a_fit(rows):
+    model = clone(SMALL).fit(*rows).set_params(probabilities="calibrated")
+    with pytest.raises(ValueError, match="needs a fit with it"):
+        model.predict_proba(rows[0])
+
+
+@pytest.mark.parametrize("how", ["sum-to-one", "sigmoid"])
+def test_least_squares_probabilities_need_the_glue(digits, how):
+    model = clone(TINY).set_params(probabilities=how).fit(digits[0][:250], digits[1][:250])
+    assert model.output_layer_ == "glue"
+    assert model.as_graph().output == how
+
+
+# -- models of rankwise 0.1 -----------------------------------------------------------------------
+
+OLD = Path(__file__).parent / "models_of_0_1"
+
+
+@pytest.mark.parametrize("name", ["windowed", "selected", "refined", "convolutional", "head"])
+def test_models_of_version_0_1_still_load(name):
+    expected = np.load(OLD / name / "expected.npz")
+    model = load_model(OLD / name)
+    assert model.classes_.tolist() == expected["classes"].tolist()
+    for found, known in (
+        (model.outputs(expected["images"]), expected["outputs"]),
+        (model.predict_proba(expected["images"]), expected["probabilities"]),
+    ):
+        np.testing.assert_allclose(found, known, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_of_version_0_1_have_their_place():
+    selected = load_model(OLD / "selected")
+    assert selected.preset == "pereyra"
+    assert selected.subnets == Subnetworks(1, samples=90)
+    assert selected.refine == (Grow(2), Prune(0.2))
+    assert selected.probabilities == "sigmoid"
+    refined = load_model(OLD / "refined")
+    assert refined.unit == UnitForm("bilinear", window=(0.4, 0.9))
+    assert (refined.dtype, refined.refine) == ("float64", 1)
+    convolutional = load_model(OLD / "convolutional")
+    assert (convolutional.preset, convolutional.epochs, convolutional.rank) == ("tiny", 1, 1)
+
+
+def test_a_solver_of_one_s_own_is_not_written(rows, tmp_path):
+    class Own(LevenbergMarquardt):
+        pass
+
+    model = clone(SMALL).set_params(solver=Own(), max_iter=None).fit(*rows)
+    with pytest.raises(ValueError, match="a parameter of type Own can't be written to a file"):
+        model.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert replace(UnitForm(), rank=2) == UnitForm(rank=2)
