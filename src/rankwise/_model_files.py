@@ -44,6 +44,7 @@ def write_model(
     """
     from safetensors.numpy import save_file
 
+    folder = folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
@@ -77,7 +78,7 @@ def read_description(
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    path = folder / DESCRIPTION
+    path = folder.expanduser() / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -106,7 +107,7 @@ def read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, np.n
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = folder / WEIGHTS
+    path = folder.expanduser() / WEIGHTS
     try:
         content = path.read_bytes()
     except OSError as error:

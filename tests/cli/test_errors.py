@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli_cases import call, run
-from rankwise import runs
+from cli_cases import FAST, call, class_folders, run
+from rankwise import QuadraticClassifier, load_images, runs
 from rankwise.cli import main
+from rankwise.errors import DataError
 
 
 def folder_with_a_file(tmp_path):
@@ -201,3 +202,19 @@ def test_control_c_is_one_line(where, arguments, kept, tmp_path, monkeypatch, ca
     assert out == ""
     assert err.startswith(f"interrupted{kept}")
     assert err.count("\n") == 1
+
+
+def test_a_tilde_is_the_home_folder_everywhere(tmp_path, monkeypatch, capsys):
+    """Also where no shell expands it: behind an equals sign, or quoted."""
+    class_folders(tmp_path / "photos")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, capsys, "train", "~/photos", "--out=~/m", *FAST)
+    call(monkeypatch, capsys, "evaluate", "~/m", "~/photos")
+    call(monkeypatch, capsys, "predict", "~/m", "~/photos/a/0-x.png")
+    assert not (tmp_path / "~").exists()
+    model = QuadraticClassifier.load("~/m")
+    model.save("~/again")
+    assert (tmp_path / "again" / "model.json").exists()
+    with pytest.raises(DataError, match="doesn't exist"):
+        load_images("~/photo")

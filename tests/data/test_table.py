@@ -105,6 +105,7 @@ def test_a_table_for_a_test_part_beside_class_folders(images):
         ),
         (text_of([(n, c + " " * (n < "004")) for n, c in ROWS]), "differ in their Unicode form or"),
         ('file,label\n"000.png', r"Line 2 of .* can't be read \(unexpected end of data\)"),
+        ("a,b,c\n" + text_of(ROWS, None), r"Line 1 of .*csv has 3 cells, most lines have 2"),
         ("file,label\n000.png,a\0\n", "isn't a table: it holds bytes of value zero"),
         (
             "name,label\nx,y\n",

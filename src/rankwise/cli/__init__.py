@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -43,7 +44,7 @@ def _root(
 def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
     try:
-        app()
+        app(args=[_expanded(argument) for argument in sys.argv[1:]])
     except (RankwiseError, ValueError) as error:
         _stop(str(error))
     except MemoryError:
@@ -55,6 +56,14 @@ def main() -> None:
         _stop(_NO_MEMORY)
     except OSError as error:
         _stop(f"{error.filename or 'a file'}: {error.strerror or error}")
+
+
+def _expanded(argument: str) -> str:
+    """The home folder for a ``~`` that no shell has seen to: quoted, or behind ``--out=``."""
+    name, equals, value = argument.partition("=")
+    if name.startswith("--") and equals:
+        return f"{name}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument)
 
 
 _NO_MEMORY = (

@@ -96,7 +96,7 @@ def read_table(path: Path, files: Files, label_column: str | None = None) -> Tab
         return None
     width = Counter(len(cells) for cells, _ in lines).most_common(1)[0][0]
     header, body = _header(lines, files)
-    for cells, line in body:
+    for cells, line in lines:
         if len(cells) != width:
             raise DataError(
                 f"Line {line} of {path} has {len(cells)} cells, most lines have {width}; one for "

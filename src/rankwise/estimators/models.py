@@ -23,12 +23,13 @@ def load_model(folder: str | Path) -> Any:
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    if Path(folder).is_file():
+    folder = Path(folder).expanduser()
+    if folder.is_file():
         raise ModelFileError(
             f"{folder} is a file; give the folder of a trained model (an exported file is "
             "compared with its model by 'rankwise export DIR --format … --check SOURCE')"
         )
-    if is_head(Path(folder)):
+    if is_head(folder):
         from rankwise.heads.head import load_head
 
         return load_head(folder)

@@ -69,7 +69,7 @@ def augment_files(
         For an unknown format.
     """
     check_format(file_format)
-    out = Path(out)
+    out = Path(out).expanduser()
     plan = augmenter.plan(images)
     key = f"{file_format}-{plan.key}"
     cache = out / f"{_COPIES}{file_format}"
