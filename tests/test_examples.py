@@ -28,6 +28,11 @@ PROMISES = {
     "compare_jacobians": (
         r"iteration +kaufman +golub-pereyra\n(?: +\d+ +\d+\.\d\d +\d+\.\d\d\n){12}$"
     ),
+    "confidence_bands": (
+        r"converged after \d+ iterations(?:.*\n)+rate +0\.[89]\d+ (?:.*\n)+"
+        r"at 2\.5 between 0\.6\d+ and 0\.7\d+\n(?:.*\n)+"
+        r"95% bands held the truth 9[3-7]\.\d% of the time"
+    ),
     "convolutional_units": (
         r"augmentation  accuracy  parameters  output layer\n"
         r"none +0\.9\d+ +\d,\d+  (glue|trained)\nmoves +0\.9\d+ +\d,\d+  (glue|trained)\n"
@@ -41,10 +46,19 @@ PROMISES = {
         r"rate 1 +0\.50 +0\.(49|50|51)\d\n"
         r"rate 2 +3\.00 +(2\.[89]|3\.[012])\d+\n"
     ),
+    "fit_within_bounds": (
+        r"free +slow +0\.[78]\d+  fast +1[345]\.\d+  rss \S+  converged\n"
+        r"bounds +slow +0\.[78]\d+  fast 12\.000  rss \S+  converged\n"
+        r"tied +slow +(0\.[78]\d)\d  fast +\d\.\d+  rss \S+  converged\n"
+    ),
     "last_layer": (r"ridge \S+ by loo, test accuracy 0\.9\d+\n(2\d|30) of the 30 most suspicious"),
     "low_rank_copies": (
         r" 0\.800 +0\.1\d+\n 0\.900 +0\.0\d+\n 0\.975 +0\.01\d+\n 1\.000 +0\.0000\n"
         r"\d+ images, \d+ copies\nevery copy has the source id of its original: True"
+    ),
+    "nonnegative_amplitudes": (
+        r"any sign +rates 0\.[34]\d+ 0\.[89]\d+  smallest amplitude -0\.\d+  error .*\n"
+        r"not negative  rates 0\.[34]\d+ 0\.[89]\d+  smallest amplitude  0\.000  error of"
     ),
     "sklearn_pipeline": r"(?:0\.\d+  \S+, (?:bilinear|symmetric)\n){4}best .*: 0\.9[3-9]\d\d",
     "train_digits": (
