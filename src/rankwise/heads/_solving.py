@@ -63,7 +63,8 @@ class HeadSolving(ABC):
             standardise=self.standardise,
         )
         ridge = np.inf if isinstance(self.alpha, str) else float(self.alpha)
-        return RidgeFamily(problem, self.rank, ridge=ridge)
+        rank = None if self.rank is None else int(self.rank)
+        return RidgeFamily(problem, rank, ridge=ridge)
 
     def _solve(self, source: Source | None) -> HeadSolution:
         """Solve from the statistics and, where there are any to look at again, the samples."""

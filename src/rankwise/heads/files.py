@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from rankwise._model_files import built_from, read_description, read_weights, write_model
+from rankwise._model_files import (
+    built_from,
+    check_class,
+    read_description,
+    read_weights,
+    write_model,
+)
+from rankwise._parameters import from_json, to_json
 from rankwise.errors import ModelFileError
 from rankwise.linear.class_ridge import HeadSolution
+from rankwise.linear.gram import EPS
 from rankwise.linear.statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from rankwise.heads.head import VarProHead
 
+Head = TypeVar("Head", bound="VarProHead")
+
 FORMAT = "rankwise-head"
 FORMAT_VERSION = 1
 BACKBONE = "backbone.safetensors"
 
-_PARAMETERS = (
-    "alpha",
-    "alphas",
-    "fit_intercept",
-    "standardise",
-    "rank",
-    "loss",
-    "max_passes",
-    "block_size",
-)
 _SOLVED = ("coef", "intercept")
 _STATISTICS = ("counts", "weights", "means", "scatter")
 
@@ -40,13 +41,19 @@ def write_head(head: VarProHead, folder: Path) -> None:
     Raises
     ------
     ValueError
-        If its backbone is a module of unknown make, which no file could bring back.
+        If its backbone is a module of unknown make, or a parameter of a type, that no file could
+        bring back.
     """
     from sklearn.utils.validation import check_is_fitted
 
     from rankwise.heads.backbones import save_backbone
 
     check_is_fitted(head)
+    parameters = {
+        name: to_json(dict(value) if isinstance(value, Mapping) else value, name)
+        for name, value in head.get_params(deep=False).items()
+        if name != "backbone"
+    }
     solved, statistics = head._solution(), head.statistics_
     backbone = head._backbone()
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,18 +72,17 @@ def write_head(head: VarProHead, folder: Path) -> None:
         described["fingerprint"] = backbone.fingerprint
     tensors = {name: getattr(solved, name) for name in _SOLVED}
     tensors |= {f"statistics.{name}": getattr(statistics, name) for name in _STATISTICS}
-    choices = {name: getattr(head, name) for name in _PARAMETERS}
-    if choices["alphas"] is not None:
-        choices["alphas"] = [float(a) for a in choices["alphas"]]
-    weight = head.class_weight
+    if statistics.rounding is not None:
+        tensors["statistics.rounding"] = statistics.rounding
+    names = getattr(head, "feature_names_in_", None)
     description: dict[str, Any] = {
+        "class": type(head).__name__,
         "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
         "image_shape": list(getattr(head, "image_shape_", ())) or None,
-        "parameters": choices,
-        "class_weight": weight
-        if weight is None or isinstance(weight, str)
-        else [[str(k), float(v)] for k, v in weight.items()],
+        "feature_names": None if names is None else names.tolist(),
+        "parameters": parameters,
         "by_class": statistics.by_class,
+        "feature_eps": statistics.feature_eps,
         "solved": {k: v for k, v in asdict(solved).items() if k not in _SOLVED},
         "backbone": described,
     }
@@ -85,54 +91,79 @@ def write_head(head: VarProHead, folder: Path) -> None:
     )
 
 
-def read_head(folder: Path) -> VarProHead:
+def read_head(folder: Path, kind: type[Head] | None = None) -> Head:
     """Read a head written by `write_head`.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : type, optional
+        `VarProHead`, or the subclass of it that was saved. Default: `VarProHead`.
 
     Raises
     ------
     ModelFileError
         Naming the file, and what is wrong with it.
     """
+    from rankwise.heads.head import VarProHead
+
+    kind = VarProHead if kind is None else kind
     description = read_description(
         folder, format_name=FORMAT, version=FORMAT_VERSION, kind="a head of rankwise"
     )
     tensors = read_weights(folder, description)
     with built_from(folder):
-        return _build(folder, description, tensors)
+        check_class(folder, description, kind)
+        return _build(folder, description, tensors, kind)
 
 
-def _build(folder: Path, description: dict[str, Any], tensors: dict[str, np.ndarray]) -> VarProHead:
-    from rankwise.heads.backbones import load_backbone
-    from rankwise.heads.head import VarProHead
-
-    weight = description["class_weight"]
-    backbone = description["backbone"]
-    head = VarProHead(
-        **description["parameters"],
-        class_weight=dict(weight) if isinstance(weight, list) else weight,
-        backbone=None
-        if backbone is None
-        else load_backbone(folder / backbone["file"] if "file" in backbone else backbone["name"]),
-    )
-    if backbone is not None:
-        found = head._backbone()
-        assert found is not None
-        found.name = backbone["name"]
-        if found.fingerprint != backbone["fingerprint"]:
-            raise ModelFileError(
-                f"the weights of backbone {backbone['name']} have changed since the head of "
-                f"{folder} was fitted on them"
-            )
-    classes = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
-    statistics = ClassStatistics(
-        classes=classes,
-        **{name: tensors[f"statistics.{name}"] for name in _STATISTICS},
-        by_class=bool(description["by_class"]),
-    )
-    head._adopt(statistics)
+def _build(
+    folder: Path, description: dict[str, Any], tensors: dict[str, np.ndarray], kind: type[Head]
+) -> Head:
+    parameters = _parameters(description)
+    if description["backbone"] is not None:
+        parameters["backbone"] = _backbone(folder, description)
+    head = kind(**parameters)
+    head._adopt(_statistics(description, tensors))
     values = dict(description["solved"])
     values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
     head._solved = HeadSolution(coef=tensors["coef"], intercept=tensors["intercept"], **values)
     if description["image_shape"] is not None:
         head.image_shape_ = tuple(description["image_shape"])
+    if description.get("feature_names") is not None:
+        head.feature_names_in_ = np.array(description["feature_names"], dtype=object)
     return head
+
+
+def _parameters(description: dict[str, Any]) -> dict[str, Any]:
+    found = {name: from_json(value) for name, value in description["parameters"].items()}
+    # Files of rankwise 0.1 have it beside the parameters, its labels as text.
+    weight = description.get("class_weight")
+    if weight is not None:
+        found["class_weight"] = dict(weight) if isinstance(weight, list) else weight
+    return found
+
+
+def _statistics(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> ClassStatistics:
+    return ClassStatistics(
+        classes=np.array(description["classes"]["values"], dtype=description["classes"]["dtype"]),
+        **{name: tensors[f"statistics.{name}"] for name in _STATISTICS},
+        by_class=bool(description["by_class"]),
+        rounding=tensors.get("statistics.rounding"),
+        feature_eps=float(description.get("feature_eps", EPS)),
+    )
+
+
+def _backbone(folder: Path, description: dict[str, Any]) -> Any:
+    """The backbone that was saved, or the library's of its name."""
+    from rankwise.heads.backbones import load_backbone
+
+    saved = description["backbone"]
+    found = load_backbone(folder / saved["file"] if "file" in saved else saved["name"])
+    found.name = saved["name"]
+    if found.fingerprint != saved["fingerprint"]:
+        raise ModelFileError(
+            f"the weights of backbone {saved['name']} have changed since the head of "
+            f"{folder} was fitted on them"
+        )
+    return found

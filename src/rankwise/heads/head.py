@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -453,15 +453,17 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         write_head(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> VarProHead:
+    def load(cls, folder: str | Path) -> Self:
         """Read a head written by `save`; nothing in the files is run.
 
         Raises
         ------
         rankwise.errors.ModelFileError
-            If a file is missing, damaged or foreign.
+            If a file is missing, damaged or foreign, or the head is of a subclass of another name.
         """
-        return load_head(folder)
+        from rankwise.heads.files import read_head
+
+        return read_head(Path(folder), cls)
 
     # -- the solved layer ----------------------------------------------------------------------
 

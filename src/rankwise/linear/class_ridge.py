@@ -17,6 +17,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
+from rankwise._arrays import own
 from rankwise.linear.output_layer import solve_gram
 from rankwise.linear.ridge_choice import eigen_directions, gcv_error, left_out_residuals, ridge_path
 from rankwise.linear.statistics import ClassStatistics, Design, like, to_numpy
@@ -65,6 +66,9 @@ class HeadSolution:
     loss: str = "squared"
     curvature: float = 1.0
     n_passes: int = 0
+
+    def __post_init__(self) -> None:
+        own(self, "coef", "intercept")
 
 
 class RidgeFamily:
@@ -127,7 +131,7 @@ class RidgeFamily:
             coef = self.rotation @ (self.projected / (self.values + ridge)[:, None])
             rank, condition = self.rank_and_condition()
         # In one order whether it was solved or read from a file: products then round alike.
-        return np.ascontiguousarray(coef.T), d.priors - d.centre @ coef, rank, condition
+        return coef.T, d.priors - d.centre @ coef, rank, condition
 
     def rank_and_condition(self) -> tuple[int, float]:
         """Directions kept, and the condition number of the features in them."""

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-from rankwise._arrays import BLOCK, blocks
+from rankwise._arrays import BLOCK, blocks, own
 from rankwise.linear.gram import EPS, Features, GramStatistics, accumulate_gram
 from rankwise.linear.ridge_choice import (
     eigen_directions,
@@ -60,6 +60,9 @@ class OutputLayer:
     condition: float
     method: str
     criterion: list[tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        own(self, "coef")
 
 
 def solve_gram(

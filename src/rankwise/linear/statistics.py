@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from rankwise._arrays import own
 from rankwise.linear.gram import EPS, GramStatistics
 
 _CLEAR = 1e3
@@ -58,6 +60,9 @@ class ClassStatistics:
     by_class: bool = False
     rounding: Float[np.ndarray, "d"] | None = None
     feature_eps: float = EPS
+
+    def __post_init__(self) -> None:
+        own(self, "classes", "counts", "weights", "means", "scatter", copy=False)
 
     @property
     def left_by_removal(self) -> Float[np.ndarray, "d"]:
@@ -142,12 +147,12 @@ class ClassStatistics:
         elif (counts <= 1).all():
             scatter[:] = 0.0
         was, now = (np.einsum("gii->i", s) for s in (a.scatter, scatter))
-        if (now < -1e-6 * was).any():
+        rounding = a.left_by_removal + b.left_by_removal + EPS * was
+        if (now < -1e-6 * was - _CLEAR * rounding).any():
             raise ValueError(
                 "these samples weren't among those seen: without them a feature would have a "
                 "negative variance"
             )
-        rounding = a.left_by_removal + b.left_by_removal + EPS * was
         return ClassStatistics(
             a.classes,
             counts,
@@ -311,7 +316,7 @@ def design(
         max_rank=n - int(fit_intercept),
         # Features were rounded at their size, and count at their deviation's.
         feature_eps=statistics.feature_eps
-        * np.sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant])),
+        * sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant])),
     )
     return Design(centre, scale, priors, total, factors, gram, fit_intercept)
 

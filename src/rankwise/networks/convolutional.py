@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rankwise._arrays import Images, as_float
+from rankwise._arrays import Images, as_float, own
 from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.networks import graph as g
@@ -55,6 +55,9 @@ class ConvolutionalNetwork:
     scale: np.ndarray
     coef: np.ndarray
     softmax: bool
+
+    def __post_init__(self) -> None:
+        own(self, "center", "scale", "coef")
 
     @property
     def n_parameters_units(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rankwise._arrays import Images, as_float, blocks
+from rankwise._arrays import Images, as_float, blocks, own
 from rankwise._threads import thread_pool
 from rankwise.linear.gram import Features
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
@@ -39,6 +39,9 @@ class QuadraticNetwork:
     params: np.ndarray
     coef: np.ndarray
     n_active: int
+
+    def __post_init__(self) -> None:
+        own(self, "params", "coef")
 
     @property
     def n_parameters_units(self) -> int:

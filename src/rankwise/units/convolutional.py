@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._arrays import own
 from rankwise.units.activations import ACTIVATIONS
 
 
@@ -189,6 +190,9 @@ class LayerWeights:
     row: np.ndarray
     column: np.ndarray
     bias: np.ndarray
+
+    def __post_init__(self) -> None:
+        own(self, "channel", "row", "column", "bias")
 
 
 def compose(channel: Any, row: Any, column: Any) -> Any:
