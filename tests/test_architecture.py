@@ -16,6 +16,7 @@ ORDER = {
     "errors": -1,
     "_files": 0,
     "_arrays": 0,
+    "_parameters": 0,
     "_device": 0,
     "_progress": 0,
     "_seeds": 0,
