@@ -39,7 +39,8 @@ def test_float32_gives_the_model_s_probabilities(fitted, tmp_path, kind, file_fo
     export_model(model, file_format, out)
     exported = run_export(out, file_format, images)
     original = model.predict_proba(images)
-    np.testing.assert_allclose(exported, original, atol=2e-5)
+    # Rounding of float32 features, times coefficients of up to a hundred.
+    np.testing.assert_allclose(exported, original, atol=1e-4)
     # One epoch of convolutional units is just enough for outputs that differ.
     least = 0.0 if kind == "convolutional" else 0.5
     assert np.mean(original.argmax(axis=1) == labels) > least

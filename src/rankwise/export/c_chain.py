@@ -219,8 +219,6 @@ class Chains(Program):
     def _activated(self, name: str, x: str) -> str:
         if name == "identity":
             return x
-        if name == "tanh":
-            return f"tanhf({x})"
         self.activations.add(name)
         return f"{self._name}_{name}({x})"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from rankwise.networks.probabilities import SMOOTHING
+from rankwise.units import activations as units
+
 HEADER = """\
 /* An image classifier of rankwise @VERSION@, as plain C99. Generated: don't edit.
  *
@@ -87,7 +90,7 @@ _SHIFTED = """\
     }"""
 
 PROBABILITIES = {
-    "sum-to-one": _SHIFTED % "0.5f * (v + sqrtf(v * v + 1e-4f))",
+    "sum-to-one": _SHIFTED % f"0.5f * (v + sqrtf(v * v + {SMOOTHING**2:g}f))",
     "sigmoid": _SHIFTED % "0.5f * (1.0f + tanhf(0.5f * v))",
     "softmax": """\
     for (int k = 0; k < @NAME@_CLASSES; ++k) {
@@ -108,23 +111,8 @@ static inline float @NAME@_half(uint16_t half) {
 """
 
 ACTIVATIONS = {
-    "logistic": """\
-static inline float @NAME@_logistic(float x) { return 0.5f * (1.0f + tanhf(0.5f * x)); }
-""",
-    "relu": """\
-static inline float @NAME@_relu(float x) { return x > 0.0f ? x : 0.0f; }
-""",
-    "softplus": """\
-static inline float @NAME@_softplus(float x) {
-    return x > 0.0f ? x + log1pf(expf(-x)) : log1pf(expf(x));
-}
-""",
-    "silu": """\
-static inline float @NAME@_silu(float x) { return 0.5f * x * (1.0f + tanhf(0.5f * x)); }
-""",
-    "gelu": """\
-static inline float @NAME@_gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-""",
+    name: f"static inline float @NAME@_{name}(float x) {{ return {activation.c}; }}\n"
+    for name, activation in units.ACTIVATIONS.items()
 }
 
 EXAMPLE = """

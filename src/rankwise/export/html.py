@@ -21,6 +21,8 @@ from rankwise._version import __version__
 from rankwise.export.quantise import quantise
 from rankwise.export.weights import structure_of
 from rankwise.networks.graph import Graph
+from rankwise.networks.probabilities import SMOOTHING
+from rankwise.units.activations import ACTIVATIONS
 
 _SCRIPTS = ("network.js", "pixels.js", "page.js")
 
@@ -58,7 +60,8 @@ def write_html(
     network = json.dumps(structure | {"arrays": about}, separators=(",", ":"))
     values = {
         "STYLE": (room / "page.css").read_text(encoding="utf-8"),
-        "SCRIPT": "".join((room / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+        "SCRIPT": constants_in_js()
+        + "".join((room / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         "WEIGHTS": b64encode(blob).decode(),
         "NETWORK": network.replace("<", "\\u003c"),
         "FACTS": escape(facts or f"Made by rankwise {__version__}."),
@@ -69,6 +72,15 @@ def write_html(
     text = "".join(values.get(part, part) if i % 2 else part for i, part in enumerate(parts))
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def constants_in_js() -> str:
+    """What the package has one table of, as constants of JavaScript."""
+    known = "".join(f"  {name}: (x) => {a.js},\n" for name, a in ACTIVATIONS.items())
+    return (
+        f"const SMOOTHING = {SMOOTHING};\n"
+        f"const ACTIVATIONS = {{\n{known}  identity: (x) => x,\n}};\n"
+    )
 
 
 def _placed(array: np.ndarray, offset: int) -> dict[str, Any]:

@@ -35,11 +35,11 @@ from rankwise.networks.graph import (
     ToMaps,
     output_shape,
 )
+from rankwise.networks.probabilities import SMOOTHING
+from rankwise.units.activations import ACTIVATIONS
 
 OPSET = 17
 IR_VERSION = 8
-_SMOOTHING = 0.01
-_DIRECT = {"tanh": "Tanh", "logistic": "Sigmoid", "relu": "Relu", "softplus": "Softplus"}
 
 
 def write_onnx(
@@ -276,16 +276,18 @@ class _Writer:
                 return self.node("Concat", *parts, axis=1)
 
     def _activate(self, name: str, x: str) -> str:
-        if name in _DIRECT:
-            return self.node(_DIRECT[name], x)
-        if name == "silu":
-            return self.node("Mul", x, self.node("Sigmoid", x))
-        if name == "gelu":
-            scaled = self.node("Mul", x, self.constant(np.float32(1 / np.sqrt(2.0))))
-            gate = self.node("Add", self.node("Erf", scaled), self.constant(np.float32(1.0)))
-            half = self.node("Mul", x, self.constant(np.float32(0.5)))
-            return self.node("Mul", half, gate)
-        return x
+        if name == "identity":
+            return x
+        made: list[str] = []
+
+        def of(value: str | int | float) -> str:
+            if isinstance(value, str):
+                return x
+            return made[value] if isinstance(value, int) else self.constant(np.float32(value))
+
+        for kind, *inputs in ACTIVATIONS[name].onnx:
+            made.append(self.node(str(kind), *map(of, inputs)))
+        return made[-1]
 
     def _forms(self, op: RankOneForms, x: str) -> str:
         n_units = len(op.bias)
@@ -333,7 +335,7 @@ class _Writer:
         if graph.output == "sigmoid":
             positive = self.node("Sigmoid", v)
         else:
-            smoothing = self.constant(np.float32(_SMOOTHING**2))
+            smoothing = self.constant(np.float32(SMOOTHING**2))
             root = self.node("Sqrt", self.node("Add", self.node("Mul", v, v), smoothing))
             half = self.constant(np.float32(0.5))
             positive = self.node("Mul", self.node("Add", v, root), half)

@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
-
-    return erf(x)
-
+from rankwise.units.activations import ACTIVATIONS
 
 GRAPH_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "tanh": np.tanh,
-    "logistic": lambda x: 0.5 * (1.0 + np.tanh(0.5 * x)),
-    "relu": lambda x: np.maximum(x, 0.0),
-    "softplus": lambda x: np.logaddexp(0.0, x),
-    "silu": lambda x: 0.5 * x * (1.0 + np.tanh(0.5 * x)),
-    "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0))),
+    **{name: activation.value for name, activation in ACTIVATIONS.items()},
     "identity": lambda x: x,
 }
-"""Activations that every export knows. `gelu` is the exact one, with the error function."""
+"""Activations that every export knows: those of units, and none."""
 
 
 def _pair(value: int | tuple[int, int], name: str, least: int) -> tuple[int, int]:

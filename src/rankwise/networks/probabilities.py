@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-_SMOOTHING = 0.01
+SMOOTHING = 0.01
+"""``ε`` of `normalise`."""
 
 OUTPUTS = ("sum-to-one", "sigmoid", "softmax")
 """How logits become probabilities: the package's `normalise`, the same with ``squash``, softmax."""
@@ -86,5 +87,5 @@ def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.
     if squash:
         positive = 1.0 / (1.0 + np.exp(-outputs))
     else:
-        positive = 0.5 * (outputs + np.sqrt(outputs**2 + _SMOOTHING**2))
+        positive = 0.5 * (outputs + np.sqrt(outputs**2 + SMOOTHING**2))
     return positive / positive.sum(axis=1, keepdims=True)

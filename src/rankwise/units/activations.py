@@ -1,4 +1,4 @@
-"""Activations of a unit: the value, and its slope.
+"""Activations of a unit: the value, its slope, and how each export spells it; one entry each.
 
 The paper's text says "sigmoid"; the derivative in its section 8.2, sech², is that of tanh. Both
 are here. ReLU and its smooth kin are ours: they do better where all units are trained jointly
@@ -8,7 +8,7 @@ are here. ReLU and its smooth kin are ours: they do better where all units are t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import sqrt
 from typing import Any
 
@@ -27,11 +27,20 @@ class Activation:
         ``σ'`` from ``σ(q)``, where that is cheaper.
     slope : callable, optional
         ``σ'`` from ``q``, where the value doesn't say.
+    c, js : str
+        ``σ(x)`` as an expression of C99 (of float) and of JavaScript.
+    onnx : tuple of tuples
+        ``σ(x)`` as nodes of ONNX, each its kind and its inputs: ``"x"``, the place of an earlier
+        node, or a float for a constant.
     """
 
     value: Callable[[Any], Any]
     slope_of_value: Callable[[Any], Any] | None = None
     slope: Callable[[Any], Any] | None = None
+    _: KW_ONLY
+    c: str
+    js: str
+    onnx: tuple[tuple[str | int | float, ...], ...]
 
     def value_and_slope(self, q: Any) -> tuple[Any, Any]:
         """``σ(q)`` and ``σ'(q)``."""
@@ -96,10 +105,53 @@ def _gelu_slope(q: Any) -> Any:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(_tanh, lambda t: 1.0 - t * t),
-    "logistic": Activation(_logistic, lambda s: s * (1.0 - s)),
-    "relu": Activation(_relu, _relu_slope),
-    "softplus": Activation(_softplus, _softplus_slope),
-    "silu": Activation(_silu, slope=_silu_slope),
-    "gelu": Activation(_gelu, slope=_gelu_slope),
+    "tanh": Activation(
+        _tanh,
+        lambda t: 1.0 - t * t,
+        c="tanhf(x)",
+        js="Math.tanh(x)",
+        onnx=(("Tanh", "x"),),
+    ),
+    "logistic": Activation(
+        _logistic,
+        lambda s: s * (1.0 - s),
+        c="0.5f * (1.0f + tanhf(0.5f * x))",
+        js="0.5 * (1 + Math.tanh(0.5 * x))",
+        onnx=(("Sigmoid", "x"),),
+    ),
+    "relu": Activation(
+        _relu,
+        _relu_slope,
+        c="x > 0.0f ? x : 0.0f",
+        js="(x > 0 ? x : 0)",
+        onnx=(("Relu", "x"),),
+    ),
+    "softplus": Activation(
+        _softplus,
+        _softplus_slope,
+        c="x > 0.0f ? x + log1pf(expf(-x)) : log1pf(expf(x))",
+        js="(x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x)))",
+        onnx=(("Softplus", "x"),),
+    ),
+    "silu": Activation(
+        _silu,
+        slope=_silu_slope,
+        c="0.5f * x * (1.0f + tanhf(0.5f * x))",
+        js="0.5 * x * (1 + Math.tanh(0.5 * x))",
+        onnx=(("Sigmoid", "x"), ("Mul", "x", 0)),
+    ),
+    "gelu": Activation(
+        _gelu,
+        slope=_gelu_slope,
+        c="0.5f * x * (1.0f + erff(x * 0.70710678f))",
+        js="0.5 * x * (1 + erf(x / Math.SQRT2))",
+        onnx=(
+            ("Mul", "x", 1.0 / sqrt(2.0)),
+            ("Erf", 0),
+            ("Add", 1, 1.0),
+            ("Mul", "x", 0.5),
+            ("Mul", 3, 2),
+        ),
+    ),
 }
+"""By name. `gelu` is the exact one, with the error function."""

@@ -47,16 +47,6 @@ function erf(x) {
   return x < 0 ? -value : value;
 }
 
-const ACTIVATIONS = {
-  tanh: Math.tanh,
-  logistic: (x) => 0.5 * (1 + Math.tanh(0.5 * x)),
-  relu: (x) => (x > 0 ? x : 0),
-  softplus: (x) => (x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x))),
-  silu: (x) => 0.5 * x * (1 + Math.tanh(0.5 * x)),
-  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
-  identity: (x) => x,
-};
-
 class Network {
   constructor(description, text) {
     this.about = description;
@@ -266,7 +256,7 @@ function probabilitiesOf(logits, output) {
   } else {
     const shift = (1 - logits.reduce((a, b) => a + b, 0)) / k;
     const sigmoid = (v) => 1 / (1 + Math.exp(-v));
-    const smooth = (v) => 0.5 * (v + Math.sqrt(v * v + 1e-4));
+    const smooth = (v) => 0.5 * (v + Math.sqrt(v * v + SMOOTHING * SMOOTHING));
     positive = Array.from(logits, (v) => (output === "sigmoid" ? sigmoid : smooth)(v + shift));
   }
   const total = positive.reduce((a, b) => a + b, 0);
