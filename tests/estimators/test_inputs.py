@@ -1,12 +1,13 @@
 """Shapes and scales of what a user hands to a classifier, told at once."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
 
 from rankwise import QuadraticClassifier
-from rankwise.errors import DataWarning
+from rankwise.errors import DataWarning, ModelFileError
 from rankwise.estimators import _inputs
 from rankwise.estimators.options import classifier_of
 
@@ -103,3 +104,53 @@ def test_a_copy_without_room_is_refused(monkeypatch):
     monkeypatch.setattr(_inputs, "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"X takes 0\.0 GiB as float64 and 0\.0 GiB of memory are"):
         fitted(np.zeros((40, 8, 8), np.int64))
+
+
+def test_the_scale_is_kept_in_files(on_shares, on_pixels, tmp_path):
+    on_shares.save(tmp_path / "shares")
+    again = QuadraticClassifier.load(tmp_path / "shares")
+    assert again._value_range == on_shares._value_range
+    with pytest.warns(DataWarning, match="the same scale is needed"):
+        again.predict(values(0, 255))
+    description = tmp_path / "shares" / "model.json"
+    content = json.loads(description.read_text())
+    for damaged in ([1], [2, 1], ["0", 1], [0, float("inf")], "0..1"):
+        description.write_text(json.dumps(content | {"value_range": damaged}))
+        with pytest.raises(ModelFileError, match=r"value_range|finite"):
+            QuadraticClassifier.load(tmp_path / "shares")
+    content.pop("value_range")  # as in files of earlier versions
+    description.write_text(json.dumps(content))
+    assert QuadraticClassifier.load(tmp_path / "shares")._value_range is None
+
+
+@pytest.mark.parametrize("refine", [None, 2])
+def test_given_validation_images_are_never_trained_on(refine):
+    X, y = rng.random((60, 8, 8)), np.arange(60) % 2
+    validation = np.arange(60) >= 40
+    options = {"n_units": 4, "n_subnets": 1, "max_iter": 2, "refine": refine}
+
+    def fit(X):
+        return classifier_of(**options).fit(X, y, validation=validation)
+
+    alone = classifier_of(**options).fit(X[:40], y[:40])
+    model, other = fit(X), fit(np.where(validation[:, None, None], 1 - X, X))
+    if refine is None:
+        np.testing.assert_allclose(model.network_.params, alone.network_.params)
+        np.testing.assert_allclose(model.network_.coef, alone.network_.coef)
+    else:
+        losses = [[e["train_loss"] for e in m.history_] for m in (model, other)]
+        np.testing.assert_allclose(*losses)
+        assert all(e["validation_accuracy"] is not None for e in model.history_)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ([True] * 3, r"validation has shape \(3,\) and type bool; True or False for each sample"),
+        ([0, 1] * 20, "type int64; True or False for each sample"),
+        (Y == 1, "class 1 has images in the validation part only"),
+    ],
+)
+def test_validation_is_checked(validation, message):
+    with pytest.raises(ValueError, match=message):
+        QuadraticClassifier().fit(np.zeros((40, 8, 8)), Y, validation=validation)

@@ -17,7 +17,14 @@ from rankwise._hub import OnHub
 from rankwise._model_files import built_from
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
-from rankwise.estimators._inputs import ImageInput, classes_of, groups_of, seed_of, worker_count
+from rankwise.estimators._inputs import (
+    ImageInput,
+    classes_of,
+    groups_of,
+    seed_of,
+    validation_of,
+    worker_count,
+)
 from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
 from rankwise.networks.graph import Graph
 from rankwise.networks.probabilities import PROBABILITIES, log_probabilities
@@ -76,6 +83,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         *,
         weights: np.ndarray | None,
         groups: np.ndarray | None,
+        validation: np.ndarray | None,
         seed: int,
         folder: Path | None,
     ) -> Fitted:
@@ -86,7 +94,15 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     set_params = all_or_nothing(BaseEstimator.set_params)
 
     @all_or_nothing
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, groups: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        groups: Any = None,
+        validation: Any = None,
+    ) -> Self:
         """Train the units and solve the output layer.
 
         Parameters
@@ -102,6 +118,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         groups : array of shape (n_samples,), optional
             What each image derives from, as `ImageSet.source_ids`: images of one group are never
             on both sides of the validation part that is cut off. Default: all differ.
+        validation : bool array of shape (n_samples,), optional
+            Which images are the validation part: they choose epochs and output layers, and are
+            never trained on. Default: a part that is cut off, where something is chosen.
 
         Returns
         -------
@@ -113,10 +132,11 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             If a parameter, the images, the labels or the weights don't fit; one sentence says what
             does. The estimator is then as it was.
         """
-        self._fit(as_numpy(X), as_numpy(y), as_numpy(sample_weight), as_numpy(groups))
+        arrays = map(as_numpy, (X, y, sample_weight, groups, validation))
+        self._fit(*arrays)
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, validation: Any) -> None:
         self._given()
         if self.probabilities not in (None, *PROBABILITIES):
             raise ValueError(
@@ -127,12 +147,14 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         images = np.ascontiguousarray(images)  # as a file gives them back: no sum depends on it
         groups = groups_of(groups, len(images))
         self.classes_, encoded = classes_of(y)
+        validation = validation_of(validation, encoded, self.classes_)
         weights = self._weights(encoded, sample_weight)
         if weights is not None and not weights.all():
             counted = np.flatnonzero(weights)
             classes_of(encoded[counted])
             images, encoded, weights = images[counted], encoded[counted], weights[counted]
             groups = None if groups is None else groups[counted]
+            validation = None if validation is None else validation[counted]
         if weights is not None and np.ptp(weights) == 0:
             weights = None
         self._seed = seed_of(self.random_state)
@@ -142,6 +164,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             encoded,
             weights=weights,
             groups=groups,
+            validation=validation,
             seed=self._seed,
             folder=folder,
         )
@@ -281,6 +304,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             self._dtype,
             self.get_params(deep=False),
             fitted,
+            self._value_range,
         )
         write_classifier(record, Path(folder))
 
@@ -307,6 +331,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         model.image_shape_ = record.network.units.shape
         model._dtype = record.dtype
         model._fitted_on_uint8 = record.fitted_on_uint8
+        model._value_range = record.value_range
         model.n_features_in_ = int(np.prod(record.network.units.shape))
         model.n_parameters_units_ = record.network.n_parameters_units
         model.n_parameters_total_ = record.network.n_parameters_total

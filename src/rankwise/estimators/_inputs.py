@@ -112,6 +112,31 @@ def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
     return groups
 
 
+def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """Which rows are the validation part, as a bool array, or None.
+
+    Raises
+    ------
+    ValueError
+        If there isn't a truth value for each sample, or a class has no sample to train on.
+    """
+    if validation is None:
+        return None
+    rows = np.asarray(validation)
+    if rows.shape != encoded.shape or rows.dtype != np.bool_:
+        raise ValueError(
+            f"validation has shape {rows.shape} and type {rows.dtype}; True or False for each "
+            f"sample, ({len(encoded)},), is accepted"
+        )
+    missing = np.setdiff1d(np.arange(len(classes)), encoded[~rows])
+    if len(missing):
+        raise ValueError(
+            f"class {classes[missing[0]]} has images in the validation part only; each needs some "
+            "to train on"
+        )
+    return rows
+
+
 def without_imageset(X: Any) -> Any:
     """The images of an `ImageSet`; anything else is left to scikit-learn's own checks."""
     from rankwise.data import ImageSet

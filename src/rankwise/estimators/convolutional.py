@@ -192,6 +192,7 @@ class ConvolutionalClassifier(ImageClassifier):
         *,
         weights: np.ndarray | None,
         groups: np.ndarray | None,
+        validation: np.ndarray | None,
         seed: int,
         folder: Path | None,
     ) -> Fitted:
@@ -205,6 +206,7 @@ class ConvolutionalClassifier(ImageClassifier):
             seed=seed,
             weights=weights,
             groups=groups,
+            validation_rows=validation,
             folder=folder,
             glue_only=self.probabilities in ("sum-to-one", "sigmoid"),
             **self._execution(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class SavedClassifier:
         Of the estimator.
     fitted : dict
         Learned attributes, with their underscores.
+    value_range : tuple of two floats, or None
+        Smallest and largest value of the fit; files of earlier versions don't have it.
     """
 
     family: str
@@ -58,6 +61,7 @@ class SavedClassifier:
     dtype: str
     parameters: dict[str, Any]
     fitted: dict[str, Any]
+    value_range: tuple[float, float] | None = None
 
 
 def write_classifier(record: SavedClassifier, folder: Path) -> None:
@@ -81,6 +85,7 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
         **_described(record.network),
         "fitted_on_uint8": record.fitted_on_uint8,
         "dtype": record.dtype,
+        "value_range": record.value_range,
         "classes": {"dtype": record.classes.dtype.str, "values": record.classes.tolist()},
         "parameters": {name: _parameter_json(name, value) for name, value in kept.items()},
         "fitted": record.fitted,
@@ -200,7 +205,19 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
         str(description["dtype"]),
         parameters,
         description["fitted"],
+        _range_of(description.get("value_range")),
     )
+
+
+def _range_of(value: Any) -> tuple[float, float] | None:
+    """Two finite numbers, the smaller first."""
+    if value is None:
+        return None
+    numbers = isinstance(value, list) and len(value) == 2
+    numbers = numbers and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
+    if not numbers or value[0] > value[1]:
+        raise ModelFileError(f"{DESCRIPTION} is damaged: its value_range is {str(value)[:80]}")
+    return float(value[0]), float(value[1])
 
 
 def _parameter_of(name: str, value: Any) -> Any:

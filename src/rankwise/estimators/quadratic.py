@@ -211,13 +211,20 @@ class QuadraticClassifier(ImageClassifier):
         *,
         weights: np.ndarray | None,
         groups: np.ndarray | None,
+        validation: np.ndarray | None,
         seed: int,
         folder: Path | None,
     ) -> Fitted:
         self.preset_ = self.preset
         self._recipe = self.plan_for(self.image_shape_, len(images))
         return self._fit_recipe(
-            images, encoded, weights=weights, groups=groups, seed=seed, folder=folder
+            images,
+            encoded,
+            weights=weights,
+            groups=groups,
+            validation_rows=validation,
+            seed=seed,
+            folder=folder,
         )
 
     def _fit_recipe(

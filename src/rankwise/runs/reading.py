@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rankwise._arrays import blocks
 from rankwise.data import ImageSet, check_no_shared_sources
 from rankwise.data.fingerprint import pixel_marks
 from rankwise.data.load import Source
+from rankwise.data.storage import allocate
 from rankwise.errors import DataError
 
 MOST_CLASSES = 30
@@ -28,22 +31,31 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def read_parts(
+def read_parts(source: str, **options: Any) -> tuple[ImageSet, ImageSet]:
+    """Training and test images of `read_run`; a validation part beside them isn't used."""
+    train, test, _ = read_run(source, **options)
+    return train, test
+
+
+def read_run(
     source: str,
     *,
+    validates: bool = False,
     limit: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     say: Callable[[str], None] = tell,
     **options: Any,
-) -> tuple[ImageSet, ImageSet]:
-    """Training and test images of a source; they share no source id.
+) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+    """Training, test and validation images of a source; they share no source id.
 
     Classes with their counts, the parts and whatever was decided about the images are told.
 
     Parameters
     ----------
     source : str
+    validates : bool
+        Read the validation part, where there is a test part beside it; else there is none.
     limit : int, optional
         Training images.
     image_column, label_column : str, optional
@@ -55,7 +67,7 @@ def read_parts(
     Raises
     ------
     DataError
-        If the two parts don't fit together.
+        If the parts don't fit together.
     """
     opened = Source(source, image_column=image_column, label_column=label_column)
     train = opened.read("train", limit=limit, **options)
@@ -70,12 +82,34 @@ def read_parts(
     if len(unseen):
         names = {train.class_names[i] for i in unseen}
         raise DataError(f"{source}: classes in test images only, not in training: {some_of(names)}")
-    for line in lines_on(opened, train, test):
+    validation = None
+    if validates and opened.test_part == "test" and "validation" in opened.reader.splits:
+        validation = opened.read("validation", **options)
+        check_no_shared_sources(train.source_ids, validation.source_ids)
+        unknown = np.setdiff1d(validation.labels, train.labels)
+        if len(unknown):
+            names = {train.class_names[i] for i in unknown}
+            raise DataError(
+                f"{source}: classes in validation images only, not in training: {some_of(names)}"
+            )
+    for line in lines_on(opened, train, test, validation):
         say(line)
-    return train, test
+    return train, test, validation
 
 
-def lines_on(opened: Source, train: ImageSet, test: ImageSet) -> list[str]:
+def joined(train: ImageSet, validation: ImageSet) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Images of both in one array, mapped from a file where they are many, and which validate."""
+    n = len(train) + len(validation)
+    images = allocate((n, *train.image_shape))
+    for part, start in ((train, 0), (validation, len(train))):
+        for rows in blocks(len(part)):
+            images[start + rows.start : start + rows.stop] = part.images[rows]
+    return images, np.arange(n) >= len(train)
+
+
+def lines_on(
+    opened: Source, train: ImageSet, test: ImageSet, validation: ImageSet | None = None
+) -> list[str]:
     """What to tell about the images of a run before it trains."""
     part = opened.test_part
     if part is None:
@@ -96,7 +130,14 @@ def lines_on(opened: Source, train: ImageSet, test: ImageSet) -> list[str]:
         f"{len(counts):,} classes (training/test images): {shown}",
         f"images: {shape}, {len(train):,} to train on, {len(test):,} to test on: {where}",
     ]
-    left = [split for split in opened.reader.splits if split not in ("train", part)]
+    used = {"train", part}
+    if validation is not None:
+        lines.append(
+            f"{len(validation):,} images of the validation part ({opened.own_name('validation')}) "
+            "are left to choose epochs and output layers by, and never trained on"
+        )
+        used.add("validation")
+    left = [split for split in opened.reader.splits if split not in used]
     lines += [
         f"not used: the {split} part ({opened.own_name(split)}); evaluate --split {split} scores it"
         for split in left

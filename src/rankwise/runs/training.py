@@ -20,7 +20,7 @@ from rankwise.estimators._classifier import ImageClassifier
 from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
-from rankwise.runs.reading import describe_images, names_of, read_parts
+from rankwise.runs.reading import describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
     REPORT,
     SUBNETS,
@@ -115,7 +115,7 @@ def _train(
     source = Path(run.source).expanduser()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
-    train_set, test_set = _read(run, verbose)
+    train_set, test_set, validation_set = _read(run, verbose)
     preset, choice = run.preset, None
     if preset is None:
         preset, reason = recommended(training_options(run.parameters), train_set.image_shape)
@@ -137,11 +137,18 @@ def _train(
     )
     loaded = time.perf_counter()
     configuration = configuration_of(run, train_set, test_set)
+    if validation_set is not None:
+        configuration["validation_fingerprint"] = validation_set.fingerprint
     previous = claim(out, configuration, overwrite)
     if previous is not None and (not run.bootstrap or "bootstrap" in previous):
         return previous | {"already_complete": True}, lambda: None
     resumed = finished_parts(out)
-    model.fit(train_set.images, names_of(train_set), groups=train_set.source_ids)
+    if validation_set is None:
+        model.fit(train_set.images, names_of(train_set), groups=train_set.source_ids)
+    else:
+        images, validates = joined(train_set, validation_set)
+        both = np.concatenate([names_of(train_set), names_of(validation_set)])
+        model.fit(images, both, validation=validates)
     model.save(out)
     fitted = time.perf_counter()
     outputs = model.outputs(test_set.images)
@@ -183,6 +190,7 @@ def _train(
         "condition": model.condition_,
         "train": describe_images(train_set),
         "test": describe_images(test_set),
+        "validation": None if validation_set is None else describe_images(validation_set),
         "run": configuration["run"],
         "environment": environment() | {"workers": workers, "device": device},
     }
@@ -240,12 +248,14 @@ def _with_subnetworks(
     return replace(run, parameters={**run.parameters, "unit": PRESETS["windowed"].unit})
 
 
-def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet]:
+def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet, ImageSet | None]:
     limit = run.limit
     options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
     if limit is None and run.preset in PRESETS:
         limit = PRESETS[run.preset].n_train
-    return read_parts(run.source, limit=limit, **options)
+    # Sub-networks choose nothing by validation images, unless they are refined.
+    judged = run.preset in (None, *CONVOLUTIONAL_PRESETS) or bool(run.parameters.get("refine"))
+    return read_run(run.source, limit=limit, validates=judged and not run.bootstrap, **options)
 
 
 def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def fit_subnetworks(
     progress: bool = False,
     calibrate: bool = False,
     groups: np.ndarray | None = None,
+    validation_rows: np.ndarray | None = None,
     low_rank: Callable[..., Any] | None = None,
 ) -> Fitted:
     """Train sub-networks independently, then glue them (paper, section 4).
@@ -137,15 +138,18 @@ def fit_subnetworks(
         Fit a temperature; see `Fitted`.
     groups : array of shape (n,), optional
         Sources; the validation part shares none with the rest.
+    validation_rows : bool array of shape (n,), optional
+        The validation part, in the place of one that is cut off. It is never trained on.
     low_rank : callable, optional
         What makes low-rank copies where the plan has them; see `JointPlan.extra`.
     """
     used: Images = images
     validation = None
-    if plan.refine and plan.refine_solver == "adamw":
-        fit, held_out = validation_split(encoded, seed, groups)
+    judged = bool(plan.refine) and plan.refine_solver == "adamw"
+    if judged or validation_rows is not None:
+        fit, held_out = validation_split(encoded, seed, groups, validation_rows)
         if len(held_out):
-            validation = (Rows(images, held_out), encoded[held_out])
+            validation = (Rows(images, held_out), encoded[held_out]) if judged else None
             used, encoded = Rows(images, fit), encoded[fit]
             weights = None if weights is None else weights[fit]
     n_seen = len(used) if weights is None else float(np.sum(weights))
@@ -355,6 +359,7 @@ def fit_convolutional(
     folder: Path | None = None,
     progress: bool = False,
     groups: np.ndarray | None = None,
+    validation_rows: np.ndarray | None = None,
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
 
@@ -386,6 +391,8 @@ def fit_convolutional(
     progress : bool
     groups : array of shape (n,), optional
         Sources; the validation part shares none with the rest.
+    validation_rows : bool array of shape (n,), optional
+        The validation part, in the place of one that is cut off. It is never trained on.
     """
     import torch
 
@@ -394,7 +401,7 @@ def fit_convolutional(
     from rankwise.training.modules import ConvolutionalModule
 
     begin = time.perf_counter()
-    fit, held_out = validation_split(encoded, seed, groups)
+    fit, held_out = validation_split(encoded, seed, groups, validation_rows)
     validation = (Rows(images, held_out), encoded[held_out]) if len(held_out) else None
     rest, labels = Rows(images, fit), encoded[fit]
     own = None if weights is None else weights[fit]

@@ -8,14 +8,20 @@ _SHARE, _MOST, _FEWEST = 10, 3000, 200
 
 
 def validation_split(
-    encoded: np.ndarray, seed: int, groups: np.ndarray | None = None
+    encoded: np.ndarray,
+    seed: int,
+    groups: np.ndarray | None = None,
+    given: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to validate on, both increasing; drawn with the seed.
 
     A tenth is held out, at most 3000 rows; none of fewer than 200. A class whose images would
     all be held out keeps its first to train on. Rows of one group stay on one side; where every
-    group has more than a tenth, the smallest one is held out, if it has at most a third.
+    group has more than a tenth, the smallest one is held out, if it has at most a third. Where
+    rows are `given`, a bool array of shape (n,), they are the validation part.
     """
+    if given is not None:
+        return np.flatnonzero(~given), np.flatnonzero(given)
     n = len(encoded)
     rows = np.arange(n)
     if n < _FEWEST:
