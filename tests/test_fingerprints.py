@@ -106,6 +106,21 @@ def module(folder, name: str, code: str):
     return importlib.import_module(name)
 
 
+_calls = 0
+
+
+def _counting(x):
+    global _calls
+    _calls += 1
+    return x
+
+
+def test_what_code_counts_itself_is_no_part_of_it():
+    before = fingerprint(_counting)
+    _counting(1)
+    assert fingerprint(_counting) == before
+
+
 def test_code_of_other_files_counts(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     user = """

@@ -96,7 +96,38 @@ def test_options_of_run_take_the_place_of_the_file_s(rankwise, file, tmp_path):
     assert study["rope"] == 0.02
     assert {c["bayes"]["rope"] for c in results["comparisons"]} == {0.02}
     assert rankwise("study", "report", tmp_path / "out")[0] == 0
-    assert "shaded: ±2" in (tmp_path / "out/report.html").read_text()
+    assert "Effect on accuracy" in (tmp_path / "out/report.html").read_text()
+
+
+def test_seeds_are_added_and_a_plan_is_followed(rankwise, file, tmp_path):
+    out, plan = tmp_path / "out", tmp_path / "plan.json"
+    begin = ["study", "run", file, "--out", out, "--workers", 1, "--seeds"]
+    assert rankwise(*begin, "1,2")[0] == 0
+    code, _, err = rankwise(*begin, "1,2,3")
+    assert code == 1
+    assert "holds this study with fewer seeds; 'rankwise study extend' adds seeds" in " ".join(
+        err.split()
+    )
+    added = rankwise("study", "extend", out, "--seeds", "2,3", "--workers", 1, "--json")
+    code, text, err = added
+    assert code == 0, err
+    results = json.loads(text)
+    assert results["study"]["seeds"] == [1, 2, 3]
+    assert results["look"] == 2
+    assert all(c["level"] == pytest.approx(0.008) for c in results["comparisons"])
+    # The same command again is no further look.
+    again = rankwise("study", "extend", out, "--seeds", "2,3", "--workers", 1, "--json")[1]
+    assert json.loads(again)["look"] == 2
+    planning = ["study", "plan", file, "--pilot", out, "--effect", 0.3, "--out", plan]
+    code, text, err = rankwise(*planning)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "sha256" in text
+    code, _, err = rankwise(
+        "study", "run", file, "--out", tmp_path / "planned", "--seeds", "1", "--plan", plan
+    )
+    assert code == 1
+    assert "isn't the planned one (different: " in " ".join(err.split())
 
 
 def test_the_notebook_protocol_warns(rankwise, file, tmp_path):

@@ -29,7 +29,7 @@ def test_narrowed_takes_the_given_values():
     assert new.data["a"].size == 16
     assert (new.epochs_factor, new.folds, new.seeds) == (0.5, 3, (7,))
     assert (list(new.arms), new.protocol) == (["none", "blur"], "notebook")
-    assert (study.rope, new.rope) == (0.005, 0.01)
+    assert (study.rope, new.rope) == (None, 0.01)
     assert narrowed(study) == study
 
 

@@ -23,6 +23,7 @@ from rankwise.study.design import (
     Study,
 )
 from rankwise.study.models import check_model
+from rankwise.study.outcomes import primary_outcome
 from rankwise.study.protocols import protocol_of
 from rankwise.study.verdict import VERDICTS
 
@@ -86,7 +87,8 @@ def test_protocols_and_verdicts_are_there():
         assert ("equal" in rows["updates"][column]) == protocol.equal_updates
         assert ("before the folds" in rows["copies"][column]) == protocol.copies_before_folds
         assert ("*and test*" in rows["re-training"][column]) == protocol.test_in_retraining
-        assert ("E* epochs" in rows["re-training"][column]) == protocol.choose_epochs
+        assert ("E* epochs" in rows["re-training"][column]) == (protocol.retrain_factor != 1)
+        assert rows["verdicts rest on"][column].startswith(primary_outcome(name))
         assert (rows["added arms"][column] != "none") == protocol.controls
     assert tuple(row[0] for row in table("verdict | what it says", "## The report")) == VERDICTS
 

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from rankwise.study.infer import (
+    ImageNoise,
     corrected_t_test,
     correlated_posterior,
     holm,
-    mcnemar,
+    image_noise,
     paper_interval,
     paper_rule,
+    spent_level,
 )
+from rankwise.study.mcnemar import mcnemar
 
 FOLDS = st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=20)
 
@@ -207,10 +210,104 @@ def test_holm_is_the_closure_of_bonferroni(p_values):
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
+    # A planned comparison that can't be tested yet counts: 3 · 0.01, then 2 · 0.02.
     found = holm([0.01, math.nan, 0.02])
-    assert found[0] == pytest.approx(0.02)
-    assert found[2] == pytest.approx(0.02)
+    assert found[0] == pytest.approx(0.03)
+    assert found[2] == pytest.approx(0.04)
     assert math.isnan(found[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(0, 7))
+def test_an_interim_report_has_no_smaller_family(p_values, left):
+    left = min(left, len(p_values) - 1)
+    interim = [p if i != left else math.nan for i, p in enumerate(p_values)]
+    final = [p if i != left else 1.0 for i, p in enumerate(p_values)]
+    for i, (before, after) in enumerate(zip(holm(interim), holm(final), strict=True)):
+        assert i == left or before == pytest.approx(after)
+
+
+def test_levels_of_looks_add_up_to_at_most_alpha():
+    assert spent_level(0.05, 1) == pytest.approx(0.04)
+    assert spent_level(0.05, 2) == pytest.approx(0.008)
+    assert sum(spent_level(0.05, look) for look in range(1, 40)) <= 0.05 + 1e-12
+    with pytest.raises(ValueError, match="look must be at least 1, not 0"):
+        spent_level(0.05, 0)
+
+
+# -- images ---------------------------------------------------------------------------------
+
+
+def test_image_noise_by_hand():
+    # Ten images, two of difference 1: mean 0.2, variance (2 · 0.64 + 8 · 0.04)/9, over 10.
+    found = image_noise([1, 1, *[0] * 8], shared=True)
+    assert found.variance == pytest.approx(1.6 / 9 / 10)
+    assert (found.clusters, found.shared) == (10, True)
+    # Both in one source: sums 1.6 and eight times −0.2: 9/8 · (2.56 + 8 · 0.04)/100.
+    sources = [0, 0, *range(1, 9)]
+    clustered = image_noise([1, 1, *[0] * 8], sources, shared=False)
+    assert clustered.variance == pytest.approx(9 / 8 * (2.56 + 0.32) / 100)
+    assert clustered.clusters == 9
+    assert image_noise([0.5], shared=True) == ImageNoise(0.0, 1, True)
+    assert image_noise([1, 0, 1], [7, 7, 7], shared=True).variance == 0
+    with pytest.raises(ValueError, match="sources aren't those of the images"):
+        image_noise([1, 0], [1], shared=True)
+
+
+def test_clustered_noise_is_that_of_resampled_sources():
+    """The bootstrap over sources, which shares no formula with it."""
+    rng = np.random.default_rng(5)
+    sources = np.repeat(np.arange(60), rng.integers(1, 9, 60))
+    values = rng.standard_normal(60)[sources] + 0.3 * rng.standard_normal(len(sources))
+    groups = [values[sources == c] for c in range(60)]
+    means = []
+    for _ in range(4000):
+        drawn = [groups[c] for c in rng.integers(0, 60, 60)]
+        means.append(np.concatenate(drawn).mean())
+    assert image_noise(values, sources, shared=True).variance == pytest.approx(
+        np.var(means), rel=0.12
+    )
+
+
+def test_shared_images_add_their_variance():
+    noise = ImageNoise(1.0, 101, True)
+    test = corrected_t_test([1, 2, 3, 4], 0.25, noise=noise)
+    # (1/4 + 1/4) · 5/3 of the folds, with 3 degrees of freedom; 1 of the images, with 100.
+    folds = 5 / 6
+    assert test.standard_error == pytest.approx(math.sqrt(folds + 1))
+    freedom = (folds + 1) ** 2 / (folds**2 / 3 + 1 / 100)
+    assert test.degrees_of_freedom == pytest.approx(freedom)
+    assert test.p_value == pytest.approx(2 * stats.t.sf(2.5 / math.sqrt(folds + 1), freedom))
+
+
+def test_own_images_are_a_floor():
+    spread = corrected_t_test([1, 2, 3, 4], 0.25)
+    small = corrected_t_test([1, 2, 3, 4], 0.25, noise=ImageNoise(0.1, 50, False))
+    assert small == spread
+    floored = corrected_t_test([1, 2, 3, 4], 0.25, noise=ImageNoise(4.0, 50, False))
+    assert (floored.standard_error, floored.degrees_of_freedom) == (2.0, 49)
+    # Three folds that agree to 0.15 points on 400 images each aren't certain to 0.15 points.
+    agreeing = [0.0118, 0.0133, 0.0148]
+    alone = corrected_t_test(agreeing, 0.5)
+    real = corrected_t_test(agreeing, 0.5, noise=ImageNoise(0.021**2 / 3, 1200, False))
+    assert alone.p_value < 0.05 < 0.2 < real.p_value
+    posterior = correlated_posterior(
+        agreeing, 0.5, 0.005, noise=ImageNoise(0.021**2 / 3, 1200, False)
+    )
+    assert posterior.help < 0.95
+
+
+def test_without_any_spread_images_tell():
+    same = corrected_t_test([0.01] * 5, 0.25, noise=ImageNoise(1e-6, 1000, True))
+    assert same.standard_error == pytest.approx(1e-3)
+    assert same.p_value < 0.001
+
+
+def test_intervals_of_another_level():
+    test = corrected_t_test([1, 2, 3, 4], 0.25)
+    assert test.interval(0.95) == pytest.approx((test.low, test.high))
+    wide = test.interval(0.99)
+    assert wide[0] < test.low < test.high < wide[1]
+    assert all(map(math.isnan, corrected_t_test([1.0, 1.0], 0.25).interval(0.95)))
 
 
 # -- McNemar --------------------------------------------------------------------------------
@@ -239,3 +336,28 @@ def test_mcnemar_with_many_discordant_pairs():
     assert found.p_value == pytest.approx(math.erfc(math.sqrt(625 / 92 / 2)))
     assert found.p_value == pytest.approx(stats.binomtest(33, 92).pvalue, abs=0.002)
     assert mcnemar(*pairs(13, 13)).p_value == 1
+
+
+def test_mcnemar_by_source():
+    # Sources: gained − lost of 3, −1 and 1: (3 − 1 + 1)² / (9 + 1 + 1).
+    first = [True] * 3 + [False] + [True] + [True]
+    second = [False] * 3 + [True] + [False] + [True]
+    found = mcnemar(first, second, [0, 0, 0, 1, 2, 2])
+    assert found.method == "by source"
+    assert found.statistic == pytest.approx(9 / 11)
+    assert found.p_value == pytest.approx(stats.chi2.sf(9 / 11, 1))
+    assert mcnemar(first, second, range(6)).method == "exact"
+    assert mcnemar([True, True], [True, True], [0, 0]).p_value == 1
+
+
+def test_mcnemar_by_source_holds_its_level_where_the_plain_one_does_not():
+    rng = np.random.default_rng(2)
+    plain = clustered = 0
+    for _ in range(400):
+        lean = rng.random(40) < 0.5  # A slide favours one of the arms altogether.
+        sources = np.repeat(np.arange(40), 8)
+        first = lean[sources] ^ (rng.random(320) < 0.1)
+        plain += mcnemar(first, ~first).p_value < 0.05
+        clustered += mcnemar(first, ~first, sources).p_value < 0.05
+    assert plain / 400 > 0.3
+    assert clustered / 400 < 0.09

@@ -170,8 +170,9 @@ def test_every_figure_is_there(written):
     path, _ = written["sound"]
     html = path.read_text(encoding="utf-8")
     charts = re.findall(r'<svg class="chart".*?</svg>', html, re.S)
-    # 10 strips; loss and accuracy of 8 conditions; 5 degradations of 2 data sets.
-    assert len(charts) == 10 + 16 + 10
+    # Forest plots of accuracy and robustness; loss and accuracy of 8 conditions; 5 degradations of
+    # 2 data sets.
+    assert len(charts) == 2 + 16 + 10
     for chart in charts:
         ET.fromstring(chart)
     labels = [unescape(re.search(r'aria-label="(.*?)"', c).group(1)) for c in charts]
@@ -239,7 +240,7 @@ def test_histories_with_gaps_and_of_different_lengths(tmp_path):
 
 
 def test_comparisons_are_made_where_they_lack(tmp_path):
-    results = make_results(tmp_path, data_sets=("mnist",))
+    results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
     sentence = results["comparisons"][0]["sentence"]
     del results["comparisons"]
     assert sentence in Page(report.render(results, tmp_path)).text

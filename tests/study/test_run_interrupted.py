@@ -195,14 +195,15 @@ def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path):
     design = study(models=["quadratic"], retrain=False)
     run(design, tmp_path)
     stored = json.loads((tmp_path / "study.json").read_text())
-    del stored["study"]["rope"]  # A key that it didn't have yet.
+    del stored["study"]["relative_rope"]  # A key that it didn't have yet.
+    del stored["looks"]
     (tmp_path / "study.json").write_text(json.dumps(stored))
     assert len(run(design, tmp_path)["cells"]) == 2
     with pytest.raises(RunError, match=r"holds another study \(different: rope\); choose another"):
         run(design.model_copy(update={"rope": 0.01}), tmp_path)
     stored["study"]["unknown"] = 1
     (tmp_path / "study.json").write_text(json.dumps(stored))
-    with pytest.raises(RunError, match=r"holds another study \(different: rope\)"):
+    with pytest.raises(RunError, match=r"holds another study \(different: relative_rope\)"):
         run(design, tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_the_corrected_test_holds_its_level_and_the_plain_one_does_not():
 
 def test_the_posterior_alone_and_the_test_alone_find_more_than_the_verdict():
     """With more noise than the region is wide, either finds differences that aren't there."""
-    scores = simulated_scores(500, deviation=0.02, seed=3)
+    scores = simulated_scores(500, seeds=3, deviation=0.02, seed=3)
     rates = detection_rates(*scores, folds=5)
     assert 0 < rates["posterior"].rate < 0.1
     assert 0 < rates["verdict"].rate <= min(rates["posterior"].rate, rates["corrected t"].rate)
@@ -71,13 +71,13 @@ def test_a_family_shares_its_baseline():
 
 
 def test_holm_holds_the_level_of_a_family_and_single_tests_do_not():
-    rates = family_error_rates(*simulated_family(250, n_arms=5, deviation=0.02), folds=5)
+    rates = family_error_rates(*simulated_family(250, n_arms=5, seeds=3, deviation=0.02), folds=5)
     assert rates.keys() == {"corrected t", "Holm", "verdict"}
     assert rates["corrected t"].interval[0] > 0.1
     assert rates["Holm"].interval[0] < 0.05
     assert 0 < rates["verdict"].rate <= rates["Holm"].rate
     # A family of one is a single test.
-    arms, baseline = simulated_family(100, n_arms=1)
+    arms, baseline = simulated_family(100, n_arms=1, seeds=3)
     alone = family_error_rates(arms, baseline, folds=5)
     single = detection_rates(arms[0], baseline, folds=5)
     assert alone["Holm"] == alone["corrected t"] == single["corrected t"]
@@ -87,12 +87,20 @@ def test_holm_holds_the_level_of_a_family_and_single_tests_do_not():
 
 
 def test_rules_find_an_effect_and_the_paper_s_no_harm():
-    helped = detection_rates(*simulated_scores(60, effect=0.02), folds=5)
-    harmed = detection_rates(*simulated_scores(60, effect=-0.02), folds=5)
+    helped = detection_rates(*simulated_scores(60, seeds=3, effect=0.02), folds=5)
+    harmed = detection_rates(*simulated_scores(60, seeds=3, effect=-0.02), folds=5)
     assert helped["verdict"].rate == harmed["verdict"].rate == 1
     assert helped["paper's rule"].rate == 1
     assert harmed["paper's rule"].rate == 0
     assert helped["no practical difference"].rate == 0
+
+
+def test_few_folds_or_seeds_never_make_a_verdict():
+    for folds, seeds in ((2, 3), (3, 3), (5, 1), (5, 2)):
+        scores = simulated_scores(40, folds=folds, seeds=seeds, effect=0.02)
+        rates = detection_rates(*scores, folds=folds)
+        assert rates["verdict"].rate == 0
+        assert rates["corrected t"].rate > 0.5
 
 
 def test_rates_have_exact_intervals():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rankwise.study.infer import Posterior, corrected_t_test, correlated_posterior
-from rankwise.study.verdict import VERDICTS, Evidence, sentence, verdict
+from rankwise.study.verdict import VERDICTS, Control, Evidence, sentence, verdict
 
 SHAPE = np.array([-1.2, -0.4, 0.1, 0.3, 1.2]) / np.std([-1.2, -0.4, 0.1, 0.3, 1.2], ddof=1)
 
@@ -19,8 +19,8 @@ def evidence(mean=0.0, deviation=0.001, **changes):
         "p_adjusted": test.p_value,
         "posterior": correlated_posterior(values, 0.25, 0.005),
         "rope": 0.005,
-        "seeds": 1,
-        "seeds_to_tell": 3,
+        "seeds": 3,
+        "seeds_to_tell": 5,
         "folds": 5,
         "folds_to_tell": None,
         "pairs": 5,
@@ -60,7 +60,7 @@ def test_posterior_can_take_a_verdict_away():
 def test_sentences():
     said = sentence(evidence(-0.0123, 0.001), "low-rank", "none")
     assert said.startswith(
-        "low-rank harms: −1.23 points of validation accuracy against none (95% interval −1."
+        "low-rank harms: −1.23 points of test accuracy against none (95% interval −1."
     )
     assert sentence(evidence(0.02), "a", "b").startswith("a helps: +2.00 points")
     said = sentence(evidence(0.0), "a", "b")
@@ -69,10 +69,10 @@ def test_sentences():
 
 
 def test_sentence_says_how_many_more():
-    said = sentence(evidence(0.0, 0.02, seeds_to_tell=4), "a", "b")
+    said = sentence(evidence(0.0, 0.02, seeds_to_tell=6), "a", "b")
     assert said.startswith("Cannot tell whether a matters: +0.00 points")
-    assert "About 3 more seeds (all folds repeated) would tell" in said
-    assert "About 1 more seed (all" in sentence(evidence(0.0, 0.02, seeds_to_tell=2), "a", "b")
+    assert "About 3 more seeds (all folds repeated) would tell in four of five such studies" in said
+    assert "About 1 more seed (all" in sentence(evidence(0.0, 0.02, seeds_to_tell=4), "a", "b")
     said = sentence(evidence(0.0, 0.02, seeds_to_tell=None), "a", "b")
     assert said.endswith(
         "No number of further seeds would tell at this mean and spread: folds share their "
@@ -122,3 +122,52 @@ def test_sentences_of_unfinished_studies():
     said = sentence(evidence(0.02, missing=2), "a", "b")
     assert said.endswith("Preliminary: 2 pairs of folds missing.")
     assert sentence(evidence(0.02, missing=1), "a", "b").endswith("1 pair of folds missing.")
+
+
+def control(mean, deviation=0.001):
+    made = evidence(mean, deviation)
+    return Control(made.test, verdict(made))
+
+
+def test_fewer_than_five_folds_or_three_seeds_make_no_verdict():
+    for few in ({"seeds": 2}, {"folds": 4}):
+        made = evidence(0.02, **few)
+        assert verdict(made) == "cannot tell"
+        said = sentence(made, "a", "b")
+        assert said.startswith("Cannot tell whether a matters: +2.00 points of test accuracy")
+        assert "The numbers say that it helps, but" in said
+        assert said.endswith("can agree by chance: a verdict needs 5 folds and 3 seeds.")
+    assert verdict(evidence(0.0, seeds=1)) == "no practical difference"
+
+
+def test_an_effect_of_the_augmentation_beats_unchanged_copies():
+    both = evidence(0.02, control=control(0.018))
+    assert verdict(both) == "helps"
+    said = sentence(both, "low-rank", "none")
+    assert said.endswith("), and +1.80 points against unchanged copies.")
+    for mean, direction, word in ((0.02, "copies help", "Copies help"), (-0.02, "copies harm", "")):
+        alone = evidence(mean, control=control(0.0))
+        assert verdict(alone) == direction
+        said = sentence(alone, "low-rank", "none")
+        assert said.startswith(word or "Copies harm")
+        assert "nothing shows that low-rank does more than unchanged copies" in said
+        assert "+0.00 points against unchanged copies (−" in said
+    # Against unchanged copies the other way is no support either.
+    assert verdict(evidence(0.02, control=control(-0.02))) == "copies help"
+
+
+def test_what_contradicts_stands_in_the_same_sentence():
+    against = ("on degraded test images −2.20 points (−3.00 to −1.40)",)
+    said = sentence(evidence(0.02, contradictions=against), "a", "none")
+    assert said.startswith("a helps: +2.00 points")
+    assert said.endswith("; but on degraded test images −2.20 points (−3.00 to −1.40).")
+    for mean in (0.0, 0.0055):
+        assert against[0] in sentence(evidence(mean, contradictions=against), "a", "none")
+
+
+def test_an_obstacle_comes_before_any_verdict():
+    made = evidence(0.02, obstacle="both arms are near chance after 6 updates: train longer")
+    assert verdict(made) == "cannot tell"
+    assert sentence(made, "a", "none") == (
+        "Cannot tell whether a matters: both arms are near chance after 6 updates: train longer."
+    )

@@ -1,4 +1,4 @@
-"""``rankwise study run``, ``status``, ``report`` and ``tune``."""
+"""``rankwise study run``, ``extend``, ``plan``, ``status``, ``report`` and ``tune``."""
 
 from __future__ import annotations
 
@@ -79,6 +79,9 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events of every training.")
     ] = False,
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan that it follows: its digest is in the report.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study; interrupted, the same command goes on where it stopped."""
@@ -96,7 +99,21 @@ def run(
             tensorboard=tensorboard,
             progress=True,
             command=shlex.join(["rankwise", *sys.argv[1:]]),
+            plan=None if plan is None else _planned(plan, study),
         )
+    _show(results, out, as_json)
+
+
+app.command()(stoppable(run, "; finished cells are kept, and the same command goes on"))
+
+
+def _planned(plan: Path, study: Study) -> str:
+    from rankwise.study.plan import planned_digest
+
+    return planned_digest(plan, study)
+
+
+def _show(results: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(results))
         return
@@ -104,7 +121,84 @@ def run(
     typer.echo(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
 
 
-app.command()(stoppable(run, "; finished cells are kept, and the same command goes on"))
+def extend(
+    folder: Folder,
+    seeds: Annotated[str, typer.Option(help="Further seeds, such as 45,46.")],
+    data: Data = None,
+    workers: Annotated[
+        int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
+    ] = -1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Add seeds to a study; cells that are there are used, and the look is counted."""
+    from rankwise.study.claim import claimed_study
+    from rankwise.study.conditions import narrowed
+    from rankwise.study.run import run_study
+
+    begun = claimed_study(folder)
+    added = [seed for seed in _numbers(seeds) or () if seed not in begun.seeds]
+    study = narrowed(begun, data=_sources(data), seeds=[*begun.seeds, *added])
+    results = run_study(
+        study,
+        folder,
+        workers=workers,
+        device=device,
+        progress=True,
+        command=shlex.join(["rankwise", *sys.argv[1:]]),
+        extend=True,
+    )
+    _show(results, folder, as_json)
+
+
+app.command()(stoppable(extend, "; finished cells are kept, and the same command goes on"))
+
+
+@app.command()
+def plan(
+    design: Design,
+    pilot: Annotated[Path, typer.Option(help="Folder of a small, finished run of it.")],
+    effect: Annotated[
+        float, typer.Option(help="Difference to be found, a share: 0.002 is 0.2 points.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the plan.")] = Path("plan.json"),
+    power: Annotated[float, typer.Option(help="Chance to find it.")] = 0.8,
+    data: Data = None,
+    only: Only = None,
+    arms: Arms = None,
+    workers: Annotated[int, typer.Option(help="Cells at a time.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Folds and seeds that tell an effect of a stated size, their hours and disk, from a pilot."""
+    from rankwise.study.plan import plan_study, write_plan
+
+    study = _study(design, data, only, None, None, None, None, None, arms, None)
+    found = plan_study(study, pilot, effect=effect, wanted_power=power, workers=workers)
+    digest = write_plan(found, out)
+    if as_json:
+        typer.echo(json.dumps(found | {"digest": digest}))
+        return
+    typer.echo(f"{'folds':>5} {'seeds':>5} {'power':>7} {'hours':>8} {'disk':>9}")
+    for option in _telling(found):
+        mark = "  chosen" if option == found["chosen"] else ""
+        typer.echo(
+            f"{option['folds']:>5} {option['seeds']:>5} {option['power']:>7.1%} "
+            f"{option['hours']:>8.2f} {option['disk'] / 2**20:>5.0f} MiB{mark}"
+        )
+    if found["chosen"] is None:
+        typer.echo(
+            f"No design of up to {found['options'][-1]['seeds']} seeds tells {100 * effect:g} "
+            "points here: folds share their training images, and the test images are what they "
+            "are. More images would."
+        )
+    _wrapped(f"{out}, sha256 {digest}; 'rankwise study run … --plan {out}' shows it", "")
+
+
+def _telling(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A few options around the chosen one, by cost."""
+    options, chosen = found["options"], found["chosen"]
+    at = options.index(chosen) if chosen else len(options) - 1
+    return options[max(0, at - 4) : at + 3]
 
 
 @app.command()
@@ -179,6 +273,12 @@ def tune(
             f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
         )
         typer.echo(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
+    tuned = found["tuned"]
+    if tuned["reserve"]:
+        where = f"a reserve of {tuned['reserve']:g} of the training part, which no cell sees"
+    else:
+        where = "the study's own images: give it a reserve, or the study is no test of the values"
+    _wrapped(f"Searched on {where}. The table 'tuned' of {out / 'tune.json'} belongs to them.", "")
 
 
 app.command()(stoppable(tune, "; finished trials are kept, and the same command goes on"))
@@ -227,15 +327,9 @@ def _study(
     else:
         accepted = ", ".join(PRESET_NAMES)
         raise StudyError(f"{design!r} is no preset and no file; {accepted}, or a TOML file")
-    sources = {}
-    for pair in data or ():
-        name, equals, source = pair.partition("=")
-        if not (name and equals and source):
-            raise StudyError(f"--data {pair!r} isn't NAME=SOURCE, such as mnist=ylecun/mnist")
-        sources[name] = source
     return narrowed(
         study,
-        data=sources,
+        data=_sources(data),
         only=only or (),
         limit=limit,
         size=size,
@@ -246,6 +340,18 @@ def _study(
         protocol=protocol,
         rope=rope,
     )
+
+
+def _sources(data: list[str] | None) -> dict[str, str]:
+    from rankwise.study.design import StudyError
+
+    sources = {}
+    for pair in data or ():
+        name, equals, source = pair.partition("=")
+        if not (name and equals and source):
+            raise StudyError(f"--data {pair!r} isn't NAME=SOURCE, such as mnist=ylecun/mnist")
+        sources[name] = source
+    return sources
 
 
 def _numbers(text: str | None) -> list[int] | None:

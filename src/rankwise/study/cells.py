@@ -156,7 +156,7 @@ def _carry_out(
     parts = cut(study, condition.options, images, cell.seed, cell.fold)
     epochs = condition.epochs
     if cell.fold is None and not model.is_quadratic:
-        epochs = retraining_epochs(protocol, best_epochs, epochs)
+        epochs = retraining_epochs(protocol, best_epochs)
     training = Training(
         epochs=epochs,
         frozen_epochs=max(1, round(model.frozen_epochs * study.epochs_factor)),
@@ -166,6 +166,7 @@ def _carry_out(
         device=device,
         best=cell.fold is not None,
         precision=study.precision,
+        patience=study.patience if cell.fold is not None else None,
     )
     write_json(
         folder / "cell.json",
@@ -243,21 +244,27 @@ def _tested(
         validation_labels = parts.validation[1]
         validation_predicted = fitted.logits(parts.validation[0]).argmax(axis=1)
         validation_accuracy = float(np.mean(validation_predicted == validation_labels))
+    clean = float(np.mean(predicted == test_labels))
+    wanted = study.degraded or protocol_of(study.protocol).degraded
+    degraded, right = None, {}
+    if wanted == "all" or (wanted == "retrain" and cell.fold is None):
+        degraded, degraded_right = degraded_accuracies(fitted, test_images, test_labels, clean)
+        right["degraded_right"] = degraded_right
+    codes = np.unique(images.source_ids, return_inverse=True)[1].astype(np.int64)
+    held = parts.split.validation.rows
     with atomic_path(folder / "predictions.npz") as temporary:
         np.savez_compressed(
             temporary,
             test_index=test,
+            test_source=codes[test],
             test_labels=test_labels,
             test_predicted=predicted,
-            validation_index=parts.split.validation.rows,
+            validation_index=held,
+            validation_source=codes[held],
             validation_labels=validation_labels,
             validation_predicted=validation_predicted,
+            **right,
         )
-    clean = float(np.mean(predicted == test_labels))
-    wanted = study.degraded or protocol_of(study.protocol).degraded
-    degraded = None
-    if wanted == "all" or (wanted == "retrain" and cell.fold is None):
-        degraded = degraded_accuracies(fitted, test_images, test_labels, clean)
     return {
         "condition": cell.condition.id,
         "stage": cell.stage,
@@ -283,17 +290,27 @@ def _tested(
 
 def degraded_accuracies(
     fitted: Fitted, images: NDArray[np.uint8], labels: NDArray[np.int64], clean: float
-) -> dict[str, Any]:
-    """Test accuracy on every kind of degraded images, at severities 1 to 5."""
+) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Test accuracy on every kind of degraded images, at severities 1 to 5.
+
+    Returns
+    -------
+    accuracies : dict
+        ``clean``, and a list of five by kind.
+    right : float32 array of shape (n,)
+        How often each image was labelled right, over kinds and severities.
+    """
     from rankwise.study.degrade import KINDS, degrade
 
     found: dict[str, Any] = {"clean": clean}
+    right = np.zeros(len(labels))
     for kind in KINDS:
-        found[kind] = [
-            float(np.mean(fitted.logits(degrade(images, kind, s)).argmax(axis=1) == labels))
-            for s in range(1, 6)
-        ]
-    return found
+        found[kind] = []
+        for severity in range(1, 6):
+            predicted = fitted.logits(degrade(images, kind, severity)).argmax(axis=1)
+            right += predicted == labels
+            found[kind].append(float(np.mean(predicted == labels)))
+    return found, (right / (5 * len(KINDS))).astype(np.float32)
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

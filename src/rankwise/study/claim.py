@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,44 @@ _COMPUTING = (
 """Modules of this room that a cell's numbers follow from; the others compare and show them."""
 
 
-def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str = "cpu") -> str:
-    """Make the folder this study's; give the time when it was first begun.
+@dataclass(frozen=True)
+class Claim:
+    """What a folder's ``study.json`` says of its runs.
+
+    Attributes
+    ----------
+    started : str
+        When it was first begun.
+    look : int
+        How often its seeds were set: 1, and one more for each extension.
+    """
+
+    started: str
+    look: int
+
+
+def claim(
+    study: Study,
+    data_sets: dict[str, ImageSet],
+    out: Path,
+    device: str = "cpu",
+    *,
+    extend: bool = False,
+    plan: str | None = None,
+) -> Claim:
+    """Make the folder this study's.
 
     Sources and files of weights may be spelled differently: fingerprints and digests say whether
     they are the same.
+
+    Parameters
+    ----------
+    study, data_sets, out, device
+    extend : bool
+        Let the study have more seeds than it was begun with: another look at it, which is written
+        down, since each has its part of the level (`rankwise.study.infer.spent_level`).
+    plan : str, optional
+        Digest of the plan that the study follows.
 
     Raises
     ------
@@ -57,26 +91,46 @@ def claim(study: Study, data_sets: dict[str, ImageSet], out: Path, device: str =
         "rankwise": __version__,
         "code": code_of_package(*(f"study/{name}.py" for name in _COMPUTING)),
         "started": timestamp(),
+        "looks": [list(study.seeds)],
+        "plan": plan,
     }
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / LOCK):  # Of two runs that begin at once, one writes and one reads.
         if not path.exists():
             write_json(path, wanted)
-            return str(wanted["started"])
-    found = read_claim(out)
-    different = _differences(found, wanted)
-    if different:
-        raise RunError(
-            f"{out} holds another study (different: {', '.join(different)}); choose another folder"
-        )
+            return Claim(str(wanted["started"]), 1)
+        found = read_claim(out)
+        looks = looks_of(found)
+        grown = set(study.seeds) > set(looks[-1])
+        if extend and grown:
+            found["study"] = found["study"] | {"seeds": list(study.seeds)}
+        different = _differences(found, wanted)
+        if different == ["seeds"] and grown:
+            raise RunError(
+                f"{out} holds this study with fewer seeds; 'rankwise study extend' adds seeds and "
+                "counts it as another look at the study"
+            )
+        if different:
+            raise RunError(
+                f"{out} holds another study (different: {', '.join(different)}); choose another "
+                "folder"
+            )
+        if extend and grown:
+            looks = [*looks, list(study.seeds)]
+            write_json(path, found | {"looks": looks})
     kind, begun_on = wanted["device"], found.get("device", wanted["device"])
     if begun_on != kind:
         raise RunError(
             f"{out} was begun on {begun_on}, whose numbers differ from those of {kind}; go on with "
             f"--device {begun_on}, or choose another folder"
         )
-    return str(found["started"])
+    return Claim(str(found["started"]), len(looks))
+
+
+def looks_of(found: dict[str, Any]) -> list[list[int]]:
+    """The seeds of every look at a study; one look where an earlier version wrote the claim."""
+    return found.get("looks") or [list(found["study"].get("seeds", ()))]
 
 
 def weight_files(study: Study) -> dict[str, str]:
@@ -133,6 +187,18 @@ def read_claim(out: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("study"), dict):
         raise RunError(f"{path} is damaged or foreign: it describes no study")
     return found
+
+
+def claimed_study(out: Path) -> Study:
+    """The study of a folder, without what it only spells out: its defaults.
+
+    Raises
+    ------
+    RunError
+        If the folder holds none.
+    """
+    written = Study.model_validate(read_claim(out)["study"])
+    return Study.model_validate(written.model_dump(mode="json", exclude_defaults=True))
 
 
 def refuse_foreign(out: Path) -> None:

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rankwise.study.design import ROPE
+from rankwise.study.convergence import late_share, near_chance, unfinished
+from rankwise.study.design import RELATIVE_ROPE, ROPE
 from rankwise.study.infer import (
-    McNemar,
+    ImageNoise,
     PairedTest,
+    Posterior,
     corrected_t_test,
     correlated_posterior,
     holm,
-    mcnemar,
     paper_interval,
     paper_rule,
+    spent_level,
 )
-from rankwise.study.power import MOST_FOLDS, folds_to_tell, repeats_to_tell
-from rankwise.study.verdict import Evidence, sentence, verdict
+from rankwise.study.mcnemar import mcnemar_of
+from rankwise.study.outcomes import (
+    OUTCOMES,
+    fold_cells,
+    fold_scores,
+    noise_between,
+    primary_outcome,
+    retrained,
+)
+from rankwise.study.power import MOST_FOLDS, Pilot, folds_to_tell, repeats_to_tell
+from rankwise.study.verdict import Control, Evidence, points, sentence, verdict
 
 _Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Two conditions, and their scores on the folds that both have finished."""
+class _Pair:
+    """Two conditions, their scores on the folds that both have finished, and the tests of them."""
 
     first: _Record
     second: _Record
     role: str
     first_scores: list[float]
     second_scores: list[float]
+    rope: float
+    noise: ImageNoise | None
+    test: PairedTest
+    posterior: Posterior
 
     @property
     def differences(self) -> np.ndarray:
@@ -43,215 +58,227 @@ class _Pairs:
 
 
 def compare_conditions(
-    results: _Record, folder: Path | str, *, rope: float | None = None, alpha: float = 0.05
+    results: _Record,
+    folder: Path | str,
+    *,
+    outcome: str | None = None,
+    rope: float | None = None,
+    alpha: float = 0.05,
+    beside: Sequence[_Record] = (),
 ) -> list[_Record]:
     """Compare every condition with its baseline and, if it has one, its duplicate control.
 
-    What is compared are the validation accuracies of the best epochs, fold by fold with the same
-    seed, as in the paper's tables. Pairs that aren't finished are left out and counted.
+    Compared are scores of the same fold with the same seed. Pairs that aren't finished are left
+    out and counted. Controls are judged first: whether an effect is one of the augmentation
+    depends on them.
 
     Parameters
     ----------
     results : dict
-        As in ``results.json``: ``study``, ``conditions``, ``cells``. Not modified.
+        As in ``results.json``: ``study``, ``conditions``, ``cells``, ``data_sets``. Not modified.
     folder : path
         Where the cells' ``predictions`` are.
+    outcome : str, optional
+        One of `rankwise.study.outcomes.OUTCOMES`. Default: the protocol's primary one.
     rope : float, optional
         Half width of the region in which two arms are practically equal, a share of accuracy.
-        Default: the study's.
+        Default: the study's, or where it names none a tenth of the baseline's mean error.
     alpha : float
-        Level of the family of all comparisons, held by Holm's procedure.
+        Level of the family of all planned comparisons, held by Holm's procedure. A study that was
+        extended has looked before: each look has its part (`spent_level`).
+    beside : sequence of dict
+        Comparisons of another outcome, such as robustness; where they contradict a verdict, the
+        sentence says so.
 
     Returns
     -------
     list of dict
         ``condition``, ``baseline``, ``role`` ("baseline" or "control"), ``data_set``, ``model``,
-        ``arm``, ``baseline_arm``; ``pairs``, ``missing``, ``seeds``, ``folds``, ``ratio``,
-        ``correlation``; ``paper`` (`PaperRule`, or None with fewer than two folds), ``published``
-        (what the paper says of the same two rows, or None); ``effect`` (mean, low, high,
-        deviation), ``corrected_t`` and ``plain_t`` (statistic, degrees of freedom, p; the first
-        also Holm's), ``bayes`` (rope, harm, equal, help), ``mcnemar`` (`mcnemar_of`), ``test``
-        (mean test accuracies of the re-trained models), ``seeds_to_tell``, ``folds_to_tell``,
-        ``verdict``, ``sentence``. What can't be computed is None.
+        ``arm``, ``baseline_arm``, ``outcome``; ``pairs``, ``missing``, ``seeds``, ``folds``,
+        ``ratio``, ``correlation``, ``look``, ``level``; ``paper`` (`PaperRule`, or None with fewer
+        than two folds), ``published`` (what the paper says of the same two rows, or None);
+        ``differences`` (of every pair); ``effect`` (mean, low, high, deviation; and the ends of the
+        interval that covers together with those of all comparisons), ``corrected_t`` and
+        ``plain_t`` (statistic, degrees of freedom, p; the first also Holm's), ``images`` (variance
+        and sources of the images, or None), ``bayes`` (rope, harm, equal, help), ``mcnemar``
+        (`mcnemar_of`), ``test`` (mean test accuracies of the re-trained models),
+        ``seeds_to_tell``, ``folds_to_tell``, ``obstacle``, ``verdict``, ``sentence``. What can't be
+        computed is None.
 
     Raises
     ------
     ValueError
-        For a level outside (0, 1) or a negative `rope`.
+        For a level outside (0, 1), a negative `rope` or an unknown outcome.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha}")
-    study = results["study"]
-    rope = study.get("rope", ROPE) if rope is None else rope
-    if rope < 0:
+    if rope is not None and rope < 0:
         raise ValueError(f"rope must be at least 0, not {rope}")
+    study = results["study"]
+    outcome = primary_outcome(study["protocol"]) if outcome is None else outcome
+    if outcome not in OUTCOMES:
+        raise ValueError(f"unknown outcome {outcome!r}; accepted: {', '.join(OUTCOMES)}")
+    look = int(results.get("look", 1))
+    level = spent_level(alpha, look)
+    pairs = list(_pairs(results, Path(folder), outcome, rope))
+    adjusted = holm([pair.test.p_value for pair in pairs])
+    other = {(c["condition"], c["baseline"]): c for c in beside}
+    controls: dict[str, Control] = {}
+    found: dict[int, _Record] = {}
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].role != "control")
+    for i in order:
+        pair = pairs[i]
+        evidence = _evidence(
+            results,
+            pair,
+            adjusted[i],
+            outcome=outcome,
+            level=level,
+            n_comparisons=len(pairs),
+            control=controls.get(pair.first["id"]) if pair.role == "baseline" else None,
+            contradictions=_contradictions(
+                results, Path(folder), pair, other.get((pair.first["id"], pair.second["id"])), level
+            ),
+        )
+        if pair.role == "control":
+            controls[pair.first["id"]] = Control(pair.test, verdict(evidence))
+        record = _comparison(results, Path(folder), pair, evidence, len(pairs))
+        found[i] = record | {"outcome": outcome, "look": look, "level": level}
+    return [found[i] for i in range(len(pairs))]
+
+
+def _evidence(
+    results: _Record,
+    pair: _Pair,
+    p_adjusted: float,
+    *,
+    outcome: str,
+    level: float,
+    n_comparisons: int,
+    control: Control | None,
+    contradictions: tuple[str, ...],
+) -> Evidence:
+    study = results["study"]
     folds, seeds = int(study["folds"]), len(study["seeds"])
-    planned, ratio = folds * seeds, 1 / (folds - 1)
-    most = {
-        data["name"]: min(MOST_FOLDS, data.get("most_folds", 0)) for data in results["data_sets"]
-    }
-    pairs = list(_pairs(results))
-    tests = [corrected_t_test(p.differences, ratio, confidence=0.95) for p in pairs]
-    adjusted = holm([test.p_value for test in tests])
-    found = []
-    for pair, test, p_adjusted in zip(pairs, tests, adjusted, strict=True):
-        level = alpha / len(pairs)
-        needed = repeats_to_tell(pair.differences, ratio, rope, folds=folds, alpha=level)
-        noise: float | None = None
-        instead: int | None = None
-        if needed is None:
-            noise = validation_noise(results, pair.first["id"], pair.second["id"], folder)
-        if noise is not None:
-            instead = folds_to_tell(
-                pair.differences,
-                rope,
-                folds=folds,
-                noise=noise,
-                seeds=seeds,
-                most=most[pair.first["data_set"]],
-                alpha=level,
+    data = next((d for d in results["data_sets"] if d["name"] == pair.first["data_set"]), {})
+    each = level / n_comparisons
+    pilot = Pilot(pair.differences, 1 / (folds - 1), folds, pair.noise)
+    needed = repeats_to_tell(pilot, pair.rope, alpha=each)
+    instead = None
+    if needed is None:
+        most = min(MOST_FOLDS, data.get("most_folds", 0))
+        instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, alpha=each)
+    return Evidence(
+        test=pair.test,
+        p_adjusted=p_adjusted,
+        posterior=pair.posterior,
+        rope=pair.rope,
+        seeds=seeds,
+        seeds_to_tell=needed,
+        folds=folds,
+        folds_to_tell=instead,
+        pairs=len(pair.first_scores),
+        missing=max(0, folds * seeds - len(pair.first_scores)),
+        alpha=level,
+        outcome=OUTCOMES[outcome],
+        control=control,
+        obstacle=_obstacle(results, pair, outcome),
+        contradictions=contradictions,
+    )
+
+
+def _obstacle(results: _Record, pair: _Pair, outcome: str) -> str | None:
+    """Why the numbers of a pair allow no conclusion, in words."""
+    if not pair.first_scores:
+        return None
+    ids = (pair.first["id"], pair.second["id"])
+    if all(near_chance(results, name, outcome) for name in ids):
+        updates = max(c.get("n_updates") or 0 for c in fold_cells(results, ids[0]).values())
+        after = f" after {updates} updates" if updates else ""
+        return f"both arms are near chance{after}: train longer"
+    for condition in (pair.first, pair.second):
+        if unfinished(results, condition["id"]):
+            late, folds = late_share(results, condition["id"])
+            return (
+                f"in {late} of {folds} folds {condition['arm']} was best in the last tenth of its "
+                "training, so it wasn't trained to the end: train longer, or set patience to train "
+                "every arm to its own plateau"
             )
-        evidence = Evidence(
-            test=test,
-            p_adjusted=p_adjusted,
-            posterior=correlated_posterior(pair.differences, ratio, rope),
-            rope=rope,
-            seeds=seeds,
-            seeds_to_tell=needed,
-            folds=folds,
-            folds_to_tell=instead,
-            pairs=len(pair.first_scores),
-            missing=max(0, planned - len(pair.first_scores)),
-            alpha=alpha,
-        )
-        found.append(_comparison(results, Path(folder), pair, evidence, ratio))
-    return found
+    return None
 
 
-def fold_scores(results: _Record, condition: str) -> dict[tuple[int, int], float]:
-    """Best validation accuracy of a condition's finished folds, by (seed, fold)."""
-    return {
-        (cell["seed"], cell["fold"]): float(cell["validation_accuracy"])
-        for cell in results["cells"]
-        if cell["condition"] == condition
-        and cell["stage"] == "fold"
-        and cell["status"] == "done"
-        and cell.get("validation_accuracy") is not None
-    }
-
-
-def retrained(results: _Record, condition: str) -> dict[int, _Record]:
-    """Finished re-trained cells of a condition, by seed."""
-    return {
-        cell["seed"]: cell
-        for cell in results["cells"]
-        if cell["condition"] == condition
-        and cell["stage"] == "retrain"
-        and cell["status"] == "done"
-    }
-
-
-def validation_noise(results: _Record, first: str, second: str, folder: Path | str) -> float | None:
-    """How much of a fold's difference comes of its few validation images.
-
-    The variance of an image's difference between the arms (1, 0 or −1), over the number of images;
-    the mean over folds.
-
-    Returns
-    -------
-    float or None
-        None where the arms of some fold weren't validated on the same images, as with copies under
-        ``notebook``, or their predictions aren't there.
-    """
-    cells: dict[tuple[int, int], list[_Record]] = {}
-    for cell in results["cells"]:
-        if (
-            cell["condition"] in (first, second)
-            and cell["stage"] == "fold"
-            and cell["status"] == "done"
-        ):
-            cells.setdefault((cell["seed"], cell["fold"]), []).append(cell)
+def _contradictions(
+    results: _Record, folder: Path, pair: _Pair, other: _Record | None, level: float
+) -> tuple[str, ...]:
+    """What points the other way: robustness, and the re-trained models."""
     found = []
-    for pair in cells.values():
-        if len(pair) < 2:
-            continue
-        parts = [_validated(cell, Path(folder)) for cell in pair]
-        if parts[0] is None or parts[1] is None:
-            return None
-        (rows, right), (other_rows, other_right) = parts[0], parts[1]
-        if len(rows) < 2 or not np.array_equal(rows, other_rows):
-            return None
-        found.append(np.subtract(right, other_right, dtype=float).var(ddof=1) / len(rows))
-    return float(np.mean(found)) if found else None
+    direction = np.sign(pair.test.mean)
+    told = other is not None and other["verdict"] != "no practical difference"
+    if other is not None and told and other["effect"]["low"] is not None:
+        effect = other["effect"]
+        if effect["low"] > 0 or effect["high"] < 0:
+            against = np.sign(effect["mean"]) != direction or pair.posterior.equal >= 0.95
+            if against:
+                found.append(
+                    f"on degraded test images {points(effect['mean'])} points "
+                    f"({points(effect['low'])} to {points(effect['high'])})"
+                )
+    ours, theirs = (retrained(results, c["id"]) for c in (pair.first, pair.second))
+    tested, paired = _test_accuracies(ours, theirs), mcnemar_of(ours, theirs, folder)
+    if tested and paired and paired["p_value"] < level:
+        difference = tested["difference"]
+        if np.sign(difference) == -direction:
+            found.append(f"the re-trained models differ by {points(difference)} points")
+    return tuple(found)
 
 
-def _validated(cell: _Record, folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rows that a fold was validated on, and whether each was right."""
-    path = folder / (cell.get("predictions") or "")
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as stored:
-        return (
-            stored["validation_index"],
-            stored["validation_predicted"] == stored["validation_labels"],
-        )
-
-
-def mcnemar_of(first: dict[int, _Record], second: dict[int, _Record], folder: Path) -> Any:
-    """McNemar's test of the re-trained models, seed by seed.
-
-    Returns
-    -------
-    dict or None
-        ``seeds``: `McNemar` by seed; ``p_value``: the largest of them, since a claim about both
-        arms has to hold with every seed (their predictions aren't independent, so the p-values
-        can't be pooled). None where no seed has both predictions.
-    """
-    found = {}
-    for seed in sorted(first.keys() & second.keys()):
-        test = _paired(first[seed], second[seed], folder)
-        if test is not None:
-            found[str(seed)] = asdict(test)
-    if not found:
-        return None
-    return {"seeds": found, "p_value": max(test["p_value"] for test in found.values())}
-
-
-def _paired(first: _Record, second: _Record, folder: Path) -> McNemar | None:
-    paths = [folder / cell["predictions"] for cell in (first, second) if cell.get("predictions")]
-    if len(paths) < 2 or not all(path.is_file() for path in paths):
-        return None
-    right = []
-    for path in paths:
-        with np.load(path, allow_pickle=False) as stored:
-            if "test_index" not in stored:
-                return None
-            correct = stored["test_labels"] == stored["test_predicted"]
-            right.append(dict(zip(stored["test_index"].tolist(), correct.tolist(), strict=True)))
-    shared = sorted(right[0].keys() & right[1].keys())
-    return mcnemar([right[0][i] for i in shared], [right[1][i] for i in shared])
-
-
-def _pairs(results: _Record) -> Iterator[_Pairs]:
+def _pairs(results: _Record, folder: Path, outcome: str, rope: float | None) -> Iterator[_Pair]:
     conditions = {condition["id"]: condition for condition in results["conditions"]}
+    ratio = 1 / (int(results["study"]["folds"]) - 1)
     for first in conditions.values():
         for role in ("baseline", "control"):
             second = conditions.get(first.get(role) or "")
             if second is None:
                 continue
-            ours, theirs = (fold_scores(results, c["id"]) for c in (first, second))
+            ours, theirs = (fold_scores(results, c["id"], outcome) for c in (first, second))
             shared = sorted(ours.keys() & theirs.keys())
-            yield _Pairs(
-                first, second, role, [ours[key] for key in shared], [theirs[key] for key in shared]
+            scores = [ours[key] for key in shared], [theirs[key] for key in shared]
+            differences = np.subtract(*scores)
+            noise = noise_between(results, first["id"], second["id"], outcome, folder)
+            half = region(results["study"], list(theirs.values())) if rope is None else rope
+            yield _Pair(
+                first,
+                second,
+                role,
+                *scores,
+                rope=half,
+                noise=noise,
+                test=corrected_t_test(differences, ratio, noise=noise),
+                posterior=correlated_posterior(differences, ratio, half, noise=noise),
             )
 
 
+def region(study: _Record, baseline_scores: Sequence[float]) -> float:
+    """Half width of the region of practical equivalence.
+
+    The study's `rope` where it names one; else `relative_rope` (a tenth) of the baseline's mean
+    error, so that it means as much where accuracies are 99% as where they are 75%.
+    """
+    if study.get("rope") is not None:
+        return float(study["rope"])
+    if not baseline_scores:
+        return ROPE
+    return float(study.get("relative_rope", RELATIVE_ROPE) * (1 - np.mean(baseline_scores)))
+
+
 def _comparison(
-    results: _Record, folder: Path, pair: _Pairs, evidence: Evidence, ratio: float
+    results: _Record, folder: Path, pair: _Pair, evidence: Evidence, n_comparisons: int
 ) -> _Record:
     first, second, test = pair.first, pair.second, evidence.test
     ours, theirs = (retrained(results, c["id"]) for c in (first, second))
     enough = evidence.pairs >= 2
+    ratio = 1 / (evidence.folds - 1)
+    low, high = test.interval(1 - evidence.alpha / n_comparisons)
     return {
         "condition": first["id"],
         "baseline": second["id"],
@@ -268,14 +295,24 @@ def _comparison(
         "correlation": ratio / (1 + ratio),
         "paper": asdict(paper_rule(pair.first_scores, pair.second_scores)) if enough else None,
         "published": _published(first, second),
-        "effect": _numbers(mean=test.mean, low=test.low, high=test.high, deviation=test.deviation),
+        "differences": [float(value) for value in pair.differences],
+        "effect": _numbers(
+            mean=test.mean,
+            low=test.low,
+            high=test.high,
+            deviation=test.deviation,
+            simultaneous_low=low,
+            simultaneous_high=high,
+        ),
         "corrected_t": _t(test) | _numbers(p_holm=evidence.p_adjusted),
         "plain_t": _t(corrected_t_test(pair.differences, 0.0)),
+        "images": None if pair.noise is None else asdict(pair.noise),
         "bayes": {"rope": evidence.rope} | _numbers(**asdict(evidence.posterior)),
         "mcnemar": mcnemar_of(ours, theirs, folder),
         "test": _test_accuracies(ours, theirs),
         "seeds_to_tell": evidence.seeds_to_tell,
         "folds_to_tell": evidence.folds_to_tell,
+        "obstacle": evidence.obstacle,
         "verdict": verdict(evidence),
         "sentence": sentence(evidence, first["arm"], second["arm"]),
     }
@@ -323,5 +360,5 @@ def _numbers(**values: float) -> _Record:
 
 def interval_of(results: _Record, condition: str) -> tuple[float, float] | None:
     """The paper's interval of a condition's finished folds; None with fewer than two."""
-    scores = list(fold_scores(results, condition).values())
+    scores = list(fold_scores(results, condition, "validation").values())
     return paper_interval(scores) if len(scores) >= 2 else None

@@ -17,6 +17,7 @@ from rankwise.study.protocols import (
     cut_folds,
     hold_out,
     protocol_of,
+    reserved,
     taken,
     with_copies,
 )
@@ -47,28 +48,67 @@ class Cut:
     n_virtual: int
 
 
+def test_part(study: Study, images: ImageSet) -> Rows:
+    """Rows that only the finished models see."""
+    return hold_out(
+        protocol_of(study.protocol),
+        images.labels,
+        images.source_ids,
+        study.test_fraction,
+        study.split_seed,
+    )[1]
+
+
+def training_part(study: Study, images: ImageSet, *, searched: bool = False) -> Rows:
+    """Rows that folds are cut from; with `searched` those that only a search may look at."""
+    protocol, labels, ids = protocol_of(study.protocol), images.labels, images.source_ids
+    rest, _ = hold_out(protocol, labels, ids, study.test_fraction, study.split_seed)
+    kept, reserve = reserved(protocol, labels[rest], ids[rest], study.reserve, study.split_seed)
+    return rest[reserve if searched else kept]
+
+
 def cut(study: Study, arm: Arm, images: ImageSet, seed: int, fold: int | None) -> Cut:
     """Split a data set for a cell and make the copies of its arm, in its protocol's order."""
     protocol = protocol_of(study.protocol)
     labels, ids = images.labels, images.source_ids
-    rest, test = hold_out(protocol, labels, ids, study.test_fraction, study.split_seed)
+    rest, test = training_part(study, images), test_part(study, images)
     if protocol.copies_before_folds:
         return _cut_with_leaks(study, arm, images, seed, fold, rest, test)
     if fold is None:
-        train, validation = rest, rest[:0]
-    else:
-        parts = cut_folds(protocol, labels[rest], ids[rest], study.folds, seed)
-        train, validation = rest[parts[fold][0]], rest[parts[fold][1]]
+        return _cut_apart(arm, images, seed, rest, None, test)
+    parts = cut_folds(protocol, labels[rest], ids[rest], study.folds, seed)
+    return _cut_apart(arm, images, seed, rest[parts[fold][0]], rest[parts[fold][1]], test)
+
+
+def cut_for_search(study: Study, arm: Arm, images: ImageSet, seed: int) -> Cut:
+    """What a search of the arm's options trains and validates on.
+
+    A fifth of the reserved images validates; without a reserve it is the study's own first fold,
+    and then the study isn't a test of what was found.
+    """
+    if not study.reserve:
+        return cut(study, arm, images, seed, 0)
+    rows, protocol = training_part(study, images, searched=True), protocol_of(study.protocol)
+    train, held = cut_folds(protocol, images.labels[rows], images.source_ids[rows], 5, seed)[0]
+    return _cut_apart(arm, images, seed, rows[train], rows[held], rows[:0])
+
+
+def _cut_apart(
+    arm: Arm, images: ImageSet, seed: int, train: Rows, validation: Rows | None, test: Rows
+) -> Cut:
+    """Copies of training images alone, made after everything else is held out."""
+    labels, ids = images.labels, images.source_ids
     part = images.subset(train)
     made, copies = make_copies(arm, part, seed)
     n_virtual = len(copied_rows(arm, part, seed)) if arm.kind == "matched" else 0
     trained = with_copies(train, train[made])
     order = np.random.default_rng(seed).permutation(len(trained))
-    split = Split(taken(trained, order), Part(validation), Part(test))
+    held = train[:0] if validation is None else validation
+    split = Split(taken(trained, order), Part(held), Part(test))
     return Cut(
         split,
         _pixels(part.images, copies, labels[trained.rows], order),
-        None if fold is None else (images.images[validation], labels[validation]),
+        None if validation is None else (images.images[held], labels[held]),
         ids[split.train.rows],
         None,
         n_virtual,

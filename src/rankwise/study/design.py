@@ -27,11 +27,15 @@ NETWORK_NAMES = ("simple-cnn", "resnet25", "vgg16", "quadratic", "backbone")
 PROTOCOLS = ("sound", "paper", "notebook")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
-ROPE = 0.005
-"""Half the width of the region of practical equivalence, unless a study names its own: half a point
-of accuracy. Half of what Benavoli et al. (JMLR 18, 2017) take for classifiers, since four of the
-paper's seven pairs of test accuracies are less than a point apart.
+RELATIVE_ROPE = 0.1
+"""Half the width of the region of practical equivalence as a share of the baseline's error, unless
+a study names a width of its own: a tenth of the errors. The point of accuracy that Benavoli et al.
+(JMLR 18, 2017) take for classifiers is all of the errors on MNIST and hides the paper's own effect
+there, −0.29 points.
 """
+
+ROPE = 0.005
+"""The same in accuracy, where no error is known yet, and in simulations: half a point."""
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
@@ -246,6 +250,14 @@ class Row(_Strict):
     )
 
 
+class Tuned(_Strict):
+    """Where values of this study were searched: as ``rankwise study tune`` writes it."""
+
+    fingerprints: dict[str, str] = Field(description="a table of the data sets' fingerprints")
+    reserve: Number = Field(description="the share of the training part searched on, or 0")
+    split_seed: Whole = Field(description="a whole number")
+
+
 class Study(_Strict):
     """Everything a study is; equal studies give equal numbers.
 
@@ -282,9 +294,19 @@ class Study(_Strict):
     degraded : {"none", "retrain", "all"}, optional
         Cells that are tested on degraded images too. Default: all under ``sound``, else those
         that re-train.
-    rope : float
+    rope : float, optional
         Arms whose accuracies differ by less are practically equal: 0.005 is half a point. To be
         chosen before the study runs.
+    relative_rope : float
+        The same as a share of the baseline's error, where `rope` isn't given; 0.1 is a tenth of
+        the errors.
+    patience : int, optional
+        Stop each fold's training when its validation loss hasn't fallen for so many epochs: every
+        arm then trains to its own plateau, with `epochs` as the most. Default: equal updates.
+    reserve : float
+        Share of the training part, by class and source, that no cell trains or validates on:
+        ``rankwise study tune`` searches there. Default 0: it searches on the study's own images,
+        and a study of the values found is marked.
     """
 
     name: Name = Field(default="study", description="letters, digits, _ . + -")
@@ -315,8 +337,16 @@ class Study(_Strict):
     degraded: Literal["none", "retrain", "all"] | None = Field(
         default=None, description="'none', 'retrain' or 'all'"
     )
-    rope: Number = Field(
-        default=ROPE, ge=0, lt=1, description="a share of accuracy, a number from 0, below 1"
+    rope: Number | None = Field(
+        default=None, ge=0, lt=1, description="a share of accuracy, a number from 0, below 1"
+    )
+    relative_rope: Share = Field(
+        default=RELATIVE_ROPE, description="a share of the baseline's error, from 0 to 1"
+    )
+    patience: Count | None = Field(default=None, description="a whole number of epochs from 1")
+    reserve: Number = Field(default=0.0, ge=0, le=0.5, description="a number from 0 to 0.5")
+    tuned: Tuned | None = Field(
+        default=None, description="a table as 'rankwise study tune' writes it"
     )
 
     @model_validator(mode="before")

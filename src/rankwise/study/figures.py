@@ -86,7 +86,7 @@ def line_chart(series: Sequence[Series], axes: Axes, *, mark_x: float | None = N
     place = _Place(x_low, x_high, y_low, y_high)
     # Bands of many lines lie over each other: the style makes them fainter.
     crowd = ' data-crowded=""' if len(lines) > 2 else ""
-    parts = [_open(WIDTH, HEIGHT, axes.title, _describe(lines, axes), crowd)]
+    parts = [open_svg(WIDTH, HEIGHT, axes.title, _describe(lines, axes), crowd)]
     parts += _grid(place, axes)
     if mark_x is not None and x_low <= mark_x <= x_high:
         at = place.x(mark_x)
@@ -98,46 +98,6 @@ def line_chart(series: Sequence[Series], axes: Axes, *, mark_x: float | None = N
             parts.append(_band(place, x, low, high, item.style))
     for item, x, y, _, _ in lines:
         parts.append(_line(place, x, y, item.style))
-    return "".join([*parts, "</svg>"])
-
-
-def interval_strip(
-    mean: float, low: float, high: float, rope: float, reach: float, label: str
-) -> str:
-    """One effect with its interval, on a scale from −`reach` to `reach` around zero.
-
-    The shaded middle is the region of practical equivalence. All in the unit of accuracy.
-    """
-    width, height, edge = 360.0, 46.0, 14.0
-
-    def at(value: float) -> float:
-        return edge + (value + reach) / (2 * reach) * (width - 2 * edge)
-
-    def cut(value: float) -> float:
-        return at(min(max(value, -reach), reach))
-
-    parts = [_open(width, height, label, "")]
-    parts.append(
-        f'<rect class="rope" x="{cut(-rope):.1f}" y="4" '
-        f'width="{cut(rope) - cut(-rope):.1f}" height="22"/>'
-    )
-    parts.append(f'<line class="axis" x1="{edge}" x2="{width - edge}" y1="26" y2="26"/>')
-    for tick in nice_ticks(-reach, reach, 6):
-        parts.append(
-            f'<line class="axis" x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="26" y2="30"/>'
-        )
-        text = "0" if abs(tick) < 1e-12 else f"{100 * tick:+.10g}".replace("-", "−")
-        parts.append(
-            f'<text class="tick" x="{at(tick):.1f}" y="42" text-anchor="middle">{text}</text>'
-        )
-    parts.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="26"/>')
-    parts.append(
-        f'<line class="interval" x1="{cut(low):.1f}" x2="{cut(high):.1f}" y1="15" y2="15"/>'
-    )
-    for end in (low, high):
-        x = cut(end)
-        parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="11" y2="19"/>')
-    parts.append(f'<circle class="point" cx="{cut(mean):.1f}" cy="15" r="4.5"/>')
     return "".join([*parts, "</svg>"])
 
 
@@ -217,7 +177,7 @@ def _extent(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _open(width: float, height: float, title: str, description: str, more: str = "") -> str:
+def open_svg(width: float, height: float, title: str, description: str, more: str = "") -> str:
     text = escape(f"{title}. {description}" if description else title, quote=True)
     box = f'viewBox="0 0 {width:g} {height:g}"'
     return f'<svg class="chart" {box} role="img" aria-label="{text}"{more}>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ class Training:
         Predict with the weights of the best epoch, else with the last.
     precision : str
         As in `rankwise.nets.TrainingSettings`.
+    patience : int or None
+        End the last stage when the validation loss hasn't fallen for so many epochs.
     """
 
     epochs: int
@@ -81,6 +84,7 @@ class Training:
     device: str
     best: bool
     precision: str = "32-true"
+    patience: int | None = None
 
 
 def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> int | None:
@@ -207,7 +211,7 @@ def fit_model(
         folder=folder / "training",
         seed=training.seed,
         device=training.device,
-        after_epoch=after_epoch,
+        after_epoch=_until_plateau(training.patience, after_epoch),
     )
     network.load_state_dict(result.best_state if training.best else result.last_state)
 
@@ -230,6 +234,30 @@ def fit_model(
         seconds=seconds + result.seconds,
         save=save,
     )
+
+
+def _until_plateau(
+    patience: int | None, after_epoch: Callable[[int, dict[str, Any]], None] | None
+) -> Callable[[int, dict[str, Any]], None] | None:
+    """What ends a training at its plateau; whoever is told of epochs is told first."""
+    if patience is None:
+        return after_epoch
+    lowest, since = math.inf, 0
+
+    def watch(epoch: int, metrics: dict[str, Any]) -> None:
+        nonlocal lowest, since
+        from rankwise.nets import StopTraining
+
+        if after_epoch is not None:
+            after_epoch(epoch, metrics)
+        loss = metrics.get("validation_loss")
+        if loss is None:
+            return
+        lowest, since = (loss, 0) if loss < lowest else (lowest, since + 1)
+        if since >= patience:
+            raise StopTraining
+
+    return watch
 
 
 def _solve_head(network: nn.Module, images: Any, labels: Any, device: str) -> float:

@@ -2,6 +2,11 @@
 
 Notation as in `rankwise.study.infer`; ``K`` are the folds there are, ``k`` those there could be.
 
+Advice that takes a pilot's mean and spread for the truth is too hopeful: both are estimates, and a
+mean that looks promising is more often too large than too small. So the chance to tell is averaged
+over what mean and spread may be, given the pilot (its *assurance*; O'Hagan, Stevens and Campbell,
+Pharmaceutical Statistics 4, 2005).
+
 References
 ----------
 Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52 (2003).
@@ -12,79 +17,194 @@ Bengio and Grandvalet, "No unbiased estimator of the variance of k-fold cross-va
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rankwise.study.infer import Posterior, sample_deviation
+from rankwise.study.infer import ImageNoise, combined_error, sample_deviation
 
 # Repetitions looked at before `repeats_to_tell` calls a study hopeless.
 _MOST_REPEATS = 1000
 MOST_FOLDS = 50
 """Folds looked at by `folds_to_tell`."""
+WANTED_POWER = 0.8
+CERTAINTY = 0.95
+# Quantiles of the spread and of the mean that a chance is averaged over.
+_GRID = 15
+
+Floats = NDArray[np.float64]
 
 
-def power(effect: float, deviation: float, pairs: int, ratio: float, alpha: float = 0.05) -> float:
+def power(
+    effect: float,
+    deviation: float,
+    pairs: int,
+    ratio: float,
+    alpha: float = 0.05,
+    noise: ImageNoise | None = None,
+) -> float:
     """Chance that the corrected t-test finds a true mean difference, two-sided.
 
-    Noncentral t with ``J − 1`` degrees of freedom and noncentrality ``effect / √((1/J + r)·s²)``.
+    Noncentral t with ``J − 1`` degrees of freedom and noncentrality ``effect / √((1/J + r)·s²)``;
+    with `noise` as in `rankwise.study.infer.corrected_t_test`.
     """
     from scipy import stats
 
     if pairs < 2:
         return 0.0
-    if deviation == 0:
+    error, freedom = combined_error(deviation, pairs, ratio, noise)
+    if error == 0:
         return float(effect != 0)
-    shift = abs(effect) / (deviation * math.sqrt(1 / pairs + ratio))
-    bound = stats.t.ppf(1 - alpha / 2, pairs - 1)
-    either: NDArray = stats.nct.sf(bound, pairs - 1, shift) + stats.nct.cdf(
-        -bound, pairs - 1, shift
-    )
-    # scipy's noncentral t gives nan far out in its tails, where the power is 1.
-    return 1.0 if math.isnan(float(either)) else min(1.0, float(either))
+    bound = float(stats.t.ppf(1 - alpha / 2, freedom))
+    shift = np.array([abs(effect) / error])
+    return float(min(1.0, _beyond(bound, freedom, shift)[0] + _beyond(bound, freedom, -shift)[0]))
 
 
-def repeats_to_tell(
-    differences: ArrayLike,
+def chance_to_tell(
+    effect: ArrayLike,
+    deviation: ArrayLike,
+    pairs: int,
     ratio: float,
     rope: float,
     *,
-    folds: int,
     alpha: float = 0.05,
-    wanted_power: float = 0.8,
-    certainty: float = 0.95,
-) -> int | None:
-    """Seeds (repetitions of all folds) in all that would tell, were mean and spread as seen so far.
+    noise: ImageNoise | None = None,
+) -> Floats:
+    """Chance that a study ends in a verdict, for each true mean and spread.
 
-    Either the corrected t-test at `alpha` finds the mean difference with `wanted_power` and the
-    mass beyond the region of equivalence reaches `certainty`, or the mass within it does. Since the
-    corrected variance never falls below ``r·s²`` (the correlation floor), there may be no such
-    number: then more images would tell, or `folds_to_tell`.
+    Either the corrected t-test at `alpha` finds the difference and 95% of the posterior's mass lie
+    beyond the region of equivalence, or 95% lie within it.
 
     Parameters
     ----------
-    differences, ratio, rope
-        As in `rankwise.study.infer.correlated_posterior`.
+    effect, deviation : array_like, (g,)
+        True mean difference, and deviation between folds.
+    pairs, ratio, rope, alpha, noise
+        As in `rankwise.study.infer`.
+    """
+    from scipy import stats
+
+    means, spreads = np.broadcast_arrays(
+        np.asarray(effect, dtype=np.float64).ravel(),
+        np.asarray(deviation, dtype=np.float64).ravel(),
+    )
+    if pairs < 2:
+        return np.zeros(means.shape)
+    distinct, place = np.unique(spreads, return_inverse=True)
+    both = [combined_error(float(s), pairs, ratio, noise) for s in distinct]
+    errors, freedoms = (np.array(column)[place] for column in zip(*both, strict=True))
+    found = np.ones(means.shape)
+    varies = errors > 0
+    mean, error, freedom = means[varies], errors[varies], freedoms[varies]
+    certain = stats.t.ppf(CERTAINTY, freedom)
+    significant = stats.t.ppf(1 - alpha / 2, freedom)
+    # Help and harm: the test's threshold, and the posterior's beyond the region.
+    decided = sum(
+        np.minimum(
+            _beyond(significant, freedom, side * mean / error),
+            _beyond(certain, freedom, (side * mean - rope) / error),
+        )
+        for side in (1, -1)
+    )
+    room = rope - certain * error
+    within = stats.norm.cdf((room - mean) / error) - stats.norm.cdf((-room - mean) / error)
+    found[varies] = np.minimum(1.0, decided + np.where(room > 0, within, 0.0))
+    return found
+
+
+def _beyond(bound: Floats | float, freedom: Floats | float, shift: Floats) -> Floats:
+    """``P(t > bound)`` of noncentral t; scipy's gives nan far out in its tails."""
+    from scipy import stats
+
+    with np.errstate(all="ignore"):
+        chance = stats.nct.sf(bound, freedom, shift)
+    return np.where(np.isnan(chance), stats.norm.sf(bound - shift), np.clip(chance, 0, 1))
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a study has seen so far of one comparison.
+
+    Parameters
+    ----------
+    differences : ndarray, (J,)
+    ratio : float
+        ``r``.
     folds : int
-        Folds of one repetition.
+        ``K``.
+    noise : ImageNoise, optional
+    """
+
+    differences: Floats
+    ratio: float
+    folds: int
+    noise: ImageNoise | None = None
+
+    @property
+    def deviation(self) -> float:
+        """``s``; 0 where it can't be told."""
+        return sample_deviation(self.differences) if self.differences.size > 1 else 0.0
+
+    def possible(self) -> tuple[Floats, Floats]:
+        """Means and deviations that may be true, equally likely given the differences seen.
+
+        The spread's square is ``(J − 1)s²/χ²``; the mean is normal around the one seen, with the
+        corrected variance.
+        """
+        from scipy import stats
+
+        count = self.differences.size
+        levels = (np.arange(_GRID) + 0.5) / _GRID
+        spreads = self.deviation * np.sqrt((count - 1) / stats.chi2.ppf(levels, count - 1))
+        errors = [combined_error(s, count, self.ratio, self.noise)[0] for s in spreads]
+        offsets = stats.norm.ppf(levels)
+        means = float(self.differences.mean()) + np.outer(errors, offsets)
+        return means.ravel(), np.repeat(spreads, _GRID)
+
+
+def assurance(pilot: Pilot, chance: Callable[[Floats, Floats], Floats]) -> float:
+    """A chance that depends on the true mean and deviation, averaged over what they may be."""
+    return float(np.mean(chance(*pilot.possible())))
+
+
+def repeats_to_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> int | None:
+    """Seeds (repetitions of all folds) in all that would tell, in four of five such studies.
+
+    Since the corrected variance never falls below ``r·s²`` (the correlation floor), nor below what
+    the images alone give, there may be no such number: then more images would tell, or
+    `folds_to_tell`.
+
+    Parameters
+    ----------
+    pilot : Pilot
+    rope : float
+        As in `rankwise.study.infer.correlated_posterior`.
     alpha : float
         Level of the test; divided by the number of comparisons by a caller who adjusts.
-    wanted_power, certainty : float
-        Of the two rules.
 
     Returns
     -------
     int or None
         At least 1; None if no number would do, or the spread can't be told yet.
     """
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if values.size < 2 or folds < 1 or sample_deviation(values) == 0:
+    if pilot.differences.size < 2 or pilot.folds < 1 or pilot.deviation == 0:
         return None
-    middle, deviation = float(values.mean()), sample_deviation(values)
 
     def tells(repeats: int) -> bool:
-        pairs = folds * repeats
-        return _tells(middle, deviation, pairs, ratio, rope, alpha, wanted_power, certainty)
+        def chance(means: Floats, spreads: Floats) -> Floats:
+            return chance_to_tell(
+                means,
+                spreads,
+                pilot.folds * repeats,
+                pilot.ratio,
+                rope,
+                alpha=alpha,
+                noise=pilot.noise,
+            )
+
+        return assurance(pilot, chance) >= WANTED_POWER
 
     if not tells(_MOST_REPEATS):
         return None
@@ -96,95 +216,88 @@ def repeats_to_tell(
 
 
 def folds_to_tell(
-    differences: ArrayLike,
-    rope: float,
-    *,
-    folds: int,
-    noise: float,
-    seeds: int = 1,
-    most: int = MOST_FOLDS,
-    alpha: float = 0.05,
-    wanted_power: float = 0.8,
-    certainty: float = 0.95,
+    pilot: Pilot, rope: float, *, seeds: int = 1, most: int = MOST_FOLDS, alpha: float = 0.05
 ) -> int | None:
-    """Folds in place of those there are that would tell, were the mean as seen so far.
+    """Folds in place of those there are that would tell, in four of five such studies.
 
-    Of ``s²``, `noise` comes of the validation part's few images and grows as parts shrink; the
-    rest, the training's own, is taken to stay. Folds correlated by ``1/k`` show ``1 − 1/k`` of
-    their variance, so with ``k`` folds
+    Folds correlated by ``1/k`` show ``1 − 1/k`` of their variance. With images that all folds share
 
-    ``s_k² = ((s² − noise) + noise · k/K) · (1 − 1/k)/(1 − 1/K)``,  ``r_k = 1/(k − 1)``,
+    ``s_k² = s² · (1 − 1/k)/(1 − 1/K)``,  ``r_k = 1/(k − 1)``.
 
-    and the two rules of `repeats_to_tell` are asked. With ``S`` seeds the part of `noise` in the
-    corrected variance ``(1/(kS) + r_k)·s_k²`` is ``((k − 1)/(kS) + 1) · noise/(K − 1)``, which
-    doesn't shrink: all folds together validate on the same images however they are cut. What
-    shrinks is the rest. Where noise is all, no number of folds does what seeds can't.
+    Where each fold has images of its own, the part ``K·V`` of ``s²`` comes of their number and
+    grows as parts shrink, to ``k·V``; the rest, the training's own, is taken to stay:
+
+    ``s_k² = ((s² − K·V) + k·V) · (1 − 1/k)/(1 − 1/K)``.
 
     That folds are correlated by ``1/k`` is the rules' own assumption. Cells of one seed start from
     the same weights, which makes them more alike than that.
 
     Parameters
     ----------
-    differences, rope
-        As in `rankwise.study.infer.correlated_posterior`.
-    folds, seeds : int
-        ``K`` and ``S``.
-    noise : float
-        Mean variance of a fold's difference over draws of its validation images: of each image's
-        difference (1, 0 or −1), over the number of images. What exceeds ``s²`` is cut off.
+    pilot : Pilot
+        Its noise has to be known.
+    rope, alpha
+        As in `repeats_to_tell`.
+    seeds : int
+        ``S``.
     most : int
         Largest number looked at: no more than the data can be cut into.
-    alpha, wanted_power, certainty : float
-        As in `repeats_to_tell`.
 
     Returns
     -------
     int or None
-        More than `folds`; None if no number up to `most` would do, or the spread can't be told yet.
-
-    Raises
-    ------
-    ValueError
-        For negative noise.
+        More than `folds`; None if no number up to `most` would do, or the spread or the noise can't
+        be told yet.
     """
-    if not noise >= 0:
-        raise ValueError(f"noise must be at least 0, not {noise}")
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if values.size < 2 or folds < 2 or sample_deviation(values) == 0:
+    noise, folds = pilot.noise, pilot.folds
+    if noise is None or pilot.differences.size < 2 or folds < 2 or pilot.deviation == 0:
         return None
-    middle, variance = float(values.mean()), sample_deviation(values) ** 2
-    noise = min(noise, variance)
-    for k in range(folds + 1, most + 1):
-        spread = variance - noise + noise * k / folds
-        deviation = math.sqrt(spread * (1 - 1 / k) / (1 - 1 / folds))
-        pairs, ratio = k * seeds, 1 / (k - 1)
-        if _tells(middle, deviation, pairs, ratio, rope, alpha, wanted_power, certainty):
-            return k
+    own = 0.0 if noise.shared else noise.variance
+
+    def tells(k: int) -> bool:
+        def chance(means: Floats, spreads: Floats) -> Floats:
+            of_images = np.minimum(folds * own, spreads**2)
+            scaled = (spreads**2 - of_images + of_images * k / folds) * (1 - 1 / k)
+            deviations = np.sqrt(scaled / (1 - 1 / folds))
+            return chance_to_tell(
+                means, deviations, k * seeds, 1 / (k - 1), rope, alpha=alpha, noise=noise
+            )
+
+        return assurance(pilot, chance) >= WANTED_POWER
+
+    # More folds never hurt here: the first that tells is found by halving.
+    if most <= folds or not tells(most):
+        return None
+    low, high = folds, most
+    while high - low > 1:
+        half = (low + high) // 2
+        low, high = (low, half) if tells(half) else (half, high)
+    return high
+
+
+def with_images(noise: ImageNoise | None, factor: float) -> ImageNoise | None:
+    """The noise of so many times as many images."""
+    return None if noise is None else replace(noise, variance=noise.variance / factor)
+
+
+def images_factor(pilot: Pilot, rope: float, *, pairs: int, alpha: float = 0.05) -> float | None:
+    """How many times as many images would tell with so many pairs; None beyond 100 times."""
+    for factor in np.geomspace(1, 100, 25):
+        noise = with_images(pilot.noise, float(factor))
+
+        def chance(means: Floats, spreads: Floats, noise: ImageNoise | None = noise) -> Floats:
+            return chance_to_tell(
+                means, spreads, pairs, pilot.ratio, rope, alpha=alpha, noise=noise
+            )
+
+        if assurance(pilot, chance) >= WANTED_POWER:
+            return float(factor)
     return None
 
 
-def _tells(
-    middle: float,
-    deviation: float,
-    pairs: int,
-    ratio: float,
-    rope: float,
-    alpha: float,
-    wanted_power: float,
-    certainty: float,
-) -> bool:
-    mass = _mass(middle, deviation, pairs, ratio, rope)
-    if mass.equal >= certainty:
-        return True
-    beyond = max(mass.harm, mass.help) >= certainty
-    return beyond and power(middle, deviation, pairs, ratio, alpha) >= wanted_power
-
-
-def _mass(middle: float, deviation: float, pairs: int, ratio: float, rope: float) -> Posterior:
-    from scipy import stats
-
-    if pairs < 2:
-        return Posterior(0.0, 0.0, 0.0)
-    place = stats.t(pairs - 1, loc=middle, scale=deviation * math.sqrt(1 / pairs + ratio))
-    harm, better = float(place.cdf(-rope)), float(place.sf(rope))
-    return Posterior(harm, 1 - harm - better, better)
+def seconds_and_bytes(
+    seconds_a_fold: float, bytes_a_fold: float, *, arms: int, folds: int, seeds: int, workers: int
+) -> tuple[float, float]:
+    """What a design takes: wall seconds on so many workers, and bytes on disk."""
+    cells = arms * folds * seeds
+    return seconds_a_fold * math.ceil(cells / workers), bytes_a_fold * cells

@@ -11,7 +11,9 @@ copies         of a fold's training       of a fold's training      of the whole
 epochs         SVD arms twice as many     the same for all arms     SVD arms twice as many
 updates        grow with the copies       equal for all arms        grow with the copies
 re-training    on the training part for   on the training part for  on training and test part
-               E* epochs                  all epochs                for E* epochs, truncated
+               E* epochs                  the mean best epoch       for E* epochs, truncated
+verdicts rest  best validation accuracy   test accuracy at the      best validation accuracy
+on                                        epoch of best validation
 =============  =========================  ========================  ==========================
 
 The paper says that copies of "the training data" are made before training (3.2) and that folds
@@ -52,8 +54,9 @@ class Protocol:
         A leak: the test part is trained on.
     equal_updates : bool
         Every arm gets the steps per epoch of the arm without copies, and its epochs.
-    choose_epochs : bool
-        Re-train for E* epochs, else for all.
+    retrain_factor : float
+        E* is so many times the mean best epoch: 1.2 in the paper, for 20% more data; 1 where
+        an epoch of the re-training has more updates by itself.
     controls : bool
         Add the arms ``none`` and ``duplicate``.
     degraded : str
@@ -65,7 +68,7 @@ class Protocol:
     copies_before_folds: bool = False
     test_in_retraining: bool = False
     equal_updates: bool = False
-    choose_epochs: bool = True
+    retrain_factor: float = 1.2
     controls: bool = False
     degraded: str = "retrain"
 
@@ -76,7 +79,7 @@ _PROTOCOLS = {
         "sound",
         by_source=True,
         equal_updates=True,
-        choose_epochs=False,
+        retrain_factor=1.0,
         controls=True,
         degraded="all",
     ),
@@ -243,23 +246,38 @@ def leaks(split: Split, source_ids: ArrayLike) -> dict[str, int]:
     }
 
 
-def retraining_epochs(protocol: Protocol, best_epochs: Sequence[int], epochs: int) -> int:
+def retraining_epochs(protocol: Protocol, best_epochs: Sequence[int]) -> int:
     """For how many epochs to re-train.
 
     Equation 5: E* = round(mean of the folds' best epochs · 1.2), the re-training having 20% more
-    data. The public code counts epochs from zero and truncates. ``sound`` chooses nothing, so that
-    arms stay equal: `epochs`.
+    data. The public code counts epochs from zero and truncates. Under ``sound`` an epoch of the
+    re-training is a pass over the whole training part, so it has the more updates already, and E*
+    is the mean itself: what is re-trained is the procedure that the folds were judged by.
 
     Parameters
     ----------
+    protocol : Protocol
     best_epochs : sequence of int
         Of every fold, counted from 1.
-    epochs : int
-        Of the condition.
     """
-    if not protocol.choose_epochs:
-        return epochs
     mean = float(np.mean(best_epochs))
     if protocol.test_in_retraining:
-        return max(1, int((mean - 1) * 1.2))
-    return max(1, round(mean * 1.2))
+        return max(1, int((mean - 1) * protocol.retrain_factor))
+    return max(1, round(mean * protocol.retrain_factor))
+
+
+def reserved(
+    protocol: Protocol, labels: ArrayLike, source_ids: ArrayLike, share: float, seed: int
+) -> tuple[Rows, Rows]:
+    """Cut a training part into what the cells get, and what a search may look at.
+
+    Returns
+    -------
+    kept, searched : ndarrays of int64
+        Positions in the training part, ascending; nothing is searched on where `share` is 0.
+    """
+    n = len(np.asarray(labels))
+    if share == 0:
+        return np.arange(n), np.zeros(0, np.int64)
+    # Another seed than the test part's, so that the two cuts don't follow each other.
+    return hold_out(protocol, labels, source_ids, share, seed + 1)

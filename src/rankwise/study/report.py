@@ -15,6 +15,7 @@ from typing import Any
 from rankwise._files import atomic_path
 from rankwise.study import sections, verdict
 from rankwise.study.compare import compare_conditions
+from rankwise.study.methods import REFERENCES, methods, write_tables
 from rankwise.study.status import current_results
 
 # What a study that was interrupted early may lack.
@@ -24,11 +25,13 @@ _ABSENT: dict[str, Any] = {
     "started": None,
     "finished": None,
     "devices": [],
+    "look": 1,
+    "plan": None,
 }
 
 
 def write_report(folder: Path | str) -> Path:
-    """Write ``report.html`` beside ``results.json``.
+    """Write ``report.html`` beside ``results.json``, and ``tables/`` for a paper.
 
     A study that runs, or was stopped, gets a report of its finished cells, which says what is
     missing; ``results.json`` is brought up to date with it.
@@ -49,11 +52,12 @@ def write_report(folder: Path | str) -> Path:
         If the folder holds no study, or a damaged one.
     """
     folder = Path(folder)
-    results = current_results(folder)
+    results = _completed(current_results(folder), folder)
     html = render(results, folder)
     path = folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+    write_tables(results, folder / "tables")
     return path
 
 
@@ -66,9 +70,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
     from markupsafe import Markup
 
     folder = Path(folder)
-    results = _ABSENT | results
-    if "comparisons" not in results:
-        results = results | {"comparisons": compare_conditions(results, folder)}
+    results = _completed(results, folder)
     templates = files("rankwise.study") / "templates"
     # autoescape for every template: the text of the page is the study's, not ours.
     environment = Environment(
@@ -95,6 +97,9 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         style=inline("report.css"),
         script=inline("report.js"),
         verdicts=sections.verdicts(results),
+        convergence=sections.convergence(results),
+        methods=methods(results),
+        references=REFERENCES,
         uncompared=sections.uncompared(results),
         tables=sections.tables(results),
         curves=sections.curves(results),
@@ -106,6 +111,14 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         missing=sections.missing(results),
         reductions=sections.reductions(results),
     )
+
+
+def _completed(results: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Results with what a study that was interrupted early may lack."""
+    results = _ABSENT | results
+    if "comparisons" in results:
+        return results
+    return results | {"comparisons": compare_conditions(results, folder)}
 
 
 def gallery(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:

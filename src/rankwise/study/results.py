@@ -6,18 +6,24 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rankwise._files import write_json
 from rankwise._machine import environment
-from rankwise.data import ImageSet
+from rankwise.data import ImageSet, repeats_between
 from rankwise.errors import RunError
 from rankwise.study.cells import Cell, read_result
 from rankwise.study.conditions import Condition
+from rankwise.study.convergence import convergence
+from rankwise.study.cuts import test_part, training_part
 from rankwise.study.design import Study
+from rankwise.study.outcomes import primary_outcome
 from rankwise.study.presets import PAPER_SIDES
-from rankwise.study.protocols import hold_out, most_folds, protocol_of
+from rankwise.study.protocols import most_folds, protocol_of
 from rankwise.study.tables import report_tables
 
 RESULTS = "results.json"
@@ -39,7 +45,8 @@ def describe_run(
     study, conditions
     data_sets : dict of ImageSet
     **choices
-        ``command``, ``started``, ``workers``, ``device``, as ``results.json`` has them.
+        ``command``, ``started``, ``workers``, ``device``, ``look``, ``plan``, as ``results.json``
+        has them.
     """
     described = [describe_data(study, name, data_sets[name], conditions) for name in data_sets]
     return {"environment": environment(), "data_sets": described, **choices}
@@ -93,7 +100,9 @@ def gather(
         "comparisons": [],
         "gallery": [],
     }
-    results["comparisons"] = finite(compare_conditions(results, out))
+    results["robustness"] = finite(compare_conditions(results, out, outcome="degraded"))
+    results["comparisons"] = finite(compare_conditions(results, out, beside=results["robustness"]))
+    results["convergence"] = convergence(results, primary_outcome(study.protocol))
     results["tables"] = finite(report_tables(results))
     return results
 
@@ -135,13 +144,15 @@ def describe_data(
         notes.append(f"images of {height} × {width} pixels, the paper has {side} × {side}")
     reductions = list(notes)
     protocol = protocol_of(study.protocol)
-    rest, _ = hold_out(
-        protocol, images.labels, images.source_ids, study.test_fraction, study.split_seed
-    )
+    rest, test = training_part(study, images), test_part(study, images)
     if images.n_skipped:
         notes.append(f"{images.n_skipped} unreadable images left out")
     if protocol.by_source:
         notes.append(_sources_note(len(set(images.source_ids.tolist())), len(images)))
+    if study.reserve:
+        notes.append(f"{study.reserve:.0%} of the training part reserved for tuning")
+    if study.tuned is not None and not study.tuned.reserve:
+        notes.append("energy and skip threshold were searched on these very images: they flatter")
     if study.protocol == "notebook":
         notes.append("protocol 'notebook': leaks on purpose, its figures flatter")
     return {
@@ -151,6 +162,8 @@ def describe_data(
         "class_names": list(images.class_names),
         "n_images": len(images),
         "most_folds": most_folds(protocol, images.labels[rest], images.source_ids[rest]),
+        "largest_class": float(np.bincount(images.labels).max() / len(images)),
+        "repeats": asdict(repeats_between(images, rest, test)),
         "fingerprint": images.fingerprint,
         "reduced": bool(reductions),
         "reductions": reductions,

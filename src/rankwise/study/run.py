@@ -15,16 +15,17 @@ from typing import Any
 
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
-from rankwise.data import ImageSet, load_images
+from rankwise.data import ImageSet, load_images, one_source_each
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
 from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
 from rankwise.study.claim import LOCK, claim, refuse_foreign
 from rankwise.study.conditions import Condition, conditions_of
+from rankwise.study.cuts import training_part
 from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
-from rankwise.study.protocols import cut_folds, hold_out, protocol_of
+from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
 from rankwise.study.results import RECORD, describe_run, gather, write_results
 
@@ -40,6 +41,8 @@ def run_study(
     tensorboard: bool = False,
     progress: bool = False,
     command: str = "",
+    extend: bool = False,
+    plan: str | None = None,
 ) -> dict[str, Any]:
     """Carry out a study, or what is left of it, and write ``results.json``.
 
@@ -59,6 +62,10 @@ def run_study(
         A bar over the cells on standard error.
     command : str
         What to name in ``results.json`` as the command.
+    extend : bool
+        The study may have more seeds than its folder; every cell that is there is used again.
+    plan : str, optional
+        Digest of a plan (`rankwise.study.plan`) that the study follows.
 
     Returns
     -------
@@ -96,10 +103,12 @@ def run_study(
     refuse_foreign(out)
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
-    started = claim(study, data_sets, out, device)
+    refuse_searched(study, data_sets)
+    claimed = claim(study, data_sets, out, device, extend=extend, plan=plan)
     record = describe_run(
         study, conditions, data_sets,
-        command=command, started=started, workers=workers, device=device,
+        command=command, started=claimed.started, workers=workers, device=device,
+        look=claimed.look, plan=plan,
     )  # fmt: skip
     write_json(out / RECORD, record)
     cells = cells_of(study, conditions)
@@ -177,7 +186,30 @@ def load_data(
             raise DataError(
                 f"data set {name!r}: {error} Another source is given by --data {name}=SOURCE."
             ) from error
+        if protocol_of(study.protocol).by_source:
+            # The same picture under two names is one source: no split may separate them.
+            found[name] = one_source_each(found[name])
     return found
+
+
+def refuse_searched(study: Study, data_sets: dict[str, ImageSet]) -> None:
+    """Refuse values that were searched on another cut of these images than the study reserves.
+
+    Raises
+    ------
+    StudyError
+    """
+    tuned = study.tuned
+    if tuned is None or not tuned.reserve:
+        return  # Searched on all of the training part: the results say so.
+    same = {n for n, d in data_sets.items() if tuned.fingerprints.get(n) == d.fingerprint}
+    if same and (study.reserve, study.split_seed) != (tuned.reserve, tuned.split_seed):
+        raise StudyError(
+            f"energy and skip threshold were searched on a reserve of {tuned.reserve:g} of "
+            f"{', '.join(sorted(same))} with split_seed {tuned.split_seed}, and this study "
+            f"reserves {study.reserve:g} with split_seed {study.split_seed}: it would train and "
+            "validate on images that were searched on; give it the same reserve and split_seed"
+        )
 
 
 def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, ImageSet]) -> None:
@@ -190,9 +222,7 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
                 f"{protocol.name!r} would part them; protocol 'sound' keeps them together, or give "
                 "the originals alone"
             )
-        rest, _ = hold_out(
-            protocol, images.labels, images.source_ids, study.test_fraction, study.split_seed
-        )
+        rest = training_part(study, images)
         for seed in study.seeds:
             try:
                 cut_folds(protocol, images.labels[rest], images.source_ids[rest], study.folds, seed)
@@ -269,8 +299,8 @@ def _run_one(
 
 
 def _best_epochs(study: Study, cell: Cell, out: Path) -> tuple[int, ...] | None:
-    """Best epochs of a re-training's folds, which must all be done where they are needed."""
-    if cell.fold is not None or not protocol_of(study.protocol).choose_epochs:
+    """Best epochs of a re-training's folds, which must all be done."""
+    if cell.fold is not None:
         return ()
     folds = [read_result(out, Cell(cell.condition, cell.seed, fold)) for fold in range(study.folds)]
     return tuple(r["best_epoch"] for r in folds if r) if all(folds) else None

@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from rankwise.study import tables as plain
 from rankwise.study.degrade import KINDS, PARAMETERS, SEVERITIES
-from rankwise.study.figures import Axes, Series, interval_strip, line_chart, swatch
+from rankwise.study.figures import Axes, Series, line_chart, swatch
+from rankwise.study.forest import ForestRow, forest
 from rankwise.study.tables import LEAKS, by_data_and_model, degraded_values
 from rankwise.study.verdict import VERDICTS
 
@@ -28,32 +29,109 @@ _DEGRADATIONS = {
     "blur": ("Gaussian blur", "σ / side"),
     "noise": ("Gaussian noise", "σ / 255"),
 }
-_MARKS = {"helps": "▲", "harms": "▼", "no practical difference": "≈", "cannot tell": "?"}
+_MARKS = {
+    "helps": "▲",
+    "harms": "▼",
+    "copies help": "△",
+    "copies harm": "▽",
+    "no practical difference": "≈",
+    "cannot tell": "?",
+}
 
 
 def verdicts(results: _Record) -> _Record:
-    """Verdict cards, their count in words, and whether the paper's rule says something else."""
-    cards = []
-    shown = [c for c in results["comparisons"] if c["effect"]["low"] is not None]
-    ends = [abs(c["effect"][end]) for c in shown for end in ("low", "high", "mean")]
-    reach = 1.08 * max([*ends, *(2 * c["bayes"]["rope"] for c in shown), 1e-4])
-    for item in results["comparisons"]:
-        effect, strip = item["effect"], None
-        if effect["low"] is not None:
-            label = f"{item['arm']} against {item['baseline_arm']}: {item['sentence']}"
-            rope = item["bayes"]["rope"]
-            drawn = interval_strip(
-                effect["mean"], effect["low"], effect["high"], rope, reach, label
-            )
-            strip = Markup(drawn)
-        cards.append(item | {"strip": strip, "mark": _MARKS[item["verdict"]], "rule": _rule(item)})
+    """Verdicts by data set and model: forest plots of accuracy and robustness, and sentences."""
+    cards = [
+        item | {"mark": _MARKS[item["verdict"]], "rule": _rule(item)}
+        for item in results["comparisons"]
+    ]
     counts = Counter(item["verdict"] for item in cards)
+    robust = results.get("robustness", [])
+    plots = [
+        {"title": title, "svg": Markup(forest(rows, title))}
+        for title, rows in (
+            ("Effect on accuracy", _forest_rows(results["comparisons"])),
+            ("Effect on degraded test images", _forest_rows(robust)),
+        )
+        if rows
+    ]
     return {
         "cards": cards,
         "counts": [(_MARKS[v], v, counts[v]) for v in VERDICTS if counts[v]],
-        "rope": cards[0]["bayes"]["rope"] if cards else None,
+        "plots": plots,
+        "robust": [
+            item | {"mark": _MARKS[item["verdict"]]} for item in robust if item["pairs"] >= 2
+        ],
         "groups": _grouped(cards),
+        "answer": answer(results),
     }
+
+
+def _forest_rows(items: Sequence[_Record]) -> list[ForestRow]:
+    several = len({(item["data_set"], item["model"]) for item in items}) > 1
+    rows = []
+    for item in items:
+        effect = item["effect"]
+        if effect["low"] is None:
+            continue
+        where = f"{item['data_set']}, {item['model']}: " if several else ""
+        rows.append(
+            ForestRow(
+                label=f"{where}{item['arm']} – {item['baseline_arm']}",
+                mark=_MARKS[item["verdict"]],
+                mean=effect["mean"],
+                low=effect["low"],
+                high=effect["high"],
+                outer=(
+                    effect.get("simultaneous_low", effect["low"]),
+                    effect.get("simultaneous_high", effect["high"]),
+                ),
+                rope=item["bayes"]["rope"],
+                folds=item.get("differences", ()),
+            )
+        )
+    return rows
+
+
+def answer(results: _Record) -> str:
+    """The study in one line: what was found against no augmentation, and on how much."""
+    main = [c for c in results["comparisons"] if c["role"] == "baseline"]
+    if not main:
+        return "Nothing to compare: no condition has a baseline."
+    said = []
+    for found in VERDICTS:
+        own = [c for c in main if c["verdict"] == found]
+        if own:
+            arms = ", ".join(dict.fromkeys(_where(c, main) for c in own))
+            words = _ANSWERS[found]
+            said.append(f"{words if not said else words[0].lower() + words[1:]}: {arms}")
+    pairs = max(c["pairs"] for c in main)
+    seeds, folds = main[0]["seeds"], main[0]["folds"]
+    return (
+        "; ".join(said)
+        + f" ({folds} folds, {seeds} seed{'s' if seeds != 1 else ''}, {pairs} pairs)."
+    )
+
+
+_ANSWERS = {
+    "helps": "Helps",
+    "harms": "Harms",
+    "copies help": "Helps no more than unchanged copies may",
+    "copies harm": "Harms no more than unchanged copies may",
+    "no practical difference": "No practical difference",
+    "cannot tell": "Cannot tell",
+}
+
+
+def _where(item: _Record, items: Sequence[_Record]) -> str:
+    several = len({c["data_set"] for c in items}) > 1
+    return f"{item['arm']} on {item['data_set']}" if several else item["arm"]
+
+
+def convergence(results: _Record) -> list[_Record]:
+    """Conditions that weren't trained to the end, or are near chance."""
+    rows = [r for r in results.get("convergence", []) if r["unfinished"] or r["near_chance"]]
+    return _with_conditions(results, rows)
 
 
 def uncompared(results: _Record) -> list[tuple[str, str]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.study.compare import fold_scores, interval_of, retrained
+from rankwise.study.compare import interval_of
 from rankwise.study.degrade import KINDS
+from rankwise.study.outcomes import fold_scores, retrained
 
 _Record = dict[str, Any]
 

@@ -15,7 +15,7 @@ from rankwise.errors import MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
-from rankwise.study.cuts import Cut, cut
+from rankwise.study.cuts import Cut, cut_for_search
 from rankwise.study.design import Arm, Study, StudyError
 from rankwise.study.models import Training, fit_model
 from rankwise.study.protocols import protocol_of
@@ -47,7 +47,10 @@ def tune_study(
     """Search the low-rank arms of a study with Optuna.
 
     For each data set and model with an arm of low-rank copies: the energy in [0.8, 1] and the skip
-    threshold in [0, 0.95] whose training on the first fold reaches the highest validation accuracy.
+    threshold in [0, 0.95] whose training reaches the highest validation accuracy, on the images
+    that the study reserves for it (`Study.reserve`), which none of its cells sees. Without a
+    reserve it searches on the study's first fold; a study of the values found is then no test of
+    them, and the ``tuned`` table that has to go with them marks it.
     Where the arm's own values lie outside, the search reaches out to them.
     Trials that fall behind the median of the others at the same epoch are pruned. The test part
     isn't read. The winner has the best of several noisy accuracies, so its own is an optimistic
@@ -69,7 +72,7 @@ def tune_study(
     dict
         As in ``tune.json``: for each data set and model ``best`` (energy, skip threshold,
         validation accuracy), ``given`` (the study's own values and what they reach) and
-        ``trials``.
+        ``trials``; and ``tuned``, which goes with the values into a study's file.
 
     Raises
     ------
@@ -119,7 +122,16 @@ def tune_study(
                 search, study, condition, data_sets[condition.data_set], trials, device, advance
             )
             found.append(_describe(search, condition))
-        result = {"study": study.to_json(), "finished": timestamp(), "searches": found}
+        result = {
+            "study": study.to_json(),
+            "finished": timestamp(),
+            "searches": found,
+            "tuned": {
+                "fingerprints": {name: data.fingerprint for name, data in data_sets.items()},
+                "reserve": study.reserve,
+                "split_seed": study.split_seed,
+            },
+        }
         write_json(out / TUNING, result)
     return result
 
@@ -150,14 +162,14 @@ def score(
     device: str,
     trial: optuna.Trial | None = None,
 ) -> float:
-    """Best validation accuracy on the first fold with other options of the arm.
+    """Best validation accuracy on the images to search on, with other options of the arm.
 
     Raises
     ------
     optuna.TrialPruned
         If a trial falls behind.
     """
-    parts: Cut = cut(study, options, images, study.seeds[0], 0)
+    parts: Cut = cut_for_search(study, options, images, study.seeds[0])
     model = study.models[condition.model]
     pruned = False
 

@@ -1,4 +1,4 @@
-"""A verdict in words: helps, harms, no practical difference, or cannot tell yet."""
+"""A verdict in words: what an arm does, against what, how surely, and what speaks against it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,34 @@ from dataclasses import dataclass
 
 from rankwise.study.infer import PairedTest, Posterior
 
-VERDICTS = ("helps", "harms", "no practical difference", "cannot tell")
+VERDICTS = (
+    "helps",
+    "harms",
+    "copies help",
+    "copies harm",
+    "no practical difference",
+    "cannot tell",
+)
+"""``copies help`` and ``copies harm``: unchanged copies may do the same."""
+
 CERTAINTY = 0.95
+FEWEST_FOLDS, FEWEST_SEEDS = 5, 3
+"""Of a study that may call an arm helpful or harmful: fewer folds agree by chance."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same arm against unchanged copies of the same images.
+
+    Parameters
+    ----------
+    test : PairedTest
+    verdict : str
+        One of `VERDICTS`.
+    """
+
+    test: PairedTest
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,14 @@ class Evidence:
         Pairs of folds compared; pairs that the study has planned but not finished.
     alpha : float
         Level of the family of comparisons.
+    outcome : str
+        What is compared, in words.
+    control : Control, optional
+        For an arm of copies: what tells its effect from one of copies.
+    obstacle : str, optional
+        Why nothing can be concluded whatever the numbers say, such as too short a training.
+    contradictions : tuple of str
+        What else was measured and points the other way, in words.
     """
 
     test: PairedTest
@@ -47,16 +81,35 @@ class Evidence:
     pairs: int
     missing: int = 0
     alpha: float = 0.05
+    outcome: str = "test accuracy"
+    control: Control | None = None
+    obstacle: str | None = None
+    contradictions: tuple[str, ...] = ()
 
 
 def verdict(evidence: Evidence) -> str:
     """One of `VERDICTS`.
 
     ``helps`` and ``harms`` need both the corrected t-test after Holm (below α) and 95% of the
-    posterior beyond the region of practical equivalence; ``no practical difference`` needs 95% of
-    the posterior within it. All else is ``cannot tell``. Both thresholds are those of Benavoli,
-    Corani, Demšar and Zaffalon (JMLR 2017).
+    posterior beyond the region of practical equivalence, both thresholds those of Benavoli,
+    Corani, Demšar and Zaffalon (JMLR 2017), with five folds and three seeds at least; and, where
+    the arm is one of copies, the same against unchanged copies: else ``copies help`` or ``copies
+    harm``. ``no practical difference`` needs 95% of the posterior within the region. All else is
+    ``cannot tell``, and everything is where an obstacle is named.
     """
+    if evidence.obstacle is not None:
+        return "cannot tell"
+    found = _by_numbers(evidence)
+    if found not in ("helps", "harms"):
+        return found
+    if evidence.folds < FEWEST_FOLDS or evidence.seeds < FEWEST_SEEDS:
+        return "cannot tell"
+    if evidence.control is not None and evidence.control.verdict != found:
+        return {"helps": "copies help", "harms": "copies harm"}[found]
+    return found
+
+
+def _by_numbers(evidence: Evidence) -> str:
     mass = evidence.posterior
     if math.isnan(mass.equal):
         return "cannot tell"
@@ -73,15 +126,18 @@ def verdict(evidence: Evidence) -> str:
 def sentence(evidence: Evidence, arm: str, baseline: str) -> str:
     """The verdict and its reason in words, for a reader who knows no statistics.
 
+    What contradicts it stands in the same sentence.
+
     Parameters
     ----------
     arm, baseline : str
         Names of what is compared, such as "low-rank" and "none".
     """
-    found = verdict(evidence)
     test = evidence.test
     if evidence.pairs == 0:
         return f"No fold of {arm} and {baseline} is finished yet: nothing can be said."
+    if evidence.obstacle is not None:
+        return f"Cannot tell whether {arm} matters: {evidence.obstacle}.{_missing(evidence)}"
     if evidence.pairs == 1:
         return (
             f"One pair of folds alone ({_points(test.mean)} for {arm} against {baseline}) shows no "
@@ -97,29 +153,54 @@ def sentence(evidence: Evidence, arm: str, baseline: str) -> str:
             f"Cannot tell whether {arm} matters: all {evidence.pairs} pairs of folds {same}, which "
             "leaves no spread to judge by. More folds, seeds or images would show one."
         )
-    else:
-        size = (
-            f"{_points(test.mean)} of validation accuracy against {baseline} "
-            f"(95% interval {points(test.low)} to {_points(test.high)})"
+        return text + _missing(evidence)
+    return _told(evidence, arm, baseline) + _missing(evidence)
+
+
+def _told(evidence: Evidence, arm: str, baseline: str) -> str:
+    found, test = verdict(evidence), evidence.test
+    size = (
+        f"{_points(test.mean)} of {evidence.outcome} against {baseline} "
+        f"(95% interval {points(test.low)} to {points(test.high)})"
+    )
+    against = "".join(f"; but {text}" for text in evidence.contradictions)
+    if found in ("helps", "harms"):
+        beyond = ""
+        if evidence.control is not None:
+            beyond = f", and {_points(evidence.control.test.mean)} against unchanged copies"
+        return f"{arm} {found}: {size}{beyond}{against}."
+    if found in ("copies help", "copies harm"):
+        control = evidence.control
+        assert control is not None  # what makes this verdict
+        return (
+            f"{found.capitalize()}, but nothing shows that {arm} does more than unchanged copies: "
+            f"{size}, {_points(control.test.mean)} against unchanged copies "
+            f"({_interval(control.test)}){against}."
         )
-        text = {
-            "helps": f"{arm} helps: {size}.",
-            "harms": f"{arm} harms: {size}.",
-            "no practical difference": (
-                f"{arm} makes no practical difference: {size}; "
-                f"{_share(evidence.posterior.equal)} certain within "
-                f"±{_bare(evidence.rope)} points."
-            ),
-            "cannot tell": f"Cannot tell whether {arm} matters: {size}.{_why(evidence)}",
-        }[found]
-    if evidence.missing:
-        pairs = "pair" if evidence.missing == 1 else "pairs"
-        text += f" Preliminary: {evidence.missing} {pairs} of folds missing."
-    return text
+    if found == "no practical difference":
+        return (
+            f"{arm} makes no practical difference: {size}; {_share(evidence.posterior.equal)} "
+            f"certain within ±{_bare(evidence.rope)} points{against}."
+        )
+    return f"Cannot tell whether {arm} matters: {size}{against}.{_why(evidence)}"
+
+
+def _missing(evidence: Evidence) -> str:
+    if not evidence.missing:
+        return ""
+    pairs = "pair" if evidence.missing == 1 else "pairs"
+    return f" Preliminary: {evidence.missing} {pairs} of folds missing."
 
 
 def _why(evidence: Evidence) -> str:
     mass, text = evidence.posterior, ""
+    if _by_numbers(evidence) in ("helps", "harms"):
+        direction = "help" if evidence.test.mean > 0 else "harm"
+        return (
+            f" The numbers say that it {direction}s, but {_count(evidence.folds, 'fold')} and "
+            f"{_count(evidence.seeds, 'seed')} can agree by chance: a verdict needs "
+            f"{FEWEST_FOLDS} folds and {FEWEST_SEEDS} seeds."
+        )
     if evidence.p_adjusted < evidence.alpha and max(mass.help, mass.harm) < CERTAINTY:
         direction = "better" if evidence.test.mean > 0 else "worse"
         text = (
@@ -140,8 +221,8 @@ def _why(evidence: Evidence) -> str:
         )
     more = max(1, evidence.seeds_to_tell - evidence.seeds)
     return text + (
-        f" About {more} more seed{'s' if more > 1 else ''} (all folds repeated) would tell, if "
-        "mean and spread stay as they are."
+        f" About {more} more seed{'s' if more > 1 else ''} (all folds repeated) would tell in four "
+        "of five such studies."
     )
 
 
@@ -154,8 +235,16 @@ def _points(fraction: float) -> str:
     return f"{points(fraction)} points"
 
 
+def _interval(test: PairedTest) -> str:
+    return "no interval" if math.isnan(test.low) else f"{points(test.low)} to {points(test.high)}"
+
+
 def _bare(fraction: float) -> str:
     return f"{100 * fraction:.3g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _share(probability: float) -> str:

@@ -1,0 +1,145 @@
+"""The forest plot: every comparison of a study on one scale, as inline SVG.
+
+A row has the effect with its interval (thick) and the interval that holds for all comparisons at
+once (thin), the differences of single folds as dots, and the region of practical equivalence as a
+band. Its label stands above it, so that a phone shows it at a size that can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rankwise.study.figures import nice_ticks, open_svg
+from rankwise.study.verdict import points
+
+_WIDTH, _EDGE = 360.0, 14.0
+_ROW, _HEAD = 46.0, 8.0
+_FLOOR = 34.0
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One comparison.
+
+    Parameters
+    ----------
+    label, mark : str
+        What is compared, and the sign of its verdict.
+    mean, low, high : float
+        Effect and 95% interval, shares of accuracy.
+    outer : (float, float)
+        The interval that covers together with those of all other rows.
+    rope : float
+        Half width of the band.
+    folds : sequence of float
+        Differences of the pairs of folds.
+    """
+
+    label: str
+    mark: str
+    mean: float
+    low: float
+    high: float
+    outer: tuple[float, float]
+    rope: float
+    folds: Sequence[float]
+
+
+def forest(rows: Sequence[ForestRow], title: str) -> str:
+    """The plot of all rows, on a scale that is the same for all of them.
+
+    Parameters
+    ----------
+    rows : sequence of ForestRow
+        At least one.
+    title : str
+        For those who can't see it; the rows follow in words.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` element, text escaped.
+
+    Raises
+    ------
+    ValueError
+        Without a row.
+    """
+    if not rows:
+        raise ValueError("a forest plot needs at least one comparison")
+    reach = 1.06 * max(
+        [abs(end) for row in rows for end in (row.low, row.high, row.mean, *row.outer)]
+        + [1.5 * row.rope for row in rows]
+        + [1e-4]
+    )
+    height = _HEAD + _ROW * len(rows) + _FLOOR
+    words = "; ".join(
+        f"{row.label}: {points(row.mean)} points, {points(row.low)} to {points(row.high)}"
+        for row in rows
+    )
+    scale = _Scale(reach)
+    parts = [open_svg(_WIDTH, height, title, words)]
+    bottom = _HEAD + _ROW * len(rows)
+    for i, row in enumerate(rows):
+        parts += _drawn(row, scale, _HEAD + i * _ROW)
+    parts += _axis(scale, bottom)
+    return "".join([*parts, "</svg>"])
+
+
+@dataclass(frozen=True)
+class _Scale:
+    reach: float
+
+    def at(self, value: float) -> float:
+        """Place of an effect; beyond the ends it stays at the end."""
+        held = min(max(value, -self.reach), self.reach)
+        return _EDGE + (held + self.reach) / (2 * self.reach) * (_WIDTH - 2 * _EDGE)
+
+
+def _drawn(row: ForestRow, scale: _Scale, top: float) -> list[str]:
+    middle = top + 31
+    zero = scale.at(0)
+    left, width = scale.at(-row.rope), scale.at(row.rope) - scale.at(-row.rope)
+    parts = [
+        f'<rect class="rope" x="{left:.1f}" y="{top + 20:.1f}" width="{width:.1f}" height="22"/>',
+        _line("zero", zero, zero, top + 18, top + 44),
+        f'<text class="label" x="{_EDGE}" y="{top + 13:.1f}">{escape(row.mark)} '
+        f"{escape(_cut(row.label))}</text>",
+        f'<text class="tick" x="{_WIDTH - _EDGE}" y="{top + 13:.1f}" text-anchor="end">'
+        f"{points(row.mean)}</text>",
+    ]
+    parts += [
+        f'<circle class="dot" cx="{scale.at(value):.1f}" cy="{middle + 7:.1f}" r="1.6"/>'
+        for value in row.folds
+    ]
+    parts.append(_line("outer", scale.at(row.outer[0]), scale.at(row.outer[1]), middle, middle))
+    parts.append(_line("interval", scale.at(row.low), scale.at(row.high), middle, middle))
+    parts.append(f'<circle class="point" cx="{scale.at(row.mean):.1f}" cy="{middle:.1f}" r="4.2"/>')
+    return parts
+
+
+def _axis(scale: _Scale, bottom: float) -> list[str]:
+    parts = [_line("axis", _EDGE, _WIDTH - _EDGE, bottom, bottom)]
+    for tick in nice_ticks(-scale.reach, scale.reach, 6):
+        at = scale.at(tick)
+        parts.append(_line("axis", at, at, bottom, bottom + 4))
+        text = "0" if abs(tick) < 1e-12 else f"{100 * tick:+.10g}".replace("-", "−")
+        parts.append(
+            f'<text class="tick" x="{at:.1f}" y="{bottom + 15:.1f}" text-anchor="middle">'
+            f"{text}</text>"
+        )
+    parts.append(
+        f'<text class="tick" x="{_WIDTH / 2}" y="{bottom + 30:.1f}" text-anchor="middle">'
+        "points of accuracy</text>"
+    )
+    return parts
+
+
+def _line(name: str, x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="{name}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 46 else f"{text[:45]}…"

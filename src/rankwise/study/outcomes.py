@@ -1,0 +1,159 @@
+"""What arms are compared by: scores of the folds' models, and how much their images alone vary.
+
+==============  ==========================================================  =====================
+outcome         score of a fold                                             images
+==============  ==========================================================  =====================
+``test``        test accuracy of its model, at the epoch that validation    the test part, shared
+                chose: ``sound``                                            by all folds
+``validation``  best validation accuracy, on the images that chose the      its validation part,
+                epoch: the paper's (3.4)                                    its own
+``degraded``    mean accuracy on the degraded test images                   the test part, shared
+==============  ==========================================================  =====================
+
+The best epoch's validation accuracy is the maximum over epochs of a noisy figure: an arm whose
+accuracy wobbles more gets a larger maximum without being better. The test part hasn't chosen
+anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.study.infer import ImageNoise, image_noise
+from rankwise.study.protocols import protocol_of
+
+Record = dict[str, Any]
+Key = tuple[int, int]
+
+OUTCOMES = {
+    "test": "test accuracy",
+    "validation": "validation accuracy",
+    "degraded": "accuracy on degraded test images",
+}
+"""Names of outcomes, and their words."""
+
+
+def primary_outcome(protocol: str) -> str:
+    """What verdicts rest on: ``"test"`` under protocol ``sound``, else ``"validation"``."""
+    return "test" if protocol_of(protocol).equal_updates else "validation"
+
+
+def fold_cells(results: Record, condition: str) -> dict[Key, Record]:
+    """Finished folds of a condition, by (seed, fold)."""
+    return {
+        (cell["seed"], cell["fold"]): cell
+        for cell in results["cells"]
+        if cell["condition"] == condition and cell["stage"] == "fold" and cell["status"] == "done"
+    }
+
+
+def retrained(results: Record, condition: str) -> dict[int, Record]:
+    """Finished re-trained cells of a condition, by seed."""
+    return {
+        cell["seed"]: cell
+        for cell in results["cells"]
+        if cell["condition"] == condition
+        and cell["stage"] == "retrain"
+        and cell["status"] == "done"
+    }
+
+
+def fold_scores(results: Record, condition: str, outcome: str = "validation") -> dict[Key, float]:
+    """Scores of a condition's finished folds, by (seed, fold).
+
+    Parameters
+    ----------
+    results : dict
+        As in ``results.json``.
+    condition : str
+    outcome : str
+        One of `OUTCOMES`. Folds that weren't measured so are left out.
+    """
+    found = {}
+    for key, cell in fold_cells(results, condition).items():
+        score = _score(cell, outcome)
+        if score is not None:
+            found[key] = score
+    return found
+
+
+def _score(cell: Record, outcome: str) -> float | None:
+    if outcome == "degraded":
+        return mean_degraded(cell.get("degraded"))
+    value = cell.get(f"{outcome}_accuracy")
+    return None if value is None else float(value)
+
+
+def mean_degraded(measured: Record | None) -> float | None:
+    """Mean accuracy over all kinds of degradation and severities, the clean images left out."""
+    if not measured:
+        return None
+    return float(np.mean([values for kind, values in measured.items() if kind != "clean"]))
+
+
+def noise_between(
+    results: Record, first: str, second: str, outcome: str, folder: Path | str
+) -> ImageNoise | None:
+    """How much of two conditions' mean difference comes of the images that they are scored on.
+
+    Parameters
+    ----------
+    results, outcome
+        As in `fold_scores`.
+    first, second : str
+        Conditions.
+    folder : path
+        Where the cells' ``predictions`` are.
+
+    Returns
+    -------
+    ImageNoise or None
+        None where no fold has both predictions, or some fold's arms weren't scored on the same
+        images, as with copies under ``notebook``.
+    """
+    ours, theirs = fold_cells(results, first), fold_cells(results, second)
+    total: dict[int, list[float]] = {}
+    sources: dict[int, int] = {}
+    for key in sorted(ours.keys() & theirs.keys()):
+        parts = [_right(cell, outcome, Path(folder)) for cell in (ours[key], theirs[key])]
+        if parts[0] is None or parts[1] is None:
+            return None
+        (rows, codes, right), (other_rows, _, other_right) = parts[0], parts[1]
+        if not np.array_equal(rows, other_rows):
+            return None
+        for row, code, value in zip(
+            rows.tolist(), codes.tolist(), (right - other_right).tolist(), strict=True
+        ):
+            total.setdefault(row, []).append(value)
+            sources[row] = code
+    if not total:
+        return None
+    means = [float(np.mean(values)) for values in total.values()]
+    return image_noise(means, [sources[row] for row in total], shared=outcome != "validation")
+
+
+def _right(
+    cell: Record, outcome: str, folder: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
+    """Rows that a fold was scored on, their sources, and how often each was right."""
+    path = folder / (cell.get("predictions") or "")
+    if not path.is_file():
+        return None
+    part = "validation" if outcome == "validation" else "test"
+    with np.load(path, allow_pickle=False) as stored:
+        rows = stored[f"{part}_index"]
+        # Predictions of earlier versions name no sources: then each image is one.
+        codes = stored.get(f"{part}_source", rows)
+        if outcome == "degraded":
+            if "degraded_right" not in stored:
+                return None
+            right = stored["degraded_right"]
+        else:
+            right = stored[f"{part}_predicted"] == stored[f"{part}_labels"]
+        if len(rows) == 0 or len(np.unique(rows)) < len(rows):
+            return None
+        return rows, codes, right.astype(np.float64)
