@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,58 @@ def test_imports_go_one_way(path):
     assert room in ORDER, f"{room} is a new room: give it a place in ORDER"
     for other in imports(path) - {room}:
         assert ORDER[other] < ORDER[room], f"{room} must not import {other}"
+
+
+def modules() -> dict[str, Path]:
+    """Every file of the package by its dotted name."""
+    names = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def files_imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """Files that a file imports anywhere in it: lazily and for types as well."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(known)
+
+
+def test_no_files_know_each_other_in_a_circle():
+    known = modules()
+    # The package itself knows its rooms' public names, and no file imports it for them.
+    graph = {n: files_imported(p, known) - {n} for n, p in known.items() if n != "rankwise"}
+    order = list(TopologicalSorter(graph).static_order())  # a CycleError names the circle
+    assert set(order) >= set(graph)
+
+
+def test_a_circle_would_be_found(tmp_path):
+    (tmp_path / "a.py").write_text("def f():\n    from b import g\n    return g\n")
+    (tmp_path / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\n"
+    )
+    known = {"a": tmp_path / "a.py", "b": tmp_path / "b.py"}
+    with pytest.raises(CycleError):
+        TopologicalSorter({n: files_imported(p, known) for n, p in known.items()}).prepare()
+
+
+def test_an_inner_room_and_the_one_around_it_know_each_other_one_way_only():
+    known = modules()
+    inside = {n: p.parent.relative_to(SOURCE).parts for n, p in known.items()}
+    inner_rooms = {parts[:2] for parts in inside.values() if len(parts) > 1}
+    for inner in sorted(inner_rooms):
+        # The door of a room, its __init__, hands on what is behind it.
+        own = {n for n in known if inside[n][:2] == inner}
+        around = {n for n in known if inside[n][:1] == inner[:1]} - own - {f"rankwise.{inner[0]}"}
+        uses = {o for n in own for o in files_imported(known[n], known)} & around
+        used = {o for n in around for o in files_imported(known[n], known)} & own
+        assert not (uses and used), f"{'/'.join(inner)} uses {uses}, and is used by its room"
 
 
 def test_relative_imports_do_not_hide_from_this_test():

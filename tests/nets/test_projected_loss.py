@@ -10,8 +10,7 @@ import oracles
 from rankwise.heads.head import solve_head
 from rankwise.linear.running import solve_layer, with_constant
 from rankwise.nets import TrainingSettings, predict_logits, train_network
-from rankwise.nets.losses import make_loss
-from rankwise.nets.projected_loss import ProjectedLoss
+from rankwise.nets.projected_loss import ProjectedLoss, make_loss
 
 
 class Small(nn.Module):

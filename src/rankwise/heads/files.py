@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,10 +22,7 @@ from rankwise.linear.class_ridge import HeadSolution
 from rankwise.linear.gram import EPS
 from rankwise.linear.statistics import ClassStatistics
 
-if TYPE_CHECKING:
-    from rankwise.heads.head import VarProHead
-
-Head = TypeVar("Head", bound="VarProHead")
+Head = TypeVar("Head")
 
 FORMAT = "rankwise-head"
 FORMAT_VERSION = 1
@@ -35,7 +32,7 @@ _SOLVED = ("coef", "intercept")
 _STATISTICS = ("counts", "weights", "means", "scatter")
 
 
-def write_head(head: VarProHead, folder: Path) -> None:
+def write_head(head: Any, folder: Path) -> None:
     """Write a fitted head: weights first, then the JSON that vouches for them.
 
     Raises
@@ -91,23 +88,20 @@ def write_head(head: VarProHead, folder: Path) -> None:
     )
 
 
-def read_head(folder: Path, kind: type[Head] | None = None) -> Head:
+def read_head(folder: Path, kind: type[Head]) -> Head:
     """Read a head written by `write_head`.
 
     Parameters
     ----------
     folder : Path
-    kind : type, optional
-        `VarProHead`, or the subclass of it that was saved. Default: `VarProHead`.
+    kind : type
+        `VarProHead`, or the subclass of it that was saved.
 
     Raises
     ------
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    from rankwise.heads.head import VarProHead
-
-    kind = VarProHead if kind is None else kind
     description = read_description(
         folder, format_name=FORMAT, version=FORMAT_VERSION, kind="a head of rankwise"
     )
@@ -123,7 +117,7 @@ def _build(
     parameters = _parameters(description)
     if description["backbone"] is not None:
         parameters["backbone"] = _backbone(folder, description)
-    head = kind(**parameters)
+    head: Any = kind(**parameters)
     head._adopt(_statistics(description, tensors))
     values = dict(description["solved"])
     values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
@@ -132,7 +126,7 @@ def _build(
         head.image_shape_ = tuple(description["image_shape"])
     if description.get("feature_names") is not None:
         head.feature_names_in_ = np.array(description["feature_names"], dtype=object)
-    return head
+    return head  # type: ignore[no-any-return]  # of the kind asked for
 
 
 def _parameters(description: dict[str, Any]) -> dict[str, Any]:

@@ -566,4 +566,4 @@ def load_head(folder: str | Path) -> VarProHead:
     """Read a head written by `VarProHead.save`, with its backbone where it was saved with one."""
     from rankwise.heads.files import read_head
 
-    return read_head(Path(folder))
+    return read_head(Path(folder), VarProHead)

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankwise.lowrank._colours import FROM_LUMA_CHROMA, LUMA_CHROMA, matrices_per_image
 from rankwise.lowrank._layout import Layout, integer_range
 from rankwise.lowrank._matrices import Wanted, choose_ranks
 from rankwise.lowrank.options import LowRankOptions, OptionError
-from rankwise.lowrank.reconstruct import FROM_LUMA_CHROMA, LUMA_CHROMA, matrices_per_image
 
 # Entries of the float64 Gram matrices and vectors of one block: 1 GiB with the work space.
 _BLOCK_ENTRIES = 2**25

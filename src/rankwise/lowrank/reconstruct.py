@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.lowrank._colours import (
+    FROM_LUMA_CHROMA,
+    LUMA_CHROMA,
+    matrices_per_image,
+    mix_colours,
+)
 from rankwise.lowrank._layout import (
     Layout,
     array_to_tensor,
@@ -26,12 +32,6 @@ from rankwise.lowrank.options import (
     resolve_options,
 )
 from rankwise.lowrank.ranks import check_energies
-
-# ITU-R BT.601, full range, without the offset of 128 that only shifts Cb and Cr.
-LUMA_CHROMA = np.array(
-    [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]]
-)
-FROM_LUMA_CHROMA = np.linalg.inv(LUMA_CHROMA)
 
 # Entries of the Gram matrices of one block of images. Smaller blocks pay more calls into numpy for
 # an image (at 100×100, 16,000 costs 2.4 ms an image, 256,000 1.9 ms), larger ones gain nothing.
@@ -179,21 +179,6 @@ def approximate(
     return array_to_tensor(result, images), ranks
 
 
-def matrices_per_image(layout: Layout, options: LowRankOptions) -> int:
-    """How many matrices an image is decomposed into.
-
-    Raises
-    ------
-    OptionError
-        If luma and chroma are asked of images that have neither one nor three colours.
-    """
-    if options.channels == "luma-chroma" and layout.colours not in (1, 3):
-        raise OptionError(
-            f"channels='luma-chroma' needs RGB images; these have {layout.colours} colours"
-        )
-    return 1 if options.channels == "joint" else layout.colours
-
-
 def _check_ranks(ranks: NDArray) -> NDArray[np.intp]:
     if ranks.size == 0:
         raise OptionError("rank is an empty sequence; at least one integer from 1 is accepted")
@@ -316,12 +301,6 @@ def _approximate_block(
         out[:, :, colour] = copies[:, :, colour]
     _restore_whole(ranks >= min(matrices.shape[-2:]), planes, out)
     return ranks
-
-
-def mix_colours(planes: NDArray, weights: NDArray) -> NDArray:
-    """Apply a 3×3 matrix to the colours of (…, 3, height, width)."""
-    flat = planes.reshape(*planes.shape[:-2], planes.shape[-2] * planes.shape[-1])
-    return (weights.astype(planes.dtype) @ flat).reshape(planes.shape)
 
 
 def _clip_to_type(copies: NDArray, limits: tuple[int, int]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.lowrank._colours import LUMA_CHROMA, matrices_per_image, mix_colours
 from rankwise.lowrank._layout import (
     colour_limits,
     integer_range,
@@ -13,7 +14,7 @@ from rankwise.lowrank._layout import (
     tensor_to_array,
 )
 from rankwise.lowrank.options import resolve_options
-from rankwise.lowrank.reconstruct import LUMA_CHROMA, layout_of, matrices_per_image, mix_colours
+from rankwise.lowrank.reconstruct import layout_of
 
 
 def spectrum(

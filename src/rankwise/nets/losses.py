@@ -16,7 +16,7 @@ How another way to train the output layer plugs in (as `rankwise.nets.projected_
   order. It may overwrite ``model.head``. With several devices each one is given all of them.
 - ``evaluate(logits, y)`` gives a mean loss for validation.
 
-`make_loss` gives the loss of ``TrainingSettings.output``.
+`rankwise.nets.projected_loss.make_loss` gives the loss of ``TrainingSettings.output``.
 """
 
 from __future__ import annotations
@@ -59,12 +59,3 @@ class CrossEntropyLoss(Loss):
         """Mean of ``−log softmax(logits)_y``, and the logits."""
         logits = model(x)
         return F.cross_entropy(logits, y), logits
-
-
-def make_loss(output: str, model: nn.Module) -> Loss:
-    """The loss of an output layer: ``"softmax"`` or ``"varpro"``."""
-    if output == "softmax":
-        return CrossEntropyLoss()
-    from rankwise.nets.projected_loss import ProjectedLoss
-
-    return ProjectedLoss(model)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from rankwise.linear.class_ridge import RidgeFamily, modelled_temperature
 from rankwise.linear.running import solve_layer, with_constant
 from rankwise.linear.statistics import block_statistics, design
-from rankwise.nets.losses import Batch, Loss
+from rankwise.nets.losses import Batch, CrossEntropyLoss, Loss
 
 
 def head_of(model: nn.Module) -> nn.Linear:
@@ -222,3 +222,10 @@ class ProjectedLoss(Loss):
         coef, intercept, *_ = family.solve(ridge)
         temperature = modelled_temperature(total, family, ridge)
         write_layer(head_of(model), total.classes, coef, intercept, temperature)
+
+
+def make_loss(output: str, model: nn.Module) -> Loss:
+    """The loss of an output layer: ``"softmax"`` or ``"varpro"``."""
+    if output == "softmax":
+        return CrossEntropyLoss()
+    return ProjectedLoss(model)

@@ -29,8 +29,8 @@ from rankwise._process import torch_seeded
 from rankwise.errors import RunError
 from rankwise.nets.batches import scale, updates_per_pass
 from rankwise.nets.borrowing import evaluating, given_back, on_device
-from rankwise.nets.losses import make_loss
 from rankwise.nets.memory_format import memory_format
+from rankwise.nets.projected_loss import make_loss
 from rankwise.nets.settings import TrainingResult, TrainingSettings
 
 DESCRIPTION = "training.json"
