@@ -27,10 +27,23 @@ from rankwise.linear.class_ridge import (
     fit_temperature,
     modelled_temperature,
 )
-from rankwise.linear.statistics import ClassStatistics, block_statistics, design, like, to_numpy
+from rankwise.linear.statistics import (
+    ClassStatistics,
+    block_statistics,
+    design,
+    like,
+    to_numpy,
+)
+from rankwise.linear.wide import wide_design
 
 CALIBRATION_SAMPLES = 5000
 """Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
+
+_MANY_PRODUCTS = 2e12
+"""Products of all ridges, classes and samples, about a minute's, from which a few ridges do."""
+
+_ROUGH_SAMPLES = 20_000
+_NEAR = 3
 
 
 class HeadSolving(ABC):
@@ -44,8 +57,10 @@ class HeadSolving(ABC):
     rank: int | None
     loss: str
     max_passes: int
-    statistics_: ClassStatistics
     classes_: np.ndarray
+    _seen: tuple[int, float]
+    _statistics: ClassStatistics | None = None
+    _samples: Block | None = None
 
     @abstractmethod
     def _solution(self) -> HeadSolution:
@@ -55,13 +70,27 @@ class HeadSolving(ABC):
     def _progress(self, description: str) -> Any:
         """A bar over samples, as a context."""
 
+    @property
+    def statistics_(self) -> ClassStatistics:
+        """What is kept of the samples, of fewer than features made when it is first asked for."""
+        if self._statistics is None:
+            if self._samples is None:
+                raise AttributeError("this VarProHead isn't fitted yet; call fit or partial_fit")
+            by_class = self.class_weight is not None
+            self._statistics = block_statistics(*self._samples, by_class=by_class)
+        return self._statistics
+
     def _family(self) -> RidgeFamily:
-        problem = design(
-            self.statistics_,
-            class_weight=self.class_weight,
-            fit_intercept=self.fit_intercept,
-            standardise=self.standardise,
-        )
+        choices: dict[str, Any] = {
+            "class_weight": self.class_weight,
+            "fit_intercept": self.fit_intercept,
+            "standardise": self.standardise,
+        }
+        if self._samples is not None:
+            x, labels, weights = self._samples
+            problem = wide_design(x, self._codes(labels), weights, self.classes_, **choices)
+        else:
+            problem = design(self.statistics_, **choices)
         ridge = np.inf if isinstance(self.alpha, str) else float(self.alpha)
         rank = None if self.rank is None else int(self.rank)
         return RidgeFamily(problem, rank, ridge=ridge)
@@ -108,27 +137,70 @@ class HeadSolving(ABC):
         )
 
     def _stride(self) -> int:
-        return -(-self.statistics_.n_samples // CALIBRATION_SAMPLES)
+        return -(-self._seen[0] // CALIBRATION_SAMPLES)
 
     # -- the squared loss ----------------------------------------------------------------------
 
     def _leave_one_out_errors(
         self, family: RidgeFamily, source: Source, ridges: list[float]
     ) -> tuple[list[tuple[float, float]], list[Block]]:
-        """Mean squared left-out error of each ridge, and evenly spaced samples, rotated."""
-        squares, weight = np.zeros(len(ridges)), 0.0
+        """Mean squared left-out error of each ridge, and evenly spaced samples, rotated.
+
+        Where all ridges would cost too much, as with a thousand classes, every so-manieth sample
+        says which ones are near the least error, and all samples those ones' errors.
+        """
+        cost = float(self._seen[0]) * len(family.values) * len(self.classes_) * len(ridges)
+        if cost <= _MANY_PRODUCTS or len(ridges) <= _NEAR:
+            return self._errors_of(family, source, ridges)
+        ordered = sorted(ridges)
+        stride = max(1, self._seen[0] // _ROUGH_SAMPLES)
+        rough, _ = self._errors_of(family, source, ordered, stride)
+        at = int(np.argmin([e for _, e in rough]))
+        found: dict[float, float] = {}
+        while True:
+            # The two beside the least one so far, so that it is known to be the least of them.
+            near = [r for r in ordered[max(at - 1, 0) : at + 2] if r not in found]
+            errors, sample = self._errors_of(family, source, near)
+            found.update(errors)
+            best = ordered.index(min(found, key=lambda ridge: found[ridge]))
+            if best == at:
+                return sorted(found.items()), sample
+            at = best
+
+    def _errors_of(
+        self, family: RidgeFamily, source: Source, ridges: list[float], stride: int = 1
+    ) -> tuple[list[tuple[float, float]], list[Block]]:
+        squares, weight, first = np.zeros(len(ridges)), 0.0, 0
         kept = _Spaced(self._stride())
+        known = self._rotated_samples(family) if stride == 1 else None
         with self._progress("leave one out") as advance:
             for block in source:
+                if stride > 1:
+                    rows = np.arange(-first % stride, len(block.labels), stride)
+                    first += len(block.labels)
+                    features = block.features[like(rows, block.features)]
+                    block = Block(features, block.labels[rows], block.weights[rows])
                 codes = self._codes(block.labels)
-                rotated = family.rotate(block.features)
+                if known is None:
+                    rotated = family.rotate(block.features)
+                else:
+                    rotated = known[first : first + len(codes)]
+                    first += len(codes)
                 squares += family.left_out_squares(rotated, codes, block.weights, ridges)
                 weight += float(block.weights.sum())
                 kept.add(block._replace(features=rotated))
                 advance(len(codes))
-        self._check_the_same(weight)
+        if stride == 1:
+            self._check_the_same(weight)
         errors = [(float(m), float(s / weight)) for m, s in zip(ridges, squares, strict=True)]
         return errors, kept.blocks
+
+    def _rotated_samples(self, family: RidgeFamily) -> np.ndarray | None:
+        """The samples in the family's directions, where it was made of them."""
+        if self._samples is None:
+            return None
+        codes = self._codes(self._samples.labels)
+        return family.rotated_rows(self._samples.weights * family.design.class_factors[codes])
 
     def _temperature(self, family: RidgeFamily, sample: list[Block], ridge: float) -> float:
         codes = [self._codes(b.labels) for b in sample]
@@ -266,9 +338,9 @@ class HeadSolving(ABC):
             )
 
     def _check_the_same(self, weight: float) -> None:
-        if not np.isclose(weight, self.statistics_.weights.sum()):
+        if not np.isclose(weight, self._seen[1]):
             raise ValueError(
-                f"the iterable gave samples of weight {self.statistics_.weights.sum():g} the first "
+                f"the iterable gave samples of weight {self._seen[1]:g} the first "
                 f"time and {weight:g} the second; alpha='gcv' or a number reads it once"
             )
 

@@ -53,6 +53,18 @@ class ArrayBlocks:
         for part in blocks(len(self._labels), self._block_size):
             yield self._block(part, part.start)
 
+    @property
+    def fewer_than_features(self) -> bool:
+        """Whether the samples themselves are less than their Gram matrix."""
+        n, d = self._features.shape
+        return n < d and self._device == "cpu"
+
+    def whole(self) -> Block:
+        """All samples in one block, the caller's arrays copied."""
+        block = self._block(slice(None), 0)
+        x = np.array(self._features)  # of its own type: half of float64 where it is float32
+        return Block(x, block.labels.copy(), block.weights.copy())
+
     def sample(self, stride: int) -> Block:
         """Every so-manieth sample."""
         return self._block(slice(None, None, stride), 0)

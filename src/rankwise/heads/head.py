@@ -19,6 +19,7 @@ from rankwise._refusals import all_or_nothing
 from rankwise.heads._input import HeadInput, is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._solving import HeadSolving
+from rankwise.heads.feature_blocks import ArrayBlocks, Block
 from rankwise.heads.features import extract_features
 from rankwise.heads.order import in_callers_order
 from rankwise.heads.removal import SampleDigest, certificate_of, measured_difference
@@ -144,6 +145,7 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         self.verbose = verbose
 
     _solved: HeadSolution | None = None
+    _parts: list[ClassStatistics] | None = None
     set_params = all_or_nothing(BaseEstimator.set_params)
 
     # -- learning and unlearning --------------------------------------------------------------
@@ -168,11 +170,16 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
             row.
         """
         source = self._begin(X, y, sample_weight)
-        statistics = self._gathered(source)
-        if len(statistics.classes) < 2:
+        few = isinstance(source, ArrayBlocks) and source.fewer_than_features
+        if few and self.loss == "squared":
+            self._adopt_samples(source.whole())  # type: ignore[union-attr] # arrays, as said
+        else:
+            self._adopt(self._gathered(source))
+        if len(self.classes_) < 2:
+            only = self.classes_[0]
+            self._forget()
             raise ValueError(
-                "Classifier can't train when only one class is present: found only "
-                f"{statistics.classes[0]}"
+                f"Classifier can't train when only one class is present: found only {only}"
             )
         needs = "loss='logistic'" if self.loss == "logistic" else "alpha='loo'"
         if not source.repeatable and (self.loss == "logistic" or self.alpha == "loo"):
@@ -183,7 +190,6 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
                 UserWarning,
                 stacklevel=2,
             )
-        self._adopt(statistics)
         self._solved = self._solve(source)
         return self
 
@@ -200,7 +206,7 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         classes : array, optional
             All labels that will ever come; needed in the first call unless `X` holds them all.
         """
-        first = not hasattr(self, "statistics_")
+        first = not self.__sklearn_is_fitted__()
         statistics = self._gathered(self._begin(X, y, sample_weight, first=first))
         known = statistics.classes
         if classes is not None:
@@ -240,7 +246,7 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         """
         if isinstance(other, VarProHead):
             check_is_fitted(other)
-            theirs = other._parts
+            theirs = other._shards()
         elif isinstance(other, ClassStatistics):
             theirs = [other]
         else:
@@ -248,7 +254,7 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
                 f"merge takes a VarProHead or its statistics_, got {type(other).__name__}"
             )
         self._check_parameters()
-        parts = in_order([*(self._parts if hasattr(self, "statistics_") else []), *theirs])
+        parts = in_order([*(self._shards() if self.__sklearn_is_fitted__() else []), *theirs])
         self._adopt(total_of(parts), parts)
         if self.alpha == "loo" and len(parts) > 1:
             warnings.warn(
@@ -474,19 +480,38 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         return self._begin(X, y, sample_weight, first=False)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "statistics_")
+        return hasattr(self, "_seen")
 
     def _adopt(
         self, statistics: ClassStatistics, parts: list[ClassStatistics] | None = None
     ) -> None:
-        self.statistics_ = statistics
+        self._statistics, self._samples = statistics, None
         self._parts = [statistics] if parts is None else parts
         self.classes_ = statistics.classes
         self.n_features_in_ = statistics.n_features
+        self._seen = statistics.n_samples, float(statistics.weights.sum())
         self._solved = None
 
+    def _adopt_samples(self, samples: Block) -> None:
+        """Keep the samples themselves, which are less than their statistics."""
+        self._statistics, self._samples, self._parts = None, samples, None
+        self.classes_ = np.unique(samples.labels)
+        self.n_features_in_ = samples.features.shape[1]
+        used = samples.weights > 0
+        self._seen = int(used.sum()), float(samples.weights.sum())
+        self._solved = None
+
+    def _forget(self) -> None:
+        """As if never fitted."""
+        self._statistics = self._samples = self._parts = self._solved = None
+        for name in ("_seen", "classes_"):
+            self.__dict__.pop(name, None)
+
+    def _shards(self) -> list[ClassStatistics]:
+        return [self.statistics_] if self._parts is None else self._parts
+
     def _solution(self) -> HeadSolution:
-        if not hasattr(self, "statistics_"):
+        if not self.__sklearn_is_fitted__():
             raise AttributeError("this VarProHead isn't fitted yet; call fit or partial_fit")
         if self._solved is None:
             self._solved = self._solve(None)

@@ -89,31 +89,45 @@ class RidgeFamily:
         self._ridge = ridge
 
     @cached_property
-    def _directions(self) -> tuple[np.ndarray, np.ndarray]:
+    def _decomposed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues and vectors of the Gram matrix that the design has, features' or samples'."""
         values, vectors = eigen_directions(self.design.gram, ridge=self._ridge)
-        return (
-            (values, vectors)
-            if self._rank is None
-            else (
-                values[-self._rank :],
-                vectors[:, -self._rank :],
-            )
-        )
+        if self._rank is None:
+            return values, vectors
+        return values[-self._rank :], vectors[:, -self._rank :]
 
     @property
     def values(self) -> np.ndarray:
         """``Λ``, of shape (r,), increasing."""
-        return self._directions[0]
+        return self._decomposed[0]
+
+    @cached_property
+    def _vectors(self) -> np.ndarray:
+        """``Q``, of shape (d, r)."""
+        values, vectors = self._decomposed
+        if self.design.rows is None:
+            return vectors
+        return self.design.rows.T @ (vectors / np.sqrt(values))
 
     @cached_property
     def projected(self) -> np.ndarray:
         """``QᵀC``, of shape (r, K)."""
-        return self._directions[1].T @ self.design.gram.cross
+        values, vectors = self._decomposed
+        if self.design.rows is None:
+            return vectors.T @ self.design.gram.cross
+        return np.sqrt(values)[:, None] * (vectors.T @ self.design.gram.cross)
 
     @cached_property
     def rotation(self) -> np.ndarray:
         """``Q`` with the scale of the features divided out, of shape (d, r)."""
-        return self._directions[1] / self.design.scale[:, None]
+        return self._vectors / self.design.scale[:, None]
+
+    def rotated_rows(self, weights: np.ndarray) -> np.ndarray | None:
+        """`rotate` of the design's own rows, whose weights in all are given; None without rows."""
+        if self.design.rows is None or not (weights > 0).all():
+            return None
+        values, vectors = self._decomposed
+        return vectors * np.sqrt(values) / np.sqrt(weights)[:, None]
 
     def path(self) -> list[float]:
         """Ridges to choose from: ``10⁻⁹`` to 1 times the trace of the Gram matrix, 28 of them."""
@@ -122,13 +136,20 @@ class RidgeFamily:
     def solve(self, ridge: float) -> tuple[np.ndarray, np.ndarray, int, float]:
         """Coefficients (K, d) and intercept (K,) for raw features; rank and condition."""
         d = self.design
-        if self._rank is None and ridge > 0 and "_directions" not in self.__dict__:
+        asked = "_decomposed" in self.__dict__ or d.rows is not None
+        if self._rank is None and ridge > 0 and not asked:
             # One Cholesky, where nobody asked for the eigenvalues.
             layer = solve_gram(d.gram, ridge)
             coef = layer.coef / d.scale[:, None]
             rank, condition = layer.rank, layer.condition
         else:
-            coef = self.rotation @ (self.projected / (self.values + ridge)[:, None])
+            along = self.projected / (self.values + ridge)[:, None]
+            if d.rows is None:
+                coef = self.rotation @ along
+            else:
+                values, vectors = self._decomposed
+                coef = d.rows.T @ (vectors @ (along / np.sqrt(values)[:, None]))
+                coef /= d.scale[:, None]
             rank, condition = self.rank_and_condition()
         # In one order whether it was solved or read from a file: products then round alike.
         return coef.T, d.priors - d.centre @ coef, rank, condition
@@ -155,7 +176,7 @@ class RidgeFamily:
 
     def unrotate(self, coef: Float[np.ndarray, "d K"]) -> np.ndarray:
         """Coefficients for raw features, in the directions kept: (r, K)."""
-        return self._directions[1].T @ (coef * self.design.scale[:, None])
+        return self._vectors.T @ (coef * self.design.scale[:, None])
 
     def left_out_outputs(
         self, rotated: Any, codes: np.ndarray, sample_weight: np.ndarray, ridge: float

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy import linalg
 
 from rankwise._arrays import blocks
+from rankwise._threads import one_blas_thread
 from rankwise.linear.gram import EPS, Features, GramStatistics
 
 
@@ -39,7 +40,7 @@ def eigen_directions(
     ridge : float
         What will be added; by default as much as outweighs all rounding.
     """
-    values, vectors = linalg.eigh(statistics.gram, check_finite=False, driver="evd")
+    values, vectors = _eigen(statistics.gram)
     m, largest = len(values), max(float(values[-1]), float(np.finfo(float).tiny))
     if rcond is not None:
         floor = rcond**2
@@ -50,6 +51,17 @@ def eigen_directions(
     kept = values > floor * largest
     kept[: max(m - statistics.max_rank, 0)] = False
     return values[kept], vectors[:, kept]
+
+
+_ONE_THREAD = 2048
+"""Sides up to this are decomposed by one thread: more spend their time waiting for each other."""
+
+
+def _eigen(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(gram) > _ONE_THREAD:
+        return linalg.eigh(gram, check_finite=False, driver="evd")
+    with one_blas_thread():
+        return linalg.eigh(gram, check_finite=False, driver="evd")
 
 
 def left_over(

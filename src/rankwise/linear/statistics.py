@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 
 from rankwise._arrays import own
 from rankwise.linear.gram import EPS, GramStatistics
@@ -194,9 +195,7 @@ def block_statistics(
     # Means about a sample of the block, so that a large offset costs no digits.
     origin = x[:1]
     shifted = x - origin
-    membership = np.zeros((k, len(codes)))
-    membership[codes, np.arange(len(codes))] = weight / _positive(weights)[codes]
-    offsets = like(membership, x) @ shifted
+    offsets = _class_means(shifted, codes, weight / _positive(weights)[codes], k)
     centred = shifted - offsets[like(codes, x)]
     centred = centred * like(np.sqrt(weight), x)[:, None]
     groups = [centred]
@@ -210,6 +209,16 @@ def block_statistics(
     return ClassStatistics(
         classes, counts, weights, means.reshape(k, d), scatter, by_class, None, eps
     )
+
+
+def _class_means(x: Any, codes: np.ndarray, shares: np.ndarray, k: int) -> Any:
+    """``Σ_i s_i x_i`` of each class, of shape (k, d): a look at each sample, whatever ``k``."""
+    if isinstance(x, np.ndarray):
+        membership = sparse.csr_array((shares, (codes, np.arange(len(codes)))), (k, len(codes)))
+        return membership @ x
+    dense = np.zeros((k, len(codes)))
+    dense[codes, np.arange(len(codes))] = shares
+    return like(dense, x) @ x
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +239,9 @@ class Design:
         Of those features and the one-hot targets less `priors`. Its `n` is the sum of the
         samples' own weights.
     fit_intercept : bool
+    rows : float64 array of shape (n, d), optional
+        The weighted, centred, scaled samples, where they are fewer than the features. Then the
+        Gram matrix in `gram` is theirs, ``n × n``, and ``cross`` their weighted targets, (n, K).
     """
 
     centre: Float[np.ndarray, "d"]
@@ -239,6 +251,7 @@ class Design:
     class_factors: Float[np.ndarray, "K"]
     gram: GramStatistics
     fit_intercept: bool
+    rows: Float[np.ndarray, "n d"] | None = None
 
     @property
     def free_leverage(self) -> float:
