@@ -10,6 +10,8 @@ from rankwise import QuadraticClassifier
 from rankwise.errors import DataWarning, ModelFileError
 from rankwise.estimators import _inputs
 from rankwise.estimators.options import classifier_of
+from rankwise.training import groups
+from rankwise.units.multilinear import Units
 
 rng = np.random.default_rng(0)
 Y = np.arange(40) % 2
@@ -154,3 +156,22 @@ def test_given_validation_images_are_never_trained_on(refine):
 def test_validation_is_checked(validation, message):
     with pytest.raises(ValueError, match=message):
         QuadraticClassifier().fit(np.zeros((40, 8, 8)), Y, validation=validation)
+
+
+@pytest.mark.parametrize("solver", ["levenberg-marquardt", "lbfgs"])
+def test_sub_networks_without_room_are_refused_before_they_take_any(monkeypatch, solver):
+    """Units over one row of 3072 pixels: a matrix of theirs has 70 MiB for each pair of units."""
+    monkeypatch.setattr(groups, "available_memory", lambda: 300 * 2**20)
+    options = {"n_units": 10, "n_subnets": 1, "max_iter": 1, "image_shape": (1, 3072)}
+    model = classifier_of(solver=solver, **options)
+    X = rng.random((40, 3072))
+    if solver == "lbfgs":
+        assert model.fit(X, Y).status_ != "non-finite"
+        return
+    with pytest.raises(ValueError, match="10 units with 3,074 parameters each need about 35 GiB"):
+        model.fit(X, Y)
+    # MINPACK's Jacobian is as long as samples times classes.
+    plan = groups.SubnetPlan(Units((28, 28), (0, 0)), n_samples=2000, solver="minpack")
+    groups.check_room(plan, 100, 2, 1)
+    with pytest.raises(ValueError, match=r"need about 1 GiB of memory and 0\.3 GiB are"):
+        groups.check_room(plan, 2000, 30, 1)

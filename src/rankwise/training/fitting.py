@@ -19,6 +19,7 @@ from rankwise.linear.output_layer import OutputLayer, solve_output_layer
 from rankwise.networks.quadratic import QuadraticNetwork, glue, network_features
 from rankwise.training.checkpoints import CHECKPOINT, earlier_seconds, fit_key
 from rankwise.training.convolutional_presets import parts_of
+from rankwise.training.groups import check_room
 from rankwise.training.presets import NetworkPlan
 from rankwise.training.selection import select_units
 from rankwise.training.subnetworks import stack, train_subnets
@@ -153,6 +154,8 @@ def fit_subnetworks(
             used, encoded = Rows(images, fit), encoded[fit]
             weights = None if weights is None else weights[fit]
     n_seen = len(used) if weights is None else float(np.sum(weights))
+    if device == "cpu":
+        check_room(plan.subnet, len(used), n_classes, min(plan.n_subnets, threads))
     targets = np.eye(n_classes, dtype=np.float32)[encoded]
     begin = time.perf_counter()
     with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:

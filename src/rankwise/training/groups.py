@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._arrays import Images, as_float
+from rankwise._memory import available_memory
 from rankwise.units.multilinear import Units
 from rankwise.units.starts import Start, random_units
 from rankwise.varpro.projection import VariableProjection
@@ -49,6 +50,44 @@ class SubnetPlan:
     rcond: float | None = None
     ridge: float = 1e-4
     dtype: str = "float32"
+
+
+_MATRICES = 5  # of the solver's size at a time: JᵀJ, its two terms, the damped one, a factor
+
+
+def check_room(plan: SubnetPlan, n_samples: int, n_classes: int, workers: int) -> None:
+    """Refuse sub-networks that memory has no room for, before any of it is taken.
+
+    A second-order solver holds a few matrices of ``(I·p)²`` numbers, for ``I`` units of ``p``
+    parameters; MINPACK the dense Jacobian, of ``nK × I·p``; all of them derivatives of ``n × I·p``.
+
+    Parameters
+    ----------
+    plan : SubnetPlan
+    n_samples, n_classes : int
+        Of the training images.
+    workers : int
+        Sub-networks at a time.
+
+    Raises
+    ------
+    ValueError
+        Naming what is needed, what is free and what needs less.
+    """
+    size, n = plan.n_units * plan.units.n_params, min(n_samples, plan.n_samples)
+    needed = 2 * n * size * np.dtype(plan.dtype).itemsize
+    if plan.solver in ("levenberg-marquardt", "trust-region"):
+        needed += _MATRICES * 8 * size**2
+    elif plan.solver == "minpack":
+        needed += 2 * 8 * n * n_classes * size
+    needed, free = needed * max(1, workers), available_memory()
+    if needed > free:
+        raise ValueError(
+            f"sub-networks of {plan.n_units} units with {plan.units.n_params:,} parameters each "
+            f"need about {needed / 2**30:,.0f} GiB of memory and {free / 2**30:,.1f} GiB are free; "
+            "smaller images, fewer units in a sub-network, fewer workers or solver 'lbfgs' need "
+            "less"
+        )
 
 
 @dataclass(frozen=True)
