@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit-tests bench results models stale clean
+.PHONY: help install demo test lint types unit-tests test-kernels bench results models stale clean
 
 help: ## Say what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ types: install ## Check types
 
 unit-tests: install ## Run the tests on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-kernels: install ## The numerical tests again, as other processors round
+	$(BIN)/python tests/kernels.py
 
 bench: install ## Every benchmark in its quick form, a minute or two
 	$(BIN)/python benchmarks/run_all.py --quick
