@@ -73,13 +73,14 @@ class Problem:
             moved[i] += 1j * h
             slope[:, i] = np.imag(np.asarray(self.join(*np.split(moved, [len(theta)])))) / h
         errors = np.sqrt(np.einsum("ij,jk,ik->i", slope, fit.covariance(), slope))
-        return self.in_order(values), errors[self._order(values)]
+        return self.in_order(values), errors[self.order(values)]
 
     def in_order(self, values: np.ndarray) -> np.ndarray:
         """NIST's order of terms that are alike."""
-        return values[self._order(values)]
+        return values[self.order(values)]
 
-    def _order(self, values: np.ndarray) -> np.ndarray:
+    def order(self, values: np.ndarray) -> np.ndarray:
+        """Positions of terms that are alike, in NIST's order."""
         order = np.arange(len(values))
         if self.alike:
             first = np.array([group[0] for group in self.alike])
