@@ -179,10 +179,15 @@ def test_data_sets_share_what_has_one_name():
         return (*(early * c for c in phi), *(~early * c for c in phi))
 
     whole = fit(FunctionModel(columns).at(X), y, START)
-    np.testing.assert_allclose(shared.params, whole.params, rtol=1e-6)
-    np.testing.assert_allclose(np.concatenate(shared.coef), whole.coef, rtol=1e-5)
-    np.testing.assert_allclose(shared.stderr, whole.stderr, rtol=1e-4)
-    np.testing.assert_allclose(np.concatenate(shared.coef_stderr), whole.coef_stderr, rtol=1e-4)
+    # Ten parameters of 25 points are known poorly, so their errors are the measure.
+    assert shared.objective == pytest.approx(whole.objective, rel=1e-8)
+    away = np.concatenate(
+        [shared.params - whole.params, *(shared.coef - whole.coef.reshape(2, 4, 1))[..., 0]]
+    )
+    errors = np.concatenate([whole.stderr, whole.coef_stderr[:, 0]])
+    assert (np.abs(away) < 1e-3 * errors).all()
+    np.testing.assert_allclose(shared.stderr, whole.stderr, rtol=1e-2)
+    np.testing.assert_allclose(np.concatenate(shared.coef_stderr), whole.coef_stderr, rtol=1e-2)
     assert shared.dof == whole.dof
 
 

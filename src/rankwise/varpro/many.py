@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.varpro.functional import Blocks
+from rankwise.varpro.functional import Blocks, Projection
 from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
 from rankwise.varpro.models import ModelBasis
 from rankwise.varpro.parameters import parameter_space
 from rankwise.varpro.problem import SeparableProblem
-from rankwise.varpro.solvers import MAX_ITERATIONS, LevenbergMarquardt, Solver
+from rankwise.varpro.solvers import MAX_ITERATIONS, LevenbergMarquardt, NielsenDamping, Solver
 
-_ENTRIES = 300_000
-"""Of features or derivatives in a chunk: 2.4 MB, about a core's cache."""
+_ENTRIES = 150_000
+"""Of features or derivatives in a chunk: 1.2 MB, about a core's cache."""
+_FIRST_DAMPING = 1e-3
+"""Of the default rule: one start for all is near most, and a third of the steps is saved
+(``benchmarks/separable_speed.py``)."""
 _FIRST_ROUND = 12
 """Steps after which those that are done are left out."""
 
@@ -80,6 +83,73 @@ class _Batch:
             yield rows, d if self._roots is None else self._roots * d
 
 
+class _InStep(SeparableProblem):
+    """Many small problems of one right-hand side each, projected by batched matrix products.
+
+    LAPACK's QR takes its matrices one by one, which for three columns costs several times their
+    arithmetic. Where columns are nearly dependent, LAPACK's way it is, for the chunk.
+    """
+
+    _room: np.ndarray | None = None
+
+    def _projected(self, phi: np.ndarray) -> Projection:
+        # The same memory every time: only the last projection is ever asked for, and fresh memory
+        # costs more than the arithmetic.
+        if self._room is None or self._room.shape[1:] != phi.swapaxes(-1, -2).shape:
+            self._room = np.empty((2, *phi.swapaxes(-1, -2).shape))
+        found = project_in_step(phi, self.targets, self._room)
+        return super()._projected(phi) if found is None else found
+
+
+_LEAST_PIVOT = 1e-5
+"""Norm left of a unit column beside those before it, under which Cholesky isn't trusted."""
+
+
+def project_in_step(
+    features: np.ndarray, targets: np.ndarray, room: np.ndarray | None = None
+) -> Projection | None:
+    """`functional.project` for features (G, n, m) and targets (G, n, 1); None if that's unsafe.
+
+    The orthonormal basis is ``Q = ΦWᵀ`` from two Cholesky factorisations of Gram matrices, of ``Φ``
+    with columns of one norm and of what comes of it (Yamamoto et al. 2015: as good as Householder's
+    up to condition numbers of about 10⁷). `room`, of shape (2, G, m, n), is where it's written.
+    """
+    columns = features.swapaxes(-1, -2)
+    whole: np.ndarray | None = None
+    q = columns
+    for turn in range(2):
+        gram = q @ q.swapaxes(-1, -2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.sqrt(np.einsum("gmm->gm", gram))
+            scaled = gram / (size[:, :, None] * size[:, None, :])
+        try:
+            lower = np.linalg.cholesky(scaled)
+        except np.linalg.LinAlgError:
+            return None
+        if not (np.einsum("gmm->gm", lower) > _LEAST_PIVOT).all():
+            return None
+        step = np.linalg.inv(lower) / size[:, None, :]
+        q = np.matmul(step, q, out=None if room is None else room[turn])
+        whole = step if whole is None else step @ whole
+    assert whole is not None
+    along = q @ targets
+    residual = targets - q.swapaxes(-1, -2) @ along
+    again = q @ residual  # as `project` does, against what rounding leaves
+    residual -= q.swapaxes(-1, -2) @ again
+    back = whole.swapaxes(-1, -2)
+    n_fits, m, _ = q.shape
+    return Projection(
+        left=q.swapaxes(-1, -2),
+        filters=np.ones((n_fits, m)),
+        coef=back @ (along + again),
+        residual=residual,
+        inverse_gram=back @ whole,
+        objective=0.5 * np.einsum("gn,gn->g", residual[..., 0], residual[..., 0]),
+        rank=np.full(n_fits, m),
+        condition=np.full(n_fits, np.nan),  # not known without singular values, nor asked for
+    )
+
+
 def fit_each(
     basis: Any,
     targets: Any,
@@ -102,6 +172,8 @@ def fit_each(
         )
     if not isinstance(solver, LevenbergMarquardt):
         raise ValueError("many fits at once are for solver 'levenberg-marquardt'")
+    if solver.damping == NielsenDamping():
+        solver = replace(solver, damping=NielsenDamping(initial=_FIRST_DAMPING))
     targets = checked_targets(targets)
     n, k = targets.shape
     if n != basis.n_rows:
@@ -132,7 +204,7 @@ def fit_each(
         if roots is not None:
             own = roots[None, :, None] if roots.ndim == 1 else roots[:, members].T[..., None]
             tau = own * tau
-        return SeparableProblem(
+        return _InStep(
             _Batch(basis, own),
             tau,
             jacobian=jacobian,

@@ -426,20 +426,23 @@ class SeparableModel:
         """``D``, shape ``(…, n, Q)``."""
         params = np.asarray(params, dtype=np.float64)
         batch, values = params.ndim == 2, _apart(params)
-        parts = []
+        shape = (*params.shape[:-1], sum(len(t.parameters) for t in self.terms), len(x))
+        found: np.ndarray = np.empty(shape)
+        q = 0
         for term in self.terms:
             own = self._own(term, values)
             for i in range(len(own)):
                 if term.derivatives is not None:
-                    parts.append(stack_columns((term.derivatives[i](x, *own),), len(x), batch))
+                    put_column(found, q, term.derivatives[i](x, *own), len(x))
+                    q += 1
                     continue
 
                 def column(*p: Any, function: Callable[..., Any] = term.function) -> np.ndarray:
                     return stack_columns((function(x, *p),), len(x), batch, complex)
 
-                parts.append(_complex_step(column, own, i))
-        shape = (*params.shape[:-1], len(x), 0)
-        return side_by_side(parts) if parts else np.zeros(shape)
+                found[..., q, :] = _complex_step(column, own, i)[..., 0]
+                q += 1
+        return found.swapaxes(-1, -2)
 
     def _own(self, term: Term, values: list[Any]) -> list[Any]:
         return [values[self.names.index(name)] for name in term.parameters]
@@ -488,7 +491,6 @@ def stack_columns(given: Any, n: int, batch: bool = False, dtype: type = float) 
     """
     if isinstance(given, (tuple, list)):
         columns = [np.asarray(c) for c in given]
-        _refuse(columns, dtype)
         if batch:
             size = max((c.shape[0] for c in columns if c.ndim == 2), default=1)
             shape: tuple[int, ...] = (size, n)
@@ -496,17 +498,11 @@ def stack_columns(given: Any, n: int, batch: bool = False, dtype: type = float) 
             shape = (n,)
         # One column after another in memory: numpy's loops run along rows then.
         found: np.ndarray = np.empty((*shape[:-1], len(columns), n), dtype=dtype)
-        try:
-            for j, c in enumerate(columns):
-                found[..., j, :] = c
-            return found.swapaxes(-1, -2)
-        except ValueError:
-            shapes = ", ".join(str(c.shape) for c in columns)
-            raise ValueError(
-                f"the model's columns must each have {n} rows, as x has, got shapes {shapes}"
-            ) from None
+        for j, c in enumerate(columns):
+            put_column(found, j, c, n)
+        return found.swapaxes(-1, -2)
     array = np.asarray(given)
-    _refuse([array], dtype)
+    _refuse(array, dtype)
     if batch:
         raise ValueError(
             "many fits at once need a model whose function gives a tuple of columns, one function "
@@ -527,15 +523,26 @@ def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([p.swapaxes(-1, -2) for p in parts], axis=-2).swapaxes(-1, -2)
 
 
-def _refuse(columns: list[np.ndarray], dtype: type) -> None:
-    for c in columns:
-        if c.dtype.kind == "c" and dtype is float:
-            raise ValueError(
-                "the model gave complex numbers, and fits are real; stack real and imaginary parts "
-                "as rows of one real problem"
-            )
-        if c.dtype.kind not in "biufc":
-            raise ValueError(f"the model must give numbers, got {c.dtype}")
+def put_column(found: np.ndarray, j: int, column: Any, n: int) -> None:
+    """Write a column into row ``j`` of an array (…, m, n)."""
+    column = np.asarray(column)
+    _refuse(column, complex if found.dtype.kind == "c" else float)
+    try:
+        found[..., j, :] = column
+    except ValueError:
+        raise ValueError(
+            f"the model's columns must each have {n} rows, as x has, got shape {column.shape}"
+        ) from None
+
+
+def _refuse(column: np.ndarray, dtype: type) -> None:
+    if column.dtype.kind == "c" and dtype is float:
+        raise ValueError(
+            "the model gave complex numbers, and fits are real; stack real and imaginary parts "
+            "as rows of one real problem"
+        )
+    if column.dtype.kind not in "biufc":
+        raise ValueError(f"the model must give numbers, got {column.dtype}")
 
 
 def _apart(params: Any) -> list[Any]:

@@ -328,17 +328,21 @@ class SeparableProblem:
                 )
             yield rows, d
 
+    def _projected(self, phi: Any) -> Projection:
+        return project(
+            phi, self.targets, ridge=self.ridge, rcond=self.rcond, equilibrate=self.equilibrate
+        )
+
     def _remember(self, params: Any, phi: Any) -> Projection:
         xp = array_namespace(phi)
         self.n_evaluations += 1
         most = min(LARGEST, float(xp.finfo(phi.dtype).max))
-        finite = xp.all(xp.all(xp.abs(phi) <= most, axis=-1), axis=-1)
-        if not bool(xp.all(finite)):
+        every = bool(xp.max(xp.abs(phi)) <= most)
+        if not every:
+            finite = xp.all(xp.all(xp.abs(phi) <= most, axis=-1), axis=-1)
             phi = xp.where(finite[..., None, None], phi, xp.zeros_like(phi))
-        projection = project(
-            phi, self.targets, ridge=self.ridge, rcond=self.rcond, equilibrate=self.equilibrate
-        )
-        if not bool(xp.all(finite)):
+        projection = self._projected(phi)
+        if not every:
             infinite = xp.full_like(projection.objective, float("inf"))
             objective = xp.where(finite, projection.objective, infinite)
             projection = Projection(**{**projection.__dict__, "objective": objective})

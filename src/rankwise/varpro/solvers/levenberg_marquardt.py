@@ -33,6 +33,8 @@ _BARELY = 1e-6
 _AT_A_MINIMUM = 1e-7
 """Fraction of the objective that this step may still promise at a minimum: rounding in residuals
 that nearly cancel spoils the last digits."""
+_UNDAMPED = 1e-5
+"""Damping up to which one small step is enough: it isn't small because it was damped."""
 _MOST_DOUBTS = 4
 """Times that small steps are taken for damped ones."""
 _STALLED_AFTER = 5
@@ -300,6 +302,7 @@ class LevenbergMarquardt:
             # A step that can gain no more than rounding, and doesn't, is as small as they come.
             rounding = (predicted <= _rounding(objective, scale)) & (damping <= 1.0) & solved
             spent = _to_numpy(rounding) & running
+            undamped = _to_numpy(damping <= _UNDAMPED)
             history.append(
                 {
                     "objective": _plain(xp.where(accepted, trial_objective, objective)),
@@ -312,7 +315,8 @@ class LevenbergMarquardt:
             objective = xp.where(accepted, trial_objective, objective)
             damping = self.damping.update(damping, accepted, gain)
             taken = _to_numpy(accepted)
-            n_small = np.where(taken & ~small, 0, n_small + (taken | spent))
+            one = np.where(undamped, stopping.patience, 1)
+            n_small = np.where(taken & ~small, 0, n_small + (taken | spent) * one)
             n_rejected = np.where(taken, 0, n_rejected + 1)
             enough = (taken | spent) & running & (n_small >= stopping.patience)
             if (
