@@ -149,8 +149,9 @@ def main() -> None:
         notes=(
             "The first three columns are variable projection: the package's solver, MINPACK and "
             "SciPy's trust region. The others fit the whole model, derivatives by differences.",
-            f"Of {2 * len(names)} fits each. – : fewer than four digits of a parameter, or none. Of Lanczos1's standard errors "
-            "double precision leaves about three digits: its residuals are 1e-13.",
+            f"Of {2 * len(names)} fits each. – : fewer than four digits of a parameter, or none.",
+            "Of Lanczos1's standard errors double precision leaves about three digits: its "
+            "residuals are 1e-13.",
         ),
     )
 
