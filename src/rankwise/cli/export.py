@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
     file_format: Annotated[str, typer.Option("--format", help="onnx, c, html or safetensors.")],
     precision: Annotated[
-        str, typer.Option(help="Of the weights: float32, float16 or int8.")
+        str, typer.Option(help="Of the weights: float32, float16, int8; for c also int4.")
     ] = "float32",
     out: Annotated[
         Path | None,
@@ -23,6 +26,14 @@ def export(
         str | None,
         typer.Option(
             help="Compare with the model on the test images of this source; default: the run's.",
+            metavar="SOURCE",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="c in int8 or int4: the source of the training images that scales are taken "
+            "from; default: the run's.",
             metavar="SOURCE",
         ),
     ] = None,
@@ -40,7 +51,7 @@ def export(
     from rankwise import runs
     from rankwise.errors import RankwiseError
     from rankwise.estimators.models import load_model
-    from rankwise.export import FORMATS, export_model
+    from rankwise.export import FORMATS, export_model, needs_calibration
     from rankwise.export.check import check_export
 
     if no_check and check is not None:
@@ -52,7 +63,16 @@ def export(
     runs.refuse_model_file(out, folder)
     # A source that is named and can't be read is a mistake: nothing is written then.
     images = None if check is None else runs.images_for(model, folder, check)
-    report = export_model(model, file_format, out, precision=precision, batch=batch)
+    calibration = None
+    if needs_calibration(model, file_format, precision):
+        calibration = _calibration(model, folder, calibrate)
+    elif calibrate is not None:
+        raise typer.BadParameter(
+            "--calibrate is for --format c with int8 or int4, of convolutional networks with relu"
+        )
+    report = export_model(
+        model, file_format, out, precision=precision, batch=batch, calibration=calibration
+    )
     report |= {"check": check, "not_compared": None}
     if not as_json:
         _print_file(out, report)
@@ -73,6 +93,24 @@ def export(
         _print_comparison(report)
 
 
+def _calibration(model: Any, folder: Path, source: str | None) -> np.ndarray:
+    """Some training images of all classes, of a source or of the run's."""
+    from rankwise import runs
+    from rankwise.errors import RankwiseError, RunError
+    from rankwise.export.integers import CALIBRATION_IMAGES
+
+    if source is None:
+        try:
+            source, _ = runs.test_images_of(model, folder)
+        except RankwiseError as error:
+            raise RunError(
+                f"whole numbers take their scales from training images, and {error}; "
+                "name a source by --calibrate"
+            ) from error
+    images = runs.images_for(model, folder, source, "train", limit=CALIBRATION_IMAGES)
+    return images.images
+
+
 def _print_file(out: Path, report: dict[str, Any]) -> None:
     typer.echo(
         f"{out}: {report['bytes']:,} bytes, {report['n_parameters']:,} parameters, "
@@ -82,6 +120,7 @@ def _print_file(out: Path, report: dict[str, Any]) -> None:
         typer.echo(
             f"on the device: {report['flash_bytes']:,} bytes of weights (flash), "
             f"{report['ram_bytes']:,} bytes of scratch (RAM)"
+            + (", computed in whole numbers" if report["integers_only"] else "")
         )
 
 

@@ -9,9 +9,23 @@ from rankwise.export.quantise import PRECISIONS
 from rankwise.networks.graph import Graph
 
 if TYPE_CHECKING:
-    from rankwise.data import ImageSet
+    import numpy as np
 
-__all__ = ["FORMATS", "PRECISIONS", "export_model", "footprint", "to_graph"]
+    from rankwise.data import ImageSet
+    from rankwise.export.integers import IntegerNetwork
+
+__all__ = [
+    "C_PRECISIONS",
+    "FORMATS",
+    "PRECISIONS",
+    "export_model",
+    "footprint",
+    "needs_calibration",
+    "to_graph",
+]
+
+C_PRECISIONS = (*PRECISIONS, "int4")
+"""Of a C export. In `int8` and `int4` convolutional networks compute in whole numbers alone."""
 
 FORMATS = {"onnx": ".onnx", "c": ".h", "html": ".html", "safetensors": ".safetensors"}
 """Formats and the endings of their files."""
@@ -58,6 +72,7 @@ def export_model(
     *,
     precision: str = "float32",
     batch: int | None = None,
+    calibration: np.ndarray | None = None,
     images: ImageSet | None = None,
 ) -> dict[str, Any]:
     """Write a fitted model for use elsewhere, and compare it with the original.
@@ -68,10 +83,14 @@ def export_model(
     file_format : {"onnx", "c", "html", "safetensors"}
     out : Path
         The file to write. For C its name is the prefix of everything in it.
-    precision : {"float32", "float16", "int8"}
-        Of the weights.
+    precision : {"float32", "float16", "int8", "int4"}
+        Of the weights; int4 is for C. For C, int8 and int4 are for all computations too where
+        `integers.is_integral`.
     batch : int, optional
         ONNX: a fixed number of images.
+    calibration : uint8 array of shape (n, *image_shape), optional
+        Training images, a few hundred of all classes, that such computations take their scales
+        from.
     images : ImageSet, optional
         What to compare on.
 
@@ -92,8 +111,9 @@ def export_model(
 
     if file_format not in FORMATS:
         raise ValueError(f"unknown format {file_format!r}; accepted: {', '.join(FORMATS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; accepted: {', '.join(PRECISIONS)}")
+    known = C_PRECISIONS if file_format == "c" else PRECISIONS
+    if precision not in known:
+        raise ValueError(f"unknown precision {precision!r}; accepted: {', '.join(known)}")
     if batch is not None and file_format != "onnx":
         raise ValueError("batch is for the format onnx only")
     if out.is_dir():
@@ -115,8 +135,13 @@ def export_model(
         from rankwise.export.c_source import write_c
 
         provenance = f"Model {digest[:16]}, {report['n_parameters']} parameters."
-        source = write_c(graph, out, precision=precision, provenance=provenance)
-        report |= {"flash_bytes": source.flash_bytes, "ram_bytes": source.ram_bytes}
+        program = _in_integers(graph, precision, calibration)
+        source = write_c(program or graph, out, precision=precision, provenance=provenance)
+        report |= {
+            "flash_bytes": source.flash_bytes,
+            "ram_bytes": source.ram_bytes,
+            "integers_only": program is not None,
+        }
     elif file_format == "html":
         from rankwise.export.html import write_html
 
@@ -134,6 +159,33 @@ def export_model(
 
         report |= check_export(model, out, file_format, images)
     return report
+
+
+def needs_calibration(model: Any, file_format: str, precision: str) -> bool:
+    """Whether an export takes the scales of its computations from training images."""
+    from rankwise.export.integers import is_integral
+
+    return file_format == "c" and precision.startswith("int") and is_integral(to_graph(model))
+
+
+def _in_integers(
+    graph: Graph, precision: str, calibration: np.ndarray | None
+) -> IntegerNetwork | None:
+    """The network in whole numbers, where it is asked for and the graph is one that can be."""
+    from rankwise.export.integers import ACCEPTED, is_integral, to_integers
+
+    if not precision.startswith("int"):
+        return None
+    if not is_integral(graph):
+        if precision == "int4":
+            raise ValueError(f"int4 is for {ACCEPTED}; int8 stores the weights of any model")
+        return None
+    if calibration is None:
+        raise ValueError(
+            f"{precision} as C computes in whole numbers, and needs training images to choose "
+            "their scales: give some as calibration"
+        )
+    return to_integers(graph, calibration, precision)
 
 
 def _question(classes: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ are used again as soon as they are free.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
@@ -16,8 +17,19 @@ from pathlib import Path
 
 from rankwise._files import atomic_path
 from rankwise._version import __version__
+from rankwise.export.c_integers import IntegerEmitter
 from rankwise.export.c_operations import Emitter
-from rankwise.export.c_templates import ACTIVATIONS, EXAMPLE, HALF, HEADER, PROBABILITIES
+from rankwise.export.c_templates import (
+    ACTIVATIONS,
+    EXAMPLE,
+    HALF,
+    HEADER,
+    INTEGER_HEADER,
+    INTEGER_HELPERS,
+    INTEGER_PROBABILITIES,
+    PROBABILITIES,
+)
+from rankwise.export.integers import IntegerNetwork
 from rankwise.export.quantise import quantise
 from rankwise.networks.graph import Graph
 
@@ -80,51 +92,107 @@ def c_source(
     CSource
         The same graph gives the same text.
     """
-    if not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII):
-        raise ValueError(f"name must be a C identifier, got {name!r}")
+    _check_name(name)
     quantised = quantise(graph, precision)
     emitter = Emitter(quantised, name)
     logits = emitter.emit_graph()
     tables, statements = emitter.tables, emitter.statements
     flash, ram = emitter.flash_bytes, 4 * max(1, emitter.scratch_floats)
-    uint8 = graph.scale != 1.0
-    sizes = "×".join(map(str, graph.image_shape))
     helpers = [HALF] if emitter.uses_half else []
     helpers += [ACTIVATIONS[kind] for kind in sorted(emitter.activations)]
-    weights_digest = sha256("\n".join(tables).encode()).hexdigest()
     values = {
-        "NAME": name,
-        "VERSION": __version__,
-        "PROVENANCE": _comment(provenance or f"weights {weights_digest[:16]}"),
         "PRECISION": precision,
         "N_NUMBERS": f"{emitter.n_numbers}",
         "FLASH": str(flash),
         "RAM": str(ram),
-        "IMAGE": sizes.replace("×", " x "),
-        "PIXEL": "uint8_t" if uint8 else "float",
-        "PIXELS": str(prod(graph.image_shape)),
-        "CLASSES": str(len(graph.classes)),
         "SCRATCH": str(max(1, emitter.scratch_floats)),
-        "LABELS": ", ".join(_string(label) for label in graph.classes),
         "HELPERS": "\n".join(helpers),
         "TABLES": "\n".join(tables),
         "FUNCTIONS": "\n".join(emitter.functions.values()),
-        "STATEMENTS": "\n".join(f"    {line}" if line else "" for line in statements),
+        "STATEMENTS": _indented(statements),
         "LOGITS": logits,
         "NORMALISE": PROBABILITIES[graph.output],
-        "EXAMPLE": _example(graph),
     }
-    text = HEADER
-    for key in ("EXAMPLE", "NORMALISE", "HELPERS", "FUNCTIONS", *values):
-        text = text.replace(f"@{key}@", values[key])
+    return CSource(_filled(HEADER, graph, name, provenance, values), name, flash, ram)
+
+
+def c_integer_source(
+    network: IntegerNetwork, name: str = "rankwise_model", *, provenance: str = ""
+) -> CSource:
+    """Write a network of whole numbers as C99; the header is used as that of `c_source` is.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        From `to_integers`.
+    name, provenance : str
+        As in `c_source`.
+    """
+    _check_name(name)
+    emitter = IntegerEmitter(network, name)
+    flash, ram = emitter.flash_bytes, emitter.ram_bytes
+    normalise = INTEGER_PROBABILITIES[network.graph.output]
+    needed = {"exp"} if "_sigmoid(" in normalise else set()
+    needed |= {what for what in INTEGER_HELPERS if f"_{what}(" in normalise}
+    values = {
+        "PRECISION": network.precision,
+        "N_NUMBERS": str(emitter.n_numbers),
+        "FLASH": str(flash),
+        "RAM": str(ram),
+        "MEMBERS": _indented(emitter.members),
+        "TABLES": "\n".join(emitter.tables),
+        "HELPERS": "\n".join(text for what, text in INTEGER_HELPERS.items() if what in needed),
+        "FUNCTIONS": "\n".join(emitter.functions),
+        "STATEMENTS": _indented(emitter.statements),
+        "NORMALISE": normalise,
+    }
+    text = _filled(INTEGER_HEADER, network.graph, name, provenance, values)
     return CSource(text, name, flash, ram)
 
 
+def _filled(template: str, graph: Graph, name: str, provenance: str, values: dict[str, str]) -> str:
+    """A template with what all headers say, and `values`."""
+    weights_digest = sha256(values["TABLES"].encode()).hexdigest()
+    values = {
+        "EXAMPLE": _example(graph),
+        **values,
+        "NAME": name,
+        "VERSION": __version__,
+        "PROVENANCE": _comment(provenance or f"weights {weights_digest[:16]}"),
+        "IMAGE": " x ".join(map(str, graph.image_shape)),
+        "PIXEL": "uint8_t" if graph.scale != 1.0 else "float",
+        "PIXELS": str(prod(graph.image_shape)),
+        "CLASSES": str(len(graph.classes)),
+        "LABELS": ", ".join(_string(label) for label in graph.classes),
+    }
+    # What holds names itself comes first.
+    for key in ("EXAMPLE", "NORMALISE", "HELPERS", "FUNCTIONS", *values):
+        template = template.replace(f"@{key}@", values[key])
+    return template
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in lines)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII):
+        raise ValueError(f"name must be a C identifier, got {name!r}")
+
+
 def write_c(
-    graph: Graph, path: Path, *, precision: str = "float32", provenance: str = ""
+    graph: Graph | IntegerNetwork,
+    path: Path,
+    *,
+    precision: str = "float32",
+    provenance: str = "",
 ) -> CSource:
-    """Write a graph as a C header; the file's name gives the prefix. See `c_source`."""
-    source = c_source(graph, c_identifier(path.stem), precision=precision, provenance=provenance)
+    """Write a graph, or a network of whole numbers, as a C header named after the file."""
+    name = c_identifier(path.stem)
+    if isinstance(graph, IntegerNetwork):
+        source = c_integer_source(graph, name, provenance=provenance)
+    else:
+        source = c_source(graph, name, precision=precision, provenance=provenance)
     with atomic_path(path) as temporary:
         temporary.write_text(source.text, encoding="utf-8")
     return source

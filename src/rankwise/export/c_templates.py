@@ -76,6 +76,82 @@ static inline int @NAME@_predict(const @PIXEL@ *image, float *probabilities) {
 #endif
 """
 
+INTEGER_HEADER = """\
+/* An image classifier of rankwise @VERSION@, as plain C99. Generated: don't edit.
+ *
+ * @PROVENANCE@
+ * @N_NUMBERS@ weights, @PRECISION@; @FLASH@ bytes of tables (flash), @RAM@ bytes of scratch (RAM).
+ * It computes in whole numbers; only the @CLASSES@ probabilities are floats.
+ * The weights are yours; the code may be used freely, without any warranty.
+ *
+ * Image: @IMAGE@ values of @PIXEL@, row by row, channels together.
+ * To try it: cc -std=c99 -O2 -x c -D@NAME@_MAIN FILE
+ */
+#ifndef @NAME@_H
+#define @NAME@_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(_MSC_VER)
+#define @NAME@_RESTRICT __restrict
+#else
+#define @NAME@_RESTRICT
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define @NAME@_PIXELS @PIXELS@
+#define @NAME@_CLASSES @CLASSES@
+
+/* What a call needs beside the stack. */
+typedef struct {
+@MEMBERS@
+} @NAME@_memory;
+
+static const char *const @NAME@_labels[@NAME@_CLASSES] = {@LABELS@};
+
+@TABLES@
+
+@FUNCTIONS@
+@HELPERS@
+/* The name of a class. */
+static inline const char *@NAME@_label(int position) {
+    return @NAME@_labels[position];
+}
+
+/* Probabilities of an image, @NAME@_CLASSES of them; returns the position of the largest logit.
+ * Threads may call it at a time, each with its own memory. */
+static inline int @NAME@_predict_with(const @PIXEL@ *image, float *probabilities,
+                                      @NAME@_memory *m) {
+    int best = 0;
+    float total = 0.0f;
+    float logits[@NAME@_CLASSES];
+@STATEMENTS@
+    for (int k = 1; k < @NAME@_CLASSES; ++k) {
+        if (logits[k] > logits[best]) best = k;
+    }
+@NORMALISE@
+    for (int k = 0; k < @NAME@_CLASSES; ++k) probabilities[k] /= total;
+    return best;
+}
+
+/* The same, with memory of its own: one call at a time. */
+static inline int @NAME@_predict(const @PIXEL@ *image, float *probabilities) {
+    static @NAME@_memory memory;
+    return @NAME@_predict_with(image, probabilities, &memory);
+}
+
+#ifdef __cplusplus
+}
+#endif
+@EXAMPLE@
+#endif
+"""
+
 # The order of the logits is kept, so the largest probability is that of the largest logit.
 _SHIFTED = """\
     for (int k = 0; k < @NAME@_CLASSES; ++k) total += logits[k];
@@ -97,6 +173,44 @@ PROBABILITIES = {
         probabilities[k] = expf(logits[k] - logits[best]);
         total += probabilities[k];
     }""",
+}
+
+INTEGER_HELPERS = {
+    "exp": """\
+/* exp(x) for x of at most 0, to a few parts in ten millions. */
+static inline float @NAME@_exp(float x) {
+    float power = 1.0f, part;
+    int n;
+    if (x < -80.0f) return 0.0f;
+    n = (int)(x * -1.44269504f + 0.5f);
+    part = x + (float)n * 0.693147181f;
+    part = 1.0f + part * (1.0f + part * (0.5f + part * (0.166666667f
+        + part * (0.0416666667f + part * (0.00833333333f + part * 0.00138888889f)))));
+    while (n-- > 0) power *= 0.5f;
+    return part * power;
+}
+""",
+    "sqrt": """\
+/* The square root of a positive number, by Newton's rule. */
+static inline float @NAME@_sqrt(float x) {
+    float root = x > 1.0f ? x : 1.0f;
+    for (int i = 0; i < 40; ++i) root = 0.5f * (root + x / root);
+    return root;
+}
+""",
+    "sigmoid": """\
+static inline float @NAME@_sigmoid(float x) {
+    const float e = @NAME@_exp(x > 0.0f ? -x : x);
+    return (x > 0.0f ? 1.0f : e) / (1.0f + e);
+}
+""",
+}
+"""What the probabilities of whole numbers need in the place of the mathematics library."""
+
+INTEGER_PROBABILITIES = {
+    "sum-to-one": _SHIFTED % "0.5f * (v + @NAME@_sqrt(v * v + 1e-4f))",
+    "sigmoid": _SHIFTED % "@NAME@_sigmoid(v)",
+    "softmax": PROBABILITIES["softmax"].replace("expf", "@NAME@_exp"),
 }
 
 HALF = """\

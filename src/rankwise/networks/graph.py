@@ -11,7 +11,7 @@ takes features. `ToMaps` turns images into maps, `Flatten` maps or images into f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -61,6 +61,7 @@ __all__ = [
     "map_weights",
     "output_shape",
     "run",
+    "values",
 ]
 
 _BLOCK_BYTES = 2**25
@@ -131,6 +132,25 @@ def run(
         for i in range(0, len(images), step)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, len(graph.classes)), dtype)
+
+
+def values(
+    graph: Graph, images: Num[np.ndarray, "n ..."], *, dtype: str = "float64"
+) -> Iterator[np.ndarray]:
+    """What each operation of a graph makes of a batch, one after the other.
+
+    Parameters
+    ----------
+    graph : Graph
+    images : array of shape (n, *graph.image_shape)
+        All at once: a few hundred.
+    dtype : str
+        Of the computation.
+    """
+    x = images.astype(dtype) / np.asarray(graph.scale, dtype)
+    for op in graph.ops:
+        x = _apply(op, x)
+        yield x
 
 
 def _run(ops: Sequence[Op], x: np.ndarray) -> np.ndarray:
