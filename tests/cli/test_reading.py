@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cli_cases import FAST, call, class_folders
+from rankwise.data.load import Source
 
 CONVOLUTIONAL = ["--preset", "tiny", "--max-iter", "2", "--workers", "1"]
 
@@ -110,3 +112,27 @@ def test_channels_and_columns_on_the_command_line(tmp_path, monkeypatch, capsys)
     arguments[1] = tmp_path / "l.csv"
     out, _ = call(monkeypatch, capsys, *arguments, "--label-column", "x", "--overwrite")
     assert json.loads(out)["train"]["class_counts"].keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "folder"])
+def test_augment_keeps_sizes(tmp_path, monkeypatch, capsys, file_format):
+    rng = np.random.default_rng(0)
+    sizes = [(8, 9), (12, 7), (20, 20)]
+    for i in range(24):
+        folder = tmp_path / "s" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, sizes[i % 3], dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    arguments = ["augment", tmp_path / "s", tmp_path / "o", "--format", file_format, "--json"]
+    out, _ = call(monkeypatch, capsys, *arguments, "--split", "all", "--skip-threshold", "0")
+    summary = json.loads(out)
+    assert (summary["originals"], summary["copies"]) == (24, 24)
+    source = Source(tmp_path / "o")
+    assert source.survey().sizes == dict.fromkeys(sizes, 16)
+    for part in source.read_by_size("all"):
+        # As if each size had been augmented alone.
+        ids, counts = np.unique(part.source_ids, return_counts=True)
+        assert (len(ids), set(counts)) == (8, {2})
+    assert not any((tmp_path / "o").glob(".*"))
+    again, _ = call(monkeypatch, capsys, *arguments, "--split", "all", "--skip-threshold", "0")
+    assert json.loads(again) == summary

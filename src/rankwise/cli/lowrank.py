@@ -72,14 +72,20 @@ def augment(
     )
     augmenter = LowRankAugmenter(transform, workers=workers, progress=True)
     opened = Source(source, image_column=image_column, label_column=label_column)
-    images = opened.read(split, limit=limit, seed=seed, progress=True, **reading)
-    for note in images.notes:
+    options = {"limit": limit, "seed": seed, **reading}
+    if size is None and opened.survey(progress=True).mixed:
+        images = opened.read_by_size(split, **options)
+    else:
+        images = [opened.read(split, progress=True, **options)]
+    for note in dict.fromkeys(note for part in images for note in part.notes):
         typer.echo(f"note: {note}", err=True)
-    for line in images.skipped:
+    skipped = list(dict.fromkeys(line for part in images for line in part.skipped))
+    for line in skipped:
         typer.echo(f"skipped {line}", err=True)
+    images = [part for part in images if len(part)]
     summary = augment_files(images, augmenter, out, file_format)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "skipped": images.n_skipped, **summary}))
+        typer.echo(json.dumps({"out": str(out), "skipped": len(skipped), **summary}))
         return
     typer.echo(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
     if summary["copies"]:

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,11 +213,13 @@ class Source:
         source_pattern: str | None = None,
         longest: int = LONGEST_SIDE,
         progress: bool = False,
+        own_size: tuple[int, int] | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> ImageSet:
         """The images of a split, as `load_images` gives them, without its warning.
 
-        `longest` is the longest side that is chosen for mixed sizes.
+        `longest` is the longest side that is chosen for mixed sizes. With `own_size`, those images
+        alone that have this height and width by themselves, of the ones that there would be.
         """
         if on_error not in ("raise", "skip"):
             raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
@@ -238,7 +241,9 @@ class Source:
             check_classes(samples.labels[usable], samples.class_names, where)
         if limit is not None:
             usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
-        layout, notes = self._layout(size, channels, longest, progress)
+        if own_size is not None:
+            usable = usable[[s == own_size for s in self._own_sizes(samples, usable)]]
+        layout, notes = self._layout(own_size or size, channels, longest, progress)
         used: list[int] = []
 
         def bits_in_use() -> int:
@@ -258,7 +263,8 @@ class Source:
         kept = usable[good]
         labels = samples.labels[kept]
         # A small limit may choose one class only, and was asked for; bad files weren't.
-        if bad and (limit is None or not len(kept)) and (split != "test" or not len(kept)):
+        may_be_few = len(kept) and (limit is not None or split == "test")
+        if bad and own_size is None and not may_be_few:
             check_classes(labels, samples.class_names, where)
         return ImageSet(
             images=images,
@@ -273,6 +279,29 @@ class Source:
             bits=used[0] if used else None,
             holds_copies=told and len(np.unique(ids[kept])) < len(kept),
         )
+
+    def _own_sizes(self, samples: Samples, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Height and width of each image; those of the first one where a header can't be read."""
+        found: list[tuple[int, int] | None] = []
+        for block in samples.read(rows):
+            if isinstance(block, np.ndarray):
+                found += [(int(block.shape[1]), int(block.shape[2]))] * len(block)
+                continue
+            for encoded in block:
+                try:
+                    header = decode.header_of(encoded)
+                    found.append((header.height, header.width))
+                except BadImageError:
+                    found.append(None)  # its decoding says what is wrong
+        first = next((size for size in found if size is not None), (1, 1))
+        return [first if size is None else size for size in found]
+
+    def read_by_size(self, split: str, **options: Any) -> list[ImageSet]:
+        """The images of a split as they are: a set for each size, in the order of the sizes."""
+        found = self.survey(progress=bool(options.get("progress")))
+        sizes = sorted(found.sizes | found.other_sizes)
+        parts = [self.read(split, **options, own_size=size) for size in sizes]
+        return [part for part in parts if len(part) or part.skipped]
 
     def _layout(
         self, size: tuple[int, int] | None, channels: int | None, longest: int, progress: bool

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ _COLUMNS = ("source_id", "energy", "rank", "error", "psnr")
 
 
 def augment_files(
-    images: ImageSet,
+    images: ImageSet | Sequence[ImageSet],
     augmenter: LowRankAugmenter,
     out: str | os.PathLike[str],
     file_format: str = "parquet",
@@ -49,8 +51,9 @@ def augment_files(
 
     Parameters
     ----------
-    images : ImageSet
-        Training images.
+    images : ImageSet or sequence of ImageSet
+        Training images; several sets of one split and of the same classes where sizes are mixed,
+        one for each size (`rankwise.data.load.Source.read_by_size`).
     augmenter : LowRankAugmenter
     out : path
         A folder, new, empty, or of the same augmentation.
@@ -70,20 +73,23 @@ def augment_files(
     """
     check_format(file_format)
     out = Path(out).expanduser()
-    plan = augmenter.plan(images)
-    key = f"{file_format}-{plan.key}"
+    sets = [images] if isinstance(images, ImageSet) else list(images)
+    keys = [augmenter.plan(part).key for part in sets]
+    joined = keys[0] if len(keys) == 1 else hashlib.sha256("".join(keys).encode()).hexdigest()
+    key = f"{file_format}-{joined}"
     cache = out / f"{_COPIES}{file_format}"
     finished = _finished(out, key, cache.name)
     if finished is not None:
         return finished
-    augmented = augmenter.augment(images, cache=cache)
+    augmented = _Augmented.of(sets, augmenter, cache)
+    split = sets[0].split
     if file_format == "parquet":
-        place = out / f"{images.split}-00000-of-00001.parquet"
+        place = out / f"{split}-00000-of-00001.parquet"
         _write_parquet(augmented, place, augmenter.progress)
     else:
-        place = out / images.split
+        place = out / split
         _write_folder(augmented, place, out / LOG, augmenter.progress)
-    summary = {"key": key, **_summary(augmented, augmenter), "format": file_format}
+    summary = {"key": key, **augmented.summary(augmenter), "format": file_format}
     summary["data"] = place.name
     write_json(out / _DONE, summary)
     shutil.rmtree(cache)
@@ -119,38 +125,97 @@ def _finished(out: Path, key: str, cache: str) -> dict[str, Any] | None:
     return None
 
 
-def _summary(augmented: AugmentedSet, augmenter: LowRankAugmenter) -> dict[str, Any]:
-    log = augmented.log
-    finite = log.psnr[np.isfinite(log.psnr)]
-    return {
-        "originals": int((augmented.copy_of < 0).sum()),
-        "copies": len(log),
-        "copies_equal_to_their_original": int(np.isinf(log.psnr).sum()),
-        "mean_energy": float(log.energies.mean()) if len(log) else None,
-        "mean_rank": float(log.ranks.mean()) if len(log) else None,
-        "mean_error": float(log.errors.mean()) if len(log) else None,
-        "mean_psnr_of_the_others": float(finite.mean()) if len(finite) else None,
-        "transform": augmenter.transform.to_dict(),
-        "source_pattern": SOURCE_PATTERN,
-    }
+@dataclass(frozen=True)
+class _Augmented:
+    """Augmented sets of one or several sizes, their rows mixed.
 
+    Parameters
+    ----------
+    sets : list of AugmentedSet
+    rows : list of (int, int)
+        Set, and row in it, of each row.
+    """
 
-def _entry(augmented: AugmentedSet, row: int) -> dict[str, Any]:
-    """The log's columns for one row; None for an original."""
-    log, place = augmented.log, int(augmented.copy_of[row])
-    values: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    values["source_id"] = str(augmented.images.source_ids[row])
-    if place >= 0:
-        values["energy"] = float(log.energies[place])
-        values["rank"] = log.ranks[place].tolist()
-        values["error"] = float(log.errors[place])
-        values["psnr"] = float(log.psnr[place])
-    return values
+    sets: list[AugmentedSet]
+    rows: list[tuple[int, int]]
 
+    @classmethod
+    def of(cls, sets: list[ImageSet], augmenter: LowRankAugmenter, cache: Path) -> _Augmented:
+        """Augment each set; several are mixed once more, by the seed."""
+        if len(sets) == 1:
+            only = augmenter.augment(sets[0], cache=cache)
+            return cls([only], [(0, row) for row in range(len(only.images))])
+        found = [
+            augmenter.augment(part, cache=cache / str(number)) for number, part in enumerate(sets)
+        ]
+        rows = [(i, row) for i, part in enumerate(found) for row in range(len(part.images))]
+        return cls(found, [rows[place] for place in augmenter.order(len(rows))])
 
-def _file_name(augmented: AugmentedSet, row: int) -> str:
-    stem = re.sub(r"[^\w.=+-]+", "_", str(augmented.images.source_ids[row]))
-    return f"{stem}--{row:07d}.png"
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.sets[0].images.class_names
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """One image."""
+        part, row = self.rows[number]
+        return self.sets[part].images.images[row]
+
+    def label(self, number: int) -> int:
+        """Its class."""
+        part, row = self.rows[number]
+        return int(self.sets[part].images.labels[row])
+
+    def file_name(self, number: int) -> str:
+        """A name that tells the source, and no other row has."""
+        part, row = self.rows[number]
+        stem = re.sub(r"[^\w.=+-]+", "_", str(self.sets[part].images.source_ids[row]))
+        return f"{stem}--{number:07d}.png"
+
+    def entry(self, number: int) -> dict[str, Any]:
+        """The log's columns for one row; None for an original."""
+        part, row = self.rows[number]
+        augmented = self.sets[part]
+        log, place = augmented.log, int(augmented.copy_of[row])
+        values: dict[str, Any] = dict.fromkeys(_COLUMNS)
+        values["source_id"] = str(augmented.images.source_ids[row])
+        if place >= 0:
+            values["energy"] = float(log.energies[place])
+            values["rank"] = log.ranks[place].tolist()
+            values["error"] = float(log.errors[place])
+            values["psnr"] = float(log.psnr[place])
+        return values
+
+    def groups(self) -> Iterator[range]:
+        """Rows that are written at a time."""
+        most = max(int(np.prod(part.images.image_shape)) for part in self.sets)
+        step = max(1, min(_ROW_GROUP, _GROUP_BYTES // most))
+        for start in range(0, len(self), step):
+            yield range(start, min(start + step, len(self)))
+
+    def summary(self, augmenter: LowRankAugmenter) -> dict[str, Any]:
+        """Counts and means, for ``augment.json``."""
+        logs = [part.log for part in self.sets]
+        copies = sum(map(len, logs))
+        psnr = np.concatenate([log.psnr for log in logs])
+        finite = psnr[np.isfinite(psnr)]
+
+        def mean(*values: NDArray[Any]) -> float | None:
+            return float(np.concatenate(values).mean()) if copies else None
+
+        return {
+            "originals": int(sum((part.copy_of < 0).sum() for part in self.sets)),
+            "copies": copies,
+            "copies_equal_to_their_original": int(np.isinf(psnr).sum()),
+            "mean_energy": mean(*(log.energies for log in logs)),
+            "mean_rank": mean(*(log.ranks.ravel() for log in logs)),
+            "mean_error": mean(*(log.errors for log in logs)),
+            "mean_psnr_of_the_others": float(finite.mean()) if len(finite) else None,
+            "transform": augmenter.transform.to_dict(),
+            "source_pattern": SOURCE_PATTERN,
+        }
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -161,16 +226,15 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_parquet(augmented: AugmentedSet, path: Path, progress: bool) -> None:
+def _write_parquet(augmented: _Augmented, path: Path, progress: bool) -> None:
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    images = augmented.images
     schema = datasets.Features(
         {
             "image": datasets.Image(),
-            "label": datasets.ClassLabel(names=list(images.class_names)),
+            "label": datasets.ClassLabel(names=list(augmented.class_names)),
             "source_id": datasets.Value("string"),
             "energy": datasets.Value("float64"),
             "rank": datasets.Sequence(datasets.Value("int64")),
@@ -181,17 +245,16 @@ def _write_parquet(augmented: AugmentedSet, path: Path, progress: bool) -> None:
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, schema) as writer,
-        progress_bar("parquet", len(images), enabled=progress) as advance,
+        progress_bar("parquet", len(augmented), enabled=progress) as advance,
     ):
-        for part in _row_groups(images):
-            rows = range(part.start, part.stop)
-            entries = [_entry(augmented, row) for row in rows]
+        for rows in augmented.groups():
+            entries = [augmented.entry(row) for row in rows]
             columns: dict[str, Any] = {
                 "image": [
-                    {"bytes": _png(images.images[row]), "path": _file_name(augmented, row)}
+                    {"bytes": _png(augmented.pixels(row)), "path": augmented.file_name(row)}
                     for row in rows
                 ],
-                "label": images.labels[part],
+                "label": [augmented.label(row) for row in rows],
             }
             columns |= {name: [entry[name] for entry in entries] for name in _COLUMNS}
             arrays = [pa.array(columns[field.name], field.type) for field in schema]
@@ -199,34 +262,28 @@ def _write_parquet(augmented: AugmentedSet, path: Path, progress: bool) -> None:
             advance(len(rows))
 
 
-def _row_groups(images: ImageSet) -> Iterator[slice]:
-    step = max(1, min(_ROW_GROUP, _GROUP_BYTES // int(np.prod(images.image_shape))))
-    for start in range(0, len(images), step):
-        yield slice(start, min(start + step, len(images)))
-
-
-def _write_folder(augmented: AugmentedSet, place: Path, log: Path, progress: bool) -> None:
-    images = augmented.images
-    folders = [re.sub(r"[/\\\0]+", "_", name) for name in images.class_names]
-    if len(set(folders)) < len(folders) or {"", ".", ".."} & set(folders):
+def _write_folder(augmented: _Augmented, place: Path, log: Path, progress: bool) -> None:
+    folders = [re.sub(r"[/\\\0]+", "_", name) for name in augmented.class_names]
+    # A folder of a name that begins with a dot is hidden, and isn't read again.
+    if len(set(folders)) < len(folders) or any(name[:1] in ("", ".") for name in folders):
         raise OptionError("class names that can't be folder names: use the parquet format")
     work = place.with_name(f".{place.name}")
     shutil.rmtree(work, ignore_errors=True)
-    for label in np.unique(images.labels):
-        (work / folders[label]).mkdir(parents=True)
+    for folder in {folders[augmented.label(row)] for row in range(len(augmented))}:
+        (work / folder).mkdir(parents=True)
     with (
         atomic_path(log) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
-        progress_bar("images", len(images), enabled=progress) as advance,
+        progress_bar("images", len(augmented), enabled=progress) as advance,
     ):
         writer = csv.DictWriter(file, ["file", "label", *_COLUMNS])
         writer.writeheader()
-        for row in range(len(images)):
-            name = f"{folders[images.labels[row]]}/{_file_name(augmented, row)}"
-            (work / name).write_bytes(_png(images.images[row]))
-            entry = _entry(augmented, row)
+        for row in range(len(augmented)):
+            name = f"{folders[augmented.label(row)]}/{augmented.file_name(row)}"
+            (work / name).write_bytes(_png(augmented.pixels(row)))
+            entry = augmented.entry(row)
             entry["rank"] = " ".join(map(str, entry["rank"] or []))
-            label = images.class_names[images.labels[row]]
+            label = augmented.class_names[augmented.label(row)]
             writer.writerow({"file": f"{place.name}/{name}", "label": label, **entry})
             advance(1)
     shutil.rmtree(place, ignore_errors=True)
