@@ -123,7 +123,7 @@ def read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, np.n
         raise ModelFileError(f"{path} is damaged: {error}") from error
 
 
-def check_class(folder: Path, description: Mapping[str, Any], kind: type) -> None:
+def check_class(folder: Path, saved: str | None, kind: type) -> None:
     """Refuse to bring a subclass's model back as a class that isn't one of its kind.
 
     Raises
@@ -131,8 +131,7 @@ def check_class(folder: Path, description: Mapping[str, Any], kind: type) -> Non
     ModelFileError
         Files of rankwise 0.1 don't say whose they are, and pass.
     """
-    saved = description.get("class", kind.__name__)
-    if saved not in (base.__name__ for base in kind.__mro__):
+    if saved is not None and saved not in (base.__name__ for base in kind.__mro__):
         raise ModelFileError(
             f"{folder} holds a {saved}, which {kind.__name__}.load can't bring back; load it with "
             f"{saved}.load"

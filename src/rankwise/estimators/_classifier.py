@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._device import resolve_device
 from rankwise._hub import OnHub
-from rankwise._model_files import built_from
+from rankwise._model_files import built_from, check_class
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
 from rankwise.estimators._inputs import (
@@ -305,6 +305,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             self.get_params(deep=False),
             fitted,
             self._value_range,
+            type(self).__name__,
+            self.feature_names_in_.tolist() if hasattr(self, "feature_names_in_") else None,
+            self.subnet_reports_,
         )
         write_classifier(record, Path(folder))
 
@@ -319,6 +322,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             `rankwise.load_model` reads as well.
         """
         record = read_classifier(Path(folder), cls.family)
+        check_class(Path(folder), record.class_name, cls)
         with built_from(Path(folder)):
             return cls.from_record(record)
 
@@ -326,6 +330,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     def from_record(cls, record: SavedClassifier) -> Self:
         """The fitted classifier that a record describes."""
         model = cls(**record.parameters)
+        if record.feature_names is not None:
+            model.feature_names_in_ = np.array(record.feature_names, dtype=object)
+        model.subnet_reports_ = record.reports
         model.network_ = record.network
         model.classes_ = record.classes
         model.image_shape_ = record.network.units.shape

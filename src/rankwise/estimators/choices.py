@@ -384,8 +384,10 @@ def to_json(value: Any) -> Any:
     if is_dataclass(value) and type(value).__name__ in _KNOWN:
         own = {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"object": type(value).__name__, **own}
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple):
         return [to_json(item) for item in value]
+    if isinstance(value, list):
+        return {"list": [to_json(item) for item in value]}
     for name, function in _FUNCTIONS.items():
         if value is function:
             return {"function": name}
@@ -400,9 +402,11 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` was given; lists come back as tuples."""
+    """What `to_json` was given: a tuple is a list there, and a list says that it is one."""
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
+    if isinstance(value, dict) and "list" in value:
+        return [from_json(item) for item in value["list"]]
     if isinstance(value, dict) and "object" in value:
         known = {k: from_json(v) for k, v in value.items() if k != "object"}
         return _KNOWN[value["object"]](**known)

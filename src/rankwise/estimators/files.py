@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from rankwise._model_files import (
     read_weights,
     write_model,
 )
+from rankwise._parameters import from_json as plain_value
+from rankwise._parameters import to_json as plain_json
 from rankwise.errors import ModelFileError
 from rankwise.estimators.choices import from_json, parameters_of, to_json
 from rankwise.networks.convolutional import ConvolutionalNetwork
@@ -32,7 +34,8 @@ FAMILIES = {"units": "QuadraticClassifier", "convolutional": "ConvolutionalClass
 """The kinds of network, and the classifiers that have them."""
 
 _VECTORS = ("channel", "row", "column", "bias")
-_NOT_KEPT = ("checkpoint_dir", "verbose", "n_jobs", "device")
+_NOT_KEPT = ("checkpoint_dir",)
+"""A folder of one machine, which another fit would go on from unasked."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ class SavedClassifier:
         Learned attributes, with their underscores.
     value_range : tuple of two floats, or None
         Smallest and largest value of the fit; files of earlier versions don't have it.
+    class_name : str, optional
+        Of the estimator, a subclass's too; files of rankwise 0.1 don't have it.
+    feature_names : list of str, optional
+        Where it was fitted on a table with names.
+    reports : list of dict
+        Of the sub-networks.
     """
 
     family: str
@@ -62,6 +71,9 @@ class SavedClassifier:
     parameters: dict[str, Any]
     fitted: dict[str, Any]
     value_range: tuple[float, float] | None = None
+    class_name: str | None = None
+    feature_names: list[str] | None = None
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_classifier(record: SavedClassifier, folder: Path) -> None:
@@ -79,9 +91,8 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
         If a parameter can't be kept; nothing is written then.
     """
     kept = {k: v for k, v in record.parameters.items() if k not in _NOT_KEPT}
-    if not isinstance(kept.get("random_state"), (int, np.integer)):
-        kept.pop("random_state", None)
     description = {
+        "class": record.class_name,
         **_described(record.network),
         "fitted_on_uint8": record.fitted_on_uint8,
         "dtype": record.dtype,
@@ -89,6 +100,8 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
         "classes": {"dtype": record.classes.dtype.str, "values": record.classes.tolist()},
         "parameters": {name: _parameter_json(name, value) for name, value in kept.items()},
         "fitted": record.fitted,
+        "feature_names": record.feature_names,
+        "subnet_reports": plain_json(record.reports, "a report"),
     }
     write_model(
         folder,
@@ -102,6 +115,9 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
 def _parameter_json(name: str, value: Any) -> Any:
     if name == "class_weight" and isinstance(value, dict):
         return [[to_json(label), to_json(weight)] for label, weight in value.items()]
+    if isinstance(value, np.random.RandomState):
+        kind, keys, *rest = value.get_state()
+        return {"random_state": [kind, np.asarray(keys).tolist(), *rest]}
     return to_json(value)
 
 
@@ -206,6 +222,9 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
         parameters,
         description["fitted"],
         _range_of(description.get("value_range")),
+        description.get("class"),
+        description.get("feature_names"),
+        plain_value(description.get("subnet_reports", [])),
     )
 
 
@@ -223,6 +242,11 @@ def _range_of(value: Any) -> tuple[float, float] | None:
 def _parameter_of(name: str, value: Any) -> Any:
     if name == "class_weight" and isinstance(value, list):
         return dict(value)
+    if name == "random_state" and isinstance(value, dict):
+        kind, keys, *rest = value["random_state"]
+        state = np.random.RandomState()
+        state.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+        return state
     return from_json(value)
 
 

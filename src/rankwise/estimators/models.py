@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rankwise._model_files import built_from
+from rankwise._model_files import built_from, check_class
 from rankwise.errors import ModelFileError
 
 
@@ -40,6 +40,7 @@ def load_model(folder: str | Path) -> Any:
     record = read_classifier(Path(folder))
     kinds = (QuadraticClassifier, ConvolutionalClassifier)
     kind = next(kind for kind in kinds if kind.family == record.family)
+    check_class(Path(folder), record.class_name, kind)
     with built_from(Path(folder)):
         return kind.from_record(record)
 

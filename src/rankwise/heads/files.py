@@ -80,6 +80,7 @@ def write_head(head: Any, folder: Path) -> None:
         "parameters": parameters,
         "by_class": statistics.by_class,
         "feature_eps": statistics.feature_eps,
+        "removals": to_json(getattr(head, "removals_", None), "removals_"),
         "solved": {k: v for k, v in asdict(solved).items() if k not in _SOLVED},
         "backbone": described,
     }
@@ -107,7 +108,7 @@ def read_head(folder: Path, kind: type[Head]) -> Head:
     )
     tensors = read_weights(folder, description)
     with built_from(folder):
-        check_class(folder, description, kind)
+        check_class(folder, description.get("class"), kind)
         return _build(folder, description, tensors, kind)
 
 
@@ -126,6 +127,8 @@ def _build(
         head.image_shape_ = tuple(description["image_shape"])
     if description.get("feature_names") is not None:
         head.feature_names_in_ = np.array(description["feature_names"], dtype=object)
+    if description.get("removals") is not None:
+        head.removals_ = from_json(description["removals"])
     return head  # type: ignore[no-any-return]  # of the kind asked for
 
 
