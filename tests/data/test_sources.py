@@ -27,7 +27,8 @@ class TestFolder:
         make.folder(tmp_path / "a", make.pixels(1), [0], names=["patient"])
         for litter in (".DS_Store", "a/.hidden.png", "b/Thumbs.db", "readme.txt"):
             (tmp_path / litter).write_text("x")
-        loaded = load_images(tmp_path, "all")
+        with pytest.warns(DataWarning, match=r"as no images or hidden: a/\.hidden\.png"):
+            loaded = load_images(tmp_path, "all")
         assert np.bincount(loaded.labels).tolist() == [3, 2]
         assert "train/a/patient/s0_000.png" in loaded.source_ids
         assert loaded.name == tmp_path.name

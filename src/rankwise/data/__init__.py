@@ -1,7 +1,7 @@
 """Reading labelled images: from the hub, parquet, folders, IDX, ``.npz``, memory, or scikit-learn.
 
 How to add a data source: write a class with the members of `rankwise.data.reader.Reader`
-(four attributes, three methods, described there) and a line in `rankwise.data.load.open_reader`
+(four attributes, three methods, described there) and a line in `rankwise.data.opening.open_reader`
 that recognises the source. Splits, hold-outs, limits, decoding, resizing, skipping and
 fingerprints are the same code for every source.
 """

@@ -1,10 +1,8 @@
-"""`load_images`: find the reader of a source, choose samples, then decode them in one pass."""
+"""`load_images`: choose samples of a source, then decode them in one pass."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,24 +17,17 @@ from rankwise.data.decode import BadImageError, Layout, Size
 from rankwise.data.fingerprint import fingerprint
 from rankwise.data.imageset import ImageSet
 from rankwise.data.labels import check_classes
+from rankwise.data.opening import open_reader
 from rankwise.data.parts import part_of
 from rankwise.data.pixels import brightest, read_pixels
-from rankwise.data.reader import Reader
 from rankwise.data.samples import Samples
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.data.storage import MEMORY_LIMIT
 from rankwise.data.survey import LONGEST_SIDE, Survey, survey
 from rankwise.errors import DataError, DataWarning
 
-_ACCEPTED = (
-    "'digits', a hub id such as 'ylecun/mnist', a folder of the hub's parquet files, a folder with "
-    "one sub-folder per class, a CSV file of file and label, a folder of IDX files, and an .npz "
-    "archive are accepted"
-)
 AUGMENT_RECORD = "augment.json"
 """Written by ``rankwise augment`` beside its images."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load_images(
@@ -433,69 +424,3 @@ def read_image(
             return decode.to_array(image, layout, decode.checked_bits(bits))
     except BadImageError as error:
         raise DataError(f"{path} can't be used: {error}.") from error
-
-
-def open_reader(
-    source: str | os.PathLike[str],
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> Reader:
-    """Find the reader of a source. A new kind of source needs a line here."""
-    if source == "" or not isinstance(source, (str, os.PathLike)):
-        raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
-    if source == "digits":
-        from rankwise.data.arrays import digits_reader
-
-        return digits_reader()
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder_reader(path, image_column, label_column)
-    if path.suffix.lower() == ".npz" and path.is_file():
-        from rankwise.data.npz import npz_reader
-
-        return npz_reader(path)
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-        from rankwise.data.folder import table_reader
-
-        return table_reader(path, label_column)
-    if isinstance(source, str) and not path.exists() and _HUB_ID.fullmatch(source):
-        from rankwise.data.hub import hub_reader
-
-        _check_mistyped(path)
-        return hub_reader(source, image_column, label_column)
-    state = "is a file of another kind" if path.exists() else "doesn't exist"
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{source} is a link that leads nowhere ({os.readlink(path)} isn't there).")
-    raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
-
-
-def _check_mistyped(path: Path) -> None:
-    """Raise where a path is meant, not a data set of the hub: its folder is there."""
-    if path.parent.is_dir():
-        raise DataError(
-            f"{path} doesn't exist{_near(path)}, and isn't looked up on the hub, since there is a "
-            f"folder {path.parent}; {_ACCEPTED}."
-        )
-
-
-def _near(path: Path) -> str:
-    """What is there under a similar name."""
-    parent = path.parent
-    if path.exists() or not parent.is_dir():
-        return ""
-    try:
-        names = sorted(entry.name for entry in parent.iterdir())
-    except OSError:
-        return ""
-    found = difflib.get_close_matches(path.name, names, n=1)
-    return f" ({parent / found[0]} does)" if found else ""
-
-
-def _folder_reader(path: Path, image_column: str | None, label_column: str | None) -> Reader:
-    from rankwise.data import folder, idx, parquet
-
-    if parquet.parquet_files(path):
-        return parquet.parquet_reader(path, image_column, label_column)
-    if idx.idx_files(path):
-        return idx.idx_reader(path)
-    return folder.folder_reader(path, label_column)
