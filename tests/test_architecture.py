@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "rankwise"
 ORDER = {
     "_version": -1,
     "errors": -1,
+    "_text": -1,
     "_files": 0,
     "_arrays": 0,
     "_parameters": 0,

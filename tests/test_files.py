@@ -40,3 +40,42 @@ def test_an_interruption_leaves_what_was_there(tmp_path):
 def test_numpy_scalars_are_numbers(tmp_path):
     write_json(tmp_path / "x.json", {"n": np.int64(3), "a": np.float32(0.5)})
     assert json.loads((tmp_path / "x.json").read_text()) == {"n": 3, "a": 0.5}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
+def test_no_room_names_the_file_that_was_asked_for(tmp_path):
+    """Whatever the library that writes says of it, and what was there stays."""
+    import resource
+
+    from safetensors.numpy import save_file
+
+    def as_json(path):
+        write_json(path, ["x" * 1000] * 100)
+
+    def as_tensors(path):
+        with atomic_path(path) as temporary:
+            save_file({"a": np.ones(10_000)}, temporary)
+
+    def as_array(path):
+        with atomic_path(path) as temporary:
+            np.save(temporary, np.ones(10_000))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (as_json, as_tensors, as_array):
+        path = tmp_path / f"{write.__name__}.npy"
+        path.write_text("old")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            with pytest.raises(OSError) as caught:
+                write(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert caught.value.filename == str(path)
+        assert caught.value.strerror
+        assert path.read_text() == "old"
+    assert len(os.listdir(tmp_path)) == 3
+
+
+def test_other_errors_pass_as_they_are(tmp_path):
+    with pytest.raises(ValueError, match="3 requested and 2 written"), atomic_path(tmp_path / "x"):
+        raise ValueError("3 requested and 2 written")

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from rankwise._reading import (
     JSON_DEPTH,
     UnreadableError,
-    is_shortage,
     parse_json,
     read_json,
     read_json_object,
 )
-from rankwise.errors import DataError, ModelFileError, RunError
+from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
 
 
 @pytest.mark.parametrize("depth", [JSON_DEPTH + 1, 900, 100_000])

@@ -5,16 +5,22 @@ Reading runs nothing that a file holds; whatever is wrong with one ends in one s
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rankwise._claims import checksum
 from rankwise._files import atomic_path, write_json
+from rankwise._reading import (
+    blamed_on,
+    check_numbers,
+    check_regular,
+    read_json,
+    read_tensors,
+)
 from rankwise._version import __version__
 from rankwise.errors import ModelFileError
 
@@ -48,12 +54,12 @@ def write_model(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        written = checksum(temporary)
     head = {
         "format": format_name,
         "format_version": version,
         "rankwise_version": __version__,
-        "weights_sha256": digest,
+        "weights_sha256": written,
     }
     write_json(folder / DESCRIPTION, head | dict(description))
 
@@ -79,12 +85,8 @@ def read_description(
         Naming the file, and what is wrong with it.
     """
     path = folder.expanduser() / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{path} can't be read: {error.strerror}{hint}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged: it isn't JSON") from error
+    check_regular(path, ModelFileError, hint)
+    description = read_json(path, error=ModelFileError)
     if not isinstance(description, dict) or description.get("format") != format_name:
         raise ModelFileError(f"{path} isn't {kind}: its format isn't {format_name!r}")
     versions = version if isinstance(version, tuple) else (version,)
@@ -93,6 +95,7 @@ def read_description(
             f"{path} has format version {description.get('format_version')!r}, but this rankwise "
             f"({__version__}) reads version {' and '.join(map(str, versions))}"
         )
+    check_numbers(path, description, ModelFileError)
     return description
 
 
@@ -102,25 +105,16 @@ def read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, np.n
     Raises
     ------
     ModelFileError
-        If they can't be read, or their checksum is another.
+        If they can't be read, or their checksum is another, or they aren't finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     path = folder.expanduser() / WEIGHTS
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path} can't be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != description.get("weights_sha256"):
+    check_regular(path, ModelFileError)
+    if checksum(path) != description.get("weights_sha256"):
         raise ModelFileError(
             f"{path} is damaged or belongs to another model: its checksum isn't the one in "
             f"{DESCRIPTION}"
         )
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise ModelFileError(f"{path} is damaged: {error}") from error
+    return read_tensors(path, error=ModelFileError)[0]
 
 
 def check_class(folder: Path, saved: str | None, kind: type) -> None:
@@ -138,14 +132,6 @@ def check_class(folder: Path, saved: str | None, kind: type) -> None:
         )
 
 
-@contextmanager
-def built_from(folder: Path) -> Iterator[None]:
+def built_from(folder: Path) -> AbstractContextManager[None]:
     """Whatever goes wrong while a model is put together is its description's fault."""
-    try:
-        yield
-    except ModelFileError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise ModelFileError(
-            f"{folder / DESCRIPTION} is damaged: {type(error).__name__}: {error}"
-        ) from error
+    return blamed_on(folder / DESCRIPTION, ModelFileError)

@@ -7,13 +7,16 @@ before it has been checked: how deep it nests, how much it declares, whether its
 
 from __future__ import annotations
 
-import errno
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rankwise.errors import RankwiseError
+import numpy as np
+
+from rankwise.errors import RankwiseError, is_shortage
 
 JSON_DEPTH = 64
 """Levels of lists and objects inside each other; the package's own files have under ten."""
@@ -21,48 +24,18 @@ JSON_DEPTH = 64
 JSON_BYTES = 256 * 2**20
 """Size of a JSON file; the largest study so far has 30 MiB of results."""
 
-_SHORTAGES = {
-    getattr(errno, name)
-    for name in ("EAGAIN", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC")
-    if hasattr(errno, name)
-}
-_SHORTAGE_WORDS = (
-    "can't start new thread",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "bad_alloc",
-    "malloc of size",
-    "no space left on device",
-    "out of memory",
-    "resource temporarily unavailable",
-    "too many open files",
-    "unable to allocate",
-)
+LARGEST_SIZE = 2**31
+"""Whole numbers in the description of a model; a count of parameters is the largest."""
+
+LARGEST_IMAGE = 2**26
+"""Values of an image that a model takes: 8192 × 8192 grey pixels."""
+
+ARRAY_BYTES = 2**30
+"""Size of an array in an archive of predictions: 130 million samples."""
 
 
 class UnreadableError(ValueError):
     """What is wrong with a content, without the name of its file: ``"it isn't JSON"``."""
-
-
-def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that the machine lacks memory, threads or room.
-
-    Such an error is no damage of the file that was being read: it has to pass unchanged.
-    """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, MemoryError):
-            return True
-        if isinstance(error, OSError) and error.errno in _SHORTAGES:
-            return True
-        # Libraries in other languages have classes of their own for it.
-        if isinstance(error, (RuntimeError, OSError)) or "Memory" in type(error).__name__:
-            text = str(error).lower()
-            if any(words in text for words in _SHORTAGE_WORDS):
-                return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def parse_json(content: str | bytes, *, depth: int = JSON_DEPTH, finite: bool = False) -> Any:
@@ -135,6 +108,7 @@ def read_json(
     OSError, MemoryError
         Where the machine lacks memory or open files: that is no damage.
     """
+    check_regular(path, error, hint)
     try:
         if path.stat().st_size > JSON_BYTES:
             raise UnreadableError(f"it is JSON of over {JSON_BYTES >> 20} MiB")
@@ -163,3 +137,176 @@ def read_json_object(
     if lacks:
         raise error(f"{path} is damaged: it lacks {', '.join(lacks)}{hint}")
     return value
+
+
+@contextmanager
+def blamed_on(
+    path: Path, error: type[RankwiseError], hint: str = "", names: str = "is damaged"
+) -> Iterator[None]:
+    """Whatever goes wrong in a block that takes a file's content apart is that file's fault.
+
+    Errors of the package pass as they are, and so does what the machine lacks.
+    """
+    try:
+        yield
+    except RankwiseError:
+        raise
+    except Exception as wrong:
+        if is_shortage(wrong):
+            raise
+        reason = str(wrong).strip().splitlines()[0] if str(wrong).strip() else "no more is known"
+        raise error(f"{path} {names}: {type(wrong).__name__}: {reason[:200]}{hint}") from wrong
+
+
+def check_regular(path: Path, error: type[RankwiseError], hint: str = "") -> None:
+    """Refuse what isn't there, or is no file: a folder, or a pipe that would be waited for."""
+    if path.is_file():
+        return
+    state = "it's no file" if path.exists() else "No such file or directory"
+    raise error(f"{path} can't be read: {state}{hint}")
+
+
+def read_tensors(
+    path: Path, *, error: type[RankwiseError], hint: str = ""
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, whose numbers are all finite.
+
+    Raises
+    ------
+    error
+        Naming the file, and what is wrong with it.
+    """
+    from safetensors import safe_open
+
+    check_regular(path, error, hint)
+    with blamed_on(path, error, hint), safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    check_finite(path, tensors, error, hint)
+    return tensors, metadata
+
+
+def check_finite(
+    path: Path, arrays: Mapping[str, np.ndarray], error: type[RankwiseError], hint: str = ""
+) -> None:
+    """Refuse NaN and infinities among numbers that a model is made of."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise error(f"{path} is damaged: {name} holds weights that aren't finite{hint}")
+
+
+def check_numbers(path: Path, value: Any, error: type[RankwiseError], hint: str = "") -> None:
+    """Refuse sizes that no model has, before anything is made as large: whole numbers past 2³¹."""
+    level = [value]
+    while level:
+        item = level.pop()
+        if isinstance(item, dict):
+            level += item.values()
+        elif isinstance(item, list):
+            level += item
+        elif isinstance(item, int) and abs(item) > LARGEST_SIZE:
+            raise error(f"{path} is damaged: it holds the number {item:.3g}{hint}")
+
+
+def image_shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an image in a file: two or three sides from 1, or more for tensors.
+
+    Raises
+    ------
+    ValueError
+        If it's none, or the image would be larger than any model's.
+    """
+    whole = isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
+    if not whole or not value or math.prod(value) > LARGEST_IMAGE:
+        raise ValueError(f"its images would have the shape {value!r:.80}")
+    return tuple(value)
+
+
+def classes_of(value: Any) -> np.ndarray:
+    """The classes of a model file: ``{"dtype": …, "values": […]}``, each of them once.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("values"), list):
+        raise ValueError("it has no classes")
+    values, dtype = value["values"], np.dtype(value.get("dtype"))
+    accepted = {"U": str, "O": str, "b": bool, "i": int, "u": int, "f": float}
+    kind = accepted.get(dtype.kind)
+    if kind is None or not all(type(item) is kind for item in values):
+        raise ValueError(f"its classes aren't of the type {dtype.str!r}")
+    longest = max((len(item) for item in values), default=0) if kind is str else 0
+    if dtype.itemsize > 4 * max(4096, longest):
+        raise ValueError(f"its classes aren't of the type {dtype.str!r}")
+    found = np.array(values, dtype=dtype)
+    if found.ndim != 1 or not len(found) or found.tolist() != values:
+        raise ValueError(f"its classes don't fit the type {dtype.str!r}")
+    if len(np.unique(found)) < len(found):
+        raise ValueError("a class stands twice in it")
+    if kind is float and not np.isfinite(found).all():
+        raise ValueError("a class isn't a finite number")
+    return found
+
+
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type of the array in a stream, as its header says; data follow.
+
+    Raises
+    ------
+    UnreadableError
+        Whatever numpy's parser of headers makes of it.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise UnreadableError(f"its version is {version}")
+    except UnreadableError:
+        raise
+    except Exception as error:  # of tokens, syntax, types …
+        if isinstance(error, OSError) and is_shortage(error):
+            raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnreadableError(f"its header can't be read ({reason[0][:120]})") from error
+    if any(side < 0 for side in shape):
+        raise UnreadableError(f"its shape is {shape}")
+    return shape, bool(fortran), dtype
+
+
+def read_arrays(
+    path: Path, needs: Sequence[str] | None, *, error: type[RankwiseError], hint: str = ""
+) -> dict[str, np.ndarray]:
+    """Arrays of numbers in an ``.npz`` archive, no larger than the archive says that they are.
+
+    None `needs` all that it holds.
+
+    Raises
+    ------
+    error
+        Naming the file, and what is wrong with it.
+    """
+    import io
+    import zipfile
+
+    check_regular(path, error, hint)
+    found = {}
+    with blamed_on(path, error, hint), zipfile.ZipFile(path) as archive:
+        if needs is None:
+            needs = [name.removesuffix(".npy") for name in archive.namelist()]
+        for name in needs:
+            member = archive.getinfo(f"{name}.npy")
+            if member.file_size > ARRAY_BYTES:
+                raise UnreadableError(f"{name} has over {ARRAY_BYTES >> 20} MiB")
+            stream = io.BytesIO(archive.read(member))
+            shape, _, dtype = npy_header(stream)
+            left = len(stream.getvalue()) - stream.tell()
+            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != left:
+                raise UnreadableError(f"{name} isn't an array of numbers of the size it says")
+            stream.seek(0)
+            found[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return found

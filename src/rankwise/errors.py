@@ -1,8 +1,15 @@
 """The exceptions that rankwise raises on purpose: one clear sentence each, for people."""
 
+from __future__ import annotations
+
+import errno
+
 
 class RankwiseError(Exception):
     """Base of the errors that the command line prints as one sentence, without a traceback."""
+
+    several_lines = False
+    """Whether line breaks are the package's own: a list of mistakes."""
 
 
 class DataError(RankwiseError, ValueError):
@@ -23,3 +30,43 @@ class RunError(RankwiseError, RuntimeError):
 
 class MissingDependencyError(RankwiseError, ImportError):
     """An optional library that isn't installed; the message says what to install."""
+
+
+_SHORTAGES = {
+    getattr(errno, name)
+    for name in ("EAGAIN", "EDQUOT", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC")
+    if hasattr(errno, name)
+}
+_SHORTAGE_WORDS = (
+    "can't start new thread",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "malloc of size",
+    "no space left on device",
+    "out of memory",
+    "resource temporarily unavailable",
+    "too many open files",
+    "unable to allocate",
+)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that the machine lacks memory, threads or room.
+
+    Such an error is no damage of the file that was being read: it has to pass unchanged.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            return True
+        # Libraries in other languages have classes of their own for it.
+        if isinstance(error, (RuntimeError, OSError)) or "Memory" in type(error).__name__:
+            text = str(error).lower()
+            if any(words in text for words in _SHORTAGE_WORDS):
+                return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cli_cases import FAST, call
+from rankwise._files import PART
 from rankwise.estimators.models import load_model
 from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.runs.heads import calibration_error
@@ -133,7 +134,7 @@ def test_a_folder_of_that_name_is_not_taken_for_a_cache(monkeypatch, capsys, opt
     features = tmp_path / "begun" / "features"
     features.mkdir(parents=True)
     (features / "features-0123.npy").write_bytes(b"")
-    (features / ".features-4567.npy.x").write_bytes(b"")
+    (features / f"{PART}00000000-1-x-features-4567.npy").write_bytes(b"")
     arguments[-2] = tmp_path / "begun"
     call(monkeypatch, capsys, *arguments[:-1], "--json")
     (features / "mine.csv").write_text("1,2\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lowrank.photos import digits, photo_crops
+from rankwise._files import PART
 from rankwise.data import ImageSet, check_no_shared_sources, hold_out_by_source, load_images
 from rankwise.errors import DataError, RunError
 from rankwise.lowrank import (
@@ -334,7 +335,7 @@ def test_what_a_kill_left_is_cleared_and_not_read(tmp_path):
     out = tmp_path / "out"
     copies = out / ".copies-parquet"
     copies.mkdir(parents=True)
-    half = out / ".train-00000-of-00001.parquet.x1.parquet"
+    half = out / f"{PART}00000000-1-x1-train-00000-of-00001.parquet"
     half.write_bytes(b"PAR1 half")
     _augmented(out, "parquet")
     assert not half.exists()
@@ -344,7 +345,7 @@ def test_what_a_kill_left_is_cleared_and_not_read(tmp_path):
 
 def test_another_format_is_not_mixed_in_and_lost_data_is_named(tmp_path):
     (tmp_path / "out" / ".copies-folder").mkdir(parents=True)
-    with pytest.raises(RunError, match="isn't empty; choose another folder"):
+    with pytest.raises(RunError, match="isn't empty and holds no augmentation; choose"):
         _augmented(tmp_path / "out", "parquet")
     _augmented(tmp_path / "new", "parquet")
     next((tmp_path / "new").glob("*.parquet")).unlink()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from rankwise._files import PART
 from rankwise.errors import RunError
 from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
@@ -78,7 +79,7 @@ def test_a_damaged_record_is_named(tmp_path, content):
     run(design, tmp_path)
     (tmp_path / "results.json").unlink()
     (tmp_path / "record.json").write_text(content)
-    with pytest.raises(RunError, match=r"record\.json is damaged; the command that runs the study"):
+    with pytest.raises(RunError, match=r"record\.json is damaged: it .*; the command that runs"):
         current_results(tmp_path)
     run(design, tmp_path)
     assert current_results(tmp_path)["finished"]
@@ -308,7 +309,7 @@ def test_folders_that_are_refused(tmp_path):
         run(design, tmp_path / "full/file")
     # A temporary file is all that a run killed at its very beginning leaves.
     (tmp_path / "begun").mkdir()
-    (tmp_path / "begun/.study.json.x1.json").touch()
+    (tmp_path / f"begun/{PART}00000000-1-x1-study.json").touch()
     (tmp_path / "begun/.lock").touch()
     assert run(design, tmp_path / "begun")["cells"]
     (tmp_path / "out/study.json").write_text("{")

@@ -55,15 +55,9 @@ def test_a_search_goes_on_after_a_restart(tmp_path):
     storage = f"sqlite:///{tmp_path / 'cut/tune.sqlite3'}"
     search = optuna.load_study(study_name="digits/quadratic/low-rank/1", storage=storage)
     trial = search.ask()
-    begun = {
-        "energy": trial.suggest_float("energy", *ENERGIES),
-        "skip_threshold": trial.suggest_float("skip_threshold", *SKIP_THRESHOLDS),
-    }
+    trial.suggest_float("energy", *ENERGIES)
     found = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
-    trials = found["searches"][0]["trials"]
-    assert len(trials) == 4
-    assert trials[:2] == whole["searches"][0]["trials"][:2]
-    assert begun.items() <= trials[2].items()
+    assert found["searches"] == whole["searches"]
     again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")
     assert again["searches"] == found["searches"]
     # As an earlier version stored it, which didn't have all keys yet.
@@ -115,9 +109,7 @@ def test_an_interrupted_trial_is_tried_again(tmp_path, monkeypatch):
     stored = optuna.load_study(study_name=whole["condition"], storage=storage).trials
     assert [trial.state.name for trial in stored] == ["FAIL", "FAIL", "COMPLETE", "FAIL"]
     (found,) = tune_study(study(), tmp_path / "cut", trials=3, device="cpu")["searches"]
-    assert found["given"] == whole["given"] == found["trials"][0]
-    assert stored[3].params.items() <= found["trials"][1].items()
-    assert len({trial["energy"] for trial in found["trials"]}) == len(found["trials"]) == 3
+    assert found == whole
     # What was tried again isn't tried a third time.
     again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")["searches"][0]
     assert again["trials"][:3] == found["trials"]
@@ -231,3 +223,9 @@ def test_searches_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'rankwise\[optuna\]'"):
         tune_study(study(), tmp_path)
+
+
+def test_a_damaged_file_of_trials_is_named(tmp_path):
+    (tmp_path / "tune.sqlite3").write_bytes(b"no database" * 100)
+    with pytest.raises(RunError, match=r"tune\.sqlite3 is damaged or can't be used \(.*database"):
+        tune_study(study(), tmp_path, trials=1, device="cpu")

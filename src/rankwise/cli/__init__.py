@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import typer
 
+from rankwise._text import plain
 from rankwise.cli import export, lowrank, model, study
-from rankwise.cli._stops import stoppable
+from rankwise.cli._output import prepare_streams, say
+from rankwise.cli._stops import end_as_ctrl_c_does, stoppable
 from rankwise.cli.head import head
-from rankwise.errors import RankwiseError
+from rankwise.errors import RankwiseError, is_shortage
 
 app = typer.Typer(
     name="rankwise",
@@ -43,19 +46,21 @@ def _root(
 
 def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
+    prepare_streams()
+    end_as_ctrl_c_does()
     try:
         app(args=[_expanded(argument) for argument in sys.argv[1:]])
-    except (RankwiseError, ValueError) as error:
-        _stop(str(error))
-    except MemoryError:
-        _stop(_NO_MEMORY)
-    except RuntimeError as error:
-        # What PyTorch raises, on a GPU and on a CPU.
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+    except RankwiseError as error:
+        _stop(plain(str(error), lines=error.several_lines))
+    except ValueError as error:
+        _stop(plain(str(error)))
+    except Exception as error:
+        sentence = _shortage(error)
+        if sentence is not None:
+            _stop(sentence)
+        if not isinstance(error, OSError):
             raise
-        _stop(_NO_MEMORY)
-    except OSError as error:
-        _stop(f"{error.filename or 'a file'}: {error.strerror or error}")
+        _stop(plain(f"{error.filename or 'a file'}: {error.strerror or error}"))
 
 
 def _expanded(argument: str) -> str:
@@ -66,12 +71,30 @@ def _expanded(argument: str) -> str:
     return os.path.expanduser(argument)
 
 
-_NO_MEMORY = (
-    "not enough memory; less of --units, --samples-per-subnet, --workers, --batch-size, --size or "
+def _shortage(error: Exception) -> str | None:
+    """What to say where the machine lacks something; None for any other error."""
+    if not is_shortage(error):
+        return None
+    text = str(error).lower()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = plain(str(error.filename or "the disk"))
+        return (
+            f"{place}: {error.strerror}; what is finished is kept, and the same command goes on "
+            "when there is room"
+        )
+    if "thread" in text or "resource temporarily unavailable" in text:
+        return f"the system gives no more threads or processes ({error}); {_LESS}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"the system opens no more files ({error.strerror}); {_LESS}"
+    return f"not enough memory; {_LESS}"
+
+
+_LESS = (
+    "less of --units, --samples-per-subnet, --workers, --batch-size, --size or "
     "--limit needs less, where the command has them"
 )
 
 
 def _stop(sentence: str) -> None:
-    typer.echo(f"error: {sentence}", err=True)
+    say(f"error: {sentence}", err=True)
     sys.exit(1)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise.cli._output import say
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -88,7 +90,7 @@ def export(
     if as_json:
         typer.echo(json.dumps(report))
     elif report["not_compared"]:
-        typer.echo(f"not compared with the model: {report['not_compared']}")
+        say(f"not compared with the model: {report['not_compared']}")
     elif report["check"] is not None:
         _print_comparison(report)
 
@@ -112,12 +114,12 @@ def _calibration(model: Any, folder: Path, source: str | None) -> np.ndarray:
 
 
 def _print_file(out: Path, report: dict[str, Any]) -> None:
-    typer.echo(
+    say(
         f"{out}: {report['bytes']:,} bytes, {report['n_parameters']:,} parameters, "
         f"{report['precision']} weights"
     )
     if report["format"] == "c":
-        typer.echo(
+        say(
             f"on the device: {report['flash_bytes']:,} bytes of weights (flash), "
             f"{report['ram_bytes']:,} bytes of scratch (RAM)"
             + (", computed in whole numbers" if report["integers_only"] else "")
@@ -126,7 +128,7 @@ def _print_file(out: Path, report: dict[str, Any]) -> None:
 
 def _print_comparison(report: dict[str, Any]) -> None:
     original, exported = report["accuracy_original"], report["accuracy_exported"]
-    typer.echo(
+    say(
         f"{report['n_images']:,} test images of {report['check']}: accuracy "
         f"{100 * original:.2f}% before, {100 * exported:.2f}% after "
         f"({100 * (exported - original):+.2f} points);"

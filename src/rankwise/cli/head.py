@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise.cli._output import say
 from rankwise.cli.model import (
     Channels,
     Grey,
@@ -86,7 +87,7 @@ def head(
         typer.echo(json.dumps(report))
         return
     _print_table(f"{source} → {out}", ("", ""), _rows(report))
-    typer.echo(f"Picture: {out / 'confusion.png'}")
+    say(f"Picture: {out / 'confusion.png'}")
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise.cli._output import say
 from rankwise.cli.model import (
     Channels,
     Grey,
@@ -78,18 +79,18 @@ def augment(
     else:
         images = [opened.read(split, progress=True, **options)]
     for note in dict.fromkeys(note for part in images for note in part.notes):
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     skipped = list(dict.fromkeys(line for part in images for line in part.skipped))
     for line in skipped:
-        typer.echo(f"skipped {line}", err=True)
+        say(f"skipped {line}", err=True)
     images = [part for part in images if len(part)]
     summary = augment_files(images, augmenter, out, file_format)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "skipped": len(skipped), **summary}))
         return
-    typer.echo(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
+    say(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
     if summary["copies"]:
-        typer.echo(
+        say(
             f"mean energy {summary['mean_energy']:.4f}, rank {summary['mean_rank']:.1f},"
             f" relative error {summary['mean_error']:.4f};"
             f" {summary['copies_equal_to_their_original']} copies equal their original"
@@ -121,7 +122,7 @@ def show(
     sigma = spectrum(pixels, channel_axis=-1)
     ranks = np.asarray(rank_for_energy(sigma, energy)).tolist()
     if as_json:
-        typer.echo(
+        say(
             json.dumps(
                 {
                     "image": str(image),
@@ -135,7 +136,7 @@ def show(
         )
         return
     listed = "/".join(map(str, ranks))
-    typer.echo(f"{out}: energy {energy:g} keeps rank {listed} of {sigma.shape[-1]}")
+    say(f"{out}: energy {energy:g} keeps rank {listed} of {sigma.shape[-1]}")
 
 
 def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]

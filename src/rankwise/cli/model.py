@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise._text import plain
+from rankwise.cli._output import say
+from rankwise.cli._stops import interrupted
 
 if TYPE_CHECKING:
     from rankwise.runs import TrainingRun
@@ -52,7 +55,7 @@ def demo(
     page = out / f"{EXPORTED}.html"
     export_model(load_model(out), "html", page)
     if not as_json:
-        typer.echo(f"Draw digits for it: open {page} in a browser.")
+        say(f"Draw digits for it: open {page} in a browser.")
 
 
 def train(
@@ -234,11 +237,11 @@ def evaluate(
         None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
     )
     report = runs.evaluate(folder, source, split, limit=limit, seed=seed, **reading)
-    typer.echo(f"scored: {report['scored']}", err=True)
+    say(f"scored: {report['scored']}", err=True)
     for note in report["notes"]:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if report["n_trained_on"] and report["split"] != "train":
-        typer.echo(
+        say(
             f"warning: {report['n_trained_on']:,} of these {report['n_samples']:,} images are "
             "training images of the run (the same pixels); the accuracy on them says nothing about "
             "new ones",
@@ -261,24 +264,36 @@ def evaluate(
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="Folder of a trained model.", metavar="DIR")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE...")
+    ],
+    skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
-    """Label image files."""
+    """Label image files; exit status 1 if one of them can't be read."""
     from rankwise import runs
 
-    predictions = runs.predict(folder, images)
+    entries = runs.predict(folder, images, on_error="record")
+    predictions = [entry for entry in entries if "error" not in entry]
+    failed = [entry for entry in entries if "error" in entry]
     if as_json:
-        typer.echo(json.dumps({"predictions": predictions}))
-        return
-    rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
-    _print_table(None, ("file", "label", "probability"), rows)
+        typer.echo(json.dumps({"predictions": predictions, "failed": failed}))
+    elif predictions:
+        rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
+        _print_table(None, ("file", "label", "probability"), rows)
+    for entry in failed:
+        word = "skipped" if skip_bad else "error"
+        say(f"{word}: {plain(entry['error'])}", err=True)
+    if failed and not (skip_bad and predictions):
+        raise typer.Exit(1)
 
 
 def _train(
     run: TrainingRun, out: Path, *, workers: int, device: str, overwrite: bool, as_json: bool
 ) -> None:
     from rankwise import runs
+    from rankwise._reading import blamed_on
+    from rankwise.errors import RunError
     from rankwise.estimators.models import load_model
     from rankwise.export import footprint
 
@@ -290,25 +305,25 @@ def _train(
             device=device,
             overwrite=overwrite,
             verbose=not as_json,
-            say=lambda line: typer.echo(line, err=True),
+            say=lambda line: say(line, err=True),
         )
     except KeyboardInterrupt:
         parts = runs.finished_parts(out)
         what = "epochs" if parts["epochs"] else "sub-networks"
-        typer.echo(
-            f"interrupted: {parts[what]} finished {what} are kept in {out}; the same command goes "
-            "on from there",
-            err=True,
-        )
-        raise typer.Exit(130) from None
+        raise interrupted(
+            f": {parts[what]} finished {what} are kept in {out}; the same command goes on from "
+            "there"
+        ) from None
     report = report | footprint(load_model(out))
     if as_json:
         typer.echo(json.dumps(report))
         return
-    _print_table(f"{run.source} → {out}", ("", ""), _report_rows(report))
+    with blamed_on(out / runs.REPORT, RunError, "; remove it, and the same command makes it again"):
+        rows = _report_rows(report)
+    _print_table(f"{run.source} → {out}", ("", ""), rows)
     if report.get("already_complete"):
-        typer.echo("This run was complete already; --overwrite trains it again.")
-    typer.echo(f"Pictures: {out / 'units.png'}, {out / 'confusion.png'}")
+        say("This run was complete already; --overwrite trains it again.")
+    say(f"Pictures: {out / 'units.png'}, {out / 'confusion.png'}")
 
 
 def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -421,12 +436,12 @@ def _print_table(
     from rich.text import Text
 
     # Text, not markup: file and class names may hold brackets.
-    heading = None if title is None else Text(title)
+    heading = None if title is None else Text(plain(title))
     table = Table(title=heading, title_justify="left", show_header=any(header))
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console = Console()
     console.print(table, width=min(80, console.width))
 

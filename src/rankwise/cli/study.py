@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise.cli._output import say
 from rankwise.cli._stops import stoppable
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _show(results: dict[str, Any], out: Path, as_json: bool) -> None:
         typer.echo(json.dumps(results))
         return
     _print_results(results)
-    typer.echo(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
+    say(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
 
 
 def extend(
@@ -176,17 +177,17 @@ def plan(
     found = plan_study(study, pilot, effect=effect, wanted_power=power, workers=workers)
     digest = write_plan(found, out)
     if as_json:
-        typer.echo(json.dumps(found | {"digest": digest}))
+        say(json.dumps(found | {"digest": digest}))
         return
-    typer.echo(f"{'folds':>5} {'seeds':>5} {'power':>7} {'hours':>8} {'disk':>9}")
+    say(f"{'folds':>5} {'seeds':>5} {'power':>7} {'hours':>8} {'disk':>9}")
     for option in _telling(found):
         mark = "  chosen" if option == found["chosen"] else ""
-        typer.echo(
+        say(
             f"{option['folds']:>5} {option['seeds']:>5} {option['power']:>7.1%} "
             f"{option['hours']:>8.2f} {option['disk'] / 2**20:>5.0f} MiB{mark}"
         )
     if found["chosen"] is None:
-        typer.echo(
+        say(
             f"No design of up to {found['options'][-1]['seeds']} seeds tells {100 * effect:g} "
             "points here: folds share their training images, and the test images are what they "
             "are. More images would."
@@ -210,17 +211,17 @@ def status(folder: Folder, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    typer.echo(
+    say(
         f"{found['name']} ({found['protocol']}): {found['done']} of {found['cells']} cells done, "
         f"{found['running']} running, {found['left']} left"
         + (f", {found['failed']} of them failed" if found["failed"] else "")
     )
     for condition in found["conditions"]:
-        typer.echo(f"  {condition['done']:>4} of {condition['cells']:<4} {condition['id']}")
+        say(f"  {condition['done']:>4} of {condition['cells']:<4} {condition['id']}")
     for place, reason in found["failures"].items():
-        typer.echo(f"  failed: {place}: {reason}")
+        say(f"  failed: {place}: {reason}")
     left = found["seconds_left"]
-    typer.echo(
+    say(
         f"{_duration(found['seconds'])} of work done, "
         + ("no estimate yet" if left is None else f"about {_duration(left)} left")
         + ", one cell at a time"
@@ -263,16 +264,16 @@ def tune(
     for search in found["searches"]:
         best, given = search["best"], search["given"]
         pruned = sum(trial["state"] == "pruned" for trial in search["trials"])
-        typer.echo(search["condition"])
-        typer.echo(
+        say(search["condition"])
+        say(
             f"  best:  energy {best['energy']:.4f}, skip threshold {best['skip_threshold']:.2f}: "
             f"{_percent(best['validation_accuracy'])}"
         )
-        typer.echo(
+        say(
             f"  given: energy {given['energy']:.4f}, skip threshold "
             f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
         )
-        typer.echo(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
+        say(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
     tuned = found["tuned"]
     if tuned["reserve"]:
         where = f"a reserve of {tuned['reserve']:g} of the training part, which no cell sees"
@@ -377,16 +378,16 @@ def _print_results(results: dict[str, Any]) -> None:
                 _wrapped(f"{data['name']}: {note}", "")
     if leaks:
         typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
-    typer.echo(f"{'condition':<46} {'validation':>16} {'test':>8}")
+    say(f"{'condition':<46} {'validation':>16} {'test':>8}")
     for condition in results["conditions"]:
         cells = [c for c in results["cells"] if c["condition"] == condition["id"]]
         folds = [c["validation_accuracy"] for c in cells if c["stage"] == "fold"]
         tests = [c["test_accuracy"] for c in cells if c["stage"] == "retrain"]
-        typer.echo(f"{_shortened(condition['id'], 46):<46} {_mean(folds):>16} {_mean(tests):>8}")
+        say(f"{_shortened(condition['id'], 46):<46} {_mean(folds):>16} {_mean(tests):>8}")
     for comparison in results["comparisons"]:
         name = f"{comparison['condition']} against {comparison['baseline_arm']}"
-        typer.echo("")
-        typer.echo(_shortened(name, 80))
+        say("")
+        say(_shortened(name, 80))
         _wrapped(comparison["sentence"], "  ")
 
 
@@ -394,7 +395,7 @@ def _wrapped(text: str, indent: str) -> None:
     import textwrap
 
     for line in textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent):
-        typer.echo(line)
+        say(line)
 
 
 def _mean(values: list[float]) -> str:

@@ -28,9 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._process import ignoring_warnings
-from rankwise._reading import is_shortage
 from rankwise.data.reader import Encoded
-from rankwise.errors import DataError
+from rankwise.errors import DataError, is_shortage
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,11 +13,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._reading import is_shortage
 from rankwise.data.arrays import ArrayReader, Fetch, PixelStore
 from rankwise.data.imageset import check_counts, check_pixels
 from rankwise.data.labels import label_values
-from rankwise.errors import DataError
+from rankwise.errors import DataError, is_shortage
 
 EXPANSION = 1100
 """Bytes that one of a packed file can stand for; deflate has at most 1032."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._reading import UnreadableError, is_shortage, parse_json
+from rankwise._reading import UnreadableError, parse_json
 from rankwise.data.arrow import ArrowReader, ArrowSplit
 from rankwise.data.reader import IntArray, block_rows
-from rankwise.errors import DataError
+from rankwise.errors import DataError, is_shortage
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,6 +11,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import temporary_name
 from rankwise.errors import DataError
 
 MEMORY_LIMIT = 256 * 2**20
@@ -20,9 +21,10 @@ MEMORY_LIMIT = 256 * 2**20
 def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArray[np.uint8]:
     """Return an uninitialised uint8 array, memory-mapped where it exceeds `memory_limit` bytes.
 
-    The file lies in the system's temporary folder (set ``TMPDIR`` to choose another) and is removed
-    with the array, or at the end of the process. It keeps its name until then, so that joblib's
-    worker processes can map it too instead of receiving a copy.
+    The file lies in the system's temporary folder (set ``TMPDIR`` to choose another) and goes with
+    the array, or with the process, in whatever way that ends. joblib's worker processes can map it
+    too instead of receiving a copy. Where the system has no ``/proc`` the file keeps its name, and
+    what a killed process has left is removed by the next.
 
     Raises
     ------
@@ -39,20 +41,35 @@ def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArra
             f"The decoded images take {size / 2**20:.0f} MiB and {folder} has less room than that; "
             "set TMPDIR to a larger folder, pass a smaller size or limit, or raise memory_limit."
         )
-    handle, name = tempfile.mkstemp(prefix="rankwise-images-", suffix=".u8")
+    with temporary_name(".u8") as (handle, name):
+        _reserve(handle, size, folder)
+        array = np.memmap(name, dtype=np.uint8, mode="r+", shape=shape)
+        open_file = f"/proc/{os.getpid()}/fd/{handle}"
+        if not os.path.exists(open_file):
+            os.close(handle)
+            weakref.finalize(array, _remove, name, os.getpid())
+            return array
+        # The file loses its name at once, so that no end of the process, however sudden, leaves
+        # it there. Other processes map it by the open handle.
+        os.unlink(name)
+        array.filename = open_file
+        weakref.finalize(array, os.close, handle)
+        return array
+
+
+def _reserve(handle: int, size: int, folder: str) -> None:
+    """Take the room now: else every first touch of a page reserves its block, or kills."""
     try:
-        if hasattr(os, "posix_fallocate"):  # else every first touch of a page reserves its block
+        if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle, 0, size)
         else:
             os.truncate(handle, size)
-    except BaseException:
-        os.unlink(name)
-        raise
-    finally:
-        os.close(handle)
-    array = np.memmap(name, dtype=np.uint8, mode="r+", shape=shape)
-    weakref.finalize(array, _remove, name, os.getpid())
-    return array
+    except OSError as error:
+        raise DataError(
+            f"The decoded images take {size / 2**20:.0f} MiB, which {folder} can't hold "
+            f"({error.strerror}); set TMPDIR to a larger folder, pass a smaller size or limit, or "
+            "raise memory_limit."
+        ) from error
 
 
 def _remove(name: str, owner: int) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankwise._reading import is_shortage
 from rankwise.data.class_folders import FolderSet, images_in
 from rankwise.data.parts import PartName, part_of, words_of
 from rankwise.data.tree import Tree, below
-from rankwise.errors import DataError
+from rankwise.errors import DataError, is_shortage
 
 ENDINGS = (".csv", ".tsv")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")

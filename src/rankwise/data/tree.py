@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from rankwise._reading import is_shortage
 from rankwise.data.decode import BadImageError, header_of
-from rankwise.errors import DataError
+from rankwise.errors import DataError, is_shortage
 
 DEPTH = 64
 """Folders inside each other."""

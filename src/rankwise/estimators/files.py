@@ -19,6 +19,7 @@ from rankwise._model_files import (
 )
 from rankwise._parameters import from_json as plain_value
 from rankwise._parameters import to_json as plain_json
+from rankwise._reading import classes_of, image_shape_of
 from rankwise.errors import ModelFileError
 from rankwise.estimators.choices import from_json, parameters_of, to_json
 from rankwise.networks.convolutional import ConvolutionalNetwork
@@ -197,18 +198,14 @@ def _described(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, An
 
 def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> SavedClassifier:
     network = _network(description, tensors)
-    classes = np.array(description["classes"]["values"], dtype=description["classes"]["dtype"])
+    classes = classes_of(description["classes"])
     if network.coef.shape[1] != len(classes):
         raise ModelFileError(
             f"{WEIGHTS} doesn't fit {DESCRIPTION}: {network.coef.shape[1]} outputs for "
             f"{len(classes)} classes"
         )
-    if len(np.unique(classes)) < len(classes):
-        raise ModelFileError(f"{DESCRIPTION} is damaged: a class stands twice in it")
     if not all(array.dtype.kind == "f" for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't floating point")
-    if not all(np.isfinite(array).all() for array in tensors.values()):
-        raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't finite")
     family = description["network"]
     if description["format_version"] == FORMAT_VERSIONS[0]:
         return _of_version_2(description, network, classes, tensors)
@@ -289,10 +286,13 @@ def _network(
     description: dict[str, Any], tensors: dict[str, np.ndarray]
 ) -> QuadraticNetwork | ConvolutionalNetwork:
     unit, coef = description["units"], tensors["coef"]
+    shape = image_shape_of(unit["shape"])
+    if coef.ndim != 2:
+        raise ModelFileError(f"{WEIGHTS} is damaged: coef has {coef.ndim} axes instead of 2")
     if description["network"] == "convolutional":
         layers = tuple(Layer(**layer) for layer in unit["layers"])
         convolutional = ConvolutionalUnits(
-            tuple(unit["shape"]), layers, unit["shrink"], unit["grid"], unit["activation"]
+            shape, layers, unit["shrink"], unit["grid"], unit["activation"]
         )
         weights = []
         for i, stage in enumerate(convolutional.stages):
@@ -304,6 +304,10 @@ def _network(
             _require_shape(f"layer{i}.bias", vectors.bias, (stage.maps,))
             weights.append(vectors)
         _require_shape("coef", coef, (convolutional.n_features + 1, coef.shape[1]))
+        for name in ("center", "scale"):
+            _require_shape(name, tensors[name], (convolutional.channels,))
+        if not (tensors["scale"] > 0).all():
+            raise ModelFileError(f"{WEIGHTS} is damaged: a scale isn't positive")
         return ConvolutionalNetwork(
             convolutional,
             tuple(weights),
@@ -317,9 +321,12 @@ def _network(
             f"{DESCRIPTION} is damaged: its network is {description['network']!r}; 'units' and "
             "'convolutional' are known"
         )
+    axes = tuple(unit["vector_of_axis"])
+    if not all(type(axis) is int and 0 <= axis < len(shape) for axis in axes):
+        raise ModelFileError(f"{DESCRIPTION} is damaged: vector_of_axis is {axes!r:.80}")
     units = Units(
-        tuple(unit["shape"]),
-        tuple(unit["vector_of_axis"]),
+        shape,
+        axes,
         rank=unit["rank"],
         activation=unit["activation"],
     )

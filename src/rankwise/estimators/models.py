@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rankwise._model_files import built_from, check_class
+from rankwise._reading import read_json
 from rankwise.errors import ModelFileError
 
 
@@ -48,7 +48,7 @@ def load_model(folder: str | Path) -> Any:
 def is_head(folder: Path) -> bool:
     """Whether a folder holds a `VarProHead`."""
     try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        description = read_json(folder / "model.json", error=ModelFileError)
+    except ModelFileError:
         return False  # the classifier's own reader says what is wrong
     return isinstance(description, dict) and description.get("format") == "rankwise-head"

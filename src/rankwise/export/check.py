@@ -115,8 +115,8 @@ def run_c(path: Path, images: np.ndarray) -> np.ndarray:
     name = c_identifier(path.stem)
     dtype = np.float32 if "const float *image" in path.read_text(encoding="utf-8") else images.dtype
     rows: list[list[str]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "model"
+    with temporary_folder() as folder:
+        program = folder / "model"
         command = [*compiler, *C_FLAGS, f"-D{name}_MAIN", "-x", "c", str(path), "-x", "none"]
         _called([*command, "-lm", "-o", str(program)], b"")
         for start in range(0, len(images), _BLOCK):

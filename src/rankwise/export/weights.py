@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._files import atomic_path
+from rankwise._reading import blamed_on, check_numbers, parse_json, read_tensors
 from rankwise._version import __version__
 from rankwise.errors import ModelFileError
 from rankwise.export.quantise import quantise
@@ -82,28 +83,20 @@ def read_weights(path: Path) -> Graph:
     ModelFileError
         If the file is missing, damaged or foreign.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path} can't be read as safetensors: {error}") from error
+    tensors, metadata = read_tensors(path, error=ModelFileError)
     if metadata.get("format") != FORMAT or metadata.get("format_version") != str(FORMAT_VERSION):
         raise ModelFileError(f"{path} isn't an exported graph of format {FORMAT} {FORMAT_VERSION}")
     arrays = {}
-    for name, values in tensors.items():
-        if not name.endswith(".scales"):
-            scales = tensors.get(f"{name}.scales", np.float32(1.0))
-            arrays[name] = values.astype(np.float32) * scales
-    try:
-        structure = json.loads(metadata["graph"])
+    with blamed_on(path, ModelFileError):
+        for name, values in tensors.items():
+            if not name.endswith(".scales"):
+                scales = tensors.get(f"{name}.scales", np.float32(1.0))
+                arrays[name] = values.astype(np.float32) * scales
+        structure = parse_json(metadata["graph"])
+        check_numbers(path, structure, ModelFileError)
         ops = tuple(_operation(op, arrays) for op in structure.pop("ops"))
         shape, classes = tuple(structure.pop("image_shape")), tuple(structure.pop("classes"))
         return Graph(shape, ops, classes, **structure)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def fingerprint(graph: Graph) -> str:

@@ -13,10 +13,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from rankwise._files import atomic_path
+from rankwise._reading import (
+    UnreadableError,
+    blamed_on,
+    check_numbers,
+    parse_json,
+    read_tensors,
+)
 from rankwise.errors import ModelFileError
 from rankwise.heads.efficientnet import CROP, MEAN, STD, VARIANTS, load_efficientnet
 from rankwise.heads.layer_graph import LayerNetwork, describe_layers
@@ -301,38 +309,38 @@ def _named(
 
 def backbone_record(path: str | Path) -> dict[str, Any]:
     """What a backbone file says of itself: architecture, and what it was trained on."""
-    from safetensors import SafetensorError, safe_open
+    return _record_and_tensors(Path(path))[0]
 
-    path = Path(path)
-    if not path.is_file():
+
+def _record_and_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not path.exists():
         raise ModelFileError(f"{path} can't be read: there is no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ModelFileError(
-                f"{path} isn't a backbone of rankwise: its metadata hold no {FORMAT!r}; "
-                "save_backbone writes such files"
-            )
-        return json.loads(metadata["record"])
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{path} is damaged: {error}") from error
+    tensors, metadata = read_tensors(path, error=ModelFileError)
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(
+            f"{path} isn't a backbone of rankwise: its metadata hold no {FORMAT!r}; "
+            "save_backbone writes such files"
+        )
+    with blamed_on(path, ModelFileError):
+        record = parse_json(metadata["record"])
+        if not isinstance(record, dict):
+            raise UnreadableError("its record is no JSON object")
+    check_numbers(path, record, ModelFileError)
+    return record, tensors
 
 
 def _from_file(path: Path) -> Backbone:
-    from safetensors.torch import load_file
-
-    record = backbone_record(path)
-    try:
+    record, tensors = _record_and_tensors(path)
+    with blamed_on(path, ModelFileError, names="doesn't fit its architecture"):
+        with torch.device("meta"):  # sizes without memory: no larger network is made than the file
+            wanted = {k: tuple(v.shape) for k, v in build_network(record).state_dict().items()}
+        found = {name: array.shape for name, array in tensors.items()}
+        if found != wanted:
+            raise UnreadableError("its weights have other names or shapes")
         network = build_network(record)
-        network.load_state_dict(load_file(path))
+        network.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
         known = record.get("preparation")
         preparation = Preparation(**known) if known else Preparation(_first_channels(network))
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"{path} doesn't fit its architecture: {reason}") from error
     backbone = Backbone(network, path.name, record=record)
     backbone.preparation = preparation
     return backbone

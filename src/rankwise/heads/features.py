@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
+from rankwise.errors import is_shortage
 from rankwise.heads.backbones import as_backbone
 from rankwise.heads.runtime import runtime_of
 from rankwise.nets.batches import scale
@@ -158,7 +158,9 @@ def _kept(path: Path, n: int) -> np.ndarray | None:
     """Features of an earlier call; None where there are none, or the file is damaged."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception as error:  # numpy's parser of headers raises nearly anything
+        if is_shortage(error):
+            raise
         return None  # made again, and the file replaced
     whole = found.dtype == np.float32 and found.ndim == 2 and len(found) == n
     return found if whole else None
@@ -167,7 +169,5 @@ def _kept(path: Path, n: int) -> np.ndarray | None:
 def _images_fingerprint(images: Any) -> str:
     if isinstance(images, ImageSet):
         return images.fingerprint
-    array = np.ascontiguousarray(images.cpu() if isinstance(images, torch.Tensor) else images)
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(array.data)
-    return digest.hexdigest()
+    array = images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    return fingerprint(array, package=False)

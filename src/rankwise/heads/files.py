@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rankwise._model_files import (
+    DESCRIPTION,
+    WEIGHTS,
     built_from,
     check_class,
     read_description,
@@ -17,6 +19,7 @@ from rankwise._model_files import (
     write_model,
 )
 from rankwise._parameters import from_json, to_json
+from rankwise._reading import classes_of, image_shape_of
 from rankwise.errors import ModelFileError
 from rankwise.linear.class_ridge import HeadSolution
 from rankwise.linear.gram import EPS
@@ -119,12 +122,11 @@ def _build(
     if description["backbone"] is not None:
         parameters["backbone"] = _backbone(folder, description)
     head: Any = kind(**parameters)
-    head._adopt(_statistics(description, tensors))
-    values = dict(description["solved"])
-    values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
-    head._solved = HeadSolution(coef=tensors["coef"], intercept=tensors["intercept"], **values)
+    statistics = _statistics(description, tensors)
+    head._adopt(statistics)
+    head._solved = _solution(description["solved"], tensors, statistics)
     if description["image_shape"] is not None:
-        head.image_shape_ = tuple(description["image_shape"])
+        head.image_shape_ = image_shape_of(description["image_shape"])
     if description.get("feature_names") is not None:
         head.feature_names_in_ = np.array(description["feature_names"], dtype=object)
     if description.get("removals") is not None:
@@ -143,7 +145,7 @@ def _parameters(description: dict[str, Any]) -> dict[str, Any]:
 
 def _statistics(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> ClassStatistics:
     return ClassStatistics(
-        classes=np.array(description["classes"]["values"], dtype=description["classes"]["dtype"]),
+        classes=classes_of(description["classes"]),
         **{name: tensors[f"statistics.{name}"] for name in _STATISTICS},
         by_class=bool(description["by_class"]),
         rounding=tensors.get("statistics.rounding"),
@@ -156,6 +158,8 @@ def _backbone(folder: Path, description: dict[str, Any]) -> Any:
     from rankwise.heads.backbones import load_backbone
 
     saved = description["backbone"]
+    if saved.get("file", BACKBONE) != BACKBONE:
+        raise ModelFileError(f"{folder / DESCRIPTION} names another backbone file than {BACKBONE}")
     found = load_backbone(folder / saved["file"] if "file" in saved else saved["name"])
     found.name = saved["name"]
     if found.fingerprint != saved["fingerprint"]:
@@ -164,3 +168,35 @@ def _backbone(folder: Path, description: dict[str, Any]) -> Any:
             f"{folder} was fitted on them"
         )
     return found
+
+
+def _solution(
+    described: dict[str, Any], tensors: dict[str, np.ndarray], statistics: ClassStatistics
+) -> HeadSolution:
+    """The solved layer, whose sizes are those of the classes and features."""
+    k, coef = len(statistics.classes), tensors["coef"]
+    d = coef.shape[1] if coef.ndim == 2 else 0
+    groups = k if statistics.by_class else 1
+    expected = {
+        "coef": (k, d),
+        "intercept": (k,),
+        "statistics.counts": (k,),
+        "statistics.weights": (k,),
+        "statistics.means": (k, d),
+        "statistics.scatter": (groups, d, d),
+    }
+    for name, shape in expected.items():
+        found = tensors[name]
+        if found.shape != shape or found.dtype.kind != ("i" if name.endswith("counts") else "f"):
+            raise ModelFileError(
+                f"{WEIGHTS} doesn't fit {DESCRIPTION}: {name} is {found.dtype} of shape "
+                f"{found.shape} instead of {shape}"
+            )
+    values = dict(described)
+    values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
+    for name in ("temperature", "curvature", "ridge"):
+        number = values.get(name, 1.0)
+        least = 0.0 if name == "ridge" else np.finfo(float).tiny
+        if type(number) not in (int, float) or not least <= number < np.inf:
+            raise ModelFileError(f"{DESCRIPTION} is damaged: its {name} is {number!r:.40}")
+    return HeadSolution(coef=coef, intercept=tensors["intercept"], **values)

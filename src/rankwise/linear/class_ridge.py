@@ -292,6 +292,17 @@ def modelled_temperature(
 
 
 def log_probabilities(outputs: Float[np.ndarray, "n K"], temperature: float) -> np.ndarray:
-    """``log softmax(outputs/T)``, of shape (n, K)."""
+    """``log softmax(outputs/T)``, of shape (n, K).
+
+    Raises
+    ------
+    ValueError
+        If outputs aren't finite.
+    """
     scaled = outputs / temperature
+    if not np.isfinite(scaled).all():
+        raise ValueError(
+            "the outputs for these samples are no finite numbers: the weights of the head are "
+            "damaged, or the features are far from those that it was fitted on"
+        )
     return scaled - logsumexp(scaled, axis=1, keepdims=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rankwise._files import atomic_path, write_json
 from rankwise._fingerprints import code_of_package
+from rankwise._reading import read_json_object
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -106,11 +107,11 @@ def marks_of(images: ImageSet) -> list[bytes]:
     marks = [b""] * len(images)
     seen: Counter[tuple[int, bytes]] = Counter()
     for row in np.flatnonzero(sizes[groups] > 1):
-        digest = hashlib.blake2b(np.ascontiguousarray(images.images[row]).data, digest_size=16)
-        place = int(groups[row]), digest.digest()
-        digest.update(seen[place].to_bytes(8, "little"))
+        state = hashlib.blake2b(np.ascontiguousarray(images.images[row]).data, digest_size=16)
+        place = int(groups[row]), state.digest()
+        state.update(seen[place].to_bytes(8, "little"))
         seen[place] += 1
-        marks[row] = digest.digest()
+        marks[row] = state.digest()
     return marks
 
 
@@ -194,18 +195,14 @@ def block_path(folder: Path, number: int) -> Path:
 
 def _claim(folder: Path, key: str) -> None:
     path = folder / _PLAN
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))["key"]
-        except (OSError, ValueError, KeyError, TypeError):
-            found = None
-        if found != key:
-            raise RunError(
-                f"{folder} holds copies made from other images or with other options;"
-                " choose another folder, or remove it"
-            )
-    else:
+    if not path.exists():
         write_json(path, {"key": key})
+        return
+    remedy = "; choose another folder, or remove it"
+    if read_json_object(path, error=RunError, hint=remedy).get("key") != key:
+        raise RunError(
+            f"{folder} holds copies made from other images or with other options{remedy}"
+        )
 
 
 def _make_block(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import temporary_folder
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
@@ -179,10 +179,12 @@ class LowRankAugmenter:
 @contextmanager
 def _kept(cache: str | os.PathLike[str] | None) -> Iterator[Path]:
     """The folder `cache`, or one that goes with the context."""
-    with tempfile.TemporaryDirectory(prefix="rankwise-") as temporary:
-        folder = Path(temporary) if cache is None else Path(cache)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+    if cache is None:
+        with temporary_folder() as folder:
+            yield folder
+        return
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    yield Path(cache)
 
 
 def _gather(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._claims import contents, held, refuse_foreign
 from rankwise._files import atomic_path, write_json
 from rankwise._progress import progress_bar
+from rankwise._reading import read_json_object
 from rankwise.data import ImageSet
 from rankwise.data.load import AUGMENT_RECORD
 from rankwise.errors import RunError
@@ -79,8 +80,24 @@ def augment_files(
     key = f"{file_format}-{joined}"
     cache = out / f"{_COPIES}{file_format}"
     finished = _finished(out, key, cache.name)
-    if finished is not None:
+    if finished is not None and not cache.exists():
         return finished
+    with held(out, "augmentation"):
+        if finished is None:
+            finished = _written(sets, augmenter, out, cache, key, file_format)
+        shutil.rmtree(cache)
+    return finished
+
+
+def _written(
+    sets: list[ImageSet],
+    augmenter: LowRankAugmenter,
+    out: Path,
+    cache: Path,
+    key: str,
+    file_format: str,
+) -> dict[str, Any]:
+    """Write everything; the summary comes last."""
     augmented = _Augmented.of(sets, augmenter, cache)
     split = sets[0].split
     if file_format == "parquet":
@@ -92,9 +109,6 @@ def augment_files(
     summary = {"key": key, **augmented.summary(augmenter), "format": file_format}
     summary["data"] = place.name
     write_json(out / _DONE, summary)
-    shutil.rmtree(cache)
-    for stale in out.glob(f".{place.name}.*"):  # of a call that was killed while it wrote
-        stale.unlink()
     return summary
 
 
@@ -105,23 +119,15 @@ def check_format(file_format: str) -> None:
 
 
 def _finished(out: Path, key: str, cache: str) -> dict[str, Any] | None:
-    if not out.exists():
-        return None
-    if not out.is_dir():
-        raise RunError(f"{out} is a file; a folder is needed")
-    found = {path.name for path in out.iterdir()}
+    found = {path.name for path in contents(out)}
     if _DONE in found:
-        try:
-            summary = json.loads((out / _DONE).read_text(encoding="utf-8"))
-        except ValueError:
-            summary = {}
+        summary = read_json_object(out / _DONE, error=RunError, hint="; choose another folder")
         if summary.get("key") != key:
             raise RunError(f"{out} holds another augmentation; choose another folder")
         if summary.get("data") not in found:
             raise RunError(f"{out} has lost its {summary.get('data')}; remove it and run again")
         return summary
-    if found and cache not in found:
-        raise RunError(f"{out} isn't empty; choose another folder")
+    refuse_foreign(out, "augmentation", own=cache in found)
     return None
 
 

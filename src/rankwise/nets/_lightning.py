@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from rankwise._files import atomic_path, write_json
@@ -218,6 +219,20 @@ class FolderCheckpoint(Checkpoint):
         else:
             # Every device takes part; only the first one writes.
             trainer.save_checkpoint(self._folder / LAST)
+
+
+class PlainFiles(TorchCheckpointIO):
+    """Checkpoints written where they are asked for: `atomic_path` makes them whole or absent.
+
+    Lightning's own way takes a detour over the system's temporary folder, where a process that is
+    killed would leave them.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write it."""
+        torch.save(checkpoint, path)
 
 
 class Bar(pl.Callback):

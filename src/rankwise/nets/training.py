@@ -11,7 +11,6 @@ For other output layers than softmax see `rankwise.nets.losses`.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,9 +22,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from rankwise._files import write_json
+from rankwise._claims import differences
+from rankwise._files import temporary_folder, write_json
 from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._process import torch_seeded
+from rankwise._reading import UnreadableError, blamed_on, read_json_object
 from rankwise.errors import RunError
 from rankwise.nets.batches import scale, updates_per_pass
 from rankwise.nets.borrowing import evaluating, given_back, on_device
@@ -115,10 +116,10 @@ def train_network(
     accelerator, chosen = _accelerator(device, devices)
     if folder is None and devices > 1:
         # Their results come back through files.
-        with tempfile.TemporaryDirectory() as temporary:
+        with temporary_folder() as temporary:
             return _train(
-                model, training, checked, settings, augment, Path(temporary), seed, accelerator,
-                chosen, progress, after_epoch,
+                model, training, checked, settings, augment, temporary, seed, accelerator, chosen,
+                progress, after_epoch,
             )  # fmt: skip
     where = None if folder is None else Path(folder)
     if where is not None:
@@ -241,6 +242,7 @@ def _train(
                 default_root_dir=folder or tempfile.gettempdir(),
                 logger=False,
                 enable_checkpointing=folder is not None,
+                plugins=[parts.PlainFiles()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
@@ -335,11 +337,8 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, wanted)
         return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); choose another folder") from error
-    different = sorted(k for k in wanted if found.get(k) != wanted[k])
+    found = read_json_object(path, error=RunError, hint="; choose another folder")
+    different = sorted(differences(found, wanted))
     if different:
         raise RunError(
             f"{folder} holds another training (different: {', '.join(different)}); choose another "
@@ -348,18 +347,17 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling of a damaged file raises
-        reason = str(error).split("\n")[0]
-        raise RunError(f"{path} is damaged ({reason}); delete it to train afresh") from error
+    with blamed_on(path, RunError, "; delete it to train afresh"):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        kept = found["rankwise"]
+        if not isinstance(found["state_dict"], dict) or not kept["history"]:
+            raise UnreadableError("it holds no training")
+        kept["best_epoch"], kept["stopped"]
+    return found
 
 
 def _read_best(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with blamed_on(path, RunError, "; delete its folder to train afresh"):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged ({error}); delete its folder to train afresh") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rankwise._reading import blamed_on
 from rankwise.errors import ModelFileError
 
 HUB_FILE = "model.safetensors"
@@ -27,7 +28,6 @@ def read_weights(source: str | Path) -> dict[str, torch.Tensor]:
     ModelFileError
         If there is no such file, it is damaged, or the hub can't be reached.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(source)
@@ -42,12 +42,10 @@ def read_weights(source: str | Path) -> dict[str, torch.Tensor]:
                 "timm/vgg16.tv_in1k"
             )
         path = _download(text)
-    try:
+    with blamed_on(
+        path, ModelFileError, "; download or copy it again", "can't be read as a safetensors file"
+    ):
         return load_file(os.fspath(path))
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path} can't be read as a safetensors file ({error}); download or copy it again"
-        ) from error
 
 
 def cached_or_reached(name: str, file: str) -> Path | None:

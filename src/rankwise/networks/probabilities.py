@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 SMOOTHING = 0.01
 """``ε`` of `normalise`."""
+_LARGEST = 1e100
 
 OUTPUTS = ("sum-to-one", "sigmoid", "softmax")
 """How logits become probabilities: the package's `normalise`, the same with ``squash``, softmax."""
@@ -17,7 +18,14 @@ temperature that left-out outputs have chosen."""
 
 
 def probabilities(logits: Float[np.ndarray, "n K"], output: str) -> Float[np.ndarray, "n K"]:
-    """Logits as probabilities; `output` is one of `OUTPUTS`."""
+    """Logits as probabilities; `output` is one of `OUTPUTS`.
+
+    Raises
+    ------
+    ValueError
+        If logits aren't finite.
+    """
+    logits = _checked(logits)
     if output == "softmax":
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
@@ -82,10 +90,26 @@ def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.
     Returns
     -------
     array of shape (n, K)
+
+    Raises
+    ------
+    ValueError
+        If outputs aren't finite.
     """
+    outputs = _checked(outputs)
     outputs = outputs + (1.0 - outputs.sum(axis=1, keepdims=True)) / outputs.shape[1]
     if squash:
         positive = 1.0 / (1.0 + np.exp(-outputs))
     else:
         positive = 0.5 * (outputs + np.sqrt(outputs**2 + SMOOTHING**2))
     return positive / positive.sum(axis=1, keepdims=True)
+
+
+def _checked(outputs: np.ndarray) -> np.ndarray:
+    """Outputs of which probabilities can be made: their squares have to be numbers."""
+    if not (np.abs(outputs) < _LARGEST).all():
+        raise ValueError(
+            "the outputs for these images are too large or no numbers: the weights of the model "
+            "are damaged, or the images are far from those that it was trained on"
+        )
+    return outputs

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._claims import contents, held, refuse_foreign
 from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
 from rankwise.data import ImageSet
-from rankwise.errors import RunError
 from rankwise.estimators.models import is_head
 from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features
@@ -33,6 +33,7 @@ from rankwise.runs.records import (
     REPORT,
     discard_features,
     discard_model,
+    read_record,
 )
 
 SHOWN = 100
@@ -108,6 +109,19 @@ def fit_head(
     model._check_parameters()
     resolve_device(device)
     _check_folder(out)
+    with held(out, "head"):
+        return _fit(model, run, out, device, batch_size, overwrite, verbose)
+
+
+def _fit(
+    model: VarProHead,
+    run: HeadRun,
+    out: Path,
+    device: str,
+    batch_size: int,
+    overwrite: bool,
+    verbose: bool,
+) -> dict[str, Any]:
     with PeakMemory() as memory:
         begin = time.perf_counter()
         backbone = load_backbone(run.backbone)
@@ -197,15 +211,15 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 1
 
 def _check_folder(out: Path) -> None:
     """The folder must be new, empty, or of an earlier head, which stays until the new one is."""
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; give a folder to write the head into")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    begun = {p.name for p in out.iterdir()} == {FEATURES} and all(
-        p.match(FEATURE_FILES) or p.name.startswith(".") for p in (out / FEATURES).iterdir()
-    )
-    if not (is_head(out) or begun):
-        raise RunError(f"{out} isn't empty and holds no head; choose another folder")
+    features = [p for p in contents(out / FEATURES) if not p.match(FEATURE_FILES)]
+    begun = () if features else (FEATURES,)
+    refuse_foreign(out, "head", own=is_head(out) or _is_begun(out), begun=begun)
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether the record is a head's, whose model may not have been written yet."""
+    path = out / CONFIGURATION
+    return path.exists() and "backbone" in read_record(path)["run"]
 
 
 def _configuration(run: HeadRun, train: ImageSet, test: ImageSet) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._arrays import blocks
+from rankwise._text import plain
 from rankwise.data import ImageSet, check_no_shared_sources
 from rankwise.data.fingerprint import pixel_marks
 from rankwise.data.load import Source
@@ -28,7 +29,7 @@ ORIGIN = ("place", "bits", "trained_on")
 
 def tell(line: str) -> None:
     """Print a line for people, on standard error: standard output may be JSON."""
-    print(line, file=sys.stderr)
+    print(plain(line, lines=True), file=sys.stderr)
 
 
 def read_parts(source: str, **options: Any) -> tuple[ImageSet, ImageSet]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rankwise._claims import checksum, refuse_foreign
 from rankwise._files import write_json
+from rankwise._reading import read_json
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -28,13 +29,30 @@ EXPORTED = "rankwise_model"
 
 _MODEL_FILES = (
     REPORT,
-    CONFIGURATION,
     DESCRIPTION,
     WEIGHTS,
     "backbone.safetensors",
     "units.png",
     "confusion.png",
 )
+
+
+_NUMBER = (int, float)
+_SHOWN: dict[str, tuple[type, ...]] = {
+    "inductive_accuracy": _NUMBER,
+    "train_accuracy": _NUMBER,
+    "n_parameters_units": (int,),
+    "n_parameters_total": (int,),
+    "seconds": (dict,),
+    "statuses": (dict,),
+    "n_subnets": (int,),
+    "n_units": (int,),
+    "epochs": (int,),
+    "history": (list,),
+    "train": (dict,),
+    "test": (dict,),
+}
+"""What is shown of a report, and its types."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +113,15 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """Make the folder this run's; give its report if it's complete already."""
+    """Make the folder this run's; give its report if it's complete already.
+
+    Whoever calls holds the folder (`rankwise._claims.held`). The record of an earlier run is
+    replaced last, so that a kill in between leaves a folder that is known.
+    """
     path = out / CONFIGURATION
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; give a folder to write the run into")
+    refuse_foreign(out, "run", own=path.exists())
     if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise RunError(f"{out} isn't empty and holds no run; choose another folder")
+        pass
     elif overwrite:
         for name in (SUBNETS, "bootstrap"):
             shutil.rmtree(out / name, ignore_errors=True)
@@ -114,16 +134,36 @@ def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str
                 f"{out} holds another run (different: {', '.join(different)}); choose another "
                 "folder, or discard it with --overwrite"
             )
-        report = out / REPORT
-        if report.exists() and (out / WEIGHTS).exists() and (out / DESCRIPTION).exists():
-            return read_record(report, needs=("inductive_accuracy", "seconds"))
-        return None
+        return _complete(out, configuration)
     write_json(path, configuration)
     return None
 
 
+def _complete(out: Path, configuration: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of a folder, if it's of this run and of the model that lies there."""
+    if not all((out / name).exists() for name in (REPORT, WEIGHTS, DESCRIPTION)):
+        return None
+    report = read_record(out / REPORT, needs=tuple(_SHOWN))
+    wrong = [name for name, kinds in _SHOWN.items() if not isinstance(report[name], kinds)]
+    if wrong:
+        raise RunError(
+            f"{out / REPORT} is damaged: its {', '.join(wrong)} can't be; remove it, and the same "
+            "command makes it again"
+        )
+    same = not _differences({"run": report["run"]}, {"run": configuration["run"]})
+    for part in ("train", "test"):
+        found = report[part].get("fingerprint") if isinstance(report[part], dict) else None
+        same &= found == configuration[f"{part}_fingerprint"]
+    # Reports of earlier versions don't name their model.
+    same &= report.get("model", "") in ("", checksum(out / WEIGHTS))
+    return report if same else None
+
+
 def discard_model(out: Path) -> None:
-    """Remove a model, what describes it, and its exports under their usual names."""
+    """Remove a model, its report, and its exports under their usual names.
+
+    The run's record stays: it's replaced by the next one's, so that the folder is always known.
+    """
     for name in _MODEL_FILES:
         (out / name).unlink(missing_ok=True)
     for precision in ("", "_float16", "_int8"):
@@ -141,7 +181,7 @@ def discard_features(out: Path) -> None:
 
 def refuse_model_file(path: Path, folder: Path) -> None:
     """Raise `RunError` if writing to `path` would replace a part of the model in `folder`."""
-    if path.name in _MODEL_FILES and path.resolve().parent == folder.resolve():
+    if path.name in (*_MODEL_FILES, CONFIGURATION) and path.resolve().parent == folder.resolve():
         raise RunError(f"{path} belongs to the model itself; choose another file")
 
 
@@ -157,16 +197,15 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 def read_record(path: Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     """A record of a run that holds what it `needs` to, or one sentence that names the file."""
-    remedy = f"remove it to use the model alone, or train again with --overwrite into {path.parent}"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: it isn't JSON; {remedy}") from error
+    remedy = (
+        f"; remove it to use the model alone, or train again with --overwrite into {path.parent}"
+    )
+    value = read_json(path, error=RunError, hint=remedy)
     if not isinstance(value, dict) or not isinstance(value.get("run"), dict):
-        raise RunError(f"{path} is damaged or foreign: it describes no run; {remedy}")
+        raise RunError(f"{path} is damaged or foreign: it describes no run{remedy}")
     lacks = [name for name in needs if name not in value]
     if lacks:
-        raise RunError(f"{path} is damaged: it lacks {', '.join(lacks)}; {remedy}")
+        raise RunError(f"{path} is damaged: it lacks {', '.join(lacks)}{remedy}")
     return value
 
 

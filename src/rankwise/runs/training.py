@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._claims import checksum, held, refuse_foreign
 from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._machine import environment
@@ -17,11 +18,13 @@ from rankwise._memory import PeakMemory
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators._classifier import ImageClassifier
+from rankwise.estimators.files import WEIGHTS
 from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.runs.reading import describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
+    CONFIGURATION,
     REPORT,
     SUBNETS,
     TrainingRun,
@@ -69,25 +72,39 @@ def train(
     Returns
     -------
     dict
-        The report, as in ``report.json``.
+        The report, as in ``report.json``, and ``resumed_subnets`` and ``resumed_epochs``: what an
+        interrupted run had left.
 
     Raises
     ------
     RunError
-        If the folder holds another run.
+        If the folder holds another run, or another process trains in it.
     ValueError
         If a choice isn't accepted.
     DataError
         If the source can't be read.
     """
-    with PeakMemory() as memory:
-        report, draw = _train(
-            run, out, workers=workers, device=device, overwrite=overwrite, verbose=verbose, say=say
-        )
-    if not report.get("already_complete"):
-        report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
-        draw()
-        write_json(out / REPORT, report)
+    source = Path(run.source).expanduser()
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
+    refuse_foreign(out, "run", own=(out / CONFIGURATION).exists())
+    with held(out, "run"):
+        with PeakMemory() as memory:
+            report, draw = _train(
+                run,
+                out,
+                workers=workers,
+                device=device,
+                overwrite=overwrite,
+                verbose=verbose,
+                say=say,
+            )
+        if not report.get("already_complete"):
+            report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
+            draw()
+            # Only times tell the report of a run that was interrupted from another's.
+            kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
+            write_json(out / REPORT, kept)
     return report
 
 
@@ -112,9 +129,6 @@ def _train(
         )
     if workers == 0:
         raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
-    source = Path(run.source).expanduser()
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     train_set, test_set, validation_set = _read(run, verbose)
     preset, choice = run.preset, None
     if preset is None:
@@ -192,6 +206,7 @@ def _train(
         "test": describe_images(test_set),
         "validation": None if validation_set is None else describe_images(validation_set),
         "run": configuration["run"],
+        "model": checksum(out / WEIGHTS),
         "environment": environment() | {"workers": workers, "device": device},
     }
     report["warnings"] = _warnings(report, names_of(test_set))

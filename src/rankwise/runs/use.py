@@ -13,7 +13,7 @@ import numpy as np
 from rankwise.data import ImageSet, read_image
 from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
-from rankwise.errors import DataError, ModelFileError, RunError
+from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
 from rankwise.estimators.models import load_model
 from rankwise.runs.reading import names_of, place_of, some_of, trained_on
 from rankwise.runs.records import CONFIGURATION, read_record
@@ -213,14 +213,47 @@ def _same_source(source: str, record: dict[str, Any]) -> bool:
     return source == known if place is None else place == record["place"]
 
 
-def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Labels of image files: the most probable class of each, and all probabilities."""
+def predict(
+    folder: Path, paths: Sequence[Path], *, on_error: str = "raise"
+) -> list[dict[str, Any]]:
+    """Labels of image files: the most probable class of each, and all probabilities.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a run, or of a saved model.
+    paths : sequence of Path
+        Files, and folders, whose files are taken in the order of their names, at any depth.
+    on_error : {"raise", "record"}
+        What a file does that can't be read: end the call, or give an entry of its own.
+
+    Returns
+    -------
+    list of dict
+        For each file ``file``, ``label``, ``probability`` and ``probabilities``; with "record"
+        ``file`` and ``error`` for one that can't be read.
+
+    Raises
+    ------
+    ModelFileError
+        If the model can't be read.
+    DataError
+        If an image can't be read, or a folder has none.
+    """
+    if on_error not in ("raise", "record"):
+        raise ValueError(f"on_error is {on_error!r}; 'raise' or 'record' is accepted")
     model = load_model(folder)
     shape = _image_shape(model, folder)
     bits = _record_of_run(folder).get("bits")
-    result = []
-    for path in paths:
-        image = read_image(path, image_shape=shape, bits=bits)
+    result: list[dict[str, Any]] = []
+    for path in _files_of(paths):
+        try:
+            image = read_image(path, image_shape=shape, bits=bits)
+        except DataError as error:
+            if on_error == "raise" or is_shortage(error):
+                raise
+            result.append({"file": str(path), "error": str(error)})
+            continue
         probabilities = model.predict_proba(image[None])[0]
         best = int(probabilities.argmax())
         result.append(
@@ -234,6 +267,25 @@ def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, Any]]:
             }
         )
     return result
+
+
+def _files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and those of the folders named, but for hidden ones."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            raise DataError(f"the folder {path} holds no files; image files are accepted")
+        found += inside
+    return found
 
 
 def confusion(model: Any, outputs: np.ndarray, images: ImageSet) -> np.ndarray:
@@ -273,4 +325,9 @@ def _record_of_run(folder: Path) -> dict[str, Any]:
     run = record["run"]
     if "seed" not in run or not isinstance(run.get("reading"), dict):
         raise RunError(f"{path} is damaged: its run has no seed or reading; train it again")
+    pattern = run["reading"].get("source_pattern")
+    if type(run["seed"]) is not int or not (pattern is None or isinstance(pattern, str)):
+        raise RunError(
+            f"{path} is damaged: its seed is no whole number or its pattern no text; train it again"
+        )
     return record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._process import torch_seeded
+from rankwise._reading import read_json
 from rankwise.data import ImageSet
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
@@ -170,13 +170,7 @@ def pipeline_dict(arm: Arm) -> dict[str, Any]:
     if isinstance(arm.pipeline, dict):
         return arm.pipeline
     path = Path(str(arm.pipeline))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"the pipeline {path} can't be read ({error}); a JSON file that A.save wrote is "
-            "accepted"
-        ) from error
+    value = read_json(path, error=StudyError, hint="; a JSON file that A.save wrote is accepted")
     if not isinstance(value, dict):
         raise StudyError(f"the pipeline {path} holds no object; A.save writes one")
     return value

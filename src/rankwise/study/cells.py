@@ -3,18 +3,17 @@
 A cell's folder holds ``cell.json`` (what it is), ``training/`` (checkpoints, while it runs),
 ``history.csv``, ``history-frozen.csv`` where a head was trained alone first, ``predictions.npz``,
 the weights where it re-trains, and ``result.json``, which is written last: its presence means that
-the cell is done. ``lock`` is held by the process that works on it; the system lets go of it when
-that process ends, in whatever way.
+the cell is done. ``lock`` is there while a process works on it, and held by that process; the
+system lets go of it when the process ends, in whatever way.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._files import atomic_path, write_json
+from rankwise._claims import differences, locked
+from rankwise._files import atomic_path, sweep, write_json
+from rankwise._reading import read_json_object
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet
+from rankwise.errors import RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.conditions import Condition
 from rankwise.study.cuts import Cut, cut
@@ -33,6 +35,8 @@ from rankwise.study.models import Fitted, Training, fit_model, log_loss
 from rankwise.study.protocols import leaks, protocol_of, retraining_epochs
 
 RESULT = "result.json"
+REMEDY = "; remove its folder, and the command that runs the study makes it again"
+"""Of a damaged cell."""
 FAILURE = "failure.json"
 LOCK = "lock"
 
@@ -46,6 +50,28 @@ HISTORY = (
     "seconds",
     "n_updates",
 )
+
+
+_NUMBER = (int, float)
+_RESULT_TYPES: dict[str, tuple[type, ...]] = {
+    "history": (list,),
+    "best_epoch": (int,),
+    "validation_accuracy": (*_NUMBER, type(None)),
+    "test_accuracy": _NUMBER,
+    "test_loss": _NUMBER,
+    "degraded": (dict, type(None)),
+    "n_train": (int,),
+    "n_copies": (int,),
+    "n_validation": (int,),
+    "n_test": (int,),
+    "n_updates": (int,),
+    "n_parameters": (int,),
+    "leaks": (dict,),
+    "predictions": (str,),
+    "epochs": (int,),
+    "seconds": _NUMBER,
+}
+"""What a result holds; see `_tested`."""
 
 
 @dataclass(frozen=True)
@@ -116,27 +142,37 @@ def run_cell(
         ``"done"``; ``"busy"`` if another process works on it; ``"failed: …"`` with the reason,
         which is also in the cell's ``failure.json``.
     """
-    from filelock import FileLock, Timeout
-
     folder = out / cell.place
-    if (folder / RESULT).exists():
-        # Left there by a run that was killed right after its last word.
-        shutil.rmtree(folder / "training", ignore_errors=True)
-        return "done"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / LOCK, timeout=0), one_thread():
-            if not (folder / RESULT).exists():
+        with locked(folder / LOCK) as mine:
+            if (folder / RESULT).exists():
+                # What a run has left that was killed right after its last word goes too.
+                if mine:
+                    shutil.rmtree(folder / "training", ignore_errors=True)
+                return "done"
+            if not mine:
+                return "busy"
+            sweep(folder, alone=True)
+            with one_thread():
                 (folder / FAILURE).unlink(missing_ok=True)
                 _carry_out(study, cell, images, out, folder, best_epochs, device, tensorboard)
-    except Timeout:
-        return "busy"
     except Exception as error:
         # Whatever stops one cell, such as somebody's own callable, leaves the others to go on.
-        reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
-        write_json(folder / FAILURE, {"error": reason, "date": time.strftime("%Y-%m-%dT%H:%M:%S")})
+        reason = _reason(error)
+        with suppress(OSError):  # a full disk, say, which is the reason then
+            date = time.strftime("%Y-%m-%dT%H:%M:%S")
+            write_json(folder / FAILURE, {"error": reason, "date": date})
         return f"failed: {reason}"
     return "done"
+
+
+def _reason(error: Exception) -> str:
+    """One line on what stopped a cell."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; fewer --workers need less"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
 
 
 def _carry_out(
@@ -322,9 +358,28 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def read_result(out: Path, cell: Cell) -> dict[str, Any] | None:
-    """The result of a cell, None if it isn't done."""
+    """The result of a cell, None if it isn't done.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged, or another cell's.
+    """
     path = out / cell.place / RESULT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    remedy = "; remove it, and the command that runs the study makes it again"
+    found = read_json_object(path, error=RunError, hint=remedy)
+    wrong = [
+        name
+        for name, kinds in _RESULT_TYPES.items()
+        if not isinstance(found.get(name), kinds) or isinstance(found.get(name), bool)
+    ]
+    mine = {"condition": cell.condition.id, "stage": cell.stage, "seed": cell.seed}
+    wrong += differences(found, mine | {"fold": cell.fold})
+    if wrong:
+        raise RunError(f"{path} is damaged: its {', '.join(wrong)} can't be{remedy}")
+    return found
 
 
 @contextmanager

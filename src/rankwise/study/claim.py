@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankwise._claims import LOCK, checksum, locked
 from rankwise._files import write_json
 from rankwise._fingerprints import NoFingerprintError, code_of_package, fingerprint
+from rankwise._reading import read_json
 from rankwise._version import __version__
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -20,7 +20,6 @@ from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 
 STUDY = "study.json"
-LOCK = ".lock"
 _FILES = ("weights", "backbone")
 _COMPUTING = (
     "arms",
@@ -81,8 +80,6 @@ def claim(
         If it holds another study, with the choices that differ, or one begun on another kind of
         device, whose numbers would be mixed with this one's.
     """
-    from filelock import FileLock
-
     wanted = {
         "study": study.to_json(),
         "fingerprints": {name: images.fingerprint for name, images in data_sets.items()},
@@ -95,8 +92,7 @@ def claim(
         "plan": plan,
     }
     path = out / STUDY
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / LOCK):  # Of two runs that begin at once, one writes and one reads.
+    with locked(out / LOCK, wait=True):  # Of two runs that begin at once, one writes and one reads.
         if not path.exists():
             write_json(path, wanted)
             return Claim(str(wanted["started"]), 1)
@@ -162,8 +158,7 @@ def weight_files(study: Study) -> dict[str, str]:
         for key in _FILES:
             value = getattr(model, key)
             if value is not None and Path(value).is_file():
-                with Path(value).open("rb") as file:
-                    value = hashlib.file_digest(file, "sha256").hexdigest()
+                value = checksum(Path(value))
             if value is not None:
                 found[f"models.{name}.{key}"] = value
     return found
@@ -178,12 +173,9 @@ def read_claim(out: Path) -> dict[str, Any]:
         If there is none, or it's damaged.
     """
     path = out / STUDY
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{out} holds no study; 'rankwise study run' makes one") from error
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: it isn't JSON; choose another folder") from error
+    if not path.exists():
+        raise RunError(f"{out} holds no study; 'rankwise study run' makes one")
+    found = read_json(path, error=RunError, hint="; choose another folder")
     if not isinstance(found, dict) or not isinstance(found.get("study"), dict):
         raise RunError(f"{path} is damaged or foreign: it describes no study")
     return found
@@ -199,18 +191,6 @@ def claimed_study(out: Path) -> Study:
     """
     written = Study.model_validate(read_claim(out)["study"])
     return Study.model_validate(written.model_dump(mode="json", exclude_defaults=True))
-
-
-def refuse_foreign(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; give a folder to write the study into")
-    if out.exists() and not (out / STUDY).exists() and any(map(_is_foreign, out.iterdir())):
-        raise RunError(f"{out} isn't empty and holds no study; choose another folder")
-
-
-def _is_foreign(path: Path) -> bool:
-    """Not what another run of the same moment, or one killed at its very beginning, has there."""
-    return path.name != LOCK and not path.name.startswith(f".{STUDY}.")
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

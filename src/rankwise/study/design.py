@@ -82,6 +82,8 @@ Name = Annotated[str, Field(pattern=_NAME)]
 class StudyError(RankwiseError, ValueError):
     """A study that can't be run as it is written: where, what was found, what is accepted."""
 
+    several_lines = True
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)

@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rankwise._reading import blamed_on, read_arrays
+from rankwise.errors import RunError
+from rankwise.study.cells import REMEDY
+
 _Record = dict[str, Any]
 
 # Below this many discordant pairs the exact binomial test; the usual bound for the approximation.
@@ -120,7 +124,8 @@ def _paired(first: _Record, second: _Record, folder: Path) -> McNemar | None:
     right: list[dict[int, bool]] = []
     sources: dict[int, int] = {}
     for path in paths:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = read_arrays(path, None, error=RunError, hint=REMEDY)
+        with blamed_on(path, RunError, REMEDY):
             if "test_index" not in stored:
                 return None
             rows = stored["test_index"].tolist()

@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._reading import blamed_on, read_arrays
+from rankwise.errors import RunError
+from rankwise.study.cells import REMEDY
 from rankwise.study.infer import ImageNoise, image_noise
 from rankwise.study.protocols import protocol_of
 
@@ -144,7 +147,8 @@ def _right(
     if not path.is_file():
         return None
     part = "validation" if outcome == "validation" else "test"
-    with np.load(path, allow_pickle=False) as stored:
+    stored = read_arrays(path, None, error=RunError, hint=REMEDY)
+    with blamed_on(path, RunError, REMEDY):
         rows = stored[f"{part}_index"]
         # Predictions of earlier versions name no sources: then each image is one.
         codes = stored.get(f"{part}_source", rows)

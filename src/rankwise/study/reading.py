@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rankwise._reading import check_regular
+from rankwise.errors import is_shortage
 from rankwise.study.design import (
     ARM_OPTIONS,
     MODEL_OPTIONS,
@@ -187,16 +189,21 @@ def read_study(path: str | Path) -> Study:
     import tomllib
 
     path = Path(path)
+    check_regular(path, StudyError)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise StudyError(f"{path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise StudyError(f"{path} isn't a text file in UTF-8; a TOML file is accepted") from error
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise StudyError(f"{path} isn't TOML: {error}") from error
+    except RecursionError as error:
+        raise StudyError(f"{path} isn't a study: it nests too deep") from error
     return study_from(values, str(path), text)
 
 

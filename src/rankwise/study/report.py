@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._files import atomic_path
+from rankwise._reading import blamed_on
+from rankwise.errors import RunError
 from rankwise.study import sections, verdict
 from rankwise.study.compare import compare_conditions
 from rankwise.study.methods import REFERENCES, methods, write_tables
+from rankwise.study.results import RESULTS
 from rankwise.study.status import current_results
 
 # What a study that was interrupted early may lack.
@@ -52,8 +55,9 @@ def write_report(folder: Path | str) -> Path:
         If the folder holds no study, or a damaged one.
     """
     folder = Path(folder)
-    results = _completed(current_results(folder), folder)
-    html = render(results, folder)
+    with blamed_on(folder / RESULTS, RunError):
+        results = _completed(current_results(folder), folder)
+        html = render(results, folder)
     path = folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -127,7 +131,8 @@ def gallery(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     for item in results.get("gallery") or []:
         path = folder / item["file"]
         uri = None
-        if path.is_file():
+        # A file elsewhere isn't the study's, whatever its results say.
+        if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
             uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
         found.append(item | {"uri": uri})
     return found

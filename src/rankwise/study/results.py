@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from rankwise._files import write_json
 from rankwise._machine import environment
+from rankwise._reading import read_json
 from rankwise.data import ImageSet, repeats_between
 from rankwise.errors import RunError
 from rankwise.study.cells import Cell, read_result
@@ -195,14 +195,9 @@ def read_results(folder: Path | str) -> dict[str, Any]:
         If it is absent, damaged, or of another format.
     """
     path = Path(folder) / RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder} has no results.json: run the study first (rankwise study run)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read as JSON: {error}") from None
+    if not path.exists():
+        raise RunError(f"{folder} has no results.json: run the study first (rankwise study run)")
+    results = read_json(path, error=RunError, finite=True)
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         found = results.get("format") if isinstance(results, dict) else None
         raise RunError(f"{path} has format {found!r}; this version reads format {FORMAT}")

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rankwise._claims import LOCK, locked, refuse_foreign
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet, load_images, one_source_each
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
 from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
-from rankwise.study.claim import LOCK, claim, refuse_foreign
+from rankwise.study.claim import STUDY, claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import training_part
 from rankwise.study.design import Study, StudyError
@@ -85,8 +86,6 @@ def run_study(
     """
     from concurrent.futures.process import BrokenProcessPool
 
-    from filelock import FileLock
-
     out = Path(out)
     if workers == 0 or workers < -1:
         raise ValueError(f"workers must be a number from 1, or -1 for one a core, got {workers}")
@@ -100,7 +99,7 @@ def run_study(
     device, workers = _resources(device, workers)
     check_precision(study, device)
     check_sources(study, conditions)
-    refuse_foreign(out)
+    refuse_foreign(out, "study", own=(out / STUDY).exists())
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
     refuse_searched(study, data_sets)
@@ -110,7 +109,8 @@ def run_study(
         command=command, started=claimed.started, workers=workers, device=device,
         look=claimed.look, plan=plan,
     )  # fmt: skip
-    write_json(out / RECORD, record)
+    with locked(out / LOCK, wait=True):
+        write_json(out / RECORD, record)
     cells = cells_of(study, conditions)
     failed, lost_worker = {}, False
     with progress_bar("cells", len(cells), enabled=progress) as advance:
@@ -120,7 +120,9 @@ def run_study(
             lost_worker = True
     complete = not failed and not lost_worker
     pictures = write_gallery(conditions, data_sets, out, study.seeds[0]) if complete else []
-    with FileLock(out / LOCK):  # A report may be gathering what there is at the same moment.
+    with locked(
+        out / LOCK, wait=True
+    ):  # A report may be gathering what there is at the same moment.
         results = gather(study, conditions, cells, record, out) | {"gallery": pictures}
         write_results(results, out)
     if lost_worker:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rankwise._claims import LOCK, locked
+from rankwise._reading import blamed_on, read_json_object
 from rankwise.errors import RunError
 from rankwise.study.cells import FAILURE, RESULT, Cell, cells_of, read_result
 from rankwise.study.cells import LOCK as CELL_LOCK
-from rankwise.study.claim import LOCK, STUDY, read_claim
+from rankwise.study.claim import STUDY, read_claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
 from rankwise.study.results import RECORD, RESULTS, gather, read_results, write_results
+
+MOST_CELLS = 1_000_000
+"""Of a study; more of them come from a damaged file."""
 
 
 def study_status(out: Path | str) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def study_status(out: Path | str) -> dict[str, Any]:
         cell for cell in cells if results[cell] is None and is_held(out / cell.place / CELL_LOCK)
     }
     failures = {
-        cell.place: json.loads((out / cell.place / FAILURE).read_text(encoding="utf-8"))["error"]
+        cell.place: _failure(out / cell.place / FAILURE)
         for cell in cells
         if results[cell] is None and cell not in running and (out / cell.place / FAILURE).exists()
     }
@@ -72,16 +76,27 @@ def study_status(out: Path | str) -> dict[str, Any]:
     }
 
 
+def _failure(path: Path) -> str:
+    """Why a cell failed; a file that doesn't say it is no reason to say nothing else."""
+    try:
+        return str(read_json_object(path, error=RunError, needs=("error",))["error"])
+    except RunError as error:
+        return str(error)
+
+
 def _plan(out: Path) -> tuple[dict[str, Any], Study, tuple[Condition, ...], list[Cell]]:
     """``study.json`` of a folder, and what it stands for."""
     claim = read_claim(out)
     try:
         study = Study.model_validate(claim["study"])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"{out / STUDY} is damaged: it describes no study of this version"
         ) from error
     conditions = conditions_of(study)
+    n_cells = len(conditions) * len(study.seeds) * (study.folds + 1)
+    if n_cells > MOST_CELLS:
+        raise RunError(f"{out / STUDY} is damaged: its study would have {n_cells} cells")
     return claim, study, conditions, cells_of(study, conditions)
 
 
@@ -97,46 +112,39 @@ def current_results(out: Path | str) -> dict[str, Any]:
     RunError
         If the folder holds neither results nor a begun study, or they are damaged.
     """
-    from filelock import FileLock
-
     out = Path(out)
     if not (out / RECORD).is_file():
         # Results alone, or those of a version that kept no record.
         return read_results(out)
-    with FileLock(out / LOCK):
+    with locked(out / LOCK, wait=True):
         _, study, conditions, cells = _plan(out)
         found = read_results(out) if (out / RESULTS).is_file() else None
         n_done = sum((out / cell.place / RESULT).is_file() for cell in cells)
         if found is not None and len(found["cells"]) >= n_done:
             return found
         record = _record(out / RECORD)
-        results = gather(study, conditions, cells, record, out)
+        with blamed_on(out / RECORD, RunError):
+            results = gather(study, conditions, cells, record, out)
         results["gallery"] = found.get("gallery", []) if found else []
         write_results(results, out)
     return results
 
 
 def _record(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or "data_sets" not in found:
-        raise RunError(f"{path} is damaged; the command that runs the study writes it anew")
-    return found
+    return read_json_object(
+        path,
+        error=RunError,
+        hint="; the command that runs the study writes it anew",
+        needs=("data_sets",),
+    )
 
 
 def is_held(lock: Path) -> bool:
     """Whether a process holds a cell's lock; held for a moment to find out."""
-    from filelock import FileLock, Timeout
-
     if not lock.exists():
         return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
+    with locked(lock) as mine:
+        return not mine
 
 
 def _estimate(done: dict[Cell, dict[str, Any]], waiting: Sequence[Cell]) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankwise._files import write_json
+from rankwise._claims import differences, held
+from rankwise._files import full_disk, temporary_folder, write_json
 from rankwise._progress import progress_bar
 from rankwise._threads import one_thread
 from rankwise.errors import MissingDependencyError, RunError
@@ -33,7 +33,6 @@ SKIP_THRESHOLDS = (0.0, 0.95)
 _RANGES = {"energy": ENERGIES, "skip_threshold": SKIP_THRESHOLDS}
 TUNING = "tune.json"
 _STORAGE = "tune.sqlite3"
-_LOCK = "tune.lock"
 
 
 def tune_study(
@@ -100,11 +99,11 @@ def tune_study(
     check_sources(study, conditions)
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
-    out.mkdir(parents=True, exist_ok=True)
     found = []
     storage = f"sqlite:///{(out / _STORAGE).resolve()}"
     with (
-        _alone(out),
+        held(out, "search"),
+        _database(out / _STORAGE),
         progress_bar("trials", trials * len(conditions), enabled=progress) as advance,
     ):
         for condition in conditions:
@@ -137,21 +136,22 @@ def tune_study(
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep others out: a second search would take this one's running trial for a stopped one."""
-    from filelock import FileLock, Timeout
+def _database(path: Path) -> Iterator[None]:
+    """What goes wrong with the trials' file is told of that file."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    lock = FileLock(out / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"another search is running in {out}; wait until it ends, or choose another folder"
-        ) from None
     try:
         yield
-    finally:
-        lock.release()
+    except (StorageInternalError, SQLAlchemyError) as error:
+        full = full_disk(error, path)
+        if full is not None:
+            raise full from error
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise RunError(
+            f"{path} is damaged or can't be used ({reason}); remove it to search anew, or choose "
+            "another folder"
+        ) from error
 
 
 def score(
@@ -198,7 +198,7 @@ def score(
         best=True,
         precision=study.precision,
     )
-    with tempfile.TemporaryDirectory(prefix="rankwise-") as folder, one_thread():
+    with temporary_folder() as folder, one_thread():
         fitted = fit_model(
             model,
             parts.train,
@@ -208,7 +208,7 @@ def score(
             augment=batch_augmentation(options),
             sources=parts.sources,
             frozen_on=parts.whole,
-            folder=Path(folder),
+            folder=folder,
             after_epoch=None if model.is_quadratic else after_epoch,
         )
     if pruned:
@@ -238,29 +238,29 @@ def _search(
         return score(study, condition, images, options, device, trial)
 
     while len(_finished(search)) < trials or _reached(search, given) is None:
-        # A sampler's numbers come from the number of trials, so a stop doesn't repeat them.
+        # A sampler's numbers come from the number of finished trials: after a stop it suggests
+        # again what was stopped, and the search is the one that it would have been.
         search.sampler = _optuna().samplers.TPESampler(
-            seed=study.seeds[0] + len(search.trials), n_startup_trials=6
+            seed=study.seeds[0] + len(_finished(search)), n_startup_trials=6
         )
         search.optimize(objective, n_trials=1)
         advance(1)
 
 
 def _take_up(search: optuna.Study, condition: Condition) -> None:
-    """Begin with the study's own values; try again what an earlier run was stopped in.
+    """Begin with the study's own values; leave out what an earlier run was stopped in.
 
-    A kill leaves a trial running, an interrupt a failed one.
+    A kill leaves a trial running, an interrupt a failed one. Neither counts: `_search` makes the
+    same one again.
     """
     from optuna.trial import TrialState
 
     for trial in search.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         search.tell(trial.number, state=TrialState.FAIL)
-    given, trials = _given(condition), search.get_trials()
-    wanted = [_asked(trial) for trial in trials if trial.state == TrialState.FAIL]
-    for params in (given, *wanted):
-        tried = [_asked(t) for t in search.get_trials() if t.state != TrialState.FAIL]
-        if params and not any(params.items() <= other.items() for other in tried):
-            search.enqueue_trial(params)
+    given = _given(condition)
+    tried = [_asked(t) for t in search.get_trials() if t.state != TrialState.FAIL]
+    if not any(given.items() <= other.items() for other in tried):
+        search.enqueue_trial(given)
 
 
 def _given(condition: Condition) -> dict[str, float]:
@@ -304,7 +304,7 @@ def _claim(search: optuna.Study, study: Study, images: ImageSet, out: Path) -> N
     theirs = {key: stored.pop(key, value) for key, value in inputs.items()}
     found = comparable(with_defaults(stored)) | theirs
     if found != facts:
-        different = [key for key in facts if found.get(key) != facts[key]]
+        different = differences(found, facts)
         raise RunError(
             f"{out} holds the search of another study (different: {', '.join(different)}); choose "
             "another folder"

@@ -15,6 +15,7 @@ import numpy as np
 from rankwise._arrays import Images, blocks
 from rankwise._files import atomic_path, write_json
 from rankwise._fingerprints import fingerprint
+from rankwise._reading import parse_json, read_json_object
 from rankwise.errors import RunError
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            found, known = metadata["key"], json.loads(metadata["known"])
+            found, known = metadata["key"], parse_json(metadata["known"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, LookupError, TypeError, ValueError):
         return None
     if found != key:
         raise RunError(
@@ -83,8 +84,8 @@ def known_of(path: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="np") as file:
-            known = json.loads((file.metadata() or {})["known"])
-    except (SafetensorError, KeyError, ValueError):
+            known = parse_json((file.metadata() or {})["known"])
+    except (SafetensorError, LookupError, TypeError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -125,7 +126,7 @@ def timed_on_disk(folder: Path, key: str | None) -> Iterator[Callable[[], None]]
 
 
 def _seconds_kept(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
+    with suppress(RunError, ValueError, KeyError, TypeError):
+        found = read_json_object(folder / SECONDS, error=RunError)
         return {"key": found["key"], **{k: float(found[k]) for k in ("earlier", "now")}}
     return {}  # a damaged file is as good as none

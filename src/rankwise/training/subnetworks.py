@@ -17,6 +17,7 @@ import numpy as np
 
 from rankwise._arrays import Images
 from rankwise._files import atomic_path
+from rankwise._reading import parse_json
 from rankwise._threads import one_thread
 from rankwise.errors import RunError
 from rankwise.training.checkpoints import fit_key, timed_on_disk
@@ -212,7 +213,7 @@ def read_subnet(path: Path, key: str | None = None) -> Subnet:
                 f"{path.parent} holds sub-networks of another fit (other images, labels, settings, "
                 "seed, device or version); use another folder, or empty this one"
             )
-        report = json.loads(metadata["report"])
+        report = parse_json(metadata["report"])
         return Subnet(file.get_tensor("params"), file.get_tensor("active").astype(bool), report)
 
 
@@ -224,7 +225,7 @@ def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet
         path = folder / f"{group:05d}.safetensors"
         if path.exists():
             # A damaged file is as good as none: its group is trained again.
-            with suppress(SafetensorError, KeyError, ValueError):
+            with suppress(SafetensorError, LookupError, TypeError, ValueError, AttributeError):
                 done[group] = read_subnet(path, key)
     return done
 
