@@ -101,8 +101,9 @@ def make_samples(place: Path) -> None:
     import torch
     from PIL import Image
 
-    from rankwise import LowRankAugmenter, QuadraticClassifier, RandomLowRank, VarProHead
+    from rankwise import LowRankAugmenter, RandomLowRank, VarProHead
     from rankwise.data import load_images
+    from rankwise.estimators.options import classifier_of
     from rankwise.export import export_model
     from rankwise.heads.backbones import SmallResNet, load_backbone, save_backbone
     from rankwise.lowrank.export import augment_files
@@ -112,9 +113,9 @@ def make_samples(place: Path) -> None:
 
     digits = load_images("digits", limit=40)
     small = {"n_units": 6, "n_subnets": 1, "max_iter": 1}
-    model = QuadraticClassifier(**small).fit(digits.images, digits.labels)
+    model = classifier_of(None, **small).fit(digits.images, digits.labels)
     model.save(place / "model")
-    convolutional = QuadraticClassifier("tiny", max_iter=1)
+    convolutional = classifier_of("tiny", max_iter=1)
     convolutional.fit(digits.images, digits.labels).save(place / "convolutional")
     torch.manual_seed(0)
     record = {
@@ -325,7 +326,7 @@ def _choices(random: Random, accepted: dict[str, tuple[Any, ...]]) -> dict[str, 
 
 
 def _classifier(random: Random, folder: Path) -> str:
-    from rankwise import QuadraticClassifier
+    from rankwise.estimators.options import classifier_of
 
     X, y = _arrays(random), _labels(random)
     given = {"n_units": 4, "n_subnets": 1, "max_iter": 1} | _choices(
@@ -350,7 +351,7 @@ def _classifier(random: Random, folder: Path) -> str:
         },
     )
     given = {k: v for k, v in given.items() if not _is_much(v)}
-    model = QuadraticClassifier(**given).fit(X, y)
+    model = classifier_of(given.pop("preset", None), **given).fit(X, y)
     _check_probabilities(model.predict_proba(_arrays(random)), len(model.classes_))
     return ""
 
