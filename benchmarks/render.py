@@ -150,104 +150,13 @@ def accurate_lines(result: dict[str, Any]) -> list[str]:
     return [markdown(table["columns"], table["rows"]), "", origin, ""]
 
 
-def rivals_lines(result: dict[str, Any]) -> list[str]:
-    """The paper's Table 4 measured again."""
-    table = result["tables"][0]
-    columns = [c.replace("error", "MNIST error", 1) for c in table["columns"]]
-    return [markdown(columns, table["rows"]), "", f"{_command(result)}; three seeds.", ""]
-
-
-def ablation_lines(result: dict[str, Any]) -> list[str]:
-    """From the paper's recipe to ``windowed``, and what each step brings."""
-    (first, start), *steps = (
-        (label, (change or accuracy).split()[0].replace("-", "−"))
-        for label, accuracy, change, *_ in result["tables"][0]["rows"]
-    )
-    path = "; ".join(f"{label} {change}" for label, change in steps)
-    return [
-        f"**Which choice brings how much**, in points of validation accuracy with "
-        f"{result['provenance']['subnets']} sub-networks: {first} {start}%; {path} "
-        f"({_command(result)}).",
-        "",
-    ]
-
-
-def low_rank_lines(result: dict[str, Any]) -> list[str]:
-    """How many times as fast as an SVD, smallest to largest over the sizes."""
-    table = _table(result, "How many times faster")
-    fastest, numpy = (
-        [float(row[table["columns"].index(name)].split()[0]) for row in table["rows"]]
-        for name in ("the fastest", "numpy")
-    )
-    return [
-        f"**A low-rank copy** is made {min(fastest):.2f} to {max(fastest):.2f} times as fast as "
-        f"with the fastest SVD at hand, {min(numpy):.2f} to {max(numpy):.2f} times as fast as with "
-        f"numpy's, from {table['rows'][0][0]} to {table['rows'][-1][0]} "
-        f"({_command(result)}).",
-        "",
-    ]
-
-
-def study_lines(result: dict[str, Any]) -> list[str]:
-    """Verdicts of a study, in its own words."""
-    verdicts = [note for note in result["notes"] if "points of validation accuracy" in note]
-    text = " ".join(note[0].upper() + note[1:] for note in verdicts)
-    return [f"**{result['title']}.** {text} ({_command(result)})", ""]
-
-
-def head_lines(result: dict[str, Any]) -> list[str]:
-    """A last layer in one pass beside its rivals, for each data set."""
-    lines = []
-    for table in result["tables"][:2]:
-        name = table["title"].split(";")[0]
-        rows = {row[0]: row[1:] for row in table["rows"]}
-        times = next(row[2] for label, row in rows.items() if label.endswith("through the base"))
-        ours, best = rows[OUR_HEAD][0].split()[0], _best_rival(rows)
-        lines.append(
-            f"{name}: {times.split()[0]} times faster than 50 epochs through the base; "
-            f"{ours}% right (logistic loss: {rows[LOGISTIC_HEAD][0].split()[0]}%), "
-            f"the best rival ({best}) {rows[best][0].split()[0]}%"
-        )
-    return [f"**The last layer in one pass.** {'. '.join(lines)}. ({_command(result)})", ""]
-
-
-OUR_HEAD, LOGISTIC_HEAD = "VarProHead, leave-one-out", "VarProHead, logistic loss"
-
-
 def _best_rival(rows: dict[str, Sequence[str]]) -> str:
     rivals = {k: v[0] for k, v in rows.items() if "VarProHead" not in k and v[0][0].isdigit()}
     return max(rivals, key=lambda label: float(rivals[label].split()[0]))
 
 
-def curve_lines(result: dict[str, Any]) -> list[str]:
-    """The picture, and where a small CNN is the better choice."""
-    known = result["provenance"]
-    table = result["tables"][1]
-    return [
-        "![Test error against parameters, bytes and time, of ours and of small CNNs]"
-        "(docs/images/curve.png)",
-        "",
-        f"*Size and time: ours and CNNs with dense filters, trained by the same code for "
-        f"{known['epochs']} epochs on {known['data'][0]['n']:,} images of MNIST, so all are less "
-        "accurate than above.*",
-        "",
-        markdown((table["title"], *table["columns"][1:]), table["rows"]),
-        "",
-        f"{' '.join(result['notes'][1:])} ({_command(result)}; seeds {_plain(known['seeds'])})",
-        "",
-    ]
-
-
-README_PARTS = {
-    "accurate": accurate_lines,
-    "curve": curve_lines,
-    "ablation": ablation_lines,
-    "rivals": rivals_lines,
-    "lowrank_speed": low_rank_lines,
-    "study_mnist_paper": study_lines,
-    "study_mnist_sound": study_lines,
-    "head": head_lines,
-}
+README_PARTS = {"accurate": accurate_lines}
+"""What the README has of the results beside the paper's scheme; all else is in docs/results.md."""
 
 
 def _table(result: dict[str, Any], title: str) -> dict[str, Any]:

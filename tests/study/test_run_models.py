@@ -47,8 +47,8 @@ def test_the_classifier_s_own_validation_part_keeps_copies_with_their_originals(
     np.testing.assert_array_equal(parts.sources, images.source_ids[split.rows])
     found = []
 
-    def recorded(encoded, seed, groups=None):
-        rows, held = validation_split(encoded, seed, groups)
+    def recorded(*arguments):
+        rows, held = validation_split(*arguments)
         found.append((rows, held))
         return rows, held
 
