@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from rankwise._files import atomic_path
+from rankwise._process import torch_seeded
 from rankwise._reading import (
     UnreadableError,
     blamed_on,
@@ -157,9 +158,11 @@ def build_network(record: dict[str, Any]) -> nn.Module:
         `rankwise.heads.layer_graph`) or ``image_shape`` (for the others).
     """
     if record["architecture"] == "layers":
-        return LayerNetwork(record["steps"])
+        with torch_seeded():
+            return LayerNetwork(record["steps"])
     if record["architecture"] == "small-resnet":
-        return SmallResNet(record["n_classes"], **record.get("options", {}))
+        with torch_seeded():
+            return SmallResNet(record["n_classes"], **record.get("options", {}))
     from rankwise.nets import make_network
 
     return make_network(record["architecture"], tuple(record["image_shape"]), record["n_classes"])
@@ -253,7 +256,8 @@ def load_backbone(
     ValueError
         If the name isn't one of those.
     """
-    backbone = _found(str(name_or_file))
+    with torch_seeded():  # whatever draws starting weights, which the file's replace
+        backbone = _found(str(name_or_file))
     given = {"size": size, "mean": mean, "std": std, "crop": crop}
     given = {k: v for k, v in given.items() if v is not None}
     if given:

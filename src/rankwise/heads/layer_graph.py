@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -152,12 +153,29 @@ class LayerNetwork(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Goes through every container, also one that a forward makes, such as ``self.layers[:-1]``."""
+    """Goes through every container, also one that a forward makes, such as ``self.layers[:-1]``.
+
+    While it traces, all modules of the process are called through it: those that another thread
+    calls go on as they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if isinstance(m, nn.Sequential):
+        if isinstance(m, nn.Sequential) or threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+_TRACING = threading.RLock()
+"""Two traces at once would put `nn.Module` back in the wrong order."""
 
 
 def describe_layers(network: nn.Module) -> list[dict[str, Any]]:
@@ -174,7 +192,8 @@ def describe_layers(network: nn.Module) -> list[dict[str, Any]]:
         network depends on the images.
     """
     try:
-        traced = fx.GraphModule(network, _Tracer().trace(network))
+        with _TRACING:
+            traced = fx.GraphModule(network, _Tracer().trace(network))
     except Exception as error:  # whatever somebody's own forward raises on a stand-in
         raise NotAGraphError(
             f"{type(network).__name__} can't be followed layer by layer: "
