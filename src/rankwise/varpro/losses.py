@@ -41,9 +41,9 @@ LOSSES: dict[str, Loss] = {
 
 def check_loss(loss: str, f_scale: float) -> None:
     """Refuse an unknown loss, and a scale that isn't positive."""
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; accepted: {', '.join(LOSSES)}")
-    if not (isinstance(f_scale, (int, float)) and 0 < f_scale < np.inf):
+    if not (isinstance(f_scale, (int, float)) and f_scale is not True and 0 < f_scale < np.inf):
         raise ValueError(f"f_scale must be a number above 0, got {f_scale!r}")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from rankwise.varpro.functional import Blocks, Projection
 from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
 from rankwise.varpro.models import ModelBasis
-from rankwise.varpro.parameters import parameter_space
+from rankwise.varpro.parameters import parameter_space, real_array
 from rankwise.varpro.problem import SeparableProblem
 from rankwise.varpro.solvers import MAX_ITERATIONS, LevenbergMarquardt, NielsenDamping, Solver
 
@@ -178,8 +178,8 @@ def fit_each(
     n, k = targets.shape
     if n != basis.n_rows:
         raise ValueError(f"targets have {n} rows, the basis has {basis.n_rows}")
-    first = np.asarray(start, dtype=np.float64)
-    one = first[0] if first.ndim == 2 and len(first) else first
+    first = real_array("start", start, most=2)
+    one = first[0] if first.ndim == 2 and len(first) else first.ravel()
     space = parameter_space(basis.names, one, bounds)
     if first.ndim == 2 and first.shape != (k, len(space.names)):
         raise ValueError(
@@ -187,8 +187,6 @@ def fit_each(
             f"{first.shape}"
         )
     starts = np.array(np.broadcast_to(first, (k, len(space.names))))
-    if not np.isfinite(starts).all():
-        raise ValueError("start must be finite, found NaN or infinity")
     if (starts < space.lower).any() or (starts > space.upper).any():
         raise ValueError("a start is outside the bounds")
     roots, _ = checked_roots(n, k, {"weights": weights, "sigma": sigma})

@@ -108,9 +108,11 @@ def parameter_space(
         If a name isn't known, a start is missing, not finite or outside its bounds, a lower bound
         isn't below its upper one, or a tie can't be followed.
     """
-    names, tied = tuple(names), dict(tied or {})
+    names, fixed = tuple(names), checked_fixed(fixed)
+    if tied is not None and not isinstance(tied, Mapping):
+        raise ValueError(f"tied must be a dict of names or functions, got {tied!r}")
+    tied = dict(tied or {})
     known = f"the model's parameters are {', '.join(names) or 'none'}"
-    fixed = [fixed] if isinstance(fixed, str) else list(fixed)
     for what, given in (("fixed", fixed), ("tied", tied)):
         unknown = [name for name in given if name not in names]
         if unknown:
@@ -141,6 +143,17 @@ def parameter_space(
     return space
 
 
+def checked_fixed(fixed: Any) -> list[str]:
+    """Names of fixed parameters as a list."""
+    if isinstance(fixed, str):
+        return [fixed]
+    if not isinstance(fixed, (list, tuple, set, frozenset)) or not all(
+        isinstance(name, str) for name in fixed
+    ):
+        raise ValueError(f"fixed must be a list of names of parameters, got {fixed!r}")
+    return list(fixed)
+
+
 def _starts(names: tuple[str, ...], start: Any, tied: set[str], known: str) -> np.ndarray:
     if isinstance(start, Mapping):
         unknown = [name for name in start if name not in names]
@@ -158,15 +171,20 @@ def _starts(names: tuple[str, ...], start: Any, tied: set[str], known: str) -> n
 
 def real_vector(name: str, value: Any) -> np.ndarray:
     """Finite real numbers as a new float64 vector, or one sentence that says what is wrong."""
+    return np.atleast_1d(real_array(name, value, most=1))
+
+
+def real_array(name: str, value: Any, most: int) -> np.ndarray:
+    """The same of at most so many dimensions."""
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         array = np.asarray(None)
     if array.dtype.kind == "c":
         raise ValueError(f"{name} must be real, got complex numbers")
-    if array.dtype.kind not in "biuf" or array.ndim > 1:
+    if array.dtype.kind not in "biuf" or array.ndim > most:
         raise ValueError(f"{name} must be a list of real numbers, got {value!r}")
-    array = np.atleast_1d(array).astype(np.float64)
+    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, found NaN or infinity")
     return array

@@ -7,6 +7,7 @@ every other model that is linear in some of its parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from rankwise.varpro.inputs import checked_basis, checked_targets, data_sets
 from rankwise.varpro.losses import check_loss
 from rankwise.varpro.many import ManyFits, fit_each
 from rankwise.varpro.multistart import Multistart, draw_starts, multistart
-from rankwise.varpro.parameters import parameter_space
+from rankwise.varpro.parameters import checked_fixed, parameter_space
 from rankwise.varpro.problem import SeparableProblem
 from rankwise.varpro.results import FitResult
 from rankwise.varpro.solvers import Solver, make_solver
@@ -93,11 +94,11 @@ class VariableProjection:
         loss: str = "linear",
         f_scale: float = 1.0,
     ) -> None:
-        if jacobian not in JACOBIANS:
+        if not isinstance(jacobian, str) or jacobian not in JACOBIANS:
             raise ValueError(f"unknown jacobian {jacobian!r}; accepted: {', '.join(JACOBIANS)}")
-        if not 0 <= ridge < np.inf:
+        if not _is_number(ridge) or not 0 <= ridge < np.inf:
             raise ValueError(f"ridge must be at least 0 and finite, got {ridge}")
-        if rcond is not None and not 0 <= rcond < 1:
+        if rcond is not None and not (_is_number(rcond) and 0 <= rcond < 1):
             raise ValueError(f"rcond must be at least 0 and below 1, got {rcond}")
         check_loss(loss, f_scale)
         if loss != "linear" and ridge > 0:
@@ -175,6 +176,7 @@ class VariableProjection:
         TypeError
             If the basis isn't one.
         """
+        fixed = checked_fixed(fixed)
         options = (weights, sigma, covariance, bounds, tied, linear_bounds)
         several = isinstance(basis, (list, tuple))
         if not several and getattr(start, "ndim", 1) > 1:
@@ -375,6 +377,10 @@ class VariableProjection:
             rank=final.rank,
             condition=final.condition,
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 __all__ = ["CurveFit", "FitResult", "VariableProjection"]
