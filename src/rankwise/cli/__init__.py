@@ -11,7 +11,7 @@ import typer
 from rankwise._text import plain
 from rankwise.cli import export, lowrank, model, study
 from rankwise.cli._output import prepare_streams, say
-from rankwise.cli._stops import end_as_ctrl_c_does, stoppable
+from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
 from rankwise.cli.head import head
 from rankwise.errors import RankwiseError, is_shortage
 
@@ -47,9 +47,9 @@ def _root(
 def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
     prepare_streams()
-    end_as_ctrl_c_does()
     try:
-        app(args=[_expanded(argument) for argument in sys.argv[1:]])
+        with ended_as_by_ctrl_c():
+            app(args=[_expanded(argument) for argument in sys.argv[1:]])
     except RankwiseError as error:
         _stop(plain(str(error), lines=error.several_lines))
     except ValueError as error:
