@@ -75,6 +75,19 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None
     _save(figure, path)
 
 
+def save_labelled(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
+    """Draw uint8 images ``(n, H, W[, C])`` on one sheet, ten in a row, each under its title."""
+    columns = min(10, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = _subplots(rows, columns, (1.3 * columns, 1.75 * rows))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image[..., :3] if image.ndim == 3 else image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(title, fontsize=7, parse_math=False)
+    _save(figure, path)
+
+
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -55,12 +55,21 @@ def test_head_and_everything_after_it(monkeypatch, capsys, options, tmp_path):
         "backbone.safetensors",
         "features",
         "confusion.png",
+        "likely_wrong_labels.png",
     }
+    assert set(report["accuracy_by_class"]) == set(map(str, range(10)))
+    rows = report["accuracy_by_class"].values()
+    assert sum(r["n_samples"] * r["accuracy"] for r in rows) == pytest.approx(
+        report["inductive_accuracy"] * report["test"]["n_samples"]
+    )
+    assert sum(b["n_samples"] for b in report["calibration"]) == report["test"]["n_samples"]
+    assert all(w["others_say"] != w["label"] for w in wrong)
+    assert report["images_per_second"] > 0
     # Again, with another ridge, in the same folder: the features are there.
     table, _ = call(
         monkeypatch, capsys, "head", "digits", *options, "--out", out, "--alpha", "3", "--balanced"
     )
-    assert max(len(line) for line in table.splitlines() if "confusion.png" not in line) <= 80
+    assert max(len(line) for line in table.splitlines() if str(out) not in line) <= 80
     assert "3 (given)" in table
     assert len(list((out / "features").iterdir())) == 2
     # evaluate holds out what this run held out.

@@ -29,7 +29,11 @@ from rankwise.cli.model import (
 def head(
     source: Annotated[str, typer.Argument(help="Images, as for train.")],
     backbone: Annotated[
-        str, typer.Option(help="A .safetensors file, torchvision/NAME or timm/NAME.")
+        str,
+        typer.Option(
+            help="efficientnet-lite0 (or lite1, lite2), a .safetensors, .onnx or TorchScript file, "
+            "MODULE:FUNCTION, torchvision/NAME or timm/NAME."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     alpha: Annotated[str, typer.Option(help="Ridge: loo, gcv or a number.")] = "loo",
@@ -48,6 +52,15 @@ def head(
     ] = 42,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 64,
+    backbone_size: Annotated[
+        int | None, typer.Option(min=1, help="Side that the backbone gets; default its own.")
+    ] = None,
+    backbone_mean: Annotated[
+        str | None, typer.Option(help="Mean of a channel's pixels in [0, 1]: 0.5,0.5,0.5.")
+    ] = None,
+    backbone_std: Annotated[
+        str | None, typer.Option(help="Their standard deviation: 0.5,0.5,0.5.")
+    ] = None,
     size: Size = None,
     grey: Grey = False,
     channels: Channels = None,
@@ -73,6 +86,7 @@ def head(
             loss=loss,
             limit=limit,
             seed=seed,
+            preparation=_preparation(backbone_size, backbone_mean, backbone_std),
             reading=_reading(
                 size, grey, skip_bad, source_pattern, channels, image_column, label_column
             ),
@@ -87,7 +101,53 @@ def head(
         typer.echo(json.dumps(report))
         return
     _print_table(f"{source} → {out}", ("", ""), _rows(report))
+    if len(report["classes"]) <= _MANY:
+        _print_table("accuracy by class", ("class", "test images", "right"), _classes(report))
+    if report["likely_wrong_labels"]:
+        _print_table(
+            "likely wrong labels among the training images, the first",
+            ("image", "label", "the others say"),
+            [
+                (_short(w["source_id"]), _short(w["label"], 16), _short(w["others_say"], 16))
+                for w in report["likely_wrong_labels"][:_FIRST]
+            ],
+        )
+        say(f"Likely wrong labels: {out / 'likely_wrong_labels.png'}")
     say(f"Picture: {out / 'confusion.png'}")
+    say(f"One file for phones and servers: rankwise export {out} --format onnx")
+
+
+_MANY = 30
+"""Classes that a table shows."""
+_FIRST = 8
+
+
+def _classes(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    found = report["accuracy_by_class"].items()
+    return [
+        (_short(name, 40), f"{row['n_samples']:,}", _percent(row["accuracy"]))
+        for name, row in found
+    ]
+
+
+def _short(text: str, most: int = 36) -> str:
+    return text if len(text) <= most else "…" + text[1 - most :]
+
+
+def _preparation(size: int | None, mean: str | None, std: str | None) -> dict[str, Any]:
+    given = {"size": size, "mean": _numbers("mean", mean), "std": _numbers("std", std)}
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--backbone-{name} takes numbers with commas between, one a channel, got {text!r}"
+        ) from None
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -114,6 +174,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             "seconds: features / head / total",
             f"{seconds['features']:.1f} / {seconds['head']:.2f} / {seconds['total']:.1f}",
         ),
+        ("images a second", f"{report['images_per_second']:,.0f}"),
         ("likely wrong labels (see report.json)", f"{report['n_against_label']:,}"),
         ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankwise._files import atomic_path
+from rankwise._version import __version__
 from rankwise.export.quantise import PRECISIONS
 from rankwise.networks.graph import Graph
 
@@ -118,7 +121,13 @@ def export_model(
         raise ValueError("batch is for the format onnx only")
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the file to write")
-    graph = to_graph(model)
+    try:
+        graph = to_graph(model)
+    except ValueError:
+        # A backbone beyond the graph's operations has an ONNX form of its own.
+        if file_format != "onnx" or precision != "float32" or not hasattr(model, "as_onnx"):
+            raise
+        return _write_whole(model, out, batch, images)
     digest = fingerprint(graph)
     report: dict[str, Any] = {
         "format": file_format,
@@ -186,6 +195,36 @@ def _in_integers(
             "their scales: give some as calibration"
         )
     return to_integers(graph, calibration, precision)
+
+
+def _write_whole(
+    model: Any, out: Path, batch: int | None, images: ImageSet | None
+) -> dict[str, Any]:
+    """A head with its backbone in one ONNX file, and its report."""
+    digest = model._backbone().fingerprint
+    classes = [str(c) for c in model.classes_]
+    metadata = {
+        "classes": json.dumps(classes),
+        "rankwise_version": __version__,
+        "precision": "float32",
+        "fingerprint": digest,
+    }
+    content = model.as_onnx(metadata, batch)
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(content)
+    report: dict[str, Any] = {
+        "format": "onnx",
+        "precision": "float32",
+        "files": [str(out)],
+        "n_parameters": int(model.n_parameters_total_),
+        "fingerprint": digest,
+        "bytes": len(content),
+    }
+    if images is not None:
+        from rankwise.export.check import check_export
+
+        report |= check_export(model, out, "onnx", images)
+    return report
 
 
 def _question(classes: tuple[str, ...]) -> str:

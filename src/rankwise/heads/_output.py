@@ -68,6 +68,30 @@ class HeadOutput(ABC):
         check_is_fitted(self)
         return graph_of_head(self)
 
+    def as_onnx(self, metadata: dict[str, str], batch: int | None = None) -> bytes:
+        """Preparation, backbone and calibrated head as one ONNX file; ``rankwise export`` asks.
+
+        Raises
+        ------
+        ValueError
+            If there is no backbone or image shape, or a layer has no counterpart in ONNX.
+        """
+        from rankwise.heads.runtime import classifier_model
+
+        check_is_fitted(self)
+        backbone, shape = self._backbone(), getattr(self, "image_shape_", None)
+        if backbone is None or shape is None:
+            raise ValueError("a head without backbone and image shape can't be exported")
+        solved = self._solution()
+        return classifier_model(
+            backbone,
+            tuple(shape),
+            solved.coef / solved.temperature,
+            solved.intercept / solved.temperature,
+            metadata,
+            batch,
+        )
+
     @property
     def n_parameters_total_(self) -> int:
         """Weights of the backbone, its own head left out, and of the layer."""

@@ -28,7 +28,7 @@ from rankwise._reading import (
 )
 from rankwise.errors import ModelFileError
 from rankwise.heads.efficientnet import CROP, MEAN, STD, VARIANTS, load_efficientnet
-from rankwise.heads.layer_graph import LayerNetwork, describe_layers
+from rankwise.heads.layer_graph import LayerNetwork, NotAGraphError, describe_layers
 from rankwise.heads.libraries import from_timm, from_torchvision, timm_preparation
 from rankwise.heads.own_networks import OnnxNetwork, TorchScriptNetwork, called
 from rankwise.heads.preparation import Preparation
@@ -92,6 +92,7 @@ class Backbone(nn.Module):
         self.preparation = Preparation(channels, mean, std, size, crop)
         self.frozen = frozen
         self.reference: str | None = None
+        self.loaded: str | None = None  # its fingerprint when it was loaded under the reference
         if frozen:
             self.requires_grad_(False)
             self.eval()
@@ -204,6 +205,39 @@ def save_backbone(
         save_file(tensors, temporary, {"format": FORMAT, "record": json.dumps(record)})
 
 
+def named_by_a_library(backbone: Backbone) -> bool:
+    """Whether its reference alone brings it back, weights included, as they are now."""
+    reference = backbone.reference
+    if reference is None or not _of_a_library(reference):
+        return False
+    return backbone.fingerprint == backbone.loaded
+
+
+def _of_a_library(reference: str) -> bool:
+    return reference in VARIANTS or reference.startswith(("torchvision/", "timm/"))
+
+
+def runs_a_program(reference: str) -> bool:
+    """Whether reading a backbone of that name runs what it names: a function, TorchScript."""
+    if Path(reference).suffix in (".onnx", ".safetensors"):
+        return False
+    return not _of_a_library(reference)
+
+
+def in_a_file(backbone: Backbone) -> Backbone | None:
+    """A backbone that `save_backbone` can write, or None where it is of unknown make."""
+    if backbone.record is not None:
+        return backbone
+    try:
+        network = _in_layers(backbone.network)
+    except NotAGraphError:
+        return None
+    record = {"architecture": "layers", "steps": network.steps}
+    own = Backbone(network, backbone.name, record=record)
+    own.preparation = backbone.preparation
+    return own
+
+
 def _in_layers(network: nn.Module) -> LayerNetwork:
     """A network's features as a `LayerNetwork` with its weights."""
     bare = FeatureExtractor(network) if has_own_features(network) else network
@@ -262,6 +296,9 @@ def load_backbone(
     given = {k: v for k, v in given.items() if v is not None}
     if given:
         backbone.preparation = replace(backbone.preparation, **given)  # type: ignore[arg-type] # by name
+        backbone.loaded = None
+    elif backbone.reference is not None:
+        backbone.loaded = backbone.fingerprint
     return backbone
 
 

@@ -55,21 +55,13 @@ def write_head(head: Any, folder: Path) -> None:
         if name != "backbone"
     }
     solved, statistics = head._solution(), head.statistics_
-    backbone = head._backbone()
+    described, own = _described(head)
+    # Whatever can't be written is told before there is a folder.
     folder.mkdir(parents=True, exist_ok=True)
-    described = None
-    if backbone is not None:
-        if backbone.record is not None:
-            save_backbone(backbone.network, folder / BACKBONE, backbone.record)
-            described = {"file": BACKBONE, "name": backbone.name}
-        elif backbone.name.startswith(("torchvision/", "timm/")):
-            described = {"name": backbone.name}
-        else:
-            raise ValueError(
-                f"backbone {backbone.name} can't be written: it came neither from a file nor from "
-                "a library by name; save the head with backbone=None and attach it after loading"
-            )
-        described["fingerprint"] = backbone.fingerprint
+    if own is not None:
+        save_backbone(own, folder / BACKBONE)
+    else:
+        (folder / BACKBONE).unlink(missing_ok=True)
     tensors = {name: getattr(solved, name) for name in _SOLVED}
     tensors |= {f"statistics.{name}": getattr(statistics, name) for name in _STATISTICS}
     if statistics.rounding is not None:
@@ -90,6 +82,30 @@ def write_head(head: Any, folder: Path) -> None:
     write_model(
         folder, tensors, format_name=FORMAT, version=FORMAT_VERSION, description=description
     )
+
+
+def _described(head: VarProHead) -> tuple[dict[str, Any] | None, Any]:
+    """What a file says of a head's backbone, and the network to write beside it, if any.
+
+    A library's network is kept by name, one that a file or layers of torch's own can hold in a
+    file, any other by what it was: then `VarProHead.load` gives the head without it. So does a
+    function or a TorchScript file, which would have to be run.
+    """
+    from rankwise.heads.backbones import in_a_file, named_by_a_library
+
+    backbone = head._backbone()
+    if backbone is None:
+        return getattr(head, "backbone_reference_", None), None
+    described: dict[str, Any] = {"name": backbone.name, "fingerprint": backbone.fingerprint}
+    if named_by_a_library(backbone):
+        return described | {"load": backbone.reference}, None
+    own = in_a_file(backbone)
+    if own is not None:
+        return described | {"file": BACKBONE, "fingerprint": own.fingerprint}, own
+    if backbone.reference is not None:
+        choices = asdict(backbone.preparation)
+        return described | {"load": backbone.reference, "preparation": choices}, None
+    return described, None
 
 
 def read_head(folder: Path, kind: type[Head]) -> Head:
@@ -122,6 +138,8 @@ def _build(
     if description["backbone"] is not None:
         parameters["backbone"] = _backbone(folder, description)
     head: Any = kind(**parameters)
+    if description["backbone"] is not None and head.backbone is None:
+        head.backbone_reference_ = description["backbone"]
     statistics = _statistics(description, tensors)
     head._adopt(statistics)
     head._solved = _solution(description["solved"], tensors, statistics)
@@ -155,12 +173,18 @@ def _statistics(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> 
 
 def _backbone(folder: Path, description: dict[str, Any]) -> Any:
     """The backbone that was saved, or the library's of its name."""
-    from rankwise.heads.backbones import load_backbone
+    from rankwise.heads.backbones import load_backbone, runs_a_program
 
     saved = description["backbone"]
     if saved.get("file", BACKBONE) != BACKBONE:
         raise ModelFileError(f"{folder / DESCRIPTION} names another backbone file than {BACKBONE}")
-    found = load_backbone(folder / saved["file"] if "file" in saved else saved["name"])
+    if "file" in saved:
+        found = load_backbone(folder / saved["file"])
+    elif not runs_a_program(str(saved.get("load", saved["name"]))):
+        choices = {k: v for k, v in saved.get("preparation", {}).items() if k != "channels"}
+        found = load_backbone(saved.get("load", saved["name"]), **choices)
+    else:
+        return None
     found.name = saved["name"]
     if found.fingerprint != saved["fingerprint"]:
         raise ModelFileError(

@@ -16,6 +16,7 @@ from rankwise._arrays import BLOCK
 from rankwise._files import write_json
 from rankwise._hub import OnHub
 from rankwise._refusals import all_or_nothing
+from rankwise.errors import ModelFileError
 from rankwise.heads._input import HeadInput, is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._solving import HeadSolving
@@ -587,8 +588,31 @@ def _numbers_of_outputs(labels: Any, n_outputs: int) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def load_head(folder: str | Path) -> VarProHead:
-    """Read a head written by `VarProHead.save`, with its backbone where it was saved with one."""
+def load_head(folder: str | Path, backbone: nn.Module | str | Path | None = None) -> VarProHead:
+    """Read a head written by `VarProHead.save`, with its backbone where it was saved with one.
+
+    Parameters
+    ----------
+    folder : path
+    backbone : nn.Module, str or path, optional
+        For a head that was saved without: what `VarProHead` takes. Only the one that the head was
+        fitted on is accepted, where the folder knows it.
+
+    Raises
+    ------
+    rankwise.errors.ModelFileError
+        If a file is missing, damaged or foreign, or the backbone is another.
+    """
     from rankwise.heads.files import read_head
 
-    return read_head(Path(folder), VarProHead)
+    head = read_head(Path(folder), VarProHead)
+    if backbone is None:
+        return head
+    head.backbone = backbone
+    found, known = head._backbone(), getattr(head, "backbone_reference_", None)
+    if known is not None and found is not None and found.fingerprint != known["fingerprint"]:
+        raise ModelFileError(
+            f"the head of {folder} was fitted on backbone {known['name']}, and {found.name} gives "
+            "other features: its weights or what it expects of images differ"
+        )
+    return head

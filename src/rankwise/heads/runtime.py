@@ -92,6 +92,63 @@ def write_backbone(
     return features if n_axes == 2 else nodes.add("Flatten", features, axis=1)
 
 
+def classifier_model(
+    backbone: Backbone,
+    image_shape: tuple[int, ...],
+    coef: np.ndarray,
+    intercept: np.ndarray,
+    metadata: dict[str, str],
+    batch: int | None = None,
+) -> bytes:
+    """An ONNX file of backbone and head: uint8 ``image`` to logits, probabilities and label.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    image_shape : (H, W) or (H, W, C)
+    coef, intercept : float64 arrays of shape (K, d) and (K,)
+        Divided by the temperature.
+    metadata : dict
+    batch : int, optional
+        A fixed number of images; default any.
+
+    Raises
+    ------
+    ValueError
+        If a layer of the backbone isn't written as ONNX.
+    """
+    from onnx import TensorProto, helper
+
+    height, width, *more = image_shape
+    channels = more[0] if more else 1
+    nodes = OnnxNodes()
+    x = nodes.add("Cast", "image", to=TensorProto.FLOAT)
+    if more:
+        x = nodes.add("Transpose", x, perm=[0, 3, 1, 2])
+    else:
+        x = nodes.add("Unsqueeze", x, nodes.tensor(np.array([1], dtype=np.int64)))
+    x = nodes.add("Mul", x, nodes.tensor(np.float32(1 / 127.5)))
+    x = nodes.add("Sub", x, nodes.tensor(np.float32(1.0)))
+    features = write_backbone(nodes, backbone, x, (channels, height, width))
+    product = nodes.add("MatMul", features, nodes.tensor(coef.T))
+    nodes.add("Add", product, nodes.tensor(intercept), name="logits")
+    nodes.add("Softmax", "logits", name="probabilities", axis=1)
+    nodes.add("ArgMax", "logits", name="label", axis=1, keepdims=0)
+    rows = batch or "n"
+    info, k = helper.make_tensor_value_info, len(intercept)
+    model = onnx_model(
+        nodes,
+        [info("image", TensorProto.UINT8, [rows, *image_shape])],
+        [
+            info("logits", TensorProto.FLOAT, [rows, k]),
+            info("probabilities", TensorProto.FLOAT, [rows, k]),
+            info("label", TensorProto.INT64, [rows]),
+        ],
+    )
+    helper.set_model_props(model, metadata)
+    return model.SerializeToString(deterministic=True)
+
+
 def _made(backbone: Backbone, shape: tuple[int, int, int]) -> Run | None:
     import onnxruntime
     from onnx import TensorProto, helper

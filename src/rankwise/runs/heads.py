@@ -36,6 +36,10 @@ from rankwise.runs.records import (
     read_record,
 )
 
+SUSPECTS = "likely_wrong_labels.png"
+SHEET = 40
+"""Pictures on the sheet of likely wrong labels."""
+
 SHOWN = 100
 """Likely wrong labels that the report lists."""
 
@@ -59,6 +63,8 @@ class HeadRun:
     seed : int
     reading : dict
         Options of `rankwise.load_images`: ``size``, ``grey``, ``on_error``, ``source_pattern``.
+    preparation : dict
+        ``size``, ``mean``, ``std``, ``crop`` of `load_backbone`, where they aren't known.
     """
 
     source: str
@@ -70,6 +76,7 @@ class HeadRun:
     limit: int | None = None
     seed: int = 42
     reading: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
 
 
 def fit_head(
@@ -124,7 +131,7 @@ def _fit(
 ) -> dict[str, Any]:
     with PeakMemory() as memory:
         begin = time.perf_counter()
-        backbone = load_backbone(run.backbone)
+        backbone = load_backbone(run.backbone, **run.preparation)
         train, test = read_parts(
             run.source, limit=run.limit, seed=run.seed, longest=224, progress=verbose, **run.reading
         )
@@ -145,7 +152,8 @@ def _fit(
         extracted = time.perf_counter()
         model.fit(features[0], names_of(train))
         fitted = time.perf_counter()
-        rows, margins = model.likely_wrong_labels(features[0], names_of(train))
+        left_out = model.leave_one_out_predictions(features[0], names_of(train))
+        rows, margins, others = _suspects(model, left_out, names_of(train))
         probabilities = model.predict_proba(features[1])
         model.backbone, model.image_shape_ = backbone, train.image_shape
         discard_model(out)
@@ -158,15 +166,18 @@ def _fit(
     report = {
         "inductive_accuracy": float(right.mean()),
         "leave_one_out_accuracy": float(np.mean(margins > 0)),
+        "accuracy_by_class": _by_class(counts, model),
+        "calibration": calibration(probabilities.max(axis=1), right),
         "calibration_error": calibration_error(probabilities.max(axis=1), right),
         "n_against_label": int(np.sum(margins < 0)),
         "likely_wrong_labels": [
             {
                 "source_id": str(train.source_ids[row]),
                 "label": train.class_names[train.labels[row]],
+                "others_say": str(other),
                 "margin": float(margin),
             }
-            for row, margin in zip(rows[:SHOWN], margins[:SHOWN], strict=True)
+            for row, margin, other in zip(rows[:SHOWN], margins[:SHOWN], others, strict=False)
             if margin < 0
         ],
         "loss": model.loss_,
@@ -175,6 +186,7 @@ def _fit(
         "criterion": model.criterion_,
         "temperature": model.temperature_,
         "n_features": model.n_features_in_,
+        "images_per_second": _rate(train, test, extracted - loaded),
         "rank": model.rank_,
         "condition": model.condition_,
         "classes": [str(c) for c in model.classes_],
@@ -197,8 +209,68 @@ def _fit(
         "environment": environment() | {"device": device},
     }
     _draw(counts, report["classes"], out)
+    wrong = int(np.sum(margins < 0))
+    _draw_suspects(train, rows[: min(wrong, SHEET)], others, out)
     write_json(out / REPORT, report)
     return report
+
+
+def calibration(
+    confidence: np.ndarray, right: np.ndarray, n_bins: int = 10
+) -> list[dict[str, float]]:
+    """Reliability: in each tenth of confidence that has images, their number and both means."""
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    return [
+        {
+            "from": b / n_bins,
+            "to": (b + 1) / n_bins,
+            "n_samples": int(np.sum(bins == b)),
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(right[bins == b].mean()),
+        }
+        for b in range(n_bins)
+        if np.any(bins == b)
+    ]
+
+
+def _by_class(counts: np.ndarray, model: VarProHead) -> dict[str, dict[str, float]]:
+    """Share of each class's test images that get its label, and how many there are."""
+    return {
+        str(c): {
+            "n_samples": int(row.sum()),
+            "accuracy": float(row[i] / row.sum()) if row.sum() else float("nan"),
+        }
+        for i, (c, row) in enumerate(zip(model.classes_, counts, strict=True))
+    }
+
+
+def _rate(train: ImageSet, test: ImageSet, seconds: float) -> float:
+    return (len(train) + len(test)) / max(seconds, 1e-9)
+
+
+def _suspects(
+    model: VarProHead, left_out: np.ndarray, names: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training images, the most suspicious first: rows, margins, and what the others say."""
+    codes = np.searchsorted(model.classes_, names)
+    at = np.arange(len(codes))
+    given = left_out[at, codes]
+    rest = left_out.copy()
+    rest[at, codes] = -np.inf
+    margins = given - rest.max(axis=1)
+    rows = np.argsort(margins, kind="stable")
+    return rows, margins[rows], model.classes_[rest.argmax(axis=1)][rows]
+
+
+def _draw_suspects(train: ImageSet, rows: np.ndarray, others: np.ndarray, out: Path) -> None:
+    """The likely wrong labels as a sheet of pictures; none where there are none."""
+    from rankwise.plots import save_labelled
+
+    (out / SUSPECTS).unlink(missing_ok=True)
+    if len(rows):
+        given = names_of(train)[rows]
+        titles = [f"{g}\nrather {o}?" for g, o in zip(given, others, strict=False)]
+        save_labelled(train.images[rows], titles, out / SUSPECTS)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:

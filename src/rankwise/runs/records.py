@@ -34,6 +34,7 @@ _MODEL_FILES = (
     "backbone.safetensors",
     "units.png",
     "confusion.png",
+    "likely_wrong_labels.png",
 )
 
 

@@ -304,9 +304,15 @@ def accuracy_of(model: Any, outputs: np.ndarray, images: ImageSet) -> float:
 
 def _image_shape(model: Any, folder: Path) -> tuple[int, ...]:
     shape = getattr(model, "image_shape_", None)
-    if shape is None:
+    backbone_of = getattr(model, "_backbone", None)
+    if shape is None or (backbone_of is not None and backbone_of() is None):
+        known = getattr(model, "backbone_reference_", None)
+        missing = "a backbone that it doesn't name" if known is None else f"{known['name']}"
         raise ModelFileError(
-            f"{folder} holds a head that was fitted on features; images can't be given to it"
+            f"{folder} holds a head of {model.n_features_in_:,} features with the classes "
+            f"{some_of({str(c) for c in model.classes_})}, saved without what makes features of "
+            f"images ({missing}), which isn't read since it would have to be run, or isn't known; "
+            "in Python load_head(folder, backbone=...) takes it, and predicts"
         )
     return tuple(shape)
 

