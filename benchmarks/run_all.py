@@ -37,6 +37,7 @@ COMMANDS = (
     ("head_memory.py",),
     ("projected_loss.py",),
     ("wrong_labels.py",),
+    ("device.py",),
 )
 RESUMABLE = (
     "ablation.py",
