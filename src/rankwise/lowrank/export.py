@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._claims import contents, held, refuse_foreign
+from rankwise._claims import LOCK, contents, held, refuse_foreign
 from rankwise._files import atomic_path, write_json
 from rankwise._progress import progress_bar
 from rankwise._reading import read_json_object
@@ -80,12 +80,12 @@ def augment_files(
     key = f"{file_format}-{joined}"
     cache = out / f"{_COPIES}{file_format}"
     finished = _finished(out, key, cache.name)
-    if finished is not None and not cache.exists():
-        return finished
+    if finished is not None and not cache.exists() and not (out / LOCK).exists():
+        return finished  # else a kill after the last word has left something
     with held(out, "augmentation"):
         if finished is None:
             finished = _written(sets, augmenter, out, cache, key, file_format)
-        shutil.rmtree(cache)
+        shutil.rmtree(cache, ignore_errors=True)
     return finished
 
 
