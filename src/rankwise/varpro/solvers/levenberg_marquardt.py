@@ -296,11 +296,14 @@ class LevenbergMarquardt:
             predicted = at.predicted(step, damping)
             predicted = xp.where(predicted > 0, predicted, xp.ones_like(predicted))
             gain = (objective - trial_objective) / predicted
-            lower = solved & (trial_objective < objective)
+            # Of a step that can gain no more than rounding the objective can't judge; the gradient
+            # is better known, so the step is trusted, and counts as small.
+            noise = _rounding(objective, scale)
+            rounding = (predicted <= noise) & (damping <= 1.0) & solved
+            level = xp.where(rounding, objective + noise, objective)
+            lower = solved & (trial_objective < level)
             accepted = lower & _like_mask(running, objective)
             small = _to_numpy(stopping.small(objective, trial_objective, scale))
-            # A step that can gain no more than rounding, and doesn't, is as small as they come.
-            rounding = (predicted <= _rounding(objective, scale)) & (damping <= 1.0) & solved
             spent = _to_numpy(rounding) & running
             undamped = _to_numpy(damping <= _UNDAMPED)
             history.append(
@@ -339,7 +342,7 @@ class LevenbergMarquardt:
             # Nothing lowers the objective: at a minimum to rounding, or where J is wrong?
             step, solved = self._step(at, xp.full_like(objective, _BARELY))
             left = at.predicted(step, xp.full_like(objective, _BARELY))
-            noise = _AT_A_MINIMUM * objective + _rounding(objective, scale)
+            noise = _AT_A_MINIMUM * objective + 16 * _rounding(objective, scale)
             done = solved & (left <= noise + stopping.atol * scale)
             status[(status == STALLED) & _to_numpy(done)] = CONVERGED
         return Outcome(
@@ -403,7 +406,7 @@ def _rounding(objective: Any, scale: Any) -> Any:
 
     ``½‖r + ε·τ‖² − ½‖r‖²`` is about ``ε·‖r‖·‖τ‖``.
     """
-    return 16 * _EPSILON * (objective + (objective * scale) ** 0.5)
+    return _EPSILON * (objective + (objective * scale) ** 0.5)
 
 
 _MOST_ENTRIES = 2_000_000
