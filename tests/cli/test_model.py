@@ -294,7 +294,14 @@ def test_a_convolutional_preset_from_training_to_prediction(
     out = tmp_path / "m"
     stdout, err = call(monkeypatch, capsys, "train", "digits", "--out", out, *CONVOLUTIONAL)
     assert "epochs" in err
-    for row in ("units / epochs", "output layer", "training ended", "finished", "4,582 / 4,912"):
+    for row in (
+        "units / epochs",
+        "output layer",
+        "training ended",
+        "finished",
+        "4,582 / 4,912",
+        "flash / RAM",
+    ):
         assert row in stdout
     assert max(len(line) for line in stdout.splitlines() if line[0] in "┌│└") <= 80
     report = json.loads((out / "report.json").read_text())
