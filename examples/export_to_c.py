@@ -17,7 +17,7 @@ def main() -> None:
     """Print flash, RAM and accuracy for each precision."""
     train = load_images("digits", split="train")
     test = load_images("digits", split="test")
-    model = QuadraticClassifier("windowed", n_units=100, subnets=2, max_iter=8)
+    model = QuadraticClassifier("windowed", n_units=100, n_subnets=2, max_iter=8)
     graph = to_graph(model.fit(train.images, train.labels))
 
     print("precision     flash    RAM  accuracy")

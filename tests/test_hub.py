@@ -18,7 +18,7 @@ from rankwise.errors import ModelFileError, RankwiseError
 def model():
     bunch = load_digits()
     images = (bunch.images * 255 / 16).astype(np.uint8)
-    return QuadraticClassifier(n_units=20, subnets=1, max_iter=1).fit(images, bunch.target)
+    return QuadraticClassifier(n_units=20, n_subnets=1, max_iter=1).fit(images, bunch.target)
 
 
 @pytest.fixture

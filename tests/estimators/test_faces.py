@@ -35,7 +35,7 @@ from rankwise.estimators.options import classifier_of
 from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.varpro.solvers import LBFGS, LevenbergMarquardt, StoppingRule
 
-SMALL = QuadraticClassifier(n_units=12, subnets=2, max_iter=3)
+SMALL = QuadraticClassifier(n_units=12, n_subnets=2, max_iter=3)
 TINY = ConvolutionalClassifier("tiny", n_units=12, rank=1, epochs=4)
 BOTH = pytest.mark.parametrize("model", [SMALL, TINY], ids=["quadratic", "convolutional"])
 ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c", "head"])
@@ -86,7 +86,7 @@ def test_objects_say_what_strings_say(digits):
 
     for plain, composed in (
         ({"unit": "bilinear"}, {"unit": UnitForm("bilinear")}),
-        ({"subnets": 3}, {"subnets": Subnetworks(3)}),
+        ({}, {"subnets": Subnetworks()}),
         ({"ridge": "loo"}, {"ridge": LeaveOneOut()}),
         ({"ridge": "gcv"}, {"ridge": GeneralizedCrossValidation()}),
         ({"ridge": 1e-3}, {"ridge": FixedRidge(1e-3)}),
@@ -106,7 +106,10 @@ def test_objects_say_what_strings_say(digits):
     "parameters",
     [
         {"unit": UnitForm(rank=2, bias=False, start="images")},
-        {"subnets": Subnetworks(2, samples=60, partition=True, jacobian="kaufman", rcond=1e-3)},
+        {
+            "n_subnets": 2,
+            "subnets": Subnetworks(samples=60, partition=True, jacobian="kaufman", rcond=1e-3),
+        },
         {"ridge": LeaveOneOut(rcond=1e-2)},
         {"ridge": FixedRidge(0.0, rcond=1e-3, method="tsqr")},
         {"refine": (Grow(4), Prune(0.25), GaussNewton(1))},
@@ -153,7 +156,7 @@ def test_truncation_lowers_the_rank(rows):
     whole = clone(SMALL).set_params(ridge=1e-6).fit(X, y)
     cut = clone(SMALL).set_params(ridge=FixedRidge(1e-6, rcond=0.05)).fit(X, y)
     assert cut.rank_ < whole.rank_
-    subnets = clone(SMALL).set_params(subnets=Subnetworks(2, rcond=0.2)).fit(X, y)
+    subnets = clone(SMALL).set_params(n_subnets=2, subnets=Subnetworks(rcond=0.2)).fit(X, y)
     assert subnets.subnet_reports_[0]["rank"] < 7
 
 
@@ -170,6 +173,10 @@ def test_truncation_lowers_the_rank(rows):
         ({"solver": LBFGS()}, "max_iter can't be given beside the solver LBFGS"),
         ({"preset": "tiny"}, "unknown preset 'tiny'; accepted: pereyra, windowed"),
         ({"probabilities": "softmax"}, "probabilities must be 'sum-to-one', 'sigmoid', 'calibr"),
+        (
+            {"subnets": 3},
+            "subnets takes Subnetworks, which say what each is trained on, got 3; their",
+        ),
         ({"subnets": Subnetworks(rcond=2.0)}, "rcond must be a share of the largest singular"),
         ({"class_weight": {0: -1.0}}, "class_weight must be finite and at least 0"),
         ({"class_weight": "even"}, "balanced"),
@@ -207,7 +214,8 @@ def test_single_options_come_to_parameters():
         unit="symmetric", rank=2, n_subnets=3, jacobian="kaufman", rcond=0.1, grow=2, refine=1
     )
     assert model.unit == UnitForm("symmetric", rank=2)
-    assert model.subnets == Subnetworks(3, jacobian="kaufman", rcond=0.1)
+    assert model.n_subnets == 3
+    assert model.subnets == Subnetworks(jacobian="kaufman", rcond=0.1)
     assert model.ridge == GeneralizedCrossValidation(0.1)
     assert model.refine == (Grow(2), Refine(1))
     assert classifier_of(n_subnets=3, ridge=0.1).get_params()["subnets"] == 3
@@ -413,7 +421,8 @@ def test_models_of_version_0_1_still_load(name):
 def test_parameters_of_version_0_1_have_their_place():
     selected = load_model(OLD / "selected")
     assert selected.preset == "pereyra"
-    assert selected.subnets == Subnetworks(1, samples=90)
+    assert selected.n_subnets == 1
+    assert selected.subnets == Subnetworks(samples=90)
     assert selected.refine == (Grow(2), Prune(0.2))
     assert selected.probabilities == "sigmoid"
     refined = load_model(OLD / "refined")

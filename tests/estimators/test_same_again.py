@@ -18,12 +18,15 @@ from rankwise.estimators.choices import (
 from rankwise.varpro import solvers
 from same_model import check_the_same, differences, state
 
-QUICK = {"n_units": 6, "subnets": 2, "max_iter": 2}
+QUICK = {"n_units": 6, "n_subnets": 2, "max_iter": 2}
 QUADRATIC = {
     "pereyra": {"preset": "pereyra"},
     "windowed": {"preset": "windowed"},
     "a form": {"unit": UnitForm("bilinear", rank=2, window=(0.4, 0.9), activation="relu")},
-    "sub-networks": {"subnets": Subnetworks(2, samples=40, jacobian="kaufman", tol=1e-3)},
+    "sub-networks": {
+        "n_subnets": 2,
+        "subnets": Subnetworks(samples=40, jacobian="kaufman", tol=1e-3),
+    },
     "a solver": {
         "max_iter": None,
         "solver": solvers.LevenbergMarquardt(
@@ -95,8 +98,8 @@ def test_names_of_columns(some, tmp_path):
 class Named(QuadraticClassifier):
     """A subclass with a parameter of its own."""
 
-    def __init__(self, preset=None, *, n_units=6, subnets=2, max_iter=2, label="x"):
-        super().__init__(preset, n_units=n_units, subnets=subnets, max_iter=max_iter)
+    def __init__(self, preset=None, *, n_units=6, n_subnets=2, max_iter=2, label="x"):
+        super().__init__(preset, n_units=n_units, n_subnets=n_subnets, max_iter=max_iter)
         self.label = label
 
 

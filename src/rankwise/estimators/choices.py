@@ -52,11 +52,10 @@ _FORM = ("activation", "rank", "window", "start")
 
 @dataclass(frozen=True)
 class Subnetworks:
-    """How many sub-networks there are, what each is trained on, and how exactly.
+    """What each sub-network is trained on, and how exactly.
 
     Parameters
     ----------
-    count : int, optional
     samples : int, optional
         Mini-batch of each; 2000 in the paper's Table 3.
     partition : bool, default=False
@@ -71,7 +70,6 @@ class Subnetworks:
         default those that are rounding.
     """
 
-    count: int | None = None
     samples: int | None = None
     partition: bool = False
     jacobian: str | None = None
@@ -81,7 +79,6 @@ class Subnetworks:
     def given(self) -> dict[str, Any]:
         """As `rankwise.training.presets` names them, those that are given."""
         found = {
-            "n_subnets": self.count,
             "samples_per_subnet": self.samples,
             "jacobian": self.jacobian,
             "tol": self.tol,
@@ -240,6 +237,11 @@ def given_by(name: str, value: Any) -> dict[str, Any]:
             f"{name} takes a plain value{f' or {names}' if names else ''}, got "
             f"{type(value).__name__}"
         )
+    if name == "subnets":
+        raise ValueError(
+            f"subnets takes Subnetworks, which say what each is trained on, got {value!r}; their "
+            "number is n_subnets"
+        )
     return {plain: value}
 
 
@@ -261,7 +263,7 @@ def _steps(steps: Iterable[Any]) -> dict[str, Any]:
 
 _OBJECTS: dict[str, tuple[tuple[type, ...], str]] = {
     "unit": ((UnitForm,), "unit"),
-    "subnets": ((Subnetworks,), "n_subnets"),
+    "subnets": ((Subnetworks,), "subnets"),
     "ridge": ((LeaveOneOut, GeneralizedCrossValidation, FixedRidge), "ridge"),
     "refine": ((Grow, Prune, Refine, GaussNewton), "refine"),
 }
@@ -283,7 +285,6 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
         del form["bias"]
     if form or kind is not None:
         parameters["unit"] = UnitForm(kind, **form) if form else kind
-    count = take("n_subnets", None)
     own = {
         "samples": take("samples_per_subnet", None),
         "jacobian": take("jacobian", None),
@@ -292,8 +293,8 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "partition": take("partition", False) or None,
     }
     own = _without_none(own)
-    if own or count is not None:
-        parameters["subnets"] = Subnetworks(count, **own) if own else count
+    if own:
+        parameters["subnets"] = Subnetworks(**own)
     ridge = ridge_of(take("ridge", None), take("glue_rcond", rcond), take("glue_method", "auto"))
     if ridge is not None:
         parameters["ridge"] = ridge

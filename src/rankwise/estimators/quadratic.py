@@ -20,7 +20,7 @@ from rankwise.training.presets import PRESETS, NetworkPlan, check_given, plan_ne
 __all__ = ["QuadraticClassifier", "TransductiveResult"]
 
 _KNOWN_BEFORE_TRAINING = ("classes_", "preset_", "_recipe", "_seed", *ImageInput.LEARNED)
-_CHOICES = ("unit", "n_units", "subnets", "solver", "max_iter", "ridge", "refine")
+_CHOICES = ("unit", "n_units", "n_subnets", "subnets", "solver", "max_iter", "ridge", "refine")
 
 
 class QuadraticClassifier(ImageClassifier):
@@ -45,9 +45,10 @@ class QuadraticClassifier(ImageClassifier):
         start and bias as a `UnitForm`.
     n_units : int, optional
         Units of the whole network; a multiple of the number of sub-networks.
-    subnets : int or Subnetworks, optional
-        Number of sub-networks; or with their mini-batches, Jacobian, tolerance and truncation as
-        `Subnetworks`.
+    n_subnets : int, optional
+        Number of sub-networks.
+    subnets : Subnetworks, optional
+        Their mini-batches, Jacobian, tolerance and truncation.
     solver : str or Solver, optional
         ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
         ``"gradient-descent"``, ``"search"``; or an object of `rankwise.varpro.solvers`, which
@@ -147,6 +148,7 @@ class QuadraticClassifier(ImageClassifier):
         *,
         unit: Any = None,
         n_units: int | None = None,
+        n_subnets: int | None = None,
         subnets: Any = None,
         solver: Any = None,
         max_iter: int | None = None,
@@ -165,6 +167,7 @@ class QuadraticClassifier(ImageClassifier):
         self.preset = preset
         self.unit = unit
         self.n_units = n_units
+        self.n_subnets = n_subnets
         self.subnets = subnets
         self.solver = solver
         self.max_iter = max_iter
@@ -184,7 +187,10 @@ class QuadraticClassifier(ImageClassifier):
 
     def _given(self) -> dict[str, Any]:
         if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"unknown preset {self.preset!r}; accepted: {', '.join(PRESETS)}")
+            raise ValueError(
+                f"unknown preset {self.preset!r}; accepted: {', '.join(PRESETS)}; tiny to wide are "
+                "presets of ConvolutionalClassifier"
+            )
         given: dict[str, Any] = {}
         for name in _CHOICES:
             given |= given_by(name, getattr(self, name))
