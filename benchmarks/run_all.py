@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 COMMANDS = (
     ("presets.py",),
+    ("backbones.py",),
     ("solver_race.py",),
     ("solver_race.py", "--damping"),
     ("nist.py",),
@@ -51,6 +52,7 @@ RESUMABLE = (
     "joint_race.py",
     "curve.py",
     "head.py",
+    "backbones.py",
     "projected_loss.py",
     "wrong_labels.py",
 )

@@ -226,3 +226,28 @@ def test_calibration_error_is_its_definition():
     # Bins of a fifteenth: three share the last one.
     expected = abs((0.95 + 0.96 + 1.0) - 2) / 4 + abs(0.55 - 1) / 4
     assert calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_train_with_a_backbone_fits_a_head(monkeypatch, capsys, backbone, tmp_path):
+    arguments = ["train", "digits", "--backbone", backbone, "--size", 16, "--limit", 100]
+    text, _ = call(monkeypatch, capsys, *arguments, "--out", tmp_path / "head", "--json")
+    assert json.loads(text)["alpha_chosen_by"] == "loo"
+    assert load_model(tmp_path / "head").n_features_in_ == 64
+    _, error = call(
+        monkeypatch, capsys, *arguments, "--units", 8, "--preset", "tiny",
+        "--out", tmp_path / "other", expect=2,
+    )  # fmt: skip
+    assert "a last layer, which has no n_units, preset" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_numbers_of_a_backbone_s_channels(monkeypatch, capsys, options, tmp_path):
+    arguments = ["head", "digits", *options, "--out", tmp_path / "h", "--backbone-mean"]
+    _, error = call(monkeypatch, capsys, *arguments, "half", expect=2)
+    assert "--backbone-mean takes numbers with commas between" in error
+    _, error = call(monkeypatch, capsys, *arguments, "0.5,0.5,0.5", expect=1)
+    assert "give both or neither" in error
+    more = ["0.5,0.5,0.5", "--backbone-std", "0.2,0.2,0.2", "--backbone-size", 20]
+    call(monkeypatch, capsys, *arguments, *more, "--json")
+    preparation = load_model(tmp_path / "h")._backbone().preparation
+    assert (preparation.size, preparation.mean) == (20, (0.5, 0.5, 0.5))

@@ -280,3 +280,41 @@ def test_a_pre_trained_timm_model_is_fine_tuned(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", TimmNet(channels=4))
     with pytest.raises(StudyError, match=r"can't be fine-tuned: .*RuntimeError"):
         run(study(models=models), tmp_path / "other")
+
+
+def test_fine_tuning_somebody_s_network_replaces_its_last_layer():
+    from torch import nn
+
+    from rankwise.study.networks import _without_its_head
+
+    plain = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    )
+    assert isinstance(_without_its_head(plain, 5)[-1], nn.Identity)
+    features = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert _without_its_head(features, 5) is features
+    # Its last layer gives features, not as many numbers as there are classes.
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+    assert isinstance(_without_its_head(wide, 5)[-1], nn.Linear)
+
+
+def test_a_fine_tuned_network_of_somebody_s_learns_from_its_features(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    from torch import nn
+
+    from rankwise.study.design import Model
+    from rankwise.study.networks import build_network
+
+    def make(image_shape, n_classes):
+        return nn.Sequential(
+            nn.Conv2d(1, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(12, n_classes),
+        )  # fmt: skip
+
+    module = types.ModuleType("plain_networks")
+    module.make = make
+    monkeypatch.setitem(sys.modules, "plain_networks", module)
+    model = Model(network="plain_networks:make", transfer=True, unfreeze=1)
+    assert build_network(model, (8, 8), 10, 0).head.in_features == 12

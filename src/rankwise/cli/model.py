@@ -69,6 +69,12 @@ def train(
             "the data where an option that only they have is given."
         ),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Photographs: what rankwise head does, on efficientnet-lite0 or another."
+        ),
+    ] = None,
     unit: Annotated[
         str | None,
         typer.Option(help="symmetric, bilinear, colour, colour-bilinear or multilinear."),
@@ -193,18 +199,67 @@ def train(
         "rcond": rcond,
         "probabilities": "calibrated" if calibrate else None,
     }
+    reading = _reading(size, grey, skip_bad, source_pattern, channels, image_column, label_column)
+    if backbone is not None:
+        _train_head(
+            source, out, backbone, {k for k, v in given.items() if v is not None},
+            preset=preset, bootstrap=bootstrap, reading=reading, limit=limit, seed=seed,
+            device=device, overwrite=overwrite, as_json=as_json,
+        )  # fmt: skip
+        return
     run = TrainingRun(
         source=source,
         preset=preset,
         parameters={name: value for name, value in given.items() if value is not None},
-        reading=_reading(
-            size, grey, skip_bad, source_pattern, channels, image_column, label_column
-        ),
+        reading=reading,
         limit=limit,
         seed=seed,
         bootstrap=bootstrap,
     )
     _train(run, out, workers=workers, device=device, overwrite=overwrite, as_json=as_json)
+
+
+def _train_head(
+    source: str,
+    out: Path,
+    backbone: str,
+    given: set[str],
+    *,
+    preset: str | None,
+    bootstrap: bool,
+    reading: dict[str, Any],
+    limit: int | None,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """``rankwise train --backbone``: a head, and none of the choices of a network."""
+    from rankwise.runs.heads import HeadRun, fit_head
+
+    others = sorted(
+        given | ({"preset"} if preset else set()) | ({"bootstrap"} if bootstrap else set())
+    )
+    if others:
+        raise typer.BadParameter(
+            f"--backbone fits a last layer, which has no {', '.join(others)}; leave them out, or "
+            "leave out --backbone"
+        )
+    run = HeadRun(source=source, backbone=backbone, limit=limit, seed=seed, reading=reading)
+    report = fit_head(run, out, device=device, overwrite=overwrite, verbose=not as_json)
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    _print_table(
+        f"{source} → {out}",
+        ("", ""),
+        [
+            ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
+            ("leave-one-out accuracy", _percent(report["leave_one_out_accuracy"])),
+            ("backbone", report["backbone"]["name"]),
+        ],
+    )
+    say(f"More of it: rankwise head {source} --backbone {backbone} --out {out}")
 
 
 def evaluate(

@@ -140,6 +140,9 @@ def _train(
             preset = None
         choice = f"chosen: {_KINDS[preset is None]}, since {reason}; --preset names another"
         say(choice)
+    better = _pretrained_is_likely_better(train_set.image_shape)
+    if better:
+        say(better)
     model = classifier_of(
         preset,
         **run.parameters,
@@ -223,6 +226,19 @@ _KINDS = (
     "sub-networks of quadratic units, sized to the data",
 )
 _FAR, _NEAR = 0.15, 0.05
+_PHOTOGRAPH = 64
+"""Side of colour images from which a network that has seen ImageNet is likely better."""
+
+
+def _pretrained_is_likely_better(image_shape: tuple[int, ...]) -> str | None:
+    """What ``rankwise head`` would do with photographs, in one line; None for other images."""
+    if len(image_shape) != 3 or image_shape[2] < 3 or min(image_shape[:2]) < _PHOTOGRAPH:
+        return None
+    return (
+        "photographs? --backbone efficientnet-lite0 (rankwise head) fits the best last layer on a "
+        "network that has seen a million photographs instead, and is likely better, since these "
+        "images alone teach a network less"
+    )
 
 
 def _warnings(report: dict[str, Any], truth: np.ndarray) -> list[str]:

@@ -36,6 +36,7 @@ def build_network(
         return network
     from rankwise.nets import freeze, transfer_network, unfreeze_top
 
+    network = _without_its_head(network, n_classes)
     try:
         transferred = transfer_network(
             network, n_classes, image_shape=image_shape, dropout=model.dropout, seed=seed
@@ -46,6 +47,29 @@ def build_network(
         return transferred
     except Exception as error:  # whatever somebody's own network raises
         raise StudyError(f"{model.network} can't be fine-tuned: {reason_of(error)}") from error
+
+
+def _without_its_head(network: nn.Module, n_classes: int) -> nn.Module:
+    """Somebody's own network with its last layer replaced by the identity.
+
+    A second layer on its random logits would learn from as many numbers as there are classes.
+    Networks of this package, and backbones, lose their head elsewhere.
+    """
+    from torch import nn
+
+    from rankwise.heads.backbones import Backbone
+    from rankwise.nets.layers import has_own_features
+
+    if isinstance(network, Backbone) or (has_own_features(network) and hasattr(network, "head")):
+        return network
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear or network.get_submodule(linear[-1]).out_features != n_classes:
+        return network
+    if linear[-1] == "":
+        return nn.Flatten()
+    parent, _, attribute = linear[-1].rpartition(".")
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
+    return network
 
 
 def _network(model: Model, image_shape: tuple[int, ...], n_classes: int, seed: int) -> Any:
