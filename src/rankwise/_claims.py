@@ -70,7 +70,8 @@ def held(out: Path, what: str) -> Iterator[None]:
             raise RunError(
                 f"another {what} is running in {out}; wait until it ends, or choose another folder"
             )
-        sweep(out, alone=True)
+        for folder, _, _ in os.walk(out):
+            sweep(Path(folder), alone=True)
         yield
 
 

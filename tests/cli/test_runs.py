@@ -144,7 +144,7 @@ def test_a_record_that_lacks_something_is_named(trained, tmp_path, monkeypatch, 
     (place / "report.json").write_text('{"run": {}}')
     arguments = ["train", "digits", "--out", place, *FAST, "--bootstrap"]
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
-    assert "report.json is damaged: it lacks inductive_accuracy, seconds" in err
+    assert "report.json is damaged: it lacks inductive_accuracy, train_accuracy" in err
     (place / "run.json").write_text('{"run": {}}')
     _, err = call(monkeypatch, capsys, "evaluate", place, "digits", expect=1)
     assert "run.json is damaged: its run has no seed or reading" in err

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import sweep
 from rankwise._process import torch_seeded
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import batch_augmentation, make_copies
@@ -30,6 +31,7 @@ def write_gallery(
         ``data_set``, ``arm``, ``file`` relative to `out`.
     """
     entries = []
+    sweep(out / "gallery")  # of a run that was killed right after its last picture
     for condition in conditions:
         name = f"gallery/{condition.data_set}-{condition.arm}.png"
         entry = {"data_set": condition.data_set, "arm": condition.arm, "file": name}
