@@ -8,13 +8,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rankwise._files import temporary_folder
 from rankwise.data import ImageSet
 from rankwise.errors import DataError, MissingDependencyError, RankwiseError
 from rankwise.export.c_source import c_identifier
@@ -149,10 +149,10 @@ def run_page(path: Path, images: np.ndarray) -> np.ndarray:
       rankwise.predict(all.subarray(i * size, (i + 1) * size)).probabilities);
     document.title = JSON.stringify(found);
     </script>"""
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "page.html"
+    with temporary_folder() as folder:
+        page = folder / "page.html"
         page.write_text(path.read_text(encoding="utf-8") + script, encoding="utf-8")
-        profile = f"--user-data-dir={Path(folder) / 'profile'}"
+        profile = f"--user-data-dir={folder / 'profile'}"
         output = _called([browser, *BROWSER_FLAGS, profile, "--dump-dom", page.as_uri()], b"")
     match = re.search(r"<title>(\[.*?\])</title>", output.decode(errors="replace"), re.DOTALL)
     if match is None:
