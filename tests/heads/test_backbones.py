@@ -275,6 +275,34 @@ def test_features_of_a_network_that_cannot_be_seen_into_are_not_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interruption_keeps_the_features_that_are_done(file, tmp_path, monkeypatch):
+    from rankwise.heads import features
+
+    monkeypatch.setattr(features, "_PART", 10)
+    backbone, images = load_backbone(file), pictures(64)
+    expected = extract_features(backbone, images, batch_size=4)
+    plain, seen = features.iterate_features, []
+
+    def stopping(*arguments, **options):
+        for block in plain(*arguments, **options):
+            if sum(seen) == stop_at:
+                raise KeyboardInterrupt
+            seen.append(len(block))
+            yield block
+
+    monkeypatch.setattr(features, "iterate_features", stopping)
+    stop_at = 40
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(backbone, images, batch_size=4, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3, "parts of twelve, whole ones"
+    stop_at = -1
+    seen.clear()
+    found = extract_features(backbone, images, batch_size=4, cache=tmp_path)
+    assert sum(seen) == 64 - 36
+    np.testing.assert_array_equal(found, expected)
+    assert len(list(tmp_path.iterdir())) == 1, "the parts are gone"
+
+
 def test_the_cache_is_read_instead_of_the_backbone(file, tmp_path):
     backbone, images = load_backbone(file), pictures()
     extract_features(backbone, images, cache=tmp_path)

@@ -105,7 +105,7 @@ def extract_features(
         Folder of earlier features. A file's name is a hash of the images and of all that the
         backbone is: weights, buffers, attributes and code. So a changed backbone or image is
         never given another's features; a backbone that can't be seen into isn't kept, with a
-        warning.
+        warning. An interrupted call leaves what it has done there, for the next one.
     progress : bool
 
     Returns
@@ -121,21 +121,54 @@ def extract_features(
         if kept is not None:
             return kept
     pixels = images.images if isinstance(images, ImageSet) else images
+    step = batch_size * -(-_PART // batch_size)
+    parts = [] if path is None else _kept_parts(path, len(pixels), step)
+    first = sum(map(len, parts))
     features = np.empty((0, 0), dtype=np.float32)
-    first = 0
+    if parts:
+        features = allocate((len(pixels), 4 * parts[0].shape[1])).view(np.float32)
+        np.concatenate(parts, out=features[:first])
     with progress_bar("features", len(pixels), enabled=progress) as advance:
-        for block in iterate_features(model, pixels, batch_size=batch_size, device=device):
-            if first == 0:
+        advance(first)
+        for block in iterate_features(model, pixels[first:], batch_size=batch_size, device=device):
+            if not len(features):
                 shape = (len(pixels), 4 * block.shape[1])
                 features = allocate(shape).view(np.float32)
             features[first : first + len(block)] = block
             first += len(block)
+            if path is not None and first % step == 0 and first < len(pixels):
+                _write(_part(path, first // step - 1), features[first - step : first])
             advance(len(block))
     if path is None:
         return features
+    _write(path, features)
+    for number in range(len(pixels) // step + 1):
+        _part(path, number).unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+_PART = 512
+"""Images after which an interrupted call has kept their features, or a few more."""
+
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:05d}.npy")
+
+
+def _write(path: Path, features: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, features, allow_pickle=False)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _kept_parts(path: Path, n: int, step: int) -> list[np.ndarray]:
+    """What an interrupted call with such batches has kept, from the first image on."""
+    found: list[np.ndarray] = []
+    while (len(found) + 1) * step < n:
+        part = _kept(_part(path, len(found)), step)
+        if part is None or (found and part.shape != found[0].shape):
+            break
+        found.append(part)
+    return found
 
 
 def _place(cache: Path, model: nn.Module, images: Any, device: str) -> Path | None:
