@@ -1,10 +1,14 @@
 """The house: imports go one way, and using little loads little."""
 
 import ast
+import builtins
+import dis
+import inspect
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -75,6 +79,43 @@ def test_imports_go_one_way(path):
     assert room in ORDER, f"{room} is a new room: give it a place in ORDER"
     for other in imports(path) - {room}:
         assert ORDER[other] < ORDER[room], f"{room} must not import {other}"
+
+
+def names_of_nothing(source: str) -> set[str]:
+    """Global names that code would look up and that no line of the file gives a meaning.
+
+    Linter and type checker don't say: they would call the shapes of arrays such names. Annotations
+    aren't code.
+    """
+    known = {*dir(builtins), "__file__", "__name__", "__path__", "__annotations__"}
+    blocks: list[CodeType] = [compile(source, "file", "exec")]
+    wanted: set[str] = set()
+    for block in blocks:  # it grows meanwhile
+        steps = [(step.opname, str(step.argval)) for step in dis.get_instructions(block)]
+        stored = {name for kind, name in steps if kind in ("STORE_NAME", "STORE_GLOBAL")}
+        # A function's own names are stored otherwise; a class body's are nobody else's.
+        known |= stored if block is blocks[0] or block.co_flags & inspect.CO_OPTIMIZED else set()
+        wanted |= {name for kind, name in steps if kind in ("LOAD_NAME", "LOAD_GLOBAL")} - (
+            set() if block is blocks[0] else stored
+        )
+        blocks += [constant for constant in block.co_consts if isinstance(constant, CodeType)]
+    return wanted - known
+
+
+@pytest.mark.parametrize(
+    "path", list(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
+)
+def test_every_name_means_something(path):
+    assert not names_of_nothing(path.read_text(encoding="utf-8"))
+
+
+def test_a_name_of_nothing_would_be_found():
+    lines = (
+        "import os\ndef f(a):\n    return os, a, {}, [b for b in a]\n"
+        "class C:\n    x = 1\n    y = {}\n"
+    )
+    assert names_of_nothing(lines.format("len", "x")) == set()
+    assert names_of_nothing(lines.format("nothing", "none")) == {"nothing", "none"}
 
 
 def modules() -> dict[str, Path]:

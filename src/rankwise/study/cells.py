@@ -282,7 +282,8 @@ def _tested(
         validation_accuracy = float(np.mean(validation_predicted == validation_labels))
     clean = float(np.mean(predicted == test_labels))
     wanted = study.degraded or protocol_of(study.protocol).degraded
-    degraded, right = None, {}
+    degraded = None
+    right: dict[str, Any] = {}
     if wanted == "all" or (wanted == "retrain" and cell.fold is None):
         degraded, degraded_right = degraded_accuracies(fitted, test_images, test_labels, clean)
         right["degraded_right"] = degraded_right

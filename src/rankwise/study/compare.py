@@ -160,7 +160,9 @@ def _evidence(
 ) -> Evidence:
     study = results["study"]
     folds, seeds = int(study["folds"]), len(study["seeds"])
-    data = next((d for d in results["data_sets"] if d["name"] == pair.first["data_set"]), {})
+    data: _Record = next(
+        (d for d in results["data_sets"] if d["name"] == pair.first["data_set"]), {}
+    )
     each = level / n_comparisons
     pilot = Pilot(pair.differences, 1 / (folds - 1), folds, pair.noise)
     needed = repeats_to_tell(pilot, pair.rope, alpha=each)

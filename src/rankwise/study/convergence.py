@@ -53,7 +53,7 @@ def near_chance(results: Record, condition: str, outcome: str) -> bool:
     if not scores:
         return False
     known = next(c for c in results["conditions"] if c["id"] == condition)
-    data = next((d for d in results["data_sets"] if d["name"] == known["data_set"]), {})
+    data: Record = next((d for d in results["data_sets"] if d["name"] == known["data_set"]), {})
     chance = data.get("largest_class") or 1 / max(2, len(data.get("class_names", ())))
     return float(np.mean(scores)) < chance + _NEAR * (1 - chance)
 

@@ -98,7 +98,7 @@ def answer(results: _Record) -> str:
     main = [c for c in results["comparisons"] if c["role"] == "baseline"]
     if not main:
         return "Nothing to compare: no condition has a baseline."
-    said = []
+    said: list[str] = []
     for found in VERDICTS:
         own = [c for c in main if c["verdict"] == found]
         if own:
