@@ -31,7 +31,7 @@ SECTIONS = {
         "rivals",
         "cifar10",
     ),
-    "Past the paper": ("accurate", "choices", "joint_race", "curve"),
+    "Past the paper": ("default_model", "accurate", "choices", "joint_race", "curve"),
     "Low-rank reconstruction": ("lowrank_*",),
     "Studies": ("study_mnist_*", "study_leak_*", "study_*", "inference_simulation"),
     "Networks and the last layer": (

@@ -212,3 +212,55 @@ def test_bootstrap_without_a_preset_trains_subnetworks(tmp_path, monkeypatch, ca
     assert "holds this run with preset 'small', the default for these images" in err
     _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "b", expect=1)
     assert "holds another run (different: parameters)" in err
+
+
+def noise(path, n):
+    """Images of noise with labels that have nothing to do with them."""
+    rng = np.random.default_rng(0)
+    np.savez(path, images=rng.integers(0, 256, (n, 8, 8), np.uint8), labels=np.arange(n) % 10)
+    return path
+
+
+FAR, CHANCE = " is far above the ", " of always naming the largest class"
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "expected"),
+    [
+        ("noise", ["--units", "100", "--subnets", "1", "--limit", "100"], [FAR, CHANCE]),
+        ("noise", ["--units", "2", "--subnets", "1"], [CHANCE]),
+        ("digits", ["--units", "60", "--subnets", "1", "--limit", "70"], [FAR]),
+        ("digits", ["--units", "20", "--subnets", "1"], []),
+    ],
+    ids=["both", "chance", "by heart", "neither"],
+)
+def test_figures_that_speak_against_a_run_are_told(
+    images, options, expected, tmp_path, monkeypatch, capsys
+):
+    source = images if images == "digits" else noise(tmp_path / "noise.npz", 1500)
+    arguments = ["train", source, *options, "--max-iter", "2", "--ridge", "1e-6", "--workers", "1"]
+    out, err = call(monkeypatch, capsys, *arguments, "--json", "--out", tmp_path / "run")
+    report = json.loads(out)
+    told = report["warnings"]
+    assert len(told) == len(expected)
+    for line, part in zip(told, expected, strict=True):
+        assert part in line
+        assert f"warning: {line}" in err
+    train, test = (f"{100 * report[k]:.1f}%" for k in ("train_accuracy", "inductive_accuracy"))
+    for line in told:
+        assert line.startswith(
+            f"training accuracy {train}" if FAR in line else f"test accuracy {test}"
+        )
+
+
+def test_epochs_are_judged_by_their_best_validation_images():
+    from rankwise.runs.training import _warnings
+
+    report = {"train_accuracy": 0.9, "inductive_accuracy": 0.5}
+    epochs = [{"validation_accuracy": share} for share in (0.6, 0.7, None, 0.65)]
+    (line,) = _warnings(report | {"history": epochs}, np.arange(100) % 10)
+    assert line.startswith(
+        "training accuracy 90.0% is far above the 70.0% of the validation images"
+    )
+    epochs[1]["validation_accuracy"] = 0.76
+    assert _warnings(report | {"history": epochs}, np.arange(100) % 10) == []

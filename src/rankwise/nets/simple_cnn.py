@@ -17,14 +17,14 @@ SMALLEST_UNPADDED = 18
 class SimpleCNN(nn.Module):
     """Three 3×3 convolutions of 32, 64 and 128 filters, two max poolings, dropout, softmax.
 
-    The paper gives a depth of 9 without dropout and about 100 K parameters on 28×28×1, no more. The
-    network of Chollet's book, which the paper cites, fits both: input, scaling, convolution,
-    pooling, convolution, pooling, convolution, flattening and softmax, and 104,202 parameters.
+    The paper gives a depth of 9 without dropout and about 100 K parameters on 28×28×1, no more.
+    What stands here fits both: input, scaling, convolution, pooling, convolution, pooling,
+    convolution, flattening and softmax, and 104,202 parameters.
 
     Parameters
     ----------
     image_shape : (H, W) or (H, W, C)
-        Convolutions are unpadded, as in the book; images smaller than 18 pixels are padded.
+        Convolutions are unpadded; images smaller than 18 pixels are padded.
     n_classes : int
     dropout : float
         Probability, before the softmax layer (paper 3.5). Default 0.5, the reference code's.
