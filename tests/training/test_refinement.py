@@ -41,7 +41,7 @@ def test_refined_units_do_better_and_windows_stay(start, loss):
     np.testing.assert_array_equal(refined.params[~active], network.params[~active])
     assert refined.n_parameters_total == network.n_parameters_total
     assert len(result.history) == 6
-    assert layer.coef is refined.coef
+    np.testing.assert_array_equal(layer.coef, refined.coef)
 
 
 def test_the_final_glue_is_the_dense_ridge_solution(start):
