@@ -103,19 +103,31 @@ def test_a_class_with_a_name_but_no_image(tmp_path, monkeypatch, capsys):
         images = rng.normal(60 + 60 * labels[:, None, None], 20, (len(labels), 8, 8))
         return images.clip(0, 255).astype(np.uint8), labels
 
-    parts = {"train": [0, 1] * 15, "val": [0, 1, 2], "test": [0, 1] * 5}
-    arrays = {}
+    parts = {"train": [0, 1] * 15, "val": [0, 1], "test": [0, 1] * 5}
+    arrays, unknown = {}, {}
     for name, labels in parts.items():
         arrays[f"{name}_images"], arrays[f"{name}_labels"] = part(labels)
+    unknown["val_images"], unknown["val_labels"] = part([0, 1, 2])
     np.savez(tmp_path / "s.npz", **arrays)
+    np.savez(tmp_path / "more.npz", **arrays | unknown)
     out = tmp_path / "m"
+    arguments = ["train", tmp_path / "more.npz", "--out", tmp_path / "no"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "classes in validation images only, not in training: 2" in err
     report = trained_on(tmp_path / "s.npz", out, monkeypatch, capsys)
     text, _ = call(monkeypatch, capsys, "evaluate", out, tmp_path / "s.npz", "--json")
     assert json.loads(text)["accuracy"] == report["inductive_accuracy"]
     text, _ = call(monkeypatch, capsys, "export", out, "--format", "safetensors", "--json")
     assert json.loads(text)["accuracy_original"] == report["inductive_accuracy"]
     _, err = call(
-        monkeypatch, capsys, "evaluate", out, tmp_path / "s.npz", "--split", "validation", expect=1
+        monkeypatch,
+        capsys,
+        "evaluate",
+        out,
+        tmp_path / "more.npz",
+        "--split",
+        "validation",
+        expect=1,
     )
     assert "classes that the model doesn't know: 2" in err
 
@@ -155,4 +167,4 @@ def test_a_head_of_features_takes_no_images(tmp_path, monkeypatch, capsys, pictu
         ["export", tmp_path / "h", "--format", "safetensors", "--check", "digits"],
     ):
         _, err = call(monkeypatch, capsys, *arguments, expect=1)
-        assert "holds a head that was fitted on features; images can't be given to it" in err
+        assert "holds a head of 5 features with the classes 0" in err

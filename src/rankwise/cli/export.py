@@ -64,7 +64,7 @@ def export(
         out = folder / f"{runs.EXPORTED}{suffix}{FORMATS.get(file_format, '')}"
     runs.refuse_model_file(out, folder)
     # A source that is named and can't be read is a mistake: nothing is written then.
-    images = None if check is None else runs.images_for(model, folder, check, "test")
+    images = None if check is None else runs.images_for(model, folder, check)
     calibration = None
     if needs_calibration(model, file_format, precision):
         calibration = _calibration(model, folder, calibrate)
