@@ -34,7 +34,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MOMENTS = ("before", "after", "within")
-TIMES = re.compile(r"seconds|^(date|started|finished|peak_memory_mb|earlier|now)$")
+TIMES = re.compile(r"second|^(date|started|finished|peak_memory_mb|earlier|now)$")
 """Keys that may differ: times, dates, and how much memory a process took."""
 
 FAST = "--units 12 --subnets 2 --max-iter 2 --limit 60 --workers 1"
@@ -76,8 +76,6 @@ source = "digits"
 limit = 60
 [models.own]
 network = "kills_own:make"
-[models.quadratic]
-parameters = { n_units = 8, n_subnets = 2, max_iter = 1 }
 [arms.none]
 [arms.noise]
 kind = "callable"
