@@ -452,6 +452,7 @@ def _some_command(random: Random, folder: Path) -> str:
         "export": [model, "--format", "safetensors", "--no-check", "--out", f"{out}.safetensors"],
         "augment": [images, out, "--size", "6"],
         "show": [f"{images}/a/0.png", "--out", f"{out}.csv"],
+        "nets": ["--out", f"{out}.csv"],
         "head": [images, "--backbone", f"{folder}/backbone/small.safetensors", "--out", out],
         "study": [random.choice(("status", "report", "tune", "run", "x")), str(folder / "study")],
     }

@@ -114,6 +114,10 @@ def not_safetensors(folder):
         (lambda f: edit(f, units={"rank": 1}), "model.json is damaged: KeyError: 'shape'"),
         (lambda f: edit(f, parameters={"no_such": 1}), "model.json is damaged: TypeError"),
         (
+            lambda f: edit(f, parameters={"verbose": "x"}),
+            "verbose is 'x'; a whole number is accepted",
+        ),
+        (
             lambda f: edit(f, units=json.loads((f / DESCRIPTION).read_text())["units"] | FAR),
             r"model.json is damaged: vector_of_axis is \(0, 7\)",
         ),

@@ -15,13 +15,14 @@ from lowrank.photos import photo_crops
 from rankwise.cli.lowrank import _read, augment, show
 from rankwise.data import load_images
 from rankwise.errors import DataError, RunError
-from rankwise.lowrank import OptionError, RandomLowRank, rank_for_energy, spectrum
+from rankwise.lowrank import NormalEnergy, OptionError, RandomLowRank, rank_for_energy, spectrum
 from rankwise.lowrank.pictures import (
     draw_channels,
     draw_copies,
     draw_image,
     draw_ranks,
     draw_scree,
+    draw_set,
     save_picture,
 )
 
@@ -180,8 +181,11 @@ def test_nothing_that_was_read_is_written_over(commands, tmp_path):
     zipped = commands("augment", tmp_path / "nowhere", tmp_path / "out", "--format", "zip")
     assert str(zipped.exception) == "format must be one of parquet, folder, not 'zip'"
     assert sorted(tmp_path.rglob("*")) == before
-    mixed = commands("augment", tmp_path / "set", tmp_path / "out")
-    assert "pass a size" in str(mixed.exception)
+    mixed = commands("augment", tmp_path / "set", tmp_path / "mixed")
+    assert mixed.exit_code == 0, mixed.output
+    assert sorted(path for path in before if path.is_file()) == sorted(
+        (tmp_path / "set").rglob("*.png")
+    )
     done = commands("augment", tmp_path / "set", tmp_path / "out", "--size", "12", "--grey")
     assert done.exit_code == 0, done.output
     assert load_images(tmp_path / "out", "all").image_shape == (12, 12)
@@ -198,3 +202,75 @@ def test_deep_and_turned_images_are_read_as_they_look(tmp_path):
     exif[0x0112] = 6  # turned by 90 degrees
     turned.save(tmp_path / "turned.jpg", exif=exif)
     assert _read(tmp_path / "turned.jpg", None).shape == (20, 10, 3)
+
+
+def test_a_set_is_drawn_as_figure_3_1():
+    images = [*photo_crops(32)[:9], photo_crops(24)[0][..., 0]]
+    sheet, copies = draw_set(images, seed=3)
+    left, right = (part.axes for part in sheet.subfigs)
+    assert len(copies) == len(images)
+    assert 0 < sum(copy.energy is not None for copy in copies) < len(images)
+    expected = RandomLowRank(NormalEnergy(0.9, 0.1), skip_threshold=0.8, seed=3)
+    energies = expected.draw(len(images), list(range(len(images))))
+    for i, (image, copy) in enumerate(zip(images, copies, strict=True)):
+        assert np.array_equal(left[i].images[0].get_array(), image)
+        shown = right[i].images[0].get_array()
+        assert right[i].axison == (copy.energy is not None)
+        if copy.energy is None:
+            assert np.isnan(energies[i])
+            assert np.array_equal(shown, image)
+            continue
+        assert copy.energy == energies[i]
+        sigma = np.linalg.svd(np.moveaxis(np.atleast_3d(image), -1, 0).astype(float))[1]
+        for rank, values in zip(copy.ranks, sigma, strict=True):
+            share = np.cumsum(values) / values.sum()
+            assert share[rank - 1] >= copy.energy - 1e-9
+            assert rank == 1 or share[rank - 2] < copy.energy
+    assert sheet._suptitle.get_text() == "As in figure 3.1: energy N(0.9, 0.1), skip threshold 80%"
+    with pytest.raises(OptionError, match="at least one image"):
+        draw_set([])
+
+
+def test_show_draws_a_folder_of_images_labelled_or_not(commands, tmp_path):
+    for i, image in enumerate(photo_crops(24)[:6]):
+        place = tmp_path / "set" / ("more" if i % 2 else ".") / f"{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[: 24 - i]).save(place)
+    (tmp_path / "set" / "read.me").write_text("no image")
+    arguments = ("show", tmp_path / "set", "--skip-threshold", 0.5, "--energy", 0.8)
+    arguments += ("--energy-std", 0.01, "--out")
+    done = commands(*arguments, tmp_path / "a.png", "--json", "--seed", 1)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert len(result["images"]) == 6
+    energies = [image["energy"] for image in result["images"] if image["energy"] is not None]
+    assert 0 < len(energies) < 6
+    assert all(0.75 < energy < 0.85 for energy in energies)
+    assert result["energy"] == {"distribution": "normal", "mean": 0.8, "std": 0.01}
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    few = commands(*arguments, tmp_path / "b.html", "--limit", 3, "--size", 12)
+    assert ": 3 images, of which " in few.stdout
+    assert "energy N(0.8, 0.01), skip threshold 50%" in few.stdout
+    page = (tmp_path / "b.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") == 1
+    itself = commands(*arguments, tmp_path / "set" / "0.png")
+    assert str(itself.exception).endswith(
+        "0.png is one of the images; choose another file for the picture"
+    )
+
+
+def test_show_draws_whatever_is_read_as_a_set(commands, tmp_path):
+    done = commands("show", "digits", "--out", tmp_path / "a.png", "--size", 4)
+    assert ": 36 images, of which " in done.stdout
+    assert "energy N(0.9, 0.1), skip threshold 80%" in done.stdout
+    missing = commands("show", tmp_path / "nowhere", "--out", tmp_path / "b.png")
+    assert isinstance(missing.exception, DataError)
+
+
+def test_options_of_a_set_are_refused_with_one_image(commands, tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo_crops(24)[0]).save(path)
+    done = commands("show", path, "--out", tmp_path / "a.png", "--limit", 2, "--energy-std", 0.1)
+    assert str(done.exception).startswith("--energy-std, --limit are for a set of images, and ")
+    assert not (tmp_path / "a.png").exists()

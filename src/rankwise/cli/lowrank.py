@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,12 @@ from rankwise.cli.model import (
     _reading,
 )
 from rankwise.errors import RunError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rankwise.lowrank import RandomLowRank
 
 
 def augment(
@@ -98,16 +104,72 @@ def augment(
 
 
 def show(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An image file; or a set: a folder, digits, a hub id, an .npz file.",
+            metavar="IMAGE|SET",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf, .svg …")],
-    energy: Annotated[float, typer.Option(help="Of the copies in the first picture.")] = 0.975,
+    energy: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an image's copies in the first picture, default 0.975; of a set's copies the "
+            "mean, default 0.9, figure 3.1's."
+        ),
+    ] = None,
+    energy_std: Annotated[
+        float | None, typer.Option(help="Of a set's copies; default 0.1, figure 3.1's.")
+    ] = None,
+    skip_threshold: Annotated[
+        float | None,
+        typer.Option(help="Share of a set's images that get no copy; default 0.8, figure 3.1's."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Images of a set, drawn with the seed; default 36.")
+    ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Shrink the image to at most so many pixels a side.")
+        int | None, typer.Option(min=1, help="Shrink images to at most so many pixels a side.")
     ] = None,
     seed: Annotated[int, typer.Option(callback=checked_seed, help="Of the random copies.")] = 42,
     as_json: Json = False,
 ) -> None:
-    """Draw what an energy means: channels, growing ranks, random copies, singular values."""
+    """Draw what an energy means for an image, or what augmentation makes of a set of images.
+
+    Of an image: channels, growing ranks, random copies, singular values. Of a set: the first
+    paper's figure 3.1, originals on the left and the same with low-rank copies on the right.
+    """
+    from rankwise.data.tree import has_image_ending
+    from rankwise.lowrank import NormalEnergy, RandomLowRank
+    from rankwise.lowrank.pictures import FIGURE_ENERGY, FIGURE_SKIPS
+
+    path = Path(source)
+    if path.suffix.lower() != ".npz" and (path.is_file() or has_image_ending(path)):
+        named = {
+            "--energy-std": energy_std,
+            "--skip-threshold": skip_threshold,
+            "--limit": limit,
+        }
+        given = [name for name, value in named.items() if value is not None]
+        if given:
+            raise RunError(f"{', '.join(given)} are for a set of images, and {source} is one image")
+        _show_image(path, out, 0.975 if energy is None else energy, size, seed, as_json)
+        return
+    transform = RandomLowRank(
+        NormalEnergy(
+            FIGURE_ENERGY.mean if energy is None else energy,
+            FIGURE_ENERGY.std if energy_std is None else energy_std,
+        ),
+        skip_threshold=FIGURE_SKIPS if skip_threshold is None else skip_threshold,
+        seed=seed,
+    )
+    _show_set(source, out, transform, limit or 36, size, seed, as_json)
+
+
+def _show_image(
+    image: Path, out: Path, energy: float, size: int | None, seed: int, as_json: bool
+) -> None:
     import numpy as np
 
     from rankwise.lowrank import OptionError, rank_for_energy, spectrum
@@ -118,7 +180,7 @@ def show(
     pixels = _read(image, size)
     if not 0 < energy <= 1:
         raise OptionError(f"energy must lie in (0, 1], not {energy}")
-    save_picture(draw_image(pixels, energy=energy, seed=seed), out)
+    save_picture(draw_image(pixels, energy=energy, seed=seed), out, title=image.name)
     sigma = spectrum(pixels, channel_axis=-1)
     ranks = np.asarray(rank_for_energy(sigma, energy)).tolist()
     if as_json:
@@ -137,6 +199,72 @@ def show(
         return
     listed = "/".join(map(str, ranks))
     say(f"{out}: energy {energy:g} keeps rank {listed} of {sigma.shape[-1]}")
+
+
+def _show_set(
+    source: str,
+    out: Path,
+    transform: RandomLowRank,
+    limit: int,
+    size: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from rankwise.lowrank.pictures import draw_set, law_of, save_picture
+
+    names, images = _some_images(source, limit, size, seed)
+    if any(out.exists() and Path(name).exists() and out.samefile(name) for name in names):
+        raise RunError(f"{out} is one of the images; choose another file for the picture")
+    figure, copies = draw_set(images, transform=transform)
+    save_picture(figure, out, title=f"Low-rank copies of {source}")
+    made = [copy for copy in copies if copy.energy is not None]
+    if as_json:
+        drawn = [
+            {"image": name, "energy": copy.energy, "ranks": copy.ranks and list(copy.ranks)}
+            for name, copy in zip(names, copies, strict=True)
+        ]
+        say(json.dumps({"source": source, "out": str(out), **transform.to_dict(), "images": drawn}))
+        return
+    say(f"{out}: {len(images)} images, of which {len(made)} are copies; {law_of(transform)}")
+
+
+def _some_images(
+    source: str, limit: int, size: int | None, seed: int
+) -> tuple[list[str], list[NDArray[np.uint8]]]:
+    """Some images of a set with their names: a folder's image files, labelled or not, as they are.
+
+    Whatever else is a source is read as for training.
+    """
+    import numpy as np
+    from PIL import Image
+
+    files = _image_files(Path(source)) if Path(source).is_dir() else []
+    if files:
+        chosen = np.random.default_rng(seed).permutation(len(files))[:limit]
+        paths = [files[i] for i in sorted(chosen)]
+        return [str(path) for path in paths], [_read(path, size) for path in paths]
+    from rankwise.data import load_images
+
+    found = load_images(source, "all", limit=limit, seed=seed, progress=True)
+    images = list(found.images)
+    if size is not None:
+        for i, pixels in enumerate(images):
+            picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+            picture.thumbnail((size, size))
+            images[i] = np.asarray(picture)
+    return [str(name) for name in found.source_ids], images
+
+
+def _image_files(folder: Path) -> list[Path]:
+    from rankwise.data.tree import has_image_ending
+
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if has_image_ending(path)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]

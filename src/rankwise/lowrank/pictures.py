@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 _CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 _CHANNEL_COLOURS = {"grey": "0.25", "red": "#c23b22", "green": "#2e8b57", "blue": "#2a5db0"}
 _CHANNEL_MAPS = {"grey": "gray", "red": "Reds_r", "green": "Greens_r", "blue": "Blues_r"}
+FIGURE_ENERGY, FIGURE_SKIPS = NormalEnergy(0.90, 0.10), 0.8
+"""Of the paper's figure 3.1."""
 _MARKED = (0.8, 0.9, 0.975, 0.99)
 _COPY = "#e07b00"
 _RATIOS = (0.25, 2.5)  # height over width as drawn: beyond, images are stretched
@@ -138,12 +144,80 @@ def draw_copies(
             )
             listed = "/".join(map(str, ranks))
             _show(axis, copy, f"{100 * energy:.1f}%: {listed}")
-            axis.axis("on")
-            axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set(color=_COPY, linewidth=2.5)
-    law = f"energy: {transform.energy}, skip threshold {transform.skip_threshold:.0%}"
+            _frame(axis)
+    law = law_of(transform)
     figure.suptitle(f"Augmented ({law}); percentages: energy and ranks of the copies", fontsize=11)
+
+
+@dataclass(frozen=True)
+class DrawnCopy:
+    """What became of one image of a set: its energy and ranks; None where it was left alone."""
+
+    energy: float | None
+    ranks: tuple[int, ...] | None
+
+
+def draw_set(
+    images: Sequence[NDArray[np.uint8]], *, transform: RandomLowRank | None = None, seed: int = 42
+) -> tuple[Figure, list[DrawnCopy]]:
+    """The paper's figure 3.1: a set of images (left), and the same augmented (right).
+
+    Each image has one draw; copies stand where their originals do, with a border.
+
+    Parameters
+    ----------
+    images : sequence of uint8 arrays, (H, W) or (H, W, C)
+        Of any sizes.
+    transform : RandomLowRank, optional
+        Default: the figure's own, energies N(0.90, 0.10) and a skip threshold of 80%.
+    seed : int
+        Of that one.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    copies : list of DrawnCopy
+        One an image.
+
+    Raises
+    ------
+    OptionError
+        If there is no image, or one has neither one nor three colours.
+    """
+    from matplotlib.figure import Figure
+
+    if not len(images):
+        raise OptionError("a picture of a set needs at least one image")
+    if transform is None:
+        transform = RandomLowRank(FIGURE_ENERGY, skip_threshold=FIGURE_SKIPS, seed=seed)
+    columns = ceil(sqrt(len(images)))
+    rows = ceil(len(images) / columns)
+    sheet = Figure(figsize=(2 * columns + 1, 1.2 * rows + 1), layout="constrained")
+    halves: Any = sheet.subfigures(1, 2, wspace=0.04)
+    left, right = halves
+    left.suptitle("Original", fontsize=11)
+    copies = []
+    before, after = (part.subplots(rows, columns, squeeze=False).ravel() for part in (left, right))
+    energies = transform.draw(len(images), list(range(len(images))))
+    for i, (image, energy) in enumerate(zip(images, energies, strict=True)):
+        original = _colours(image)
+        _show(before[i], original, " ")
+        if np.isnan(energy):
+            _show(after[i], original, "")
+            copies.append(DrawnCopy(None, None))
+            continue
+        copy, ranks = low_rank_approximation(
+            original, energy=energy, return_rank=True, channel_axis=-1, alpha=False
+        )
+        _show(after[i], copy, f"{100 * energy:.1f}%: {'/'.join(map(str, ranks))}")
+        _frame(after[i])
+        copies.append(DrawnCopy(float(energy), tuple(int(rank) for rank in ranks)))
+    for axis in (*before[len(images) :], *after[len(images) :]):
+        axis.axis("off")
+    right.suptitle("Augmented; framed: copies, with energy and ranks", fontsize=11)
+    law = law_of(transform)
+    sheet.suptitle(f"As in figure 3.1: {law}", fontsize=11)
+    return sheet, copies
 
 
 def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
@@ -192,23 +266,50 @@ def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
         left.legend(frameon=False, fontsize=8)
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_picture(figure: Figure, path: str | os.PathLike[str], title: str = "") -> None:
     """Write a figure, whole or not at all; its ending chooses the format.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : path
+        Of a kind that matplotlib writes, or ``.html``: a page of its own with the figure in it.
+    title : str
+        Of the page.
 
     Raises
     ------
     OptionError
-        If matplotlib can't write such files.
+        If neither can be written.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
     path = Path(path)
-    kinds = FigureCanvasBase.get_supported_filetypes()
+    kinds = {*FigureCanvasBase.get_supported_filetypes(), "html"}
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise OptionError(f"{path} doesn't end in one of {', '.join(sorted(kinds))}")
     with atomic_path(path) as temporary:
+        if kind == "html":
+            temporary.write_text(_page(figure, title), encoding="utf-8")
+            return
         figure.savefig(temporary, format=kind, dpi=130)
+
+
+def _page(figure: Figure, title: str) -> str:
+    """One page; where a screen is narrow the figure is moved across it, not shrunk past reading."""
+    drawn = StringIO()
+    figure.savefig(drawn, format="svg")
+    picture = drawn.getvalue()
+    picture = picture[picture.index("<svg") :]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n"
+        "<style>body{margin:0;padding:1rem;overflow-x:auto}"
+        "svg{display:block;margin:auto;width:100%;min-width:780px;max-width:1100px;height:auto}"
+        f"</style></head><body>\n{picture}</body></html>\n"
+    )
 
 
 def _colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -227,6 +328,23 @@ def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray
     axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest", aspect=aspect)
     axis.set_title(title, fontsize=8)
     axis.axis("off")
+
+
+def law_of(transform: RandomLowRank) -> str:
+    """What energies a transform draws, and how many images it leaves alone, in words."""
+    energy = transform.energy
+    if isinstance(energy, NormalEnergy):
+        words = f"energy N({energy.mean:g}, {energy.std:g})"
+    else:
+        words = f"energy {energy}"
+    return f"{words}, skip threshold {transform.skip_threshold:.0%}"
+
+
+def _frame(axis: Any) -> None:
+    axis.axis("on")
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(color=_COPY, linewidth=2.5)
 
 
 def _drawn_ratio(pixels: NDArray) -> float:
