@@ -193,6 +193,23 @@ def test_bootstrap_can_be_asked_for_later(tmp_path, monkeypatch, capsys):
     assert second["peak_memory_mb"] >= first["peak_memory_mb"]
 
 
+def test_more_rounds_of_bootstrapping(tmp_path, monkeypatch, capsys):
+    base = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "100", "--bootstrap"]
+    one = json.loads(call(monkeypatch, capsys, *base, "--json")[0])["bootstrap"]
+    two = json.loads(call(monkeypatch, capsys, *base, "--bootstrap-rounds", "2", "--json")[0])
+    first, second = two["bootstrap"]["rounds"]
+    assert one["rounds"] == [first]
+    assert second.items() <= two["bootstrap"].items()
+    out, _ = call(monkeypatch, capsys, *base, "--bootstrap-rounds", "2")
+    agreement = [f"{100 * each['agreement_with_guesses']:.2f}%" for each in (first, second)]
+    assert " / ".join(agreement) in out
+    assert all(len(line) <= 80 for line in out.splitlines() if line.startswith("│"))
+    _, err = call(monkeypatch, capsys, *base[:-1], "--bootstrap-rounds", "2", expect=2)
+    assert "--bootstrap-rounds is for --bootstrap, which isn't given" in " ".join(
+        err.replace("│", " ").split()
+    )
+
+
 def test_bootstrap_without_a_preset_trains_subnetworks(tmp_path, monkeypatch, capsys):
     """Images so many and so large that the default has none."""
     rng = np.random.default_rng(0)

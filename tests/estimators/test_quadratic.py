@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from rankwise import load_images, load_model
 from rankwise._device import resolve_device
 from rankwise.estimators.options import classifier_of
+from rankwise.training.bootstrap import guess_labels
 from rankwise.training.presets import PRESETS, sized_to_data
 
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
@@ -227,6 +228,27 @@ def test_true_labels_never_reach_the_bootstrap_training(fitted, digits):
         )
     assert blind.report.transductive_accuracy is None
     assert blind.report.guess_accuracy is None
+
+
+def test_a_second_round_goes_on_from_the_first_and_its_guesses(fitted, digits, tmp_path):
+    images, labels = digits[0][600:800], digits[1][600:800]
+    once = fitted.bootstrap_transductive(images, labels)
+    twice = fitted.bootstrap_transductive(images, labels, rounds=2, folder=tmp_path / "parts")
+    assert once.rounds == (once.report,)
+    assert twice.rounds[0] == once.report
+    assert twice.rounds[1] == twice.report
+    assert twice.report.inductive_accuracy == fitted.score(images, labels)
+    rng = np.random.default_rng([fitted._seed, 2])
+    guesses, _ = guess_labels(once.classifier.outputs(images), rng)
+    np.testing.assert_array_equal(twice.guesses, fitted.classes_[guesses])
+    by_hand = fitted._gone_on(once.classifier, images, guesses, fitted._seed + 2, None)
+    np.testing.assert_array_equal(by_hand.network_.coef, twice.classifier.network_.coef)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "parts-2"]
+    resumed = fitted.bootstrap_transductive(images, labels, rounds=2, folder=tmp_path / "parts")
+    np.testing.assert_array_equal(resumed.classifier.network_.coef, twice.classifier.network_.coef)
+    for rounds in (0, 1.5, "2", True):
+        with pytest.raises(ValueError, match="rounds must be a whole number at least 1, got"):
+            fitted.bootstrap_transductive(images, rounds=rounds)
 
 
 def test_bootstrapping_needs_the_fit_of_this_process(fitted, digits, tmp_path):

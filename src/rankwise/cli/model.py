@@ -167,6 +167,10 @@ def train(
             "preset: sub-networks sized to the data.",
         ),
     ] = False,
+    bootstrap_rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes of --bootstrap, each on the guesses of the one before."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Discard what the folder holds.")
     ] = False,
@@ -175,6 +179,8 @@ def train(
     """Train a classifier; interrupted, the same command goes on where it stopped."""
     from rankwise.runs import TrainingRun
 
+    if bootstrap_rounds is not None and not bootstrap:
+        raise typer.BadParameter("--bootstrap-rounds is for --bootstrap, which isn't given")
     given = {
         "unit": unit,
         "n_units": units,
@@ -215,6 +221,7 @@ def train(
         limit=limit,
         seed=seed,
         bootstrap=bootstrap,
+        bootstrap_rounds=bootstrap_rounds or 1,
     )
     _train(run, out, workers=workers, device=device, overwrite=overwrite, as_json=as_json)
 
@@ -412,6 +419,11 @@ def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
             ("bootstrap: transductive accuracy", _percent(bootstrap["transductive_accuracy"])),
             ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
         ]
+        rounds = bootstrap.get("rounds", [])
+        for key in ("agreement_with_guesses", "transductive_accuracy"):
+            if len(rounds) > 1:
+                each = " / ".join(_percent(found[key]) for found in rounds)
+                rows.append((f"bootstrap by round: {key.replace('_', ' ')}", each))
     return rows
 
 

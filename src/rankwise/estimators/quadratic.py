@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,13 @@ class QuadraticClassifier(ImageClassifier):
     # -- the paper's section 5 ----------------------------------------------------------------
 
     def bootstrap_transductive(
-        self, X: Any, y: Any = None, *, margin: float = MARGIN, folder: str | Path | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        margin: float = MARGIN,
+        rounds: int = 1,
+        folder: str | Path | None = None,
     ) -> TransductiveResult:
         """Train on test images with guessed labels (paper, section 5). *Transductive*.
 
@@ -267,13 +274,17 @@ class QuadraticClassifier(ImageClassifier):
             True labels: used for the report alone, never for training.
         margin : float, default=0.2
             A guess is clear if ``v¹ − v² > margin·v¹``; else the label is drawn at random.
+        rounds : int, default=1
+            Passes, each with the guesses of the one before. The paper's is one: "repetition
+            of the process in our case does not lead to further improvement".
         folder : path, optional
-            Finished sub-networks are kept here.
+            Finished sub-networks are kept here, those of further rounds beside it.
 
         Returns
         -------
         TransductiveResult
-            A new classifier and the three numbers apart; this one stays as it was.
+            A new classifier and the three numbers apart, of the last round and of each; this one
+            stays as it was.
         """
         X = as_numpy(X)
         outputs = self.outputs(X)
@@ -283,23 +294,36 @@ class QuadraticClassifier(ImageClassifier):
                 "bootstrapping needs the sub-networks of a fit in this process; "
                 "a loaded model holds only the assembled network"
             )
-        rng = np.random.default_rng([self._seed, 1])
-        guesses, ambiguous = guess_labels(outputs, rng, margin)
+        if not isinstance(rounds, Integral) or isinstance(rounds, bool) or rounds < 1:
+            raise ValueError(f"rounds must be a whole number at least 1, got {rounds!r}")
+        before = self.classes_[outputs.argmax(axis=1)]
+        network, reports = self, []
+        for number in range(1, int(rounds) + 1):
+            place = None if folder is None else Path(folder)
+            if place is not None and number > 1:
+                place = place.with_name(f"{place.name}-{number}")
+            rng = np.random.default_rng([self._seed, number])
+            guesses, ambiguous = guess_labels(outputs, rng, margin)
+            network = self._gone_on(network, images, guesses, self._seed + number, place)
+            outputs = network.outputs(images)
+            after, trained_on = (
+                self.classes_[encoded] for encoded in (outputs.argmax(axis=1), guesses)
+            )
+            reports.append(report_of(before, after, trained_on, ambiguous, y))
+        return TransductiveResult(network, after, trained_on, reports[-1], tuple(reports))
+
+    def _gone_on(
+        self,
+        network: QuadraticClassifier,
+        images: np.ndarray,
+        labels: np.ndarray,
+        seed: int,
+        folder: Path | None,
+    ) -> QuadraticClassifier:
+        """A classifier whose sub-networks start from those of `network`."""
         result = clone(self)
         for name in _KNOWN_BEFORE_TRAINING:
             setattr(result, name, getattr(self, name))
-        result._note(
-            result._fit_recipe(
-                images,
-                guesses,
-                seed=self._seed + 1,
-                folder=None if folder is None else Path(folder),
-                starts=self._subnet_params,
-            )
-        )
-        labels = result.outputs(images).argmax(axis=1)
-        before, after, trained_on = (
-            self.classes_[encoded] for encoded in (outputs.argmax(axis=1), labels, guesses)
-        )
-        report = report_of(before, after, trained_on, ambiguous, y)
-        return TransductiveResult(result, after, trained_on, report)
+        starts = network._subnet_params
+        result._note(result._fit_recipe(images, labels, seed=seed, folder=folder, starts=starts))
+        return result

@@ -76,6 +76,8 @@ class TrainingRun:
         42, as in the second paper's section C.2.
     bootstrap : bool
         Bootstrap on the test images afterwards: transductive, kept apart.
+    bootstrap_rounds : int
+        Its passes, each with the guesses of the one before.
     """
 
     source: str
@@ -85,6 +87,7 @@ class TrainingRun:
     limit: int | None = None
     seed: int = 42
     bootstrap: bool = False
+    bootstrap_rounds: int = 1
 
 
 def configuration_of(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) -> dict[str, Any]:

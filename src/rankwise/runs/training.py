@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,11 @@ def _train(
             f"bootstrapping needs sub-networks, and preset {run.preset!r} has none; use preset "
             "'windowed' or 'pereyra', or name none"
         )
+    if run.bootstrap_rounds < 1 or (run.bootstrap_rounds > 1 and not run.bootstrap):
+        raise ValueError(
+            f"bootstrap_rounds is {run.bootstrap_rounds}; a whole number at least 1 is accepted, "
+            "and more than 1 together with bootstrap"
+        )
     if workers == 0:
         raise ValueError("workers must be a number of processes, or -1 for one a core, got 0")
     train_set, test_set, validation_set = _read(run, verbose)
@@ -157,7 +162,7 @@ def _train(
     if validation_set is not None:
         configuration["validation_fingerprint"] = validation_set.fingerprint
     previous = claim(out, configuration, overwrite)
-    if previous is not None and (not run.bootstrap or "bootstrap" in previous):
+    if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
         return previous | {"already_complete": True}, lambda: None
     resumed = finished_parts(out)
     if validation_set is None:
@@ -217,7 +222,7 @@ def _train(
         say(f"warning: {line}")
     if run.bootstrap:
         assert isinstance(model, QuadraticClassifier)
-        report["bootstrap"] = _bootstrap(model, test_set, out)
+        report["bootstrap"] = _bootstrap(run, model, test_set, out)
     return report, lambda: _draw(model, outputs, test_set, out)
 
 
@@ -289,17 +294,30 @@ def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet, ImageSet
     return read_run(run.source, limit=limit, validates=judged and not run.bootstrap, **options)
 
 
-def _bootstrap(model: QuadraticClassifier, test_set: ImageSet, out: Path) -> dict[str, Any]:
+def _has_bootstrap(run: TrainingRun, report: dict[str, Any]) -> bool:
+    found = report.get("bootstrap")
+    # Reports of earlier versions know of one round.
+    return found is not None and len(found.get("rounds", [found])) == run.bootstrap_rounds
+
+
+def _bootstrap(
+    run: TrainingRun, model: QuadraticClassifier, test_set: ImageSet, out: Path
+) -> dict[str, Any]:
     begin = time.perf_counter()
     result = model.bootstrap_transductive(
-        test_set.images, names_of(test_set), folder=out / "bootstrap" / SUBNETS
+        test_set.images,
+        names_of(test_set),
+        rounds=run.bootstrap_rounds,
+        folder=out / "bootstrap" / SUBNETS,
     )
     result.classifier.save(out / "bootstrap")
+    rounds = [
+        {name: value for name, value in asdict(each).items() if name != "inductive_accuracy"}
+        for each in result.rounds
+    ]
     return {
-        "agreement_with_guesses": result.report.agreement_with_guesses,
-        "transductive_accuracy": result.report.transductive_accuracy,
-        "guess_accuracy": result.report.guess_accuracy,
-        "ambiguous_fraction": result.report.ambiguous_fraction,
+        **rounds[-1],
+        "rounds": rounds,
         "seconds": time.perf_counter() - begin + result.classifier.seconds_["earlier"],
     }
 

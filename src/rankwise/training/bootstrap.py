@@ -57,12 +57,16 @@ class TransductiveResult:
     guesses : array of shape (n_samples,)
         The labels it was trained on.
     report : BootstrapReport
+        Of the last round.
+    rounds : tuple of BootstrapReport
+        Of every round; each says "before" of the network that had not seen the images.
     """
 
     classifier: Any
     labels: np.ndarray
     guesses: np.ndarray
     report: BootstrapReport
+    rounds: tuple[BootstrapReport, ...] = ()
 
 
 def report_of(
