@@ -26,6 +26,8 @@ from rankwise.errors import ModelFileError
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+_NO_SIZES = ("classes", "parameters")
+"""Entries whose numbers are labels, seeds and choices, of any size; no array is made as large."""
 
 
 def write_model(
@@ -95,7 +97,8 @@ def read_description(
             f"{path} has format version {description.get('format_version')!r}, but this rankwise "
             f"({__version__}) reads version {' and '.join(map(str, versions))}"
         )
-    check_numbers(path, description, ModelFileError)
+    sizes = {key: value for key, value in description.items() if key not in _NO_SIZES}
+    check_numbers(path, sizes, ModelFileError)
     return description
 
 

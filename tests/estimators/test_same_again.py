@@ -43,7 +43,7 @@ QUADRATIC = {
     "machine": {
         "n_jobs": 2,
         "device": "cpu:torch",
-        "random_state": np.int64(7),
+        "random_state": np.int64(2**32 - 1),
         "dtype": "float64",
     },
     "shape as a list": {"image_shape": [8, 8]},
@@ -60,7 +60,7 @@ CONVOLUTIONAL = {
 @pytest.fixture
 def some(digits):
     images, labels = digits
-    chosen = np.flatnonzero(labels < 3)[:90]
+    chosen = np.flatnonzero(labels < 3)[:60]
     return images[chosen], labels[chosen]
 
 
@@ -91,8 +91,14 @@ def test_every_kind_of_images(some, tmp_path, dtype, family):
 
 def test_names_of_columns(some, tmp_path):
     pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(some[0].reshape(90, 64) / 255.0, columns=[f"p{i}" for i in range(64)])
+    table = pandas.DataFrame(some[0].reshape(60, 64) / 255.0, columns=[f"p{i}" for i in range(64)])
     check_the_same(lambda: QuadraticClassifier(**QUICK), table, some[1], tmp_path)
+
+
+def test_labels_of_any_size(some, tmp_path):
+    labels = some[1] + 5_000_000_000
+    options = QUICK | {"class_weight": {5_000_000_001: 2.0}}
+    check_the_same(lambda: QuadraticClassifier(**options), some[0], labels, tmp_path)
 
 
 class Named(QuadraticClassifier):

@@ -394,6 +394,85 @@ def test_layers_without_counterpart_are_named():
         plain.as_graph()
 
 
+class NormThatActs(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class DropoutThatDoubles(nn.Dropout):
+    def forward(self, x):
+        return 2 * x
+
+
+class ReverseOrder(nn.Sequential):
+    def forward(self, x):
+        for part in reversed(self):
+            x = part(x)
+        return x
+
+
+def hooked():
+    layer = nn.Identity()
+    layer.register_forward_hook(lambda module, given, out: 2 * out)
+    return layer
+
+
+OTHERS = {
+    "NormThatActs": (lambda: NormThatActs(1), "can't be followed layer by layer"),
+    "DropoutThatDoubles": (DropoutThatDoubles, None),
+    "ReverseOrder": (lambda: ReverseOrder(nn.ReLU(), nn.Conv2d(1, 1, 1)), None),
+    "Identity that has hooks": (hooked, "layer 0 has hooks"),
+    "MaxPool2d": (lambda: nn.MaxPool2d(2, dilation=2), None),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(1, affine=False), None),
+    "BatchNorm2d ": (
+        lambda: nn.BatchNorm2d(1, track_running_stats=False),
+        "a layer BatchNorm2d has no counterpart in ONNX here",
+    ),
+    "Softplus": (lambda: nn.Softplus(2), "a Softplus of another beta has no counterpart"),
+    "Mish": (nn.Mish, "a layer Mish has no counterpart in ONNX here"),
+    "PReLU": (nn.PReLU, "a layer PReLU has no counterpart in ONNX here"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_layer_is_written_as_another(name, tmp_path):
+    """A graph has a few layers, each as torch has it; ONNX knows more, or says what it doesn't."""
+    pytest.importorskip("onnxruntime")
+    from rankwise.export import FORMATS, export_model
+
+    make, in_onnx = OTHERS[name]
+    network = nn.Sequential(make(), nn.Conv2d(1, 3, 3), nn.ReLU())
+    head, images = fitted(network, (8, 8))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for file_format in ("c", "html", "safetensors"):
+        with pytest.raises(
+            ValueError, match=f"a layer {name.strip()} can't be exported as a graph"
+        ):
+            export_model(head, file_format, tmp_path / f"m{FORMATS[file_format]}")
+    assert not list(tmp_path.iterdir())
+    if in_onnx is None:
+        checked = ImageSet.from_arrays(images, np.arange(40) % 3)
+        report = export_model(head, "onnx", tmp_path / "m.onnx", images=checked)
+        assert report["max_abs_difference"] < 1e-3
+    else:
+        with pytest.raises(ValueError, match=in_onnx):
+            export_model(head, "onnx", tmp_path / "m.onnx")
+        assert not list(tmp_path.iterdir())
+    assert network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_hooks_count_in_the_features():
+    """What computes in place of torch doesn't know them, so it doesn't."""
+    images = pictures(6, (8, 8))
+    network = nn.Sequential(hooked(), nn.Flatten())
+    once = extract_features(nn.Sequential(nn.Identity(), nn.Flatten()), images)
+    np.testing.assert_allclose(extract_features(network, images), 2 * once, rtol=1e-6)
+    whole = nn.Sequential(nn.Identity(), nn.Flatten())
+    whole.register_forward_pre_hook(lambda module, given: (3 * given[0],))
+    np.testing.assert_allclose(extract_features(whole, images), 3 * once, rtol=1e-6)
+
+
 # -- networks of any make ----------------------------------------------------------------------
 
 

@@ -207,8 +207,9 @@ def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> In
     Raises
     ------
     ValueError
-        If the graph has another form.
+        If the graph has another form, or holds what no export knows.
     """
+    graph.check()
     chain = _chain_of(graph)
     if chain is None:
         raise ValueError(f"only {ACCEPTED} are computed in whole numbers")

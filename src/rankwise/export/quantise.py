@@ -138,7 +138,13 @@ def quantise(graph: Graph, precision: str) -> Quantised:
     ----------
     graph : Graph
     precision : {"float32", "float16", "int8"}
+
+    Raises
+    ------
+    ValueError
+        If the graph holds what no export knows, or a weight doesn't fit the precision.
     """
+    graph.check()
     kept: set[int] = set()
     if precision == "int8":
         graph, kept = _outliers_apart(graph)

@@ -111,6 +111,7 @@ def fingerprint(graph: Graph) -> str:
 
 def structure_of(graph: Graph) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A graph as plain JSON, and its arrays by name."""
+    graph.check()
     names: dict[int, str] = {}
     arrays: dict[str, np.ndarray] = {}
 

@@ -70,10 +70,10 @@ def graph_of_head(head: Any) -> Graph:
 def _network(backbone: Backbone, shape: tuple[int, ...]) -> list[Op]:
     """Operations from scaled maps of a shape (C, H, W) to features."""
     network = backbone.network
-    if isinstance(network, SmallResNet):
+    if type(network) is SmallResNet:
         ops = _layer(network.stages)
         return [*ops, Pool("mean", _sides(output_shape(ops, shape))), Flatten()]
-    if isinstance(network, SimpleCNN):
+    if type(network) is SimpleCNN:
         parts = (network.conv1, network.pool1, network.conv2, network.pool2, network.conv3)
         return [op for part in parts for op in _layer(part)] + [Flatten()]
     ops = _layer(network)
@@ -88,7 +88,15 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _layer(layer: nn.Module) -> list[Op]:
-    """The operations of one module of torch."""
+    """The operations of one module of torch.
+
+    A class that inherits from one of these may compute something else: a batch norm of timm's has
+    an activation behind it. A hook may, too.
+    """
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        raise _without_counterpart(f"{type(layer).__name__} that has hooks")
+    if type(layer) not in _TRANSLATED and type(layer).forward is not nn.Sequential.forward:
+        raise _without_counterpart(type(layer).__name__)
     match layer:
         case Residual():
             inner = [*_layer(layer.first), *_layer(layer.second), *_layer(layer.norm)]
@@ -107,24 +115,48 @@ def _layer(layer: nn.Module) -> list[Op]:
             bias = np.zeros(layer.out_channels) if layer.bias is None else _array(layer.bias)
             stride, padding = (_pair(v) for v in (layer.stride, layer.padding))
             return [Convolve(_array(layer.weight), bias, stride, padding, layer.groups)]
-        case nn.BatchNorm2d() if layer.running_mean is not None:
+        case nn.BatchNorm2d() if layer.running_mean is not None and layer.weight is not None:
             scale = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
             return [Affine(scale, _array(layer.bias) - scale * _array(layer.running_mean))]
         case nn.ReLU():
             return [Activate("relu")]
-        case nn.MaxPool2d() if layer.padding in (0, (0, 0)) and not layer.ceil_mode:
+        case nn.MaxPool2d() if (
+            layer.padding in (0, (0, 0))
+            and layer.dilation in (1, (1, 1))
+            and not (layer.ceil_mode or layer.return_indices)
+        ):
             return [Pool("max", layer.kernel_size, layer.stride)]
         case nn.Linear():
             bias = np.zeros(layer.out_features) if layer.bias is None else _array(layer.bias)
             return [Dense(_array(layer.weight).T, bias)]
-        case nn.Flatten():
+        case nn.Flatten() if (layer.start_dim, layer.end_dim) == (1, -1):
             return [Flatten()]
         case nn.Dropout() | nn.Identity():
             return []
-    raise ValueError(
-        f"a backbone with a layer {type(layer).__name__} can't be exported as a graph; attach() "
-        "gives one nn.Module, for torch's own exports"
+    raise _without_counterpart(type(layer).__name__)
+
+
+def _without_counterpart(layer: str) -> ValueError:
+    return ValueError(
+        f"a backbone with a layer {layer} can't be exported as a graph; attach() gives one "
+        "nn.Module, for torch's own exports"
     )
+
+
+_TRANSLATED = frozenset(
+    (
+        Residual,
+        ResidualBlock,
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU,
+        nn.MaxPool2d,
+        nn.Linear,
+        nn.Flatten,
+        nn.Dropout,
+        nn.Identity,
+    )
+)
 
 
 def _residual(inner: Sequence[Op], shortcut: Sequence[Op], channels: int) -> list[Op]:

@@ -188,9 +188,12 @@ def describe_layers(network: nn.Module) -> list[dict[str, Any]]:
     Raises
     ------
     NotAGraphError
-        If a layer or function isn't among `LAYERS` and `FUNCTIONS`, or the path through the
-        network depends on the images.
+        If a layer or function isn't among `LAYERS` and `FUNCTIONS`, the path through the network
+        depends on the images, or a layer has hooks, which no description holds.
     """
+    for name, layer in network.named_modules():
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise NotAGraphError(f"layer {name or type(layer).__name__} has hooks")
     try:
         with _TRACING:
             traced = fx.GraphModule(network, _Tracer().trace(network))

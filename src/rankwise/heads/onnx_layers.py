@@ -111,6 +111,7 @@ def write_steps(
             if (
                 step["layer"] == "Conv2d"
                 and after.get("layer") == "BatchNorm2d"
+                and network.get_submodule(after["name"]).running_mean is not None
                 and after["inputs"] == [{"step": at + 1}]
                 and used.count(at + 1) == 1
             ):

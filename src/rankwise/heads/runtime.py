@@ -19,6 +19,7 @@ from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise.heads.backbones import Backbone
 from rankwise.heads.layer_graph import NotAGraphError, describe_layers
 from rankwise.heads.onnx_layers import NoCounterpartError, OnnxNodes, onnx_model, write_steps
+from rankwise.nets.borrowing import evaluating
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -68,6 +69,11 @@ def write_backbone(
     NotAGraphError, NoCounterpartError
         If the network can't be written so; the message names the layer.
     """
+    with evaluating(backbone):  # somebody's own may be in training mode, with statistics that move
+        return _written(nodes, backbone, images, shape)
+
+
+def _written(nodes: OnnxNodes, backbone: Backbone, images: str, shape: tuple[int, ...]) -> str:
     bare = backbone.bare()
     steps = describe_layers(bare)
     preparation = backbone.preparation
@@ -83,9 +89,7 @@ def write_backbone(
         factor, shift = (v[:, None, None] for v in normal)
         x = nodes.add("Add", nodes.add("Mul", x, nodes.tensor(factor)), nodes.tensor(shift))
     features = write_steps(nodes, steps, bare, x)
-    with torch.no_grad():
-        like = torch.zeros(1, *shape)
-        n_axes = bare(preparation(like)).ndim
+    n_axes = bare(preparation(torch.zeros(1, *shape))).ndim
     if n_axes == 4:
         axes = nodes.tensor(np.array([2, 3], dtype=np.int64))
         return nodes.add("ReduceMean", features, axes, keepdims=0)

@@ -35,6 +35,7 @@ from rankwise.networks.operations import (
     Square,
     ToMaps,
     arrays_of,
+    check_known,
     map_weights,
     output_shape,
     shape_after,
@@ -87,7 +88,7 @@ class Graph:
     Raises
     ------
     ValueError
-        If an operation doesn't fit what comes before it.
+        If an operation or an output is unknown, or doesn't fit what comes before it.
     """
 
     image_shape: tuple[int, ...]
@@ -97,6 +98,11 @@ class Graph:
     output: str = "sum-to-one"
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """What is refused when a graph is made; every export asks again before it writes."""
+        check_known(self.ops)
         if self.output not in OUTPUTS:
             raise ValueError(f"unknown output {self.output!r}; accepted: {', '.join(OUTPUTS)}")
         if not self.scale > 0:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from rankwise.units.activations import ACTIVATIONS
 
-GRAPH_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    **{name: activation.value for name, activation in ACTIVATIONS.items()},
-    "identity": lambda x: x,
-}
-"""Activations that every export knows: those of units, and none."""
+GRAPH_ACTIVATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+    {
+        **{name: activation.value for name, activation in ACTIVATIONS.items()},
+        "identity": lambda x: x,
+    }
+)
+"""Activations that every export knows: those of units, and none. Nothing can be added: an export
+would have no word for it."""
 
 
 def _pair(value: int | tuple[int, int], name: str, least: int) -> tuple[int, int]:
@@ -214,6 +218,25 @@ Op = (
     | Multiply
     | Concatenate
 )
+
+
+def check_known(ops: Sequence[Any]) -> None:
+    """Refuse what an export has no word for, before it is written as something else.
+
+    Raises
+    ------
+    ValueError
+        If an operation, also one inside a branch, is of another class than those of `Op` (one that
+        inherits from them may compute something else), or holds a choice that isn't accepted.
+    """
+    for op in ops:
+        if type(op) not in get_args(Op):
+            known = ", ".join(kind.__name__ for kind in get_args(Op))
+            raise ValueError(f"unknown operation {type(op).__name__!r}; accepted: {known}")
+        getattr(op, "__post_init__", lambda: None)()
+        branches = (op.left, op.right) if isinstance(op, Multiply) else ()
+        for branch in op.branches if isinstance(op, Concatenate) else branches:
+            check_known(branch)
 
 
 # -- shapes and weights -----------------------------------------------------------------------
