@@ -5,6 +5,7 @@ import json
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -12,6 +13,12 @@ from cli_cases import FAST, run
 
 CHECKED = ["lowrank", "units", "linear", "varpro", "networks", "training"]
 jaxtyping.install_import_hook([f"rankwise.{room}" for room in CHECKED], "beartype.beartype")
+
+# How long an example takes says how busy the machine is, not whether the package is right.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -71,6 +71,8 @@ def classifier():
         {"ridge": FixedRidge(method="nonsense")},
         {"image_shape": (3, 3)},
         {"n_jobs": 0},
+        {"n_jobs": "two"},
+        {"verbose": "much"},
         {"device": "nonsense"},
         {"dtype": "float16"},
         {"random_state": -1},

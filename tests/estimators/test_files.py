@@ -118,6 +118,10 @@ def not_safetensors(folder):
             "verbose is 'x'; a whole number is accepted",
         ),
         (
+            lambda f: edit(f, parameters={"n_jobs": {}}),
+            "n_jobs is {}; a whole number is accepted",
+        ),
+        (
             lambda f: edit(f, units=json.loads((f / DESCRIPTION).read_text())["units"] | FAR),
             r"model.json is damaged: vector_of_axis is \(0, 7\)",
         ),

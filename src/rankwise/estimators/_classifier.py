@@ -22,6 +22,7 @@ from rankwise.estimators._inputs import (
     classes_of,
     groups_of,
     seed_of,
+    tells,
     validation_of,
     worker_count,
 )
@@ -225,7 +226,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         return {
             "threads": worker_count(self.n_jobs),
             "device": resolve_device(self.device),
-            "progress": self.verbose > 0,
+            "progress": tells(self.verbose),
             "calibrate": self.probabilities == "calibrated",
         }
 
@@ -235,7 +236,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         """Raw outputs of the network, ``ΦA``, of shape (n_samples, n_classes)."""
         check_is_fitted(self, "network_")
         images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
-        with progress_bar("predict", len(images), enabled=self.verbose > 0) as advance:
+        with progress_bar("predict", len(images), enabled=tells(self.verbose)) as advance:
             return self.network_.outputs(images, workers=worker_count(self.n_jobs), advance=advance)
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -328,7 +328,28 @@ def seed_of(random_state: Any) -> int:
 
 
 def worker_count(n_jobs: int | None) -> int:
-    """Workers that joblib would start."""
+    """Workers that joblib would start.
+
+    Raises
+    ------
+    ValueError
+        If it is 0, or neither a whole number nor None.
+    """
     from joblib import effective_n_jobs
 
+    if n_jobs is not None and not isinstance(n_jobs, (int, np.integer)):
+        raise ValueError(f"n_jobs must be a whole number or None, got {n_jobs!r}")
     return int(effective_n_jobs(n_jobs))
+
+
+def tells(verbose: int) -> bool:
+    """Whether progress is shown.
+
+    Raises
+    ------
+    ValueError
+        If it isn't a whole number.
+    """
+    if not isinstance(verbose, (int, np.integer, np.bool_)):
+        raise ValueError(f"verbose must be a whole number, got {verbose!r}")
+    return bool(verbose > 0)

@@ -210,11 +210,12 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
     if description["format_version"] == FORMAT_VERSIONS[0]:
         return _of_version_2(description, network, classes, tensors)
     parameters = {k: _parameter_of(k, v) for k, v in description["parameters"].items()}
-    if not isinstance(parameters.get("verbose", 0), int):
-        raise ModelFileError(
-            f"{DESCRIPTION} is damaged: verbose is {parameters['verbose']!r}; a whole number is "
-            "accepted"
-        )
+    for name in ("verbose", "n_jobs"):  # what predictions ask for, long after this
+        value = parameters.get(name, 0)
+        if not isinstance(value, int) and (name == "verbose" or value is not None):
+            raise ModelFileError(
+                f"{DESCRIPTION} is damaged: {name} is {value!r}; a whole number is accepted"
+            )
     return SavedClassifier(
         family,
         network,

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from rankwise.estimators._classifier import ImageClassifier, as_numpy
-from rankwise.estimators._inputs import ImageInput
+from rankwise.estimators._inputs import ImageInput, worker_count
 from rankwise.estimators.choices import given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
@@ -243,7 +243,7 @@ class QuadraticClassifier(ImageClassifier):
             len(self.classes_),
             self._recipe,
             seed=seed,
-            workers=self.n_jobs,
+            workers=worker_count(self.n_jobs),
             dtype=self._dtype,
             low_rank=RandomLowRank(seed=seed),
             **self._execution(),
