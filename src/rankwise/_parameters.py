@@ -43,7 +43,8 @@ def to_json(value: Any, name: str = "a parameter") -> Any:
         return {"path": str(value)}
     raise ValueError(
         f"{name} is of type {type(value).__name__}, which no model file holds; None, numbers, "
-        "text, paths, and lists, tuples, dicts and arrays of these are accepted"
+        "text, paths, and lists, tuples, dicts and arrays of these, and the package's own objects, "
+        "are accepted"
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from rankwise._parameters import from_json as plain_value
+from rankwise._parameters import to_json as plain_json
 from rankwise.varpro import solvers
 
 
@@ -377,6 +379,9 @@ _FUNCTIONS = {"cholesky_solve": solvers.cholesky_solve}
 def to_json(value: Any) -> Any:
     """A parameter as JSON holds it; objects of this module and solvers by name and fields.
 
+    Plain values are those of `rankwise._parameters`, but for tuples and lists: files that there
+    are have a tuple as JSON's list.
+
     Raises
     ------
     ValueError
@@ -393,13 +398,8 @@ def to_json(value: Any) -> Any:
         if value is function:
             return {"function": name}
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    raise ValueError(
-        f"a parameter of type {type(value).__name__} can't be written to a file; plain values and "
-        "the package's own objects are accepted"
-    )
+        value = value.item()
+    return plain_json(value)
 
 
 def from_json(value: Any) -> Any:
@@ -413,7 +413,7 @@ def from_json(value: Any) -> Any:
         return _KNOWN[value["object"]](**known)
     if isinstance(value, dict) and "function" in value:
         return _FUNCTIONS[value["function"]]
-    return value
+    return plain_value(value)
 
 
 def _without_none(found: Mapping[str, Any]) -> dict[str, Any]:
