@@ -118,8 +118,12 @@ def not_safetensors(folder):
             "verbose is 'x'; a whole number is accepted",
         ),
         (
+            lambda f: edit(f, parameters={"n_jobs": [1]}),
+            r"n_jobs is \(1,\); a whole number is accepted",
+        ),
+        (
             lambda f: edit(f, parameters={"n_jobs": {}}),
-            "n_jobs is {}; a whole number is accepted",
+            "model.json is damaged: ValueError: a parameter can't be an object of keys",
         ),
         (
             lambda f: edit(f, units=json.loads((f / DESCRIPTION).read_text())["units"] | FAR),
