@@ -50,8 +50,12 @@ CHECKED = [
 
 
 @pytest.mark.parametrize(("file_format", "precision"), CHECKED)
-def test_report_of_a_checked_export(folder, call, file_format, precision):
-    given = ["--format", file_format, "--precision", precision, "--check", "digits", "--json"]
+def test_report_of_a_checked_export(folder, call, tmp_path, file_format, precision):
+    test = load_images("digits", split="test")
+    names = np.asarray(test.class_names)[test.labels]
+    source = tmp_path / "test.npz"
+    np.savez(source, images=test.images, labels=names)
+    given = ["--format", file_format, "--precision", precision, "--check", source, "--json"]
     report = json.loads(call(folder, *given))
     suffix = "" if precision == "float32" else f"_{precision}"
     out = folder / f"rankwise_model{suffix}{FORMATS[file_format]}"
@@ -59,9 +63,8 @@ def test_report_of_a_checked_export(folder, call, file_format, precision):
     assert report["bytes"] == out.stat().st_size
     assert report["format"] == file_format
     assert report["precision"] == precision
-    assert report["check"] == "digits"
-    model, test = load_model(folder), load_images("digits", split="test")
-    names = np.asarray(test.class_names)[test.labels]
+    assert report["check"] == str(source)
+    model = load_model(folder)
     assert report["n_images"] == len(test)
     assert report["n_parameters"] == model.n_parameters_total_
     assert report["accuracy_original"] == pytest.approx(model.score(test.images, names))

@@ -276,7 +276,7 @@ def test_costs_add_up(written):
     ("content", "message"),
     [
         (None, "has no results.json: run the study first"),
-        ("{", "results.json can't be read as JSON: "),
+        ("{", "results.json is damaged: it isn't JSON"),
         ("[]", "has format None; this version reads format 1"),
         ('{"format": 7}', "has format 7; this version reads format 1"),
         ('{"format": 1, "study": {}}', "it lacks conditions, cells, data_sets"),

@@ -109,7 +109,6 @@ def test_a_cell_s_folder(paper_out):
     assert sorted(p.name for p in place.iterdir()) == [
         "cell.json",
         "history.csv",
-        "lock",
         "predictions.npz",
         "result.json",
     ]

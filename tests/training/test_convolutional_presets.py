@@ -34,7 +34,7 @@ def test_sizes_stay_within_what_their_names_promise(preset, shape, most):
 def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     plans = [plan_convolutional(p, {}, (28, 28), n_samples=60_000) for p in CONVOLUTIONAL_PRESETS]
     sizes = [total(plan) for plan in plans]
-    documented = "({:,}, {:,} and {:,} parameters on MNIST)".format(*sizes)
+    documented = "{:,}, {:,} and {:,} parameters on MNIST".format(*sizes)
     assert documented in " ".join(ConvolutionalClassifier.__doc__.split())
     said = "(about {}, {} and {} thousand parameters on MNIST)".format(
         *(round(size / 1000) for size in sizes)
