@@ -9,6 +9,7 @@ import pytest
 FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="inputs run in forks, their memory is measured")
 def test_two_thousand_spoilt_inputs_end_well_or_in_one_sentence():
     done = subprocess.run(

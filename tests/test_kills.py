@@ -10,6 +10,7 @@ import pytest
 KILLS = Path(__file__).parents[1] / "benchmarks" / "kills.py"
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(sys.platform != "linux", reason="file operations are caught as Linux has them")
 @pytest.mark.skipif(not shutil.which("cc") and not shutil.which("gcc"), reason="needs a compiler")
 def test_ended_commands_go_on_to_the_same_files_and_leave_nothing_over():
