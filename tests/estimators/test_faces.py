@@ -43,7 +43,7 @@ ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c
 
 
 @parametrize_with_checks(
-    [ConvolutionalClassifier("tiny", n_units=12, rank=1, epochs=25)],
+    [ConvolutionalClassifier("tiny", n_units=40, rank=1, epochs=60)],
     expected_failed_checks=lambda _: {
         "check_sample_weight_equivalence_on_dense_data": "batches are drawn and images moved at "
         "random, by an image's place: a weight of 2 is two equal images on average, not to the "
