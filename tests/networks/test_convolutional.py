@@ -143,6 +143,18 @@ def test_any_number_of_workers_gives_the_same_bits():
     assert network.outputs(images[:0]).shape == (0, 3)
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1), (8, 8), (28, 28), (12, 9, 3)])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_outputs_do_not_depend_on_how_many_images_are_asked_for(shape, workers):
+    net = random_network(shape, seed=3)
+    images = np.random.default_rng(4).random((300, *shape)).astype(np.float32)
+    together = net.outputs(images, workers=workers)
+    for size in (1, 2, 7, 150):
+        some = range(0, min(300, 12 * size), size)
+        apart = np.concatenate([net.outputs(images[i : i + size], workers=workers) for i in some])
+        np.testing.assert_allclose(apart, together[: len(apart)], rtol=0, atol=1e-10)
+
+
 def test_parameters_are_counted_one_by_one():
     network = random_network((8, 8, 2))
     stored = sum(a.size for w in network.layers for a in (w.channel, w.row, w.column, w.bias))

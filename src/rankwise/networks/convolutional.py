@@ -19,6 +19,7 @@ from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
 
 _BLOCK = 256
+_PLACES = 16
 
 
 def as_maps(images: np.ndarray, dtype: str = "float32") -> Any:
@@ -82,10 +83,10 @@ class ConvolutionalNetwork:
         advance: Callable[[int], object] = lambda n: None,
     ) -> Float[np.ndarray, "n K"]:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
-        coef = self.coef.astype(np.float32)
+        # In float64, so that no sum's order shows however many images there are.
         with thread_pool(workers) as pool:
             return outputs_in_blocks(
-                self.features(images), coef, len(images), _BLOCK, pool, advance
+                self.features(images), self.coef, len(images), _BLOCK, pool, advance
             )
 
     def features(self, images: Images) -> Features:
@@ -100,17 +101,24 @@ class ConvolutionalNetwork:
         center = torch.from_numpy(self.center)[:, None, None]
         scale = torch.from_numpy(self.scale)[:, None, None]
         sigma = ACTIVATIONS[self.units.activation].value
+        # One image alone, or a few places in all, would be convolved by another routine, which
+        # rounds otherwise: outputs would depend on how many images are asked for at once.
+        places = min(stage.size[0] * stage.size[1] for stage in self.units.stages)
+        least = max(2, -(-_PLACES // places))
 
         def features(block: slice) -> np.ndarray:
             with torch.no_grad():
                 x = shrunk(as_maps(images[block]), self.units.shrink)
+                n = len(x)
+                if n < least:
+                    x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
                 x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
                 for stage, (weight, bias) in zip(self.units.stages, filters, strict=True):
                     x = F.conv2d(x, weight, bias, padding=stage.padding)
                     if max(stage.pool) > 1:
                         x = F.max_pool2d(x, stage.pool)
                     x = sigma(x)
-                x = F.avg_pool2d(x, self.units.cell).flatten(1)
+                x = F.avg_pool2d(x[:n], self.units.cell).flatten(1)
                 return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
 
         return features
