@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rankwise.varpro.models import FunctionModel, ModelBasis, SeparableModel
+from rankwise.varpro.model_basis import ModelBasis
+from rankwise.varpro.models import FunctionModel, SeparableModel
 from rankwise.varpro.problem import Basis, FunctionBasis, SeparableProblem
 from rankwise.varpro.projection import CurveFit, FitResult, VariableProjection
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.varpro.models import ModelBasis
+from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.report import draw, summary_table
 from rankwise.varpro.resampling import Bootstrap, Interval, bootstrap, profile
 from rankwise.varpro.results import FitResult

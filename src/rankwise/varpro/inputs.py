@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.varpro.models import ModelBasis
+from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.parameters import real_vector
 from rankwise.varpro.problem import checked_indices, n_params_of
 from rankwise.varpro.specification import DataSet

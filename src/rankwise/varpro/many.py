@@ -15,7 +15,7 @@ import numpy as np
 
 from rankwise.varpro.functional import Blocks, Projection
 from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
-from rankwise.varpro.models import ModelBasis
+from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.parameters import parameter_space, real_array
 from rankwise.varpro.problem import SeparableProblem
 from rankwise.varpro.solvers import MAX_ITERATIONS, LevenbergMarquardt, NielsenDamping, Solver
