@@ -21,6 +21,7 @@ ORDER = {
     "errors": -1,
     "_text": -1,
     "_files": 0,
+    "_page": 1,
     "_arrays": 0,
     "_parameters": 0,
     "_device": 0,

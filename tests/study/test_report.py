@@ -5,10 +5,10 @@ import re
 import xml.etree.ElementTree as ET
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
+from rankwise import _page
 from rankwise.errors import RunError
 from rankwise.study import report, sections
 from study.made_results import make_results, png_uri
@@ -326,7 +326,7 @@ def contrast(first, second):
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
 def test_colours_have_contrast(mode):
-    css = (Path(report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    css = _page.shared("base.css")
     blocks = re.findall(r":root \{(.*?)\}", css, re.S)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[mode]))
     for name in ("ink", "soft", "link", *(f"s{i}" for i in range(8))):

@@ -7,16 +7,14 @@ Its script offers ``rankwise.predict(pixels)``, ``{label, probabilities}``.
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rankwise._files import atomic_path
+from rankwise import _page
 from rankwise._version import __version__
 from rankwise.export.quantise import quantise
 from rankwise.export.weights import structure_of
@@ -24,6 +22,7 @@ from rankwise.networks.graph import Graph
 from rankwise.networks.probabilities import SMOOTHING
 from rankwise.units.activations import ACTIVATIONS
 
+_ROOM = "rankwise.export/page"
 _SCRIPTS = ("network.js", "pixels.js", "page.js")
 
 
@@ -55,23 +54,23 @@ def write_html(
             entry = {"scales": scales}
         about[name] = _placed(encoded.values, len(blob)) | entry
         blob += np.ascontiguousarray(encoded.values).tobytes()
-    room = files("rankwise.export") / "page"
-    # A class name can't end the script that it stands in.
-    network = json.dumps(structure | {"arrays": about}, separators=(",", ":"))
     values = {
-        "STYLE": (room / "page.css").read_text(encoding="utf-8"),
-        "SCRIPT": constants_in_js()
-        + "".join((room / name).read_text(encoding="utf-8") for name in _SCRIPTS),
+        "STYLE": "".join(map(_page.shared, ("base.css", "controls.css")))
+        + _page.part(_ROOM, "page.css"),
+        "SCRIPT": _page.shared("shared.js")
+        + constants_in_js()
+        + "".join(_page.part(_ROOM, name) for name in _SCRIPTS),
+        "POLICY": escape(_page.POLICY, quote=False),
         "WEIGHTS": b64encode(blob).decode(),
-        "NETWORK": network.replace("<", "\\u003c"),
+        # A class name can't end the script that it stands in.
+        "NETWORK": _page.for_script(structure | {"arrays": about}),
         "FACTS": escape(facts or f"Made by rankwise {__version__}."),
         "TITLE": escape(title or "An image classifier"),
     }
-    parts = (room / "page.html").read_text(encoding="utf-8").split("@")
+    parts = _page.part(_ROOM, "page.html").split("@")
     # Every second part is a name: what is put in isn't searched for names again.
     text = "".join(values.get(part, part) if i % 2 else part for i, part in enumerate(parts))
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    _page.write(path, text)
 
 
 def constants_in_js() -> str:

@@ -6,13 +6,11 @@ Text from the study is escaped (jinja2's autoescape); charts escape their own.
 
 from __future__ import annotations
 
-import base64
 import math
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rankwise._files import atomic_path
+from rankwise import _page
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study import sections, verdict
@@ -20,6 +18,8 @@ from rankwise.study.compare import compare_conditions
 from rankwise.study.methods import REFERENCES, methods, write_tables
 from rankwise.study.results import RESULTS
 from rankwise.study.status import current_results
+
+_ROOM = "rankwise.study/templates"
 
 # What a study that was interrupted early may lack.
 _ABSENT: dict[str, Any] = {
@@ -59,8 +59,7 @@ def write_report(folder: Path | str) -> Path:
         results = _completed(current_results(folder), folder)
         html = render(results, folder)
     path = folder / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    _page.write(path, html)
     write_tables(results, folder / "tables")
     return path
 
@@ -70,17 +69,9 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
 
     Comparisons that aren't in `results` are made here.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     folder = Path(folder)
     results = _completed(results, folder)
-    templates = files("rankwise.study") / "templates"
-    # autoescape for every template: the text of the page is the study's, not ours.
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    filters = {
         "percent": percent,
         "points": points,
         "probability": probability,
@@ -90,16 +81,14 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         "counts": counts,
         "label": sections.label,
     }
-
-    def inline(name: str) -> Markup:
-        return Markup((templates / name).read_text(encoding="utf-8"))
-
-    page = environment.from_string((templates / "report.html").read_text(encoding="utf-8"))
-    return page.render(
+    return _page.render(
+        _ROOM,
+        "report.html",
+        filters=filters,
         results=results,
         study=results["study"],
-        style=inline("report.css"),
-        script=inline("report.js"),
+        style=_page.markup(_page.shared("base.css"), _page.part(_ROOM, "report.css")),
+        script=_page.markup(_page.part(_ROOM, "report.js")),
         verdicts=sections.verdicts(results),
         convergence=sections.convergence(results),
         methods=methods(results),
@@ -133,7 +122,7 @@ def gallery(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         uri = None
         # A file elsewhere isn't the study's, whatever its results say.
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+            uri = _page.data_uri(path.read_bytes(), "image/png")
         found.append(item | {"uri": uri})
     return found
 

@@ -1,5 +1,3 @@
-"use strict";
-const byId = (id) => document.getElementById(id);
 const network = new Network(JSON.parse(byId("network").textContent), byId("weights").textContent);
 const { image_shape: SHAPE, classes: CLASSES, scale: SCALE } = network.about;
 const [ROWS, COLUMNS] = SHAPE, CHANNELS = SHAPE.length === 3 ? SHAPE[2] : 1;
