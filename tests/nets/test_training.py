@@ -25,6 +25,7 @@ from rankwise.nets import (
 from rankwise.nets.augmentation import DefaultAugmentation
 from rankwise.nets.batches import EpochBatches, pass_order, scale
 from rankwise.nets.losses import CrossEntropyLoss, Loss
+from rankwise.nets.settings import at_plateau
 
 IMAGES, LABELS = digits(360)
 TRAIN = (IMAGES[:240], LABELS[:240])
@@ -277,6 +278,51 @@ def test_stop_training_returns_what_there_is(whole, tmp_path):
     again = train(folder=tmp_path)
     assert again.stopped
     assert again.history == result.history
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "over"),
+    [
+        ([3.0, 2.0, 2.5], None, False),
+        ([3.0, 2.0, 2.5], 1, True),
+        ([3.0, 2.0, 2.5], 2, False),
+        ([3.0, 2.0, 2.5, 2.0], 2, True),
+        ([3.0, 2.0, 2.5, 1.9], 2, False),
+        ([3.0, 2.0], 2, False),
+        ([None, None, None], 1, False),
+    ],
+)
+def test_a_plateau_is_no_lower_loss_for_so_many_epochs(losses, patience, over):
+    assert at_plateau(losses, patience) is over
+
+
+def test_a_training_ends_at_its_plateau_also_after_a_kill(tmp_path):
+    """On labels that mean nothing, the validation loss soon rises."""
+    images, labels = digits(240)
+    noise = np.random.default_rng(0).permutation(labels)
+    settings = TrainingSettings(30, batch_size=48, learning_rate=1e-2, patience=2)
+
+    def run(folder=None, after_epoch=None):
+        return train_network(
+            Tiny(), images, noise, settings, validation=(images[:80], noise[::-1][:80]),
+            folder=folder, device="cpu", after_epoch=after_epoch,
+        )  # fmt: skip
+
+    result = run()
+    losses = [entry["validation_loss"] for entry in result.history]
+    assert result.stopped
+    assert 3 <= len(losses) < 30
+    assert min(losses[:-2]) <= min(losses[-2:])
+    assert not at_plateau(losses[:-1], 2)
+
+    def killed(epoch, metrics):
+        if epoch == len(losses) - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, killed)
+    again = run(tmp_path)
+    assert without_seconds(again.history) == without_seconds(result.history)
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path):

@@ -20,6 +20,7 @@ IMAGES, LABELS = digits(360)
         ({"epochs": 1.5}, "epochs must be a whole number"),
         ({"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be a whole number of 1 or more"),
+        ({"patience": 0}, "patience must be a whole number of 1 or more; got 0"),
         ({"learning_rate": 0}, "learning_rate must be positive; got 0"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; accepted: adam, adamw, rmsprop, sgd"),
         ({"precision": "16"}, "unknown precision '16'; accepted: 32-true, bf16-mixed, 16-mixed"),

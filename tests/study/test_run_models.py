@@ -33,6 +33,52 @@ def test_the_quadratic_classifier_as_a_model(tmp_path):
     assert QuadraticClassifier.load(retrained).n_parameters_total_ > 200
 
 
+def test_the_quadratic_classifier_keeps_to_equal_updates(tmp_path):
+    """Twice the images: half the epochs under sound, twice the updates where it isn't asked for."""
+    arms = {"none": {}, "copies": {"kind": "duplicate", "skip_threshold": 0.0}}
+    data = {"digits": {"source": "digits", "limit": 700}}
+    models = {"quadratic": {"parameters": {"preset": "tiny", "n_units": 8, "max_iter": 4}}}
+    design = study(arms, "sound", models=models, data=data, retrain=False)
+    found = {}
+    for protocol, n_originals in (("sound", 280), ("paper", None)):
+        for arm in ("none", "copies"):
+            options = design.arms[arm]
+            images = load_images("digits", limit=700, seed=42)
+            parts = cut(design, options, images, 42, 0)
+            training = Training(1, 0, 16, None, 42, "cpu", best=True, n_originals=n_originals)
+            fitted = fit_model(
+                design.models["quadratic"],
+                parts.train,
+                None,
+                10,
+                training,
+                sources=parts.sources,
+                folder=tmp_path / protocol / arm,
+            )
+            found[protocol, arm] = fitted.n_updates
+    # 252 of 280 images fill 7 batches of 32, and 504 of 560 15.
+    assert found["sound", "none"] == found["paper", "none"] == 4 * 7
+    assert found["sound", "copies"] == 2 * 15
+    assert found["paper", "copies"] == 4 * 15
+
+
+def test_sub_networks_are_as_many_with_copies_as_without():
+    from rankwise.study.design import Model
+    from rankwise.study.models import _quadratic, equal_choices
+
+    shape = (8, 8)
+    sized = Model(network="quadratic", parameters={"unit": "bilinear", "refine": 6})
+    classifier = _quadratic(sized, 0, shape)
+    assert classifier.plan_for(shape, 4000).n_subnets > classifier.plan_for(shape, 1000).n_subnets
+    equal = equal_choices(classifier, shape, 1000, 4000)
+    with_copies = _quadratic(sized, 0, shape, **equal).plan_for(shape, 4000)
+    without = classifier.plan_for(shape, 1000)
+    assert with_copies.n_subnets == without.n_subnets
+    assert with_copies.subnet.n_units == without.subnet.n_units
+    assert with_copies.subnet.n_samples == 1000
+    assert with_copies.refine == 2
+
+
 @pytest.mark.parametrize("protocol", ["paper", "sound", "notebook"])
 def test_the_classifier_s_own_validation_part_keeps_copies_with_their_originals(
     tmp_path, monkeypatch, protocol

@@ -67,6 +67,10 @@ def run(
     seeds: Seeds = None,
     arms: Arms = None,
     protocol: Protocol = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Equal convergence: end after so many epochs without a lower loss."),
+    ] = None,
     rope: Annotated[
         float | None,
         typer.Option(
@@ -89,7 +93,7 @@ def run(
     from rankwise.study.run import run_study
 
     study = _study(
-        design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol, rope
+        design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol, rope, patience
     )
     with importable(design):
         results = run_study(
@@ -314,6 +318,7 @@ def _study(
     arms: str | None,
     protocol: str | None,
     rope: float | None = None,
+    patience: int | None = None,
 ) -> Study:
     """The study of a preset or a file, with the options of the command line in it."""
     from rankwise.study.conditions import narrowed
@@ -340,6 +345,7 @@ def _study(
         arms=[name.strip() for name in arms.split(",")] if arms else (),
         protocol=protocol,
         rope=rope,
+        patience=patience,
     )
 
 

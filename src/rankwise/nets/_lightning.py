@@ -26,7 +26,7 @@ from rankwise.nets.batches import EpochBatches, epoch_seed, scale
 from rankwise.nets.borrowing import on_device
 from rankwise.nets.freezing import hold_frozen
 from rankwise.nets.losses import Loss
-from rankwise.nets.settings import StopTraining, TrainingSettings
+from rankwise.nets.settings import StopTraining, TrainingSettings, at_plateau
 
 LAST, BEST, HISTORY = "last.ckpt", "best.safetensors", "history.json"
 EVALUATION_BATCH = 128
@@ -138,6 +138,8 @@ class TrainingModule(pl.LightningModule):
                 self._after_epoch(epoch, dict(metrics))
             except StopTraining:
                 self.stopped = True
+        losses = [entry["validation_loss"] for entry in self.history]
+        self.stopped = self.stopped or at_plateau(losses, self._settings.patience)
         if self.trainer.world_size > 1:
             self.stopped = self.trainer.strategy.reduce_boolean_decision(self.stopped, all=False)
         if self.stopped:

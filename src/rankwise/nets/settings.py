@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ class TrainingSettings:
     output : {"softmax", "varpro"}
         Cross-entropy, or the output layer by variable projection (`rankwise.nets.ProjectedLoss`).
         Default "softmax", the paper's.
+    patience : int or None
+        End when the validation loss hasn't fallen for so many epochs: a plateau. Default None: all
+        epochs are trained.
 
     Raises
     ------
@@ -52,11 +56,12 @@ class TrainingSettings:
     steps_per_epoch: int | None = None
     precision: str = "32-true"
     output: str = "softmax"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps_per_epoch"):
+        for name in ("epochs", "batch_size", "steps_per_epoch", "patience"):
             value = getattr(self, name)
-            if name == "steps_per_epoch" and value is None:
+            if name in ("steps_per_epoch", "patience") and value is None:
                 continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}")
@@ -71,6 +76,17 @@ class TrainingSettings:
                 raise ValueError(
                     f"unknown {name} {getattr(self, name)!r}; accepted: {', '.join(accepted)}"
                 )
+
+
+def at_plateau(losses: Sequence[float | None], patience: int | None) -> bool:
+    """Whether the last `patience` validation losses are all no lower than one before them.
+
+    It follows from the history alone, so a training that was killed ends where it would have.
+    """
+    known = [loss for loss in losses if loss is not None]
+    if patience is None or len(known) <= patience:
+        return False
+    return min(known[:-patience]) <= min(known[-patience:])
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class TrainingResult:
     seconds : float
         Sum over the epochs, those before a kill included.
     stopped : bool
-        Whether `after_epoch` ended it early.
+        Whether `after_epoch` or a plateau ended it early.
     """
 
     history: list[dict[str, Any]]

@@ -203,6 +203,9 @@ def _carry_out(
         best=cell.fold is not None,
         precision=study.precision,
         patience=study.patience if cell.fold is not None else None,
+        n_originals=len(parts.split.train.originals)
+        if protocol.equal_updates and study.patience is None
+        else None,
     )
     write_json(
         folder / "cell.json",

@@ -268,6 +268,7 @@ def narrowed(
     arms: Sequence[str] = (),
     protocol: str | None = None,
     rope: float | None = None,
+    patience: int | None = None,
 ) -> Study:
     """A study with what the command line asked for in place of its own choices.
 
@@ -278,7 +279,7 @@ def narrowed(
         Sources by name of data set, in place of the study's own.
     only : sequence of str
         Data sets to keep.
-    limit, size, epochs_factor, folds, seeds, protocol, rope
+    limit, size, epochs_factor, folds, seeds, protocol, rope, patience
         In place of the study's, where given.
     arms : sequence of str
         Arms to keep; a kind that the study lacks is added to every data set and model.
@@ -312,6 +313,7 @@ def narrowed(
         "folds": folds,
         "protocol": protocol,
         "rope": rope,
+        "patience": patience,
     }
     values |= {key: value for key, value in changes.items() if value is not None}
     if seeds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +73,8 @@ class Training:
         As in `rankwise.nets.TrainingSettings`.
     patience : int or None
         End the last stage when the validation loss hasn't fallen for so many epochs.
+    n_originals : int or None
+        Of a quadratic classifier: train it as often as on so many images, copies or not.
     """
 
     epochs: int
@@ -85,6 +86,7 @@ class Training:
     best: bool
     precision: str = "32-true"
     patience: int | None = None
+    n_originals: int | None = None
 
 
 def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> int | None:
@@ -162,7 +164,9 @@ def fit_model(
         unfreeze_top,
     )
 
-    def settings(epochs: int, optimizer: Any, learning_rate: float) -> TrainingSettings:
+    def settings(
+        epochs: int, optimizer: Any, learning_rate: float, patience: int | None = None
+    ) -> TrainingSettings:
         return TrainingSettings(
             epochs=epochs,
             batch_size=training.batch_size,
@@ -171,6 +175,7 @@ def fit_model(
             steps_per_epoch=training.steps_per_epoch,
             precision=training.precision,
             output=model.output,
+            patience=patience,
         )
 
     shape = tuple(train[0].shape[1:])
@@ -205,13 +210,13 @@ def fit_model(
     result = train_network(
         network,
         *train,
-        settings(training.epochs, optimizer, rate),
+        settings(training.epochs, optimizer, rate, training.patience),
         validation=validation,
         augment=augment,
         folder=folder / "training",
         seed=training.seed,
         device=training.device,
-        after_epoch=_until_plateau(training.patience, after_epoch),
+        after_epoch=after_epoch,
     )
     network.load_state_dict(result.best_state if training.best else result.last_state)
 
@@ -236,30 +241,6 @@ def fit_model(
     )
 
 
-def _until_plateau(
-    patience: int | None, after_epoch: Callable[[int, dict[str, Any]], None] | None
-) -> Callable[[int, dict[str, Any]], None] | None:
-    """What ends a training at its plateau; whoever is told of epochs is told first."""
-    if patience is None:
-        return after_epoch
-    lowest, since = math.inf, 0
-
-    def watch(epoch: int, metrics: dict[str, Any]) -> None:
-        nonlocal lowest, since
-        from rankwise.nets import StopTraining
-
-        if after_epoch is not None:
-            after_epoch(epoch, metrics)
-        loss = metrics.get("validation_loss")
-        if loss is None:
-            return
-        lowest, since = (loss, 0) if loss < lowest else (lowest, since + 1)
-        if since >= patience:
-            raise StopTraining
-
-    return watch
-
-
 def _solve_head(network: nn.Module, images: Any, labels: Any, device: str) -> float:
     """The frozen stage in one pass, on the images as they are; its seconds."""
     import time
@@ -279,7 +260,7 @@ def log_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     return float(np.mean(total - scores[np.arange(len(labels)), labels]))
 
 
-def _quadratic(model: Model, seed: int, image_shape: tuple[int, ...]) -> Any:
+def _quadratic(model: Model, seed: int, image_shape: tuple[int, ...], **instead: int) -> Any:
     """The classifier asked for; without a preset the one that `rankwise train` would choose."""
     from rankwise.estimators.options import OPTIONS, classifier_of, training_options
     from rankwise.training.presets import recommended
@@ -290,10 +271,10 @@ def _quadratic(model: Model, seed: int, image_shape: tuple[int, ...]) -> Any:
             f"the quadratic classifier has no {', '.join(map(repr, unknown))}; preset, "
             f"{', '.join(OPTIONS)} are accepted as its parameters"
         )
-    parameters = {"random_state": seed, **model.parameters}
+    parameters = {"random_state": seed, **model.parameters, **instead}
     preset = parameters.pop("preset", None)
     if preset is None:
-        preset, _ = recommended(training_options(parameters), image_shape)
+        preset, _ = recommended(training_options({**model.parameters}), image_shape)
     try:
         return classifier_of(preset, **parameters)
     except (TypeError, ValueError) as error:
@@ -309,6 +290,56 @@ def _check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
         raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 
 
+def equal_choices(
+    classifier: Any, image_shape: tuple[int, ...], n_originals: int, n_train: int
+) -> dict[str, int]:
+    """Options with which a classifier is trained as often on more images as on the originals.
+
+    Joint training has no steps of its own: its epochs are so many that the updates come nearest.
+    Sub-networks are as many, of as many units, each on as many images.
+
+    Parameters
+    ----------
+    classifier : QuadraticClassifier or ConvolutionalClassifier
+    image_shape : tuple of int
+    n_originals, n_train : int
+        Images without copies, and with them.
+    """
+    plan, larger = (classifier.plan_for(image_shape, n) for n in (n_originals, n_train))
+    if hasattr(plan, "joint"):
+        wanted = plan.joint.epochs * updates_an_epoch(n_originals, plan.joint.batch_size)
+        given = updates_an_epoch(n_train, larger.joint.batch_size)
+        return {"max_iter": max(1, round(wanted / given))}
+    equal = {
+        "n_units": plan.subnet.n_units * plan.n_subnets,
+        "n_subnets": plan.n_subnets,
+        "samples_per_subnet": min(plan.subnet.n_samples, n_originals),
+    }
+    if plan.refine and plan.refine_solver == "adamw":
+        equal["refine"] = max(1, round(plan.refine * n_originals / n_train))
+    return equal
+
+
+def updates_an_epoch(n_images: int, batch_size: int) -> int:
+    """Of joint training, which holds a part out and leaves out what fills no batch."""
+    from rankwise.training.validation import validation_split
+
+    n = len(validation_split(np.zeros(n_images, np.int64), 0)[0])
+    return max(1, n // min(batch_size, n))
+
+
+def _updates(classifier: Any, image_shape: tuple[int, ...], n_train: int) -> int:
+    """Iterations of all sub-networks, and updates of joint training or of a refinement."""
+    epochs = sum("epoch" in entry for entry in classifier.history_)
+    plan = classifier.plan_for(image_shape, n_train)
+    if hasattr(plan, "joint"):
+        return epochs * updates_an_epoch(n_train, plan.joint.batch_size)
+    from rankwise.training.refinement import RECIPE
+
+    iterations = sum(report["n_iterations"] for report in classifier.subnet_reports_)
+    return iterations + epochs * (updates_an_epoch(n_train, RECIPE.batch_size) if epochs else 0)
+
+
 def _fit_quadratic(
     model: Model,
     train: Labelled,
@@ -322,7 +353,11 @@ def _fit_quadratic(
     import time
 
     begin = time.perf_counter()
-    classifier = _quadratic(model, training.seed, train[0].shape[1:])
+    shape = train[0].shape[1:]
+    classifier = _quadratic(model, training.seed, shape)
+    if training.n_originals not in (None, len(train[0])):
+        equal = equal_choices(classifier, shape, training.n_originals, len(train[0]))
+        classifier = _quadratic(model, training.seed, shape, **equal)
     if "checkpoint_dir" not in model.parameters:
         classifier.set_params(checkpoint_dir=folder / "subnets")
     classifier.fit(*train, groups=sources)
@@ -342,6 +377,7 @@ def _fit_quadratic(
 
     train_loss, train_accuracy = scores(train)
     validation_loss, validation_accuracy = scores(validation)
+    n_updates = _updates(classifier, shape, len(train[0]))
     seconds = time.perf_counter() - begin
     entry = {
         "epoch": 1,
@@ -351,14 +387,14 @@ def _fit_quadratic(
         "validation_accuracy": validation_accuracy,
         "learning_rate": None,
         "seconds": seconds,
-        "n_updates": 0,
+        "n_updates": n_updates,
     }
     return Fitted(
         history=[entry],
         frozen_history=[],
         best_epoch=1,
         logits=logits,
-        n_updates=0,
+        n_updates=n_updates,
         n_parameters=int(classifier.n_parameters_total_),
         seconds=seconds,
         save=classifier.save,

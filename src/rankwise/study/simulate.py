@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rankwise.study.design import ROPE
 from rankwise.study.infer import (
+    ImageNoise,
     PairedTest,
     corrected_t_test,
     correlated_posterior,
@@ -214,6 +215,7 @@ def detection_rates(
     folds: int,
     rope: float = ROPE,
     alpha: float = 0.05,
+    noises: Sequence[ImageNoise] | None = None,
 ) -> Mapping[str, Rate]:
     """How often each of `RULES` finds a difference, and how often the verdict says there is none.
 
@@ -228,6 +230,8 @@ def detection_rates(
         Of one repetition: ``n_test / n_train = 1 / (folds − 1)``.
     rope, alpha : float
         As in `compare_conditions`, with one comparison in the family.
+    noises : sequence of ImageNoise, optional
+        Of the images of each study; default: that of the folds alone.
 
     Returns
     -------
@@ -236,10 +240,11 @@ def detection_rates(
     """
     ratio = 1 / (folds - 1)
     counts = dict.fromkeys((*RULES, "no practical difference"), 0)
-    for ours, theirs in zip(alternative, baseline, strict=True):
+    of_images = [None] * len(alternative) if noises is None else noises
+    for ours, theirs, noise in zip(alternative, baseline, of_images, strict=True):
         differences = ours - theirs
-        corrected = corrected_t_test(differences, ratio)
-        evidence = _evidence(differences, corrected, corrected.p_value, folds, rope, alpha)
+        corrected = corrected_t_test(differences, ratio, noise=noise)
+        evidence = _evidence(differences, corrected, corrected.p_value, folds, rope, alpha, noise)
         found = verdict(evidence)
         mass = evidence.posterior
         counts["paper's rule"] += paper_rule(ours, theirs).rejects
@@ -294,12 +299,18 @@ def family_error_rates(
 
 
 def _evidence(
-    differences: Scores, test: PairedTest, p_adjusted: float, folds: int, rope: float, alpha: float
+    differences: Scores,
+    test: PairedTest,
+    p_adjusted: float,
+    folds: int,
+    rope: float,
+    alpha: float,
+    noise: ImageNoise | None = None,
 ) -> Evidence:
     return Evidence(
         test=test,
         p_adjusted=p_adjusted,
-        posterior=correlated_posterior(differences, 1 / (folds - 1), rope),
+        posterior=correlated_posterior(differences, 1 / (folds - 1), rope, noise=noise),
         rope=rope,
         seeds=len(differences) // folds,
         seeds_to_tell=None,
