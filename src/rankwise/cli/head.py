@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
-from rankwise.cli._output import say
-from rankwise.cli.model import (
+from rankwise.cli._options import (
     Channels,
     Grey,
     ImageColumn,
@@ -19,11 +18,10 @@ from rankwise.cli.model import (
     Size,
     SkipBad,
     SourcePattern,
-    _percent,
-    _print_table,
-    _reading,
-    _skipped_rows,
+    reading_of,
 )
+from rankwise.cli._output import say
+from rankwise.cli._tables import percent, print_table, skipped_rows
 
 
 def head(
@@ -87,7 +85,7 @@ def head(
             limit=limit,
             seed=seed,
             preparation=_preparation(backbone_size, backbone_mean, backbone_std),
-            reading=_reading(
+            reading=reading_of(
                 size, grey, skip_bad, source_pattern, channels, image_column, label_column
             ),
         ),
@@ -100,11 +98,11 @@ def head(
     if as_json:
         typer.echo(json.dumps(report))
         return
-    _print_table(f"{source} → {out}", ("", ""), _rows(report))
+    print_table(f"{source} → {out}", ("", ""), _rows(report))
     if len(report["classes"]) <= _MANY:
-        _print_table("accuracy by class", ("class", "test images", "right"), _classes(report))
+        print_table("accuracy by class", ("class", "test images", "right"), _classes(report))
     if report["likely_wrong_labels"]:
-        _print_table(
+        print_table(
             "likely wrong labels among the training images, the first",
             ("image", "label", "the others say"),
             [
@@ -125,8 +123,7 @@ _FIRST = 8
 def _classes(report: dict[str, Any]) -> list[tuple[str, ...]]:
     found = report["accuracy_by_class"].items()
     return [
-        (_short(name, 40), f"{row['n_samples']:,}", _percent(row["accuracy"]))
-        for name, row in found
+        (_short(name, 40), f"{row['n_samples']:,}", percent(row["accuracy"])) for name, row in found
     ]
 
 
@@ -159,14 +156,14 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         "approximate loo": "leave one out, to first order",
     }
     return [
-        ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
-        ("leave-one-out accuracy, training images", _percent(report["leave_one_out_accuracy"])),
-        ("expected calibration error", _percent(report["calibration_error"])),
+        ("inductive accuracy (test images never seen)", percent(report["inductive_accuracy"])),
+        ("leave-one-out accuracy, training images", percent(report["leave_one_out_accuracy"])),
+        ("expected calibration error", percent(report["calibration_error"])),
         (
             "images: training / test",
             f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
         ),
-        *_skipped_rows(report),
+        *skipped_rows(report),
         ("features / directions used", f"{report['n_features']:,} / {report['rank']:,}"),
         ("loss", report["loss"]),
         ("ridge", f"{report['alpha']:.3g} ({chosen[report['alpha_chosen_by']]})"),

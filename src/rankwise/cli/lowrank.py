@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankwise._seeds import checked_seed
-from rankwise.cli._output import say
-from rankwise.cli.model import (
+from rankwise.cli._options import (
     Channels,
     Grey,
     ImageColumn,
@@ -19,8 +18,9 @@ from rankwise.cli.model import (
     Size,
     SkipBad,
     SourcePattern,
-    _reading,
+    reading_of,
 )
+from rankwise.cli._output import say
 from rankwise.errors import RunError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def augment(
     from rankwise.lowrank.export import augment_files, check_format
 
     check_format(file_format)
-    reading = _reading(size, grey, skip_bad, source_pattern, channels)
+    reading = reading_of(size, grey, skip_bad, source_pattern, channels)
     folder = Path(source).expanduser()
     if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise RunError(f"{out} lies in {source}, which would hold its own copies; choose another")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,31 +10,25 @@ import typer
 
 from rankwise._seeds import checked_seed
 from rankwise._text import plain
+from rankwise.cli._options import (
+    Channels,
+    Grey,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    Size,
+    SkipBad,
+    SourcePattern,
+    pruning_of,
+    reading_of,
+    ridge_of,
+)
 from rankwise.cli._output import say
 from rankwise.cli._stops import interrupted
+from rankwise.cli._tables import percent, print_table, report_rows
 
 if TYPE_CHECKING:
     from rankwise.runs import TrainingRun
-
-# Repeated where a command takes the same thing.
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Size = Annotated[str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")]
-Grey = Annotated[bool, typer.Option("--grey", help="Turn colour images to grey.")]
-Channels = Annotated[
-    int | None,
-    typer.Option(help="1: grey, 3: RGB, 4: RGBA; default: RGB unless all images are grey."),
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column of images in parquet files and on the hub.")
-]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of labels there, or in a CSV file.")]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave unreadable files out instead of stopping.")
-]
-SourcePattern = Annotated[
-    str | None,
-    typer.Option(help="Regular expression on file names; its first group is the source id."),
-]
 
 
 def demo(
@@ -192,10 +185,10 @@ def train(
         "solver": solver,
         "jacobian": jacobian,
         "max_iter": max_iter,
-        "ridge": _ridge(ridge),
+        "ridge": ridge_of(ridge),
         "start": start,
         "grow": grow,
-        "prune": _prune(prune),
+        "prune": pruning_of(prune),
         "refine": refine,
         "refine_solver": refine_solver,
         "augmentation": augmentation,
@@ -205,7 +198,7 @@ def train(
         "rcond": rcond,
         "probabilities": "calibrated" if calibrate else None,
     }
-    reading = _reading(size, grey, skip_bad, source_pattern, channels, image_column, label_column)
+    reading = reading_of(size, grey, skip_bad, source_pattern, channels, image_column, label_column)
     if backbone is not None:
         _train_head(
             source, out, backbone, {k for k, v in given.items() if v is not None},
@@ -257,12 +250,12 @@ def _train_head(
     if as_json:
         typer.echo(json.dumps(report))
         return
-    _print_table(
+    print_table(
         f"{source} → {out}",
         ("", ""),
         [
-            ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
-            ("leave-one-out accuracy", _percent(report["leave_one_out_accuracy"])),
+            ("inductive accuracy (test images never seen)", percent(report["inductive_accuracy"])),
+            ("leave-one-out accuracy", percent(report["leave_one_out_accuracy"])),
             ("backbone", report["backbone"]["name"]),
         ],
     )
@@ -295,7 +288,7 @@ def evaluate(
     """Accuracy of a trained model on a source, class by class."""
     from rankwise import runs
 
-    reading = _reading(
+    reading = reading_of(
         None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
     )
     report = runs.evaluate(folder, source, split, limit=limit, seed=seed, **reading)
@@ -321,7 +314,7 @@ def evaluate(
     rows.append(("all", str(report["n_samples"]), f"{100 * report['accuracy']:.2f}%"))
     if skip_bad:
         rows.append(("skipped as bad", str(report["n_skipped"]), ""))
-    _print_table(f"{source}, {report['split']}", ("class", "images", "accuracy"), rows)
+    print_table(f"{source}, {report['split']}", ("class", "images", "accuracy"), rows)
 
 
 def predict(
@@ -342,7 +335,7 @@ def predict(
         typer.echo(json.dumps({"predictions": predictions, "failed": failed}))
     elif predictions:
         rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
-        _print_table(None, ("file", "label", "probability"), rows)
+        print_table(None, ("file", "label", "probability"), rows)
     for entry in failed:
         word = "skipped" if skip_bad else "error"
         say(f"{word}: {plain(entry['error'])}", err=True)
@@ -381,190 +374,8 @@ def _train(
         typer.echo(json.dumps(report))
         return
     with blamed_on(out / runs.REPORT, RunError, "; remove it, and the same command makes it again"):
-        rows = _report_rows(report)
-    _print_table(f"{run.source} → {out}", ("", ""), rows)
+        rows = report_rows(report)
+    print_table(f"{run.source} → {out}", ("", ""), rows)
     if report.get("already_complete"):
         say("This run was complete already; --overwrite trains it again.")
     say(f"Pictures: {out / 'units.png'}, {out / 'confusion.png'}")
-
-
-def _report_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("inductive accuracy (test images never seen)", _percent(report["inductive_accuracy"])),
-        ("training accuracy", _percent(report["train_accuracy"])),
-        *_calibration_rows(report),
-        (
-            "images: training / test",
-            f"{report['train']['n_samples']:,} / {report['test']['n_samples']:,}",
-        ),
-        *_skipped_rows(report),
-        *_training_rows(report),
-        (
-            "parameters: units / with output layer",
-            f"{report['n_parameters_units']:,} / {report['n_parameters_total']:,}",
-        ),
-        ("peak memory", f"{report['peak_memory_mb']:,.0f} MB"),
-        (
-            "as C, in float32: flash / RAM",
-            f"{report['flash_bytes']:,} / {report['ram_bytes']:,} bytes",
-        ),
-    ]
-    bootstrap = report.get("bootstrap")
-    if bootstrap:
-        rows += [
-            (
-                "bootstrap: agreement with the guesses",
-                _percent(bootstrap["agreement_with_guesses"]),
-            ),
-            ("bootstrap: transductive accuracy", _percent(bootstrap["transductive_accuracy"])),
-            ("bootstrap: ambiguous guesses", _percent(bootstrap["ambiguous_fraction"])),
-        ]
-        rounds = bootstrap.get("rounds", [])
-        for key in ("agreement_with_guesses", "transductive_accuracy"):
-            if len(rounds) > 1:
-                each = " / ".join(_percent(found[key]) for found in rounds)
-                rows.append((f"bootstrap by round: {key.replace('_', ' ')}", each))
-    return rows
-
-
-def _calibration_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """How far probabilities are from how often they are right; earlier reports don't say."""
-    error = report.get("expected_calibration_error")
-    return [] if error is None else [("expected calibration error", f"{error:.3f}")]
-
-
-def _skipped_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """How many bad images were left out, where that was allowed."""
-    if report["run"]["reading"].get("on_error") != "skip" or "skipped" not in report["train"]:
-        return []  # not asked for, or a report of an earlier version
-    # What is no image by its name is left out of both parts of a hold-out, and is one file.
-    skipped = {line for part in ("train", "test") for line in report[part]["skipped"]}
-    return [("skipped as bad", f"{len(skipped):,}")]
-
-
-def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was trained, for how long, and how it ended."""
-    seconds, statuses = report["seconds"], report["statuses"]
-    ended = ", ".join(f"{n} {s}" for s, n in statuses.items())
-    both = sum(statuses.values()) > report["n_subnets"]
-    # Reports of earlier versions don't have it.
-    earlier = seconds.get("earlier", 0.0)
-    before = [("of these, before interruptions", f"{earlier:.1f}")] if earlier else []
-    if not report["n_subnets"]:
-        chosen = any(e["validation_accuracy"] is not None for e in report["history"])
-        return [
-            ("preset", str(report["preset"])),
-            ("units / epochs", f"{report['n_units']:,} / {report['epochs']:,}"),
-            (
-                "output layer" + chosen * " (the better on validation images)",
-                report["output_layer"],
-            ),
-            (
-                "seconds: joint training / glue / total",
-                f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
-            ),
-            *before,
-            ("training ended", report["status"]),
-        ]
-    return [
-        ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
-        (
-            "seconds: sub-networks / glue / total",
-            f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
-        ),
-        *before,
-        ("sub-networks" + both * " and refinement" + " ended", ended),
-        *_selection_rows(report.get("selection", {})),
-        *([("seconds: joint refinement", f"{seconds['joint']:.1f}")] if report["epochs"] else []),
-    ]
-
-
-def _selection_rows(selection: dict[str, Any]) -> list[tuple[str, str]]:
-    """Units that joined and were left out, and what that did to the objective of the glue."""
-    return [
-        (
-            f"units {done}: how many / the glue's objective",
-            f"{selection[done]:,} / {sign}{_percent(selection[share])}",
-        )
-        for done, share, sign in (("grown", "gain", "−"), ("pruned", "rise", "+"))
-        if done in selection
-    ]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}%"
-
-
-def _print_table(
-    title: str | None, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    # Text, not markup: file and class names may hold brackets.
-    heading = None if title is None else Text(plain(title))
-    table = Table(title=heading, title_justify="left", show_header=any(header))
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console()
-    console.print(table, width=min(80, console.width))
-
-
-def _prune(text: str | None) -> int | float | None:
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"--prune takes a whole number of units or a share under 1, got {text!r}"
-        ) from None
-
-
-def _ridge(text: str | None) -> float | str | None:
-    if text is None or text in ("gcv", "loo"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"--ridge takes a number, gcv or loo, got {text!r}") from None
-
-
-def _reading(
-    size: str | None,
-    grey: bool,
-    skip_bad: bool,
-    source_pattern: str | None,
-    channels: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> dict[str, Any]:
-    """Options of `load_images` that were given."""
-    options: dict[str, Any] = {}
-    if size is not None:
-        sides = size.lower().split("x")
-        if len(sides) > 2 or not all(s.isdigit() and int(s) > 0 for s in sides):
-            raise typer.BadParameter(f"--size takes N or HxW, such as 32 or 28x20, got {size!r}")
-        options["size"] = int(sides[0]) if len(sides) == 1 else [int(s) for s in sides]
-    if grey and channels not in (None, 1):
-        raise typer.BadParameter(f"--grey is --channels 1, and --channels {channels} is given too")
-    if grey:
-        options["grey"] = True
-    if channels is not None:
-        options["channels"] = channels
-    if image_column is not None:
-        options["image_column"] = image_column
-    if label_column is not None:
-        options["label_column"] = label_column
-    if skip_bad:
-        options["on_error"] = "skip"
-    if source_pattern is not None:
-        options["source_pattern"] = source_pattern
-    return options

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rankwise.cli._options import Json
 from rankwise.cli._output import say
-from rankwise.cli.model import Json
 
 
 def nets(
