@@ -2,10 +2,12 @@
 
 Every entry of `STUDIES` is one command line. The study's own folder (under ``--runs``) keeps its
 cells, so that the same command goes on after a stop; what it ended with goes into
-``results/study_NAME.json``. Titles say by how much a study is smaller than the paper's; those
-that train ResNet25 or a backbone are cut to what two cores do in about a quarter of an hour.
+``results/study_NAME.json``. They stand in the order of their cost, cheapest first. Titles say by
+how much a study is smaller than the paper's.
 
-    python benchmarks/studies.py --only mnist-paper --data ../shared/data
+    python benchmarks/studies.py --list
+    python benchmarks/studies.py --only digits --data ../shared/data
+    nice -n 15 taskset -c 0 python benchmarks/studies.py --workers 1 --only mnist-full-sound
 """
 
 from __future__ import annotations
@@ -15,63 +17,93 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from common import RESULTS, Table, argument_parser, say, write_result
 from rankwise.study.compare import interval_of, retrained
 
-# Name → title, then design and options of `rankwise study run`; a source is a folder of --data.
+
+@dataclass(frozen=True)
+class Recorded:
+    """A study that is recorded.
+
+    Parameters
+    ----------
+    title : str
+    design : str
+        And options of ``rankwise study run``; ``{data}`` and ``{here}`` are the folders of the data
+        sets and of the designs.
+    """
+
+    title: str
+    design: str
+
+
+_SEEDS = "--seeds 42,43,44"
+_FULL = {
+    "mnist": ("MNIST", "mnist={data}/mnist"),
+    "fashion-mnist": ("Fashion-MNIST", "fashion-mnist={data}/fashion_mnist"),
+    "malaria": ("malaria", "malaria={data}/malaria"),
+    "cats-vs-dogs": ("cats vs dogs", "cats-vs-dogs={data}/cats_vs_dogs"),
+}
+
+
+def _full(experiment: int, name: str, protocol: str) -> Recorded:
+    """A data set of one of the paper's experiments, as it is written."""
+    words, source = _FULL[name]
+    said = "the paper's protocol" if protocol == "paper" else "the sound protocol"
+    return Recorded(
+        f"Experiment {'I' * experiment}, {words}, {said}, five folds × three seeds",
+        f"experiment-{experiment} --only {name} --data {source} --protocol {protocol} {_SEEDS}",
+    )
+
+
+_LEAK = "experiment-1 --only mnist --data mnist={data}/mnist --limit 3000"
 STUDIES = {
-    "mnist-paper": (
-        "Experiment I, MNIST in full, the paper's protocol",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol paper",
+    "digits": Recorded(
+        "Digits, the paper's simple CNN, every arm to its plateau",
+        "{here}/designs/digits.toml",
     ),
-    "mnist-sound": (
-        "Experiment I, MNIST in full, the sound protocol",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound",
-    ),
-    "leak-sound": (
+    "leak-sound": Recorded(
         "The leak experiment, MNIST, 3000 images: sound, equal updates",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol sound --limit 3000",
+        f"{_LEAK} --protocol sound",
     ),
-    "leak-paper": (
+    "leak-paper": Recorded(
         "The leak experiment, MNIST, 3000 images: the paper's protocol, updates grow with copies",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol paper --limit 3000",
+        f"{_LEAK} --protocol paper",
     ),
-    "leak-notebook": (
+    "leak-notebook": Recorded(
         "The leak experiment, MNIST, 3000 images: the notebook's leaks, updates grow with copies",
-        "experiment-1 --only mnist --data mnist={data}/mnist --protocol notebook --limit 3000",
+        f"{_LEAK} --protocol notebook",
     ),
-    "fashion-sound": (
-        "Experiment I, Fashion-MNIST, smaller: 5000 images, a fifth of the epochs",
-        "experiment-1 --only fashion-mnist --data fashion-mnist={data}/fashion_mnist "
-        "--protocol sound --limit 5000 --epochs-factor 0.2",
+    "cats-head": Recorded(
+        "Cats vs dogs, smaller: 2000 images, EfficientNet-Lite0 as it is, last layer solved",
+        "{here}/designs/cats_head.toml --data cats-vs-dogs={data}/cats_vs_dogs",
     ),
-    "malaria-sound": (
-        "Experiment I, malaria, much smaller: 2000 images of 48 × 48 pixels, 3 folds, a fifth of "
-        "the epochs",
-        "experiment-1 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 2000 --size 48 --folds 3 --epochs-factor 0.2",
+    "malaria-head": Recorded(
+        "Malaria by slide, smaller: 2000 images, EfficientNet-Lite0 as it is, last layer solved",
+        "{here}/designs/malaria_head.toml --data malaria={data}/malaria",
     ),
-    "cats-sound": (
-        "Experiment I, cats vs dogs, much smaller: 2000 images of 48 × 48 pixels, 3 folds, a "
-        "tenth of the epochs",
-        "experiment-1 --only cats-vs-dogs --data cats-vs-dogs={data}/cats_vs_dogs "
-        "--protocol sound --limit 2000 --size 48 --folds 3 --epochs-factor 0.1",
+    "mnist-small": Recorded(
+        "Experiment I, MNIST, smaller: 4000 images, every arm to its plateau",
+        "{here}/designs/mnist_small.toml --data mnist={data}/mnist",
     ),
-    "malaria-default": (
-        "Experiment II, malaria, much smaller: 1500 images of 48 × 48 pixels, 3 folds, a "
-        "fifth of the epochs",
-        "experiment-2 --only malaria --data malaria={data}/malaria --protocol sound "
-        "--limit 1500 --size 48 --folds 3 --epochs-factor 0.2",
+    "fashion-small": Recorded(
+        "Experiment I, Fashion-MNIST, smaller: 4000 images, every arm to its plateau",
+        "{here}/designs/fashion_mnist_small.toml --data fashion-mnist={data}/fashion_mnist",
     ),
-    "cats-transfer": (
-        "Experiment III, cats vs dogs, much smaller: 1500 images of 48 × 48 pixels, 3 folds, a "
-        "fifth of the epochs, a backbone pre-trained here, not VGG16",
-        "{here}/experiment_3_own.toml --data cats-vs-dogs={data}/cats_vs_dogs",
-    ),
+    "mnist-full-sound": _full(1, "mnist", "sound"),
+    "mnist-full-paper": _full(1, "mnist", "paper"),
+    "fashion-full-sound": _full(1, "fashion-mnist", "sound"),
+    "fashion-full-paper": _full(1, "fashion-mnist", "paper"),
+    "malaria-full": _full(1, "malaria", "sound"),
+    "cats-full": _full(1, "cats-vs-dogs", "sound"),
+    "malaria-default-full": _full(2, "malaria", "sound"),
+    "cats-default-full": _full(2, "cats-vs-dogs", "sound"),
+    "cats-transfer-full": _full(3, "cats-vs-dogs", "sound"),
 }
 
 CELL = (
@@ -111,13 +143,17 @@ def main() -> None:
     """Run the studies asked for, one after another."""
     parser = argument_parser(__doc__, "studies", seeds=None)
     parser.add_argument("--only", nargs="+", choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument("--list", action="store_true", help="name the studies and their hours")
     parser.add_argument("--runs", default="runs", help="folder of the studies' own folders")
     parser.add_argument("--workers", type=int, default=-1)
     args = parser.parse_args()
+    if args.list:
+        for name in args.only:
+            print(f"{name:<22} {hours_of(name):>8}  {STUDIES[name].title}")
+        return
     for name in args.only:
-        title, design = STUDIES[name]
         here = Path(__file__).parent.name
-        options = shlex.split(design.format(data=args.data, here=here))
+        options = shlex.split(STUDIES[name].design.format(data=args.data, here=here))
         out = Path(args.runs) / name
         if args.quick:
             options += ["--limit", "120", "--epochs-factor", "0.01", "--folds", "2"]
@@ -127,7 +163,16 @@ def main() -> None:
         run = [sys.executable, "-m", "rankwise", "study", *command]
         if subprocess.run(run, check=False).returncode:
             raise SystemExit(f"{name} failed; the same command goes on from its finished cells")
-        record(args, name, title, out)
+        record(args, name, STUDIES[name].title, out)
+
+
+def hours_of(name: str) -> str:
+    """Hours that a study takes, as `study_costs.py` measured them on a pilot."""
+    path = RESULTS / "study_costs.json"
+    if not path.exists():
+        return "–"
+    known = json.loads(path.read_text(encoding="utf-8"))["data"]
+    return next((f"{row['hours']:.1f} h" for row in known if row["study"] == name), "–")
 
 
 def record(args: argparse.Namespace, name: str, title: str, out: Path) -> None:
@@ -144,14 +189,17 @@ def record(args: argparse.Namespace, name: str, title: str, out: Path) -> None:
         "seeds": results["study"]["seeds"],
         "started": results["started"],
         "finished": results["finished"],
-        "spread": "the paper's interval: mean ± deviation over the folds",
+        "spread": "± is a deviation over folds and seeds; intervals are 95%",
     }
     notes = [f"{d['name']}: {note}." for d in results["data_sets"] for note in d["notes"]]
     notes += [c["sentence"] for c in results["comparisons"]]
     notes.append(leak_line(results))
     if name.startswith("leak-"):
         notes.append(LEAK_NOTE)
-    data = {k: results[k] for k in ("conditions", "comparisons")}
+    data = {
+        k: results[k]
+        for k in ("conditions", "comparisons", "robustness", "convergence", "data_sets")
+    }
     data["cells"] = [published(cell) for cell in results["cells"]]
     write_result(args, title, found, data, known, notes, also=RAN)
     for table in found:
@@ -170,7 +218,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
     """The paper's table beside what was measured; verdicts; accuracy on degraded test images."""
     return [
         accuracy_table(results),
-        verdict_table(results),
+        verdict_table(results["comparisons"], results, "Verdicts on accuracy"),
+        verdict_table(results["robustness"], results, "Verdicts on degraded test images"),
         *degraded_table(results),
     ]
 
@@ -189,9 +238,10 @@ def accuracy_table(results: dict[str, Any]) -> Table:
                 _label(condition),
                 str(condition["epochs"]),
                 f"{mean(c['n_updates'] for c in folds):,.0f}" if folds else "–",
+                _spread([c["test_accuracy"] for c in folds]),
                 _interval(interval_of(results, condition["id"])),
                 _interval(published.get("interval")),
-                _percent(mean(tested)) if tested else "–",
+                _spread(tested),
                 _percent(published.get("test_accuracy")),
                 f"{sum(c['seconds'] for c in cells):,.0f}",
             )
@@ -200,20 +250,21 @@ def accuracy_table(results: dict[str, Any]) -> Table:
         "arm",
         "epochs",
         "updates",
-        "validation, %",
+        "test of the folds, %",
+        "best validation, %",
         "paper",
-        "test, %",
+        "re-trained, test, %",
         "paper's",
         "s, all cells",
     )
-    return Table("Mean k-fold best validation accuracy, re-trained test accuracy", columns, lines)
+    return Table("Accuracy of the folds' models and of the re-trained ones", columns, lines)
 
 
-def verdict_table(results: dict[str, Any]) -> Table:
+def verdict_table(items: list[dict[str, Any]], results: dict[str, Any], title: str) -> Table:
     """One row a comparison: the paper's rule beside the sound ones."""
     names = {c["id"]: _label(c) for c in results["conditions"]}
     lines = []
-    for c in results["comparisons"]:
+    for c in items:
         rule, effect, bayes = c["paper"], c["effect"], c["bayes"]
         lines.append(
             (
@@ -238,7 +289,7 @@ def verdict_table(results: dict[str, Any]) -> Table:
         "McNemar's p",
         "verdict",
     )
-    return Table("Verdicts", columns, lines)
+    return Table(title, columns, lines)
 
 
 def degraded_table(results: dict[str, Any]) -> list[Table]:
@@ -280,6 +331,12 @@ def _label(condition: dict[str, Any]) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _spread(values: list[float]) -> str:
+    if len(values) < 2:
+        return _percent(values[0]) if values else "–"
+    return f"{100 * mean(values):.2f} ± {100 * stdev(values):.2f}"
 
 
 def _interval(bounds: Any) -> str:

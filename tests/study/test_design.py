@@ -108,7 +108,7 @@ def test_a_mistake(tmp_path, old, new, line, words):
         ("data.digits.epochs", ["true"], "a whole number from 1"),
         ("models.cnn.transfer", ['"true"', "1"], "true or false"),
         ("models.cnn.frozen_epochs", ['"50"'], "a whole number from 1"),
-        ("models.cnn.unfreeze", ["4.0"], "a whole number of layers from 1"),
+        ("models.cnn.unfreeze", ["4.0"], "a whole number of layers from 0"),
         ("models.cnn.dropout", ['"0.5"', "false"], "a number from 0, below 1"),
         ("models.cnn.learning_rate", ['"1e-3"', "inf"], "a number above 0"),
         ("arms.strong.energy", ['"0.9"', "true"], "a number above 0, at most 1"),

@@ -191,7 +191,7 @@ def _carry_out(
     model = study.models[condition.model]
     parts = cut(study, condition.options, images, cell.seed, cell.fold)
     epochs = condition.epochs
-    if cell.fold is None and not model.is_quadratic:
+    if cell.fold is None and not model.in_one_pass:
         epochs = retraining_epochs(protocol, best_epochs)
     training = Training(
         epochs=epochs,
@@ -231,6 +231,7 @@ def _carry_out(
             sources=parts.sources,
             frozen_on=parts.whole,
             folder=folder / "training",
+            features=out / "features",
             after_epoch=after_epoch,
         )
     result = _tested(study, cell, images, parts, fitted, folder)

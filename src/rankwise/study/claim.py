@@ -28,6 +28,7 @@ _COMPUTING = (
     "cuts",
     "degrade",
     "design",
+    "frozen",
     "models",
     "networks",
     "protocols",

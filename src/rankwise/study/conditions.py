@@ -208,7 +208,7 @@ def _epochs(
     Under equal updates all arms of a data set and model share the fewest that a row states: those
     of its baseline. A row without epochs takes them too.
     """
-    if study.models[row.model].is_quadratic:
+    if study.models[row.model].in_one_pass:
         return 1
     group = [r.epochs for r in rows if (r.data, r.model) == (row.data, row.model) and r.epochs]
     base = study.data[row.data].epochs or study.epochs

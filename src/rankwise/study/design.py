@@ -133,7 +133,7 @@ class Model(_Strict):
     then with the topmost `unfreeze` layers at RMSprop's 1e-5 for the condition's epochs. Network
     ``"backbone"`` is a pre-trained `backbone` under a new head, and always trained that way.
     ``frozen_stage = "closed-form"`` solves the new head in one pass (`rankwise.VarProHead`) in
-    place of the frozen epochs.
+    place of the frozen epochs; with ``unfreeze = 0`` that is all, and nothing is fine-tuned.
     """
 
     network: str = Field(
@@ -149,7 +149,7 @@ class Model(_Strict):
     frozen_stage: Literal["epochs", "closed-form"] = Field(
         default="epochs", description="'epochs' or 'closed-form'"
     )
-    unfreeze: Count = Field(default=4, description="a whole number of layers from 1")
+    unfreeze: Whole = Field(default=4, ge=0, description="a whole number of layers from 0")
     dropout: Number = Field(default=0.5, ge=0, lt=1, description="a number from 0, below 1")
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] | None = Field(
         default=None, description="'adam', 'adamw', 'rmsprop' or 'sgd'"
@@ -173,6 +173,16 @@ class Model(_Strict):
     def is_quadratic(self) -> bool:
         """Whether this is the `QuadraticClassifier`, which has no epochs."""
         return self.network == "quadratic"
+
+    @property
+    def is_head_alone(self) -> bool:
+        """Whether a frozen backbone's new head is solved in one pass, and nothing else trained."""
+        return self.is_transfer and self.frozen_stage == "closed-form" and self.unfreeze == 0
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether it has no epochs, and so sees no batches that an arm could change."""
+        return self.is_quadratic or self.is_head_alone
 
     @property
     def is_transfer(self) -> bool:

@@ -131,6 +131,7 @@ def fit_model(
     sources: NDArray | None = None,
     frozen_on: Labelled | None = None,
     folder: Path,
+    features: Path | None = None,
     after_epoch: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train a model of a study.
@@ -151,11 +152,16 @@ def fit_model(
         What the frozen stage of a fine-tuning trains on, in place of `train`.
     folder : Path
         Checkpoints: a training that was killed goes on from there.
+    features : Path, optional
+        Where features of a backbone that stays as it is are kept, for all cells.
     after_epoch : callable, optional
         Told the epoch and its metrics, in the last stage.
     """
     if model.is_quadratic:
         return _fit_quadratic(model, train, sources, validation, n_classes, training, folder)
+    if model.is_head_alone:
+        seen = train if frozen_on is None else frozen_on
+        return _fit_head(model, seen, validation, n_classes, training, features)
     from rankwise.nets import (
         TrainingSettings,
         freeze,
@@ -219,16 +225,6 @@ def fit_model(
         after_epoch=after_epoch,
     )
     network.load_state_dict(result.best_state if training.best else result.last_state)
-
-    def save(place: Path) -> None:
-        from safetensors.torch import save_file
-
-        from rankwise._files import atomic_path
-
-        tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-        with atomic_path(place / "weights.safetensors") as temporary:
-            save_file(tensors, temporary)
-
     return Fitted(
         history=[dict(entry) for entry in result.history],
         frozen_history=frozen_history,
@@ -237,8 +233,72 @@ def fit_model(
         n_updates=n_updates + result.n_updates,
         n_parameters=n_parameters,
         seconds=seconds + result.seconds,
-        save=save,
+        save=lambda place: _save(network, place),
     )
+
+
+def _save(network: nn.Module, place: Path) -> None:
+    from safetensors.torch import save_file
+
+    from rankwise._files import atomic_path
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    with atomic_path(place / "weights.safetensors") as temporary:
+        save_file(tensors, temporary)
+
+
+def _fit_head(
+    model: Model,
+    train: Labelled,
+    validation: Labelled | None,
+    n_classes: int,
+    training: Training,
+    features: Path | None,
+) -> Fitted:
+    """A new head on a backbone that stays as it is, in one solve, which stands as one epoch."""
+    from rankwise.study.frozen import solved_head
+
+    network: Any = build_network(model, tuple(train[0].shape[1:]), n_classes, training.seed)
+    logits, seconds = solved_head(network, *train, folder=features, device=training.device)
+    return Fitted(
+        history=[_one_epoch(logits, train, validation, seconds, n_updates=1)],
+        frozen_history=[],
+        best_epoch=1,
+        logits=logits,
+        n_updates=1,
+        n_parameters=_count(network),
+        seconds=seconds,
+        save=lambda place: _save(network, place),
+    )
+
+
+def _one_epoch(
+    logits: Callable[[NDArray[np.uint8]], NDArray[np.floating]],
+    train: Labelled,
+    validation: Labelled | None,
+    seconds: float,
+    n_updates: int,
+) -> dict[str, Any]:
+    """The history's only entry of what is trained in one pass."""
+
+    def scores(part: Labelled | None) -> tuple[float | None, float | None]:
+        if part is None:
+            return None, None
+        found = logits(part[0])
+        return log_loss(found, part[1]), float(np.mean(found.argmax(axis=1) == part[1]))
+
+    train_loss, train_accuracy = scores(train)
+    validation_loss, validation_accuracy = scores(validation)
+    return {
+        "epoch": 1,
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "validation_loss": validation_loss,
+        "validation_accuracy": validation_accuracy,
+        "learning_rate": None,
+        "seconds": seconds,
+        "n_updates": n_updates,
+    }
 
 
 def _solve_head(network: nn.Module, images: Any, labels: Any, device: str) -> float:
@@ -369,26 +429,9 @@ def _fit_quadratic(
         probabilities[:, classifier.classes_] = np.maximum(found, _LEAST)
         return np.log(probabilities)
 
-    def scores(part: Labelled | None) -> tuple[float | None, float | None]:
-        if part is None:
-            return None, None
-        found = logits(part[0])
-        return log_loss(found, part[1]), float(np.mean(found.argmax(axis=1) == part[1]))
-
-    train_loss, train_accuracy = scores(train)
-    validation_loss, validation_accuracy = scores(validation)
     n_updates = _updates(classifier, shape, len(train[0]))
-    seconds = time.perf_counter() - begin
-    entry = {
-        "epoch": 1,
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "validation_loss": validation_loss,
-        "validation_accuracy": validation_accuracy,
-        "learning_rate": None,
-        "seconds": seconds,
-        "n_updates": n_updates,
-    }
+    entry = _one_epoch(logits, train, validation, 0.0, n_updates)
+    seconds = entry["seconds"] = time.perf_counter() - begin
     return Fitted(
         history=[entry],
         frozen_history=[],

@@ -42,7 +42,8 @@ def build_network(
             network, n_classes, image_shape=image_shape, dropout=model.dropout, seed=seed
         )
         # Too many layers to unfreeze are found here, before the frozen stage.
-        unfreeze_top(transferred.backbone, model.unfreeze)
+        if model.unfreeze:
+            unfreeze_top(transferred.backbone, model.unfreeze)
         freeze(transferred.backbone)
         return transferred
     except Exception as error:  # whatever somebody's own network raises

@@ -49,7 +49,7 @@ def cross_check(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
             given = {key for key in ROW_OPTIONS if getattr(row, key) is not None}
             found = _not_taken(f"conditions[{i}]", study.arms[row.arm], given)
             wrong += [(("conditions", i, key), text) for key, text in found]
-    return wrong + _quadratic_mistakes(study)
+    return wrong + _mistakes_of_one_pass(study)
 
 
 def _unknown(where: str, name: str, known: Any) -> str:
@@ -72,6 +72,12 @@ def _model_mistakes(name: str, model: Model) -> list[tuple[str, str]]:
     if (model.network == "backbone") != (model.backbone is not None):
         text = f"models.{name}: network = 'backbone' and backbone = FILE go together"
         wrong.append(("backbone", text))
+    if model.is_transfer and model.unfreeze == 0 and model.frozen_stage == "epochs":
+        text = (
+            f"models.{name}.unfreeze = 0 trains the head alone, in one pass: it needs "
+            "frozen_stage = 'closed-form'"
+        )
+        wrong.append(("unfreeze", text))
     if model.network == "vgg16" and model.transfer and model.weights is None:
         text = (
             f"models.{name}.transfer would freeze features that learned nothing: 'vgg16' needs "
@@ -103,9 +109,9 @@ def _not_taken(where: str, arm: Arm, keys: Iterable[str]) -> list[tuple[str, str
     ]
 
 
-def _quadratic_mistakes(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
-    """The quadratic classifier sees no batches, so it takes arms of copies only."""
-    if not any(model.is_quadratic for model in study.models.values()):
+def _mistakes_of_one_pass(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
+    """What is trained in one pass sees no batches, so it takes arms of copies only."""
+    if not any(model.in_one_pass for model in study.models.values()):
         return []
     pairs = {(row.model, row.arm) for row in study.conditions}
     if not pairs:
@@ -115,7 +121,7 @@ def _quadratic_mistakes(study: Study) -> list[tuple[tuple[str | int, ...], str]]
         if model not in study.models or arm not in study.arms:
             continue
         kind = study.arms[arm]
-        if study.models[model].is_quadratic and (
+        if study.models[model].in_one_pass and (
             kind.kind == "matched"
             or (kind.kind != "none" and (kind.with_default or not kind.copies))
         ):

@@ -209,7 +209,7 @@ def score(
             sources=parts.sources,
             frozen_on=parts.whole,
             folder=folder,
-            after_epoch=None if model.is_quadratic else after_epoch,
+            after_epoch=None if model.in_one_pass else after_epoch,
         )
     if pruned:
         raise _optuna().TrialPruned
