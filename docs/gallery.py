@@ -1,0 +1,125 @@
+"""The gallery's pictures, drawn when the site is built: nothing in it is kept from another day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@cache
+def photographs() -> list[np.ndarray]:
+    """Crops of scikit-learn's two photographs (Creative Commons, see its `load_sample_images`)."""
+    from sklearn.datasets import load_sample_images
+
+    random = np.random.default_rng(7)
+    crops = []
+    for i in range(24):
+        photo = Image.fromarray(load_sample_images().images[i % 2]).resize((320, 214))
+        top, left = random.integers(0, 214 - 120), random.integers(0, 320 - 120)
+        crops.append(np.asarray(photo)[top : top + 120, left : left + 120])
+    return crops
+
+
+def kept(write: Callable[[Path], Any], name: str) -> bytes:
+    """What a function writes into a file."""
+    with TemporaryDirectory() as folder:
+        write(Path(folder) / name)
+        return (Path(folder) / name).read_bytes()
+
+
+def ranks() -> bytes:
+    """The first paper's figures 2.1 and 2.2, random copies and a scree plot."""
+    from rankwise.lowrank.pictures import draw_image, save_picture
+
+    return kept(lambda path: save_picture(draw_image(photographs()[0]), path), "a.png")
+
+
+def copies() -> bytes:
+    """Its figure 3.1."""
+    from rankwise.lowrank.pictures import draw_set, save_picture
+
+    return kept(lambda path: save_picture(draw_set(photographs())[0], path), "a.png")
+
+
+def networks() -> bytes:
+    """Its figure A.2."""
+    from rankwise.lowrank.pictures import save_picture
+    from rankwise.nets.diagram import draw_diagram, drawn_networks
+
+    return kept(lambda path: save_picture(draw_diagram(drawn_networks()), path), "a.png")
+
+
+def units() -> bytes:
+    """The first layer of the network that comes with the package."""
+    import rankwise
+    from rankwise.plots import save_units
+
+    model = rankwise.load("mnist-small")
+    return kept(lambda path: save_units(model.network_, path), "a.png")
+
+
+@cache
+def digits() -> Any:
+    """Sub-networks on scikit-learn's digits, and how they were asked for."""
+    from rankwise import QuadraticClassifier, load_images
+
+    train, test = load_images("digits", split="train"), load_images("digits", split="test")
+    return QuadraticClassifier(n_subnets=4).fit(train.images, train.labels), test
+
+
+def forms() -> bytes:
+    """Windowed bilinear forms."""
+    from rankwise.plots import save_units
+
+    return kept(lambda path: save_units(digits()[0].network_, path), "a.png")
+
+
+def confusion() -> bytes:
+    """Which digits are taken for which."""
+    from sklearn.metrics import confusion_matrix
+
+    from rankwise.plots import save_confusion
+
+    model, test = digits()
+    counts = confusion_matrix(test.labels, model.predict(test.images))
+    names = [str(name) for name in model.classes_]
+    return kept(lambda path: save_confusion(counts, names, path), "a.png")
+
+
+def page() -> bytes:
+    """The same network as a page."""
+    import rankwise
+    from rankwise.export import export_model
+
+    model = rankwise.load("mnist-small")
+    return kept(lambda path: export_model(model, "html", path), "a.html")
+
+
+def curve() -> bytes:
+    """A fit with its 95% band."""
+    from rankwise import VariableProjection
+    from rankwise.varpro import SeparableModel
+
+    x = np.linspace(0, 4, 30)
+    y = 2 * np.exp(-1.3 * x) + 0.4 + np.random.default_rng(0).normal(0, 0.06, x.size)
+    model = SeparableModel(["rate"]).term(lambda x, rate: np.exp(-rate * x), ["rate"]).constant()
+    fit = VariableProjection().fit(model.at(x), y, {"rate": 1.0})
+    return kept(lambda path: fit.plot().savefig(path, dpi=110), "a.png")
+
+
+PICTURES: dict[str, Callable[[], bytes]] = {
+    "ranks.png": ranks,
+    "copies.png": copies,
+    "networks.png": networks,
+    "units.png": units,
+    "forms.png": forms,
+    "confusion.png": confusion,
+    "digits.html": page,
+    "curve.png": curve,
+}
