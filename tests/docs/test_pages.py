@@ -166,7 +166,7 @@ def stale_names(text):
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
     stale = set()
     for span in spans:
-        paths = re.findall(r"(?<![\w./-])((?:[\w-]+/)*[\w-]+\.(?:py|md|c|toml|ino|h|sh))\b", span)
+        paths = re.findall(r"(?<![\w./-])((?:[\w-]+/)*[\w-]+\.(?:py|md|c|toml|yml|ino|h|sh))\b", span)
         folder = re.fullmatch(r"((?:[\w-]+/)+)", span)
         stale |= {p for p in paths if p not in files_of_the_project() | READERS_OWN}
         if folder and folder[1].strip("/") not in files_of_the_project() | READERS_OWN:
