@@ -161,12 +161,15 @@ def files_of_the_project():
     return names
 
 
+ENDINGS = "py|md|c|toml|yml|ino|h|sh"
+
+
 def stale_names(text):
     """Between backticks: paths of files that aren't there, names that no source has."""
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
     stale = set()
     for span in spans:
-        paths = re.findall(r"(?<![\w./-])((?:[\w-]+/)*[\w-]+\.(?:py|md|c|toml|yml|ino|h|sh))\b", span)
+        paths = re.findall(rf"(?<![\w./-])((?:[\w-]+/)*[\w-]+\.(?:{ENDINGS}))\b", span)
         folder = re.fullmatch(r"((?:[\w-]+/)+)", span)
         stale |= {p for p in paths if p not in files_of_the_project() | READERS_OWN}
         if folder and folder[1].strip("/") not in files_of_the_project() | READERS_OWN:
