@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rankwise import ConvolutionalClassifier, load_model
 from rankwise.errors import RunError
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.graph import run
-from rankwise.training.presets import chosen_preset
+from rankwise.training.presets import recommended
 
 NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
@@ -73,6 +74,8 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
         {"augmentation": "low-rank"},
         {"augmentation": "moves+low-rank"},
         {"augmentation": "none"},
+        {"precision": "bfloat16"},
+        {"time_budget": 5},
         {"verbose": 1},
         {"n_jobs": 2},
     ],
@@ -87,8 +90,59 @@ def test_every_option_of_convolutional_presets(digits, options, capsys):
     assert ("epochs" in capsys.readouterr().err) == ("verbose" in options)
 
 
+def test_the_precision_of_training_is_said_and_kept(digits, tmp_path):
+    images, labels = digits
+    plain = classifier_of(**CONVOLUTIONAL).fit(images[:250], labels[:250])
+    model = classifier_of(**CONVOLUTIONAL, precision="bfloat16").fit(images[:250], labels[:250])
+    assert (plain.precision_, model.precision_) == ("float32", "bfloat16")
+    assert not np.array_equal(model.outputs(images), plain.outputs(images))
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.precision_ == "bfloat16"
+    np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
+
+
+def test_minutes_decide_how_many_epochs_there_are():
+    plan = ConvolutionalClassifier("tiny", time_budget=2).plan_for((8, 8), 1000)
+    assert (plan.joint.time_budget, plan.joint.epochs) == (120.0, 200)
+    plan = ConvolutionalClassifier("tiny", time_budget=2, epochs=3).plan_for((8, 8), 1000)
+    assert (plan.joint.time_budget, plan.joint.epochs) == (120.0, 3)
+
+
+def test_a_fit_in_no_time_is_a_model(digits):
+    """One step, and the closed-form output layer: seconds are kept for both."""
+    images, labels = digits
+    model = classifier_of("tiny", time_budget=1e-6).fit(images[:900], labels[:900])
+    assert len(model.history_) == 1
+    assert model.score(images[900:], labels[900:]) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_budget": 0}, "time_budget must be minutes above 0, got 0"),
+        ({"time_budget": "long"}, "time_budget must be minutes above 0, got 'long'"),
+        ({"precision": "half"}, "unknown precision 'half'; accepted: float32, bfloat16, auto"),
+        (
+            {"preset": "windowed", "precision": "auto", "time_budget": 3},
+            "precision and time_budget need units that are trained together, and preset 'windowed' "
+            "has sub-networks; presets accurate, small, tiny",
+        ),
+        (
+            {"preset": None, "time_budget": 3},
+            "time_budget needs units that are trained together, and QuadraticClassifier has",
+        ),
+    ],
+)
+def test_what_the_options_of_training_together_refuse(digits, options, message):
+    images, labels = digits
+    with pytest.raises(ValueError) as error:
+        classifier_of(**({"preset": "tiny"} | options)).fit(images[:50], labels[:50])
+    assert message in str(error.value)
+
+
 def test_every_augmentation_is_another_training(digits):
-    images, labels = digits[0][:250], digits[1][:250]
+    images, labels = digits[0][:100], digits[1][:100]
     outputs = {}
     for augmentation in (None, "moves", "low-rank", "moves+low-rank", "none"):
         model = classifier_of(**CONVOLUTIONAL, augmentation=augmentation)
@@ -219,28 +273,26 @@ def test_refinement_needs_images():
 
 
 @pytest.mark.parametrize(
-    ("shape", "n", "given", "expected"),
+    ("shape", "given", "expected"),
     [
-        ((28, 28), 2000, {}, "small"),
-        ((32, 32, 3), 50_000, {"n_units": 40}, "small"),
-        ((28, 28), 1999, {}, None),
-        ((15, 28), 5000, {}, None),
-        ((1, 784), 5000, {}, None),
-        ((28, 28), 5000, {"n_subnets": 4}, None),
-        ((28, 28), 5000, {"activation": "tanh"}, None),
-        ((16, 16, 16, 2), 5000, {}, None),
+        ((28, 28), {}, "small"),
+        ((32, 32, 3), {"n_units": 40, "time_budget": 3}, "small"),
+        ((3, 28), {}, None),
+        ((1, 784), {}, None),
+        ((28, 28), {"n_subnets": 4}, None),
+        ((28, 28), {"activation": "tanh"}, None),
+        ((16, 16, 16, 2), {}, None),
     ],
 )
-def test_the_default_fits_the_data(shape, n, given, expected):
-    assert chosen_preset(None, given, shape, n) == expected
-    assert chosen_preset("pereyra", given, shape, n) == "pereyra"
+def test_the_default_fits_the_data(shape, given, expected):
+    assert recommended(given, shape)[0] == expected
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"solver": "lbfgs"}, "preset 'tiny' has convolutional units and takes no solver"),
-        ({"window": False, "unit": "bilinear"}, "takes no unit, window"),
+        ({"window": False, "unit": "bilinear"}, "takes no window, unit"),
         ({"max_iter": 0}, "max_iter must be at least 1 epoch for preset 'tiny', got 0"),
         ({"n_units": 2}, "n_units must be at least 4, one a layer of the preset, got 2"),
         ({"refine": 2}, "takes no refine"),
@@ -274,11 +326,6 @@ def test_training_that_fails_ends_in_a_status_and_a_finite_network(digits, monke
     model = classifier_of("tiny", max_iter=2).fit(images[:250], labels[:250])
     assert (model.status_, model.output_layer_) == ("non-finite", "glue")
     assert model.score(images[:250], labels[:250]) > 0.5, "the glue of untrained units"
-
-
-def test_bootstrapping_needs_subnetworks(convolutional, digits):
-    with pytest.raises(ValueError, match="preset 'tiny' has none; use preset 'windowed'"):
-        convolutional.bootstrap_transductive(digits[0][:20])
 
 
 @pytest.mark.parametrize("preset", ["tiny", "windowed"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwise.nets import default_augmentation
-from rankwise.nets.augmentation import sampling_matrices
+from rankwise.training.affine import affine_maps
 
 
 def pictures(n=2, c=3, h=9, w=12, seed=0):
@@ -31,7 +31,7 @@ def test_it_is_kornias_flip_and_affine_warp(h, w, c, degrees, stretch, flipped):
     angle = torch.full((2,), math.radians(degrees))
     mirror = torch.full((2,), -1.0 if flipped else 1.0)
     found = default_augmentation().warp(
-        x, sampling_matrices(mirror, angle, torch.full((2,), stretch), h, w)
+        x, affine_maps((h, w), mirror * angle, torch.full((2,), stretch), mirror=mirror)
     )
     # Forward map in pixels, about the centre: the inverse of the sampling map.
     cosine, sine = math.cos(angle[0]) * stretch, math.sin(angle[0]) * stretch
@@ -64,14 +64,14 @@ def test_a_quarter_turn_is_rot90():
     x = pictures(1, 3, 8, 8)
     quarter = torch.tensor([math.pi / 2])
     one = torch.ones(1)
-    found = default_augmentation().warp(x, sampling_matrices(one, quarter, one, 8, 8))
+    found = default_augmentation().warp(x, affine_maps((8, 8), quarter, one))
     torch.testing.assert_close(found, torch.rot90(x, 1, (2, 3)), atol=1e-5, rtol=0)
 
 
 def test_fills():
     x = torch.full((1, 1, 8, 8), -1.0)
     x[:, :, :, 0] = 1.0
-    wide = sampling_matrices(torch.ones(1), torch.zeros(1), torch.full((1,), 2.0), 8, 8)
+    wide = affine_maps((8, 8), torch.zeros(1), torch.full((1,), 2.0))
     row = {f: default_augmentation(fill=f).warp(x, wide)[0, 0, 4] for f in ("reflect", "nearest")}
     assert row["nearest"][0] == pytest.approx(1.0)
     # Mirrored at the edge: pixels 3, 2, 1, 0 | 0, 1, ... so the corner shows the inside again.
@@ -98,11 +98,11 @@ def test_each_image_has_its_draw_and_the_seed_decides():
 def test_draws_stay_in_the_papers_ranges(monkeypatch):
     seen = {}
 
-    def spy(mirror, angle, stretch, height, width):
+    def spy(size, angle, stretch, mirror):
         seen.update(mirror=mirror, angle=angle, stretch=stretch)
-        return sampling_matrices(mirror, angle, stretch, height, width)
+        return affine_maps(size, angle, stretch, mirror=mirror)
 
-    monkeypatch.setattr("rankwise.nets.augmentation.sampling_matrices", spy)
+    monkeypatch.setattr("rankwise.nets.augmentation.affine_maps", spy)
     torch.manual_seed(0)
     default_augmentation()(torch.zeros(4000, 1, 2, 2))
     degrees = seen["angle"].rad2deg()

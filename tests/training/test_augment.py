@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rankwise.training.augment import Augmentation, channel_statistics, moved, with_mirrors
+from rankwise.training.affine import moved
+from rankwise.training.augment import Augmentation, channel_statistics, with_mirrors
 
 STILL = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
 
@@ -113,3 +114,23 @@ def test_statistics_of_channels():
     center, scale = channel_statistics(images)
     np.testing.assert_allclose(center, [images[..., 0].mean() / 255, 0.2], rtol=1e-5)
     np.testing.assert_allclose(scale, [images[..., 0].std() / 255, 1.0], rtol=1e-5)
+
+
+def test_whole_shifts_and_reflection_move_pixels_and_interpolate_none():
+    maps = torch.rand(100, 2, 8, 10)
+    affine = drawn(100, (8, 10), shift=0.2, whole=True)
+    out = moved(maps, affine, "reflect")
+    padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="symmetric")
+    steps = set()
+    for image, source, matrix in zip(out.numpy(), padded, affine, strict=True):
+        right, down = round(float(matrix[0, 2]) * 5), round(float(matrix[1, 2]) * 4)
+        expected = source[:, 2 + down : 10 + down, 2 + right : 12 + right]
+        np.testing.assert_allclose(image, expected, atol=1e-5)
+        steps |= {("right", right), ("down", down)}
+    assert {("right", d) for d in (-2, -1, 0, 1, 2)} <= steps
+    assert {("down", d) for d in (-2, -1, 0, 1, 2)} <= steps
+
+
+def test_an_unknown_fill_is_refused():
+    with pytest.raises(ValueError, match="unknown fill 'wrap'; accepted: reflect, nearest, const"):
+        Augmentation(fill="wrap")

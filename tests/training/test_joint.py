@@ -11,8 +11,9 @@ from rankwise._arrays import blocks
 from rankwise.errors import RunError
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.augment import Augmentation, channel_statistics
-from rankwise.training.joint import JointPlan, JointTraining, one_cycle
+from rankwise.training.joint import JointPlan, JointTraining
 from rankwise.training.modules import ConvolutionalModule, UnitModule
+from rankwise.training.steps import Clock, one_cycle, share_of_rate
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
 from rankwise.units.multilinear import make_units
 from rankwise.units.starts import Start, random_units
@@ -184,8 +185,9 @@ def test_a_running_layer_begins_with_a_full_window(digits):
         {"augmentation": None},
         {"extra": lambda maps, **_: maps.flip(3).flip(3)},
         {"n_shards": 1},
+        {"optimiser": "muon", "schedule": "triangle", "precision": "bfloat16"},
     ],
-    ids=["trained", "squared", "running", "unmoved", "extra", "one-shard"],
+    ids=["trained", "squared", "running", "unmoved", "extra", "one-shard", "muon"],
 )
 def test_every_way_to_train_learns(digits, plan):
     images, labels = digits
@@ -255,10 +257,18 @@ def test_moments_of_shards_count_by_their_size(digits):
     torch.testing.assert_close(kept["parts"], kept["whole"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("output_layer", ["trained", "running"])
-def test_the_same_seed_gives_the_same_bits_whatever_the_workers(digits, output_layer):
+SQUARED = {"loss": "squared"}
+RUNNING = SQUARED | {"output_layer": "running"}
+ALTERNATING = Augmentation(
+    rotation=0.0, scale=0.0, shear=0.0, mirror=True, alternate=True, whole=True
+)
+MUON = {"optimiser": "muon", "precision": "bfloat16", "augmentation": ALTERNATING}
+
+
+@pytest.mark.parametrize("plan", [SQUARED, RUNNING, MUON], ids=["trained", "running", "muon"])
+def test_the_same_seed_gives_the_same_bits_whatever_the_workers(digits, plan):
     images, labels = digits
-    plan = {"loss": "squared", "output_layer": output_layer, "epochs": 2}
+    plan = plan | {"epochs": 2}
     one, two = training(images, **plan), training(images, workers=3, **plan)
     results = [run.fit(images[:300], labels[:300]) for run in (one, two)]
     np.testing.assert_array_equal(results[0].coef, results[1].coef)
@@ -266,10 +276,10 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_workers(digits, output_l
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("output_layer", ["trained", "running"])
-def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, output_layer):
+@pytest.mark.parametrize("plan", [SQUARED, RUNNING, MUON], ids=["trained", "running", "muon"])
+def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, plan):
     images, labels = digits
-    plan = {"loss": "squared", "output_layer": output_layer, "epochs": 4}
+    plan = plan | {"epochs": 4}
     validation = (images[600:800], labels[600:800])
 
     def fit(path=None, stop=None):
@@ -359,7 +369,81 @@ def test_a_loss_that_is_not_finite_ends_the_training(digits, plan):
         assert torch.equal(parameter, start), "the start is kept"
 
 
-def test_the_schedule_rises_then_falls():
+def test_bfloat16_rounds_maps_and_filters_and_nothing_that_is_kept(digits):
+    images, labels = digits
+    exact, rounded = training(images), training(images, precision="bfloat16")
+    maps = torch.from_numpy(images[:50] / 255.0).float()[:, None]
+    features = [run.module(maps, [], run._dtype) for run in (exact, rounded)]
+    assert features[1].dtype == torch.float32
+    assert not torch.equal(*features)
+    torch.testing.assert_close(features[1], features[0], rtol=0.05, atol=0.05)
+    result = rounded.fit(images[:120], labels[:120])
+    assert (result.precision, exact.precision) == ("bfloat16", "float32")
+    assert {t.dtype for t in rounded._tensors().values()} == {torch.float32}
+    # Predictions don't round: the network folds float32 parameters, and computes with them.
+    network = rounded.module.network(result.coef, softmax=True)
+    np.testing.assert_allclose(
+        network.outputs(images[:100]), rounded.outputs(images[:100]), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_alternating_mirror_images_show_each_image_both_ways_in_two_epochs(digits):
+    images, labels = digits
+    images = np.tile(np.arange(8, dtype=np.uint8) * 20, (90, 8, 1))  # brighter to the right
+    seen = np.zeros((2, 90), dtype=bool)
+
+    def note(maps, source_id, epoch):
+        seen[epoch, source_id] = (maps[:, 0, 4, 2] > maps[:, 0, 4, 5]).numpy()
+        return maps
+
+    still = Augmentation(rotation=0.0, scale=0.0, shear=0.0, shift=0.0, mirror=True, alternate=True)
+    run = training(images, epochs=2, augmentation=still, extra=note, batch_size=90)
+    run.fit(images, labels[:90])
+    assert 25 < seen[0].sum() < 65
+    assert (seen[0] != seen[1]).all()
+
+
+def test_a_time_budget_ends_the_training_in_the_middle_of_an_epoch(digits):
+    images, labels = digits
+    seconds = iter(range(1000))
+    run = training(images, epochs=50, batch_size=60, time_budget=1.0)
+    rates, set_rate = [], run.set_rate
+    run.set_rate = lambda done: rates.append(done) or set_rate(done)
+    run._clock = Clock(40.0, now=lambda: float(next(seconds)))
+    result = run.fit(images[:600], labels[:600], validation=(images[600:700], labels[600:700]))
+    assert result.status == "finished"
+    # Ten updates an epoch, a second each; what validation takes is kept of the forty.
+    assert 3 <= len(result.history) <= 4
+    assert 25 < len(rates) < 40
+    assert rates == sorted(rates)
+    assert rates[-1] > 0.9, "the schedule ends with the budget"
+
+
+def test_a_budget_that_is_used_up_gives_one_step(digits):
+    images, labels = digits
+    run = training(images, epochs=5, time_budget=1e-9)
+    result = run.fit(images[:300], labels[:300])
+    assert len(result.history) == 1
+    assert np.isfinite(result.coef).all()
+
+
+def test_time_that_went_by_before_counts(digits, tmp_path):
+    images, labels = digits
+    path = tmp_path / "joint.safetensors"
+    run = training(images, epochs=2, time_budget=1e6)
+    before = run.fit(images[:120], labels[:120], checkpoint=path)
+    run = training(images, epochs=2, time_budget=1e6)
+    run._clock = Clock(sum(e["seconds"] for e in before.history) / 2)
+    again = run.fit(images[:120], labels[:120], checkpoint=path)
+    assert len(again.history) == again.resumed == 2
+
+
+def test_the_schedules_rise_then_fall():
+    straight = [share_of_rate("triangle", x, 0.25) for x in np.linspace(0, 1, 101)]
+    assert straight[0] == pytest.approx(0.2)
+    assert straight[25] == max(straight) == pytest.approx(1.0)
+    assert straight[100] == pytest.approx(0.0)
+    np.testing.assert_allclose(np.diff(straight[25:]), -1 / 75)
     rates = [one_cycle(x, 0.25) for x in np.linspace(0, 1, 101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[25] == max(rates) == pytest.approx(1.0)
@@ -377,6 +461,11 @@ def test_the_schedule_rises_then_falls():
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"n_shards": 0}, "n_shards must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"matrix_rate": -1.0}, "matrix_rate must be positive, got -1.0"),
+        ({"time_budget": 0.0}, "time_budget must be positive, got 0.0"),
+        ({"optimiser": "sgd"}, "unknown optimiser 'sgd'; accepted: adamw, muon"),
+        ({"schedule": "flat"}, "unknown schedule 'flat'; accepted: one-cycle, triangle"),
+        ({"precision": "int8"}, "unknown precision 'int8'; accepted: float32, bfloat16, auto"),
     ],
 )
 def test_what_is_not_accepted(options, message):

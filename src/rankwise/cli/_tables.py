@@ -76,6 +76,7 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         return [
             ("preset", str(report["preset"])),
             ("units / epochs", f"{report['n_units']:,} / {report['epochs']:,}"),
+            *([("trained in", report["precision"])] if report.get("precision") else []),
             (
                 "output layer" + chosen * " (the better on validation images)",
                 report["output_layer"],

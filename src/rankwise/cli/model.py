@@ -132,6 +132,14 @@ def train(
         str | None,
         typer.Option(help="Of images trained on: moves, low-rank, moves+low-rank or none."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of training: float32, bfloat16, or auto: what this processor has."),
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(help="Train as well as it gets in so many minutes.", metavar="MINUTES"),
+    ] = None,
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
@@ -192,6 +200,8 @@ def train(
         "refine": refine,
         "refine_solver": refine_solver,
         "augmentation": augmentation,
+        "precision": precision,
+        "time_budget": time_budget,
         "squash": squash or None,
         "bias": False if no_bias else None,
         "partition": partition or None,

@@ -42,6 +42,7 @@ LEARNED = (
     "condition",
     "seconds",
     "output_layer",
+    "precision",
     "selection",
     "temperature",
 )
@@ -343,7 +344,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         model.n_features_in_ = int(np.prod(record.network.units.shape))
         model.n_parameters_units_ = record.network.n_parameters_units
         model.n_parameters_total_ = record.network.n_parameters_total
-        for name, value in record.fitted.items():
+        # What files of earlier versions don't say.
+        trained_in = "float32" if record.family == "convolutional" else None
+        for name, value in ({"precision_": trained_in} | record.fitted).items():
             setattr(model, name, value)
         return model
 

@@ -8,8 +8,8 @@ from typing import Any
 from rankwise.estimators.choices import parameters_of, ridge_of
 from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.quadratic import QuadraticClassifier
-from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
-from rankwise.training.presets import GIVEN, check_given, plan_network
+from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, OWN
+from rankwise.training.presets import GIVEN, check_given, plan_network, refuse_own
 
 OPTIONS = (
     *GIVEN,
@@ -72,6 +72,7 @@ def classifier_of(
         )
     check_options(preset, options)
     if preset not in CONVOLUTIONAL_PRESETS:
+        refuse_own("QuadraticClassifier" if preset is None else f"preset {preset!r}", options)
         return QuadraticClassifier(preset, **parameters_of(options))
     if options.pop("squash", False):
         options["probabilities"] = "sigmoid"
@@ -102,4 +103,4 @@ def check_options(preset: str | None, options: Mapping[str, Any]) -> None:
 
 
 def _any_image(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in given.items() if k not in ("unit", "prune")}
+    return {k: v for k, v in given.items() if k not in ("unit", "prune", *OWN)}

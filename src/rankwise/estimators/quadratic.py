@@ -116,6 +116,8 @@ class QuadraticClassifier(ImageClassifier):
         the glue, ``‖τ − ΦA‖² + μ‖A‖²``, fell at this ``μ``, ``gain``; with `Prune` the units left
         out, ``pruned``, and by which share it rose, ``rise``.
     output_layer_ : {"glue"}
+    precision_ : {"float32"} or None
+        Of a refinement on mini-batches.
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     temperature_ : float or None

@@ -6,11 +6,11 @@ import math
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from rankwise.training.affine import affine_maps, moved
+
 Fill = Literal["reflect", "nearest", "constant"]
-_PADDING = {"reflect": "reflection", "nearest": "border", "constant": "zeros"}
 
 
 class DefaultAugmentation(nn.Module):
@@ -28,43 +28,14 @@ class DefaultAugmentation(nn.Module):
         mirror = 1 - 2 * (uniform[0] < self.flip).float()
         angle = math.radians(self.rotation) * (2 * uniform[1] - 1)
         stretch = 1 + self.zoom * (2 * uniform[2] - 1)
-        return self.warp(x, sampling_matrices(mirror, angle, stretch, height, width))
+        # Turned before it is mirrored, where `affine_maps` turns the mirrored image.
+        return self.warp(x, affine_maps((height, width), mirror * angle, stretch, mirror=mirror))
 
-    def warp(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    def warp(self, x: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
         """Sample bilinearly where ``(n, 2, 3)`` matrices in normalised coordinates point to."""
-        grid = F.affine_grid(matrices.to(x.dtype), list(x.shape), align_corners=False)
         # Outside is black, which is -1 here.
         shift = 1.0 if self.fill == "constant" else 0.0
-        padding = _PADDING[self.fill]
-        return F.grid_sample(x + shift, grid, padding_mode=padding, align_corners=False) - shift
-
-
-def sampling_matrices(
-    mirror: torch.Tensor, angle: torch.Tensor, stretch: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
-    """Where each output pixel is taken from: ``M·R(angle)·stretch``, about the image's centre.
-
-    Coordinates are `affine_grid`'s, from −1 to 1 along each side; the rotation is one in pixels.
-
-    Parameters
-    ----------
-    mirror : Tensor (n,)
-        −1 to flip horizontally, 1 not to.
-    angle : Tensor (n,)
-        Radians.
-    stretch : Tensor (n,)
-        Of the sampling grid: above 1 zooms out, as Keras's positive factors do.
-    height, width : int
-
-    Returns
-    -------
-    Tensor (n, 2, 3)
-    """
-    cosine, sine = torch.cos(angle) * stretch, torch.sin(angle) * stretch
-    zero = torch.zeros_like(cosine)
-    across = torch.stack([mirror * cosine, -mirror * sine * (height / width), zero], dim=1)
-    down = torch.stack([sine * (width / height), cosine, zero], dim=1)
-    return torch.stack([across, down], dim=1)
+        return moved(x + shift, affine, self.fill) - shift
 
 
 def default_augmentation(

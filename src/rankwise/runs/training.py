@@ -206,6 +206,7 @@ def _train(
         "epochs": len(model.history_),
         "history": model.history_,
         "output_layer": model.output_layer_,
+        "precision": model.precision_,
         "selection": model.selection_,
         "ridge": model.ridge_,
         "rank": model.rank_,

@@ -1,4 +1,4 @@
-"""Random affine maps of whole batches of images, and which mirror images the classes survive."""
+"""Random affine maps of batches of images, and which mirror images the classes survive."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from math import pi, prod
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from rankwise._arrays import Images, blocks
 from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.output_layer import solve_gram
 from rankwise.networks.convolutional import ConvolutionalNetwork, as_maps
+from rankwise.training.affine import FILLS, affine_maps
 from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights
 
 _PROBE_SAMPLES = 3000
@@ -39,6 +39,13 @@ class Augmentation:
         Exchange left and right with probability ½.
     flip : bool
         Exchange top and bottom with probability ½.
+    alternate : bool
+        Exchange left and right in every other epoch instead, in half of the images in the odd
+        ones: each is seen both ways in any two epochs (K. Jordan's airbench).
+    whole : bool
+        Shifts are whole pixels, so that nothing is interpolated where nothing else is done.
+    fill : {"nearest", "reflect", "constant"}
+        What lies outside an image.
     """
 
     rotation: float = 12.0
@@ -47,6 +54,9 @@ class Augmentation:
     shift: float = 2 / 28
     mirror: bool = False
     flip: bool = False
+    alternate: bool = False
+    whole: bool = False
+    fill: str = "nearest"
 
     def __post_init__(self) -> None:
         for name in ("rotation", "scale", "shear", "shift"):
@@ -54,9 +64,26 @@ class Augmentation:
                 raise ValueError(f"{name} must be a number at least 0, got {getattr(self, name)}")
         if self.scale >= 1:
             raise ValueError(f"scale must be below 1, got {self.scale}")
+        if self.fill not in FILLS:
+            raise ValueError(f"unknown fill {self.fill!r}; accepted: {', '.join(FILLS)}")
 
-    def draw(self, n: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-        """Affine maps ``(n, 2, 3)`` of images of one size, as `torch.nn.functional` takes them."""
+    def draw(
+        self,
+        n: int,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        turned: np.ndarray | None = None,
+    ) -> torch.Tensor:
+        """Affine maps ``(n, 2, 3)`` of images of one size, as `torch.nn.functional` takes them.
+
+        Parameters
+        ----------
+        n : int
+        size : (int, int)
+        generator : torch.Generator
+        turned : bool array of shape (n,), optional
+            Which images are mirrored if mirror images alternate; see `turned_in`. Default drawn.
+        """
 
         def uniform(most: float) -> torch.Tensor:
             return (2 * torch.rand(n, generator=generator) - 1) * most
@@ -66,20 +93,34 @@ class Augmentation:
             return torch.where(heads & drawn, -1.0, 1.0)
 
         angle, factor = uniform(self.rotation * pi / 180), 1 + uniform(self.scale)
-        shear, right, down = uniform(self.shear), uniform(2 * self.shift), uniform(2 * self.shift)
+        shear = uniform(self.shear)
+        right, down = uniform(2 * self.shift), uniform(2 * self.shift)
         mirror, flip = sign(self.mirror), sign(self.flip)
-        cos, sin = torch.cos(angle) / factor, torch.sin(angle) / factor
-        # Coordinates run from -1 to 1 on both axes, so a rotation needs the aspect.
-        aspect = size[0] / size[1]
-        first = torch.stack([cos * mirror, (shear * cos - sin) * flip * aspect, right], dim=1)
-        second = torch.stack([sin * mirror / aspect, (shear * sin + cos) * flip, down], dim=1)
-        return torch.stack([first, second], dim=1)
+        if self.mirror and self.alternate and turned is not None:
+            mirror = 1.0 - 2.0 * torch.from_numpy(turned).float()
+        if self.whole:
+            # Half an axis is 1, so a pixel of `side` is 2 / side.
+            right, down = (
+                torch.round(share * side / 2) * 2 / side
+                for share, side in zip((right, down), size[::-1], strict=True)
+            )
+        return affine_maps(
+            size, angle, 1 / factor, shear=shear, right=right, down=down, mirror=mirror, flip=flip
+        )
 
 
-def moved(maps: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Maps ``(n, C, H, W)`` under affine maps ``(n, 2, 3)``; the border goes on outside."""
-    grid = F.affine_grid(affine.to(maps), list(maps.shape), align_corners=False)
-    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:
+    """Which images alternating mirror images show mirrored in an epoch.
+
+    Parameters
+    ----------
+    epoch : int
+    rows : int array of shape (n,)
+        Places of the images among all of them.
+    coins : bool array of shape (n_all,)
+        Which images are mirrored in the first epoch; the others are in the second.
+    """
+    return np.asarray(coins[rows] ^ bool(epoch % 2))
 
 
 def with_mirrors(

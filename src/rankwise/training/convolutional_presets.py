@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
@@ -12,7 +13,13 @@ from rankwise.units.convolutional import ConvolutionalUnits, Layer
 if TYPE_CHECKING:
     from rankwise.training.joint import JointPlan
 
-ACCEPTED = ("activation", "rank", "n_units", "max_iter", "ridge", "glue_rcond", "augmentation")
+OWN = ("precision", "time_budget")
+"""Choices that only convolutional presets have."""
+
+ACCEPTED = (
+    *("activation", "rank", "n_units", "max_iter", "ridge", "glue_rcond", "augmentation"),
+    *OWN,
+)
 """Choices of a convolutional preset that a user can give instead."""
 
 AUGMENTATIONS = ("moves", "low-rank", "moves+low-rank", "none")
@@ -26,6 +33,7 @@ _SHORTEST_SIDE = 4
 _USUAL_EPOCHS = 24
 _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
+_MOST_IN_A_BUDGET = 200
 _SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
 
 
@@ -109,7 +117,8 @@ def plan_convolutional(
         One of `CONVOLUTIONAL_PRESETS`.
     given : mapping
         Values for any of `ACCEPTED`. ``n_units`` scales all layers alike; ``max_iter`` is the
-        number of epochs.
+        number of epochs; ``time_budget`` is in minutes, and as many epochs as fit, at most 200,
+        are trained in it where ``max_iter`` isn't given.
     image_shape : tuple of int
         ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first,
         as far as the other side has 4 left. Those with a side below 4 aren't moved unless asked
@@ -156,13 +165,17 @@ def plan_convolutional(
     batch = min(preset.batch_size, max(_SMALLEST_BATCH, n_samples // _BATCHES_AN_EPOCH))
     usual = min(_USUAL_EPOCHS, ceil(preset.images_seen / n_samples))
     enough = min(_MOST_EPOCHS, ceil(_FEWEST_UPDATES * batch / n_samples))
-    epochs = int(given.get("max_iter", max(usual, enough)))
+    minutes = given.get("time_budget")
+    most = max(usual, enough) if minutes is None else _MOST_IN_A_BUDGET
+    epochs = int(given.get("max_iter", most))
     joint = JointPlan(
         epochs=epochs,
         batch_size=batch,
         learning_rate=preset.learning_rate,
         augmentation=Augmentation() if moves else None,
         extra=low_rank if copies else None,
+        precision=given.get("precision", "float32"),
+        time_budget=None if minutes is None else 60.0 * float(minutes),
     )
     return ConvolutionalPlan(units, joint, given.get("ridge", "gcv"), given.get("glue_rcond"))
 
@@ -180,6 +193,9 @@ def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
             f"preset {name!r} has convolutional units and takes no {', '.join(foreign)}; "
             f"accepted: {', '.join(ACCEPTED)}"
         )
+    minutes = given.get("time_budget", 1.0)
+    if not isinstance(minutes, Real) or isinstance(minutes, bool) or not 0 < float(minutes) < inf:
+        raise ValueError(f"time_budget must be minutes above 0, got {minutes!r}")
     if given.get("max_iter", 1) < 1:
         raise ValueError(
             f"max_iter must be at least 1 epoch for preset {name!r}, got {given['max_iter']!r}"

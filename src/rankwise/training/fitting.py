@@ -66,6 +66,8 @@ class Fitted:
         after each ``iteration`` of Gauss–Newton.
     selection : dict
         What growing and pruning did; see `QuadraticClassifier`. Empty without them.
+    precision : {"float32", "bfloat16"} or None
+        What joint training computed in.
     output_layer : {"glue", "trained"}
         Which output layer the network has.
     temperature : float or None
@@ -85,6 +87,7 @@ class Fitted:
     seconds: dict[str, float]
     reports: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    precision: str | None = None
     output_layer: str = "glue"
     selection: dict[str, Any] = field(default_factory=dict)
     temperature: float | None = None
@@ -293,6 +296,7 @@ def fit_subnetworks(
         seconds=seconds,
         reports=reports,
         history=history,
+        precision="float32" if plan.refine and plan.refine_solver == "adamw" else None,
         selection=selection,
         temperature=temperature,
         subnets=[(s.params, s.active) for s in subnets],
@@ -414,6 +418,10 @@ def fit_convolutional(
         joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
     generator = torch.Generator().manual_seed(seed)
     module = ConvolutionalModule(plan.units, *channel_statistics(rest), generator)
+    if joint.time_budget is not None:
+        behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
+        left = joint.time_budget - behind - (time.perf_counter() - begin)
+        joint = replace(joint, time_budget=max(left, _LEAST_BUDGET))
     training = JointTraining(
         module,
         joint,
@@ -482,9 +490,24 @@ def fit_convolutional(
             "earlier": earlier,
         },
         history=result.history,
+        precision=result.precision,
         output_layer="glue" if better else "trained",
         temperature=temperature,
     )
+
+
+_SOME, _MARGIN, _LEAST_BUDGET = 256, 1.3, 1e-3
+
+
+def _seconds_behind(module: Any, images: Images, n: int, n_classes: int, threads: int) -> float:
+    """How long the glue and the choice of the output layer will take, as a few images say."""
+    some = min(len(images), _SOME)
+    coef = np.zeros((module.n_features + 1, n_classes))
+    features = module.network(coef, softmax=True).features(images)
+    features(slice(0, 2))  # the first call of anything is slow
+    begin = time.perf_counter()
+    features(slice(0, some))
+    return _MARGIN * (time.perf_counter() - begin) * n / some / threads
 
 
 def _accuracy(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:

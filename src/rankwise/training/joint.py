@@ -33,10 +33,13 @@ from rankwise._arrays import Images, blocks, chosen
 from rankwise._threads import thread_pool
 from rankwise.linear.running import DivergedError, RunningLayer
 from rankwise.networks.convolutional import as_maps
-from rankwise.training.augment import moved
+from rankwise.training.affine import moved
+from rankwise.training.augment import turned_in
 from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
-from rankwise.training.joint_plan import JointPlan, JointResult, one_cycle
+from rankwise.training.joint_plan import JointPlan, JointResult
 from rankwise.training.modules import Moments
+from rankwise.training.precision import resolve_precision
+from rankwise.training.steps import Clock, Steps, share_of_rate
 
 _MOMENTUM = 0.05
 _STRETCH = 8.0
@@ -97,9 +100,18 @@ class JointTraining:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         trained = [*self.parameters, *([self.coef] if self.coef.requires_grad else [])]
         self.trained = trained
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=plan.learning_rate, weight_decay=plan.weight_decay
+        self.steps = Steps(
+            trained,
+            module.matrices(),  # type: ignore[operator]  # a method of ours
+            optimiser=plan.optimiser,
+            learning_rate=plan.learning_rate,
+            matrix_rate=plan.matrix_rate,
+            weight_decay=plan.weight_decay,
         )
+        self.precision = resolve_precision(plan.precision, device)
+        self._dtype = torch.bfloat16 if self.precision == "bfloat16" else None
+        self._clock = Clock(plan.time_budget)
+        self._tossed = np.zeros(0, dtype=bool)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -138,14 +150,17 @@ class JointTraining:
         affine = None
         if self.plan.augmentation is not None:
             size = (maps.shape[2], maps.shape[3])
-            affine = self.plan.augmentation.draw(len(maps), size, draws)
+            turned = None if rows is None else turned_in(epoch, rows, self._coins(rows))
+            affine = self.plan.augmentation.draw(len(maps), size, draws, turned)
         labels = torch.from_numpy(encoded)
         counts = None if weights is None else torch.from_numpy(weights).float()
         parts = list(blocks(len(maps), self.plan.shard_size(len(maps))))
 
         def placed(part: slice) -> torch.Tensor:
             x = maps[part].to(self.device)
-            return x if affine is None else moved(x, affine[part])
+            if affine is None or self.plan.augmentation is None:
+                return x
+            return moved(x, affine[part], self.plan.augmentation.fill)
 
         changed: torch.Tensor | None = None
         if self.plan.extra is not None:
@@ -156,7 +171,7 @@ class JointTraining:
         def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any]:
             x = placed(part) if changed is None else changed[part]
             moments: Moments = []
-            features = self.module(x, moments)
+            features = self.module(x, moments, self._dtype)
             y = labels[part].to(self.device)
             own = None if counts is None else counts[part].to(self.device)
             loss = self.loss(features, y, own) * (len(x) / len(maps))
@@ -170,7 +185,7 @@ class JointTraining:
             for other in results[1:]:
                 gradient = gradient + other[1][j]
             parameter.grad = gradient
-        self.optimiser.step()
+        self.steps.step()
         shares = [(part.stop - part.start) / len(maps) for part in parts]
         self._keep_moments([r[2] for r in results], shares)
         if self.running is not None:
@@ -226,7 +241,8 @@ class JointTraining:
             maps = as_maps(images[block]).to(self.device)
             if self.plan.augmentation is not None:
                 sides = (maps.shape[2], maps.shape[3])
-                maps = moved(maps, self.plan.augmentation.draw(len(maps), sides, draws))
+                affine = self.plan.augmentation.draw(len(maps), sides, draws)
+                maps = moved(maps, affine, self.plan.augmentation.fill)
             with torch.no_grad():
                 features = self.module(maps, [])
             labels = torch.from_numpy(encoded[block]).to(self.device)
@@ -240,11 +256,8 @@ class JointTraining:
             self.coef.copy_(layer.solve() * factor)
 
     def set_rate(self, done: float) -> float:
-        """Learning rate of the one-cycle schedule after a share `done` of the updates."""
-        rate = self.plan.learning_rate * one_cycle(done, self.plan.warm_up)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        return rate
+        """Learning rates of the schedule after a share `done` of the training; gives AdamW's."""
+        return self.steps.set_share(share_of_rate(self.plan.schedule, done, self.plan.warm_up))
 
     def solve(self) -> None:
         """Bring a running output layer up to date; a trained one stays as it is."""
@@ -303,6 +316,7 @@ class JointTraining:
             If the checkpoint is another fit's.
         """
         begin, state = time.perf_counter(), _State()
+        self._clock.start()
         if weights is not None:
             weights = weights / weights.mean()
         if checkpoint is not None:
@@ -310,6 +324,11 @@ class JointTraining:
         if not state.best:
             state.best = self._tensors()
         resumed = state.epoch
+        self._clock.add(float(sum(entry["seconds"] for entry in state.history)))
+        if validation is not None:
+            self._clock.reserve(
+                lambda n: self.accuracy(validation[0][:n], validation[1][:n]), len(validation[1])
+            )
         advance(resumed)
         status = "early-stop" if self._is_stuck(state) else "finished"
         batch = min(self.plan.batch_size, len(images))
@@ -317,7 +336,11 @@ class JointTraining:
         with self.threads():
             if self.running is not None and not state.epoch:
                 status = self._fill_window(images, encoded, batch, weights)
-            while state.epoch < self.plan.epochs and status == "finished":
+            while (
+                state.epoch < self.plan.epochs
+                and status == "finished"
+                and not (state.epoch and self._clock.is_over)
+            ):
                 tick = time.perf_counter()
                 loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch, weights)
                 accuracy = None if validation is None else self.accuracy(*validation)
@@ -344,7 +367,13 @@ class JointTraining:
         self._restore(state.best)
         coef = self.coef.detach().cpu().double().numpy()
         return JointResult(
-            coef, state.history, state.best_epoch, status, resumed, time.perf_counter() - begin
+            coef,
+            state.history,
+            state.best_epoch,
+            status,
+            self.precision,
+            resumed,
+            time.perf_counter() - begin,
         )
 
     def accuracy(self, images: Images, encoded: np.ndarray) -> float:
@@ -374,10 +403,14 @@ class JointTraining:
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(images))
-        total, rate = 0.0, 0.0
+        total, rate, n = 0.0, 0.0, 0
         try:
             for i in range(per_epoch):
-                rate = self.set_rate((epoch * per_epoch + i) / (self.plan.epochs * per_epoch))
+                done = (epoch * per_epoch + i) / (self.plan.epochs * per_epoch)
+                done = max(done, self._clock.done)
+                if done >= 1 and i:
+                    break
+                rate = self.set_rate(min(done, 1.0))
                 # Sorted: rows lie in memory in that order, and a batch has none.
                 drawn = np.sort(order[i * batch : (i + 1) * batch])
                 total += self.update(
@@ -388,10 +421,18 @@ class JointTraining:
                     epoch=epoch,
                     weights=None if weights is None else weights[drawn],
                 )
+                n += 1
             self.solve()
         except DivergedError:
             total = nan
-        return total / per_epoch, rate
+        return total / max(n, 1), rate
+
+    def _coins(self, rows: np.ndarray) -> np.ndarray:
+        """Whether each of these images begins mirrored: of its place, whatever the batch."""
+        if rows.max() >= len(self._tossed):
+            rng = np.random.default_rng([self.seed, 6])
+            self._tossed = rng.random(2 * int(rows.max()) + 1000) < 0.5
+        return self._tossed
 
     def _fill_window(
         self, images: Images, encoded: np.ndarray, batch: int, weights: np.ndarray | None
@@ -436,9 +477,7 @@ class JointTraining:
     def _keep(self, path: Path, key: str, state: _State) -> None:
         tensors = {f"now.{k}": v for k, v in self._tensors().items()}
         tensors |= {f"best.{k}": v for k, v in state.best.items()}
-        for i, parameter in enumerate(self.trained):
-            for name, value in self.optimiser.state[parameter].items():
-                tensors[f"adam.{i}.{name}"] = value
+        tensors |= {f"steps.{k}": v for k, v in self.steps.tensors().items()}
         if self.running is not None:
             tensors |= {f"running.{k}": v for k, v in self.running.tensors().items()}
         write_checkpoint(
@@ -463,10 +502,7 @@ class JointTraining:
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor.to(self.device)
         self._restore(parts["now"])
-        for name, value in parts["adam"].items():
-            i, _, moment = name.partition(".")
-            kept = value.cpu() if moment == "step" else value
-            self.optimiser.state[self.trained[int(i)]][moment] = kept
+        self.steps.load(parts["steps"])
         if self.running is not None:
             self.running.load({k: v.cpu() for k, v in parts["running"].items()})
         state.epoch, state.history = known["epoch"], known["history"]

@@ -1,15 +1,17 @@
-"""Joint training: the choices, what it gives, and its schedule."""
+"""Joint training: the choices, and what it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import cos, inf, pi
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rankwise.training.augment import Augmentation
+from rankwise.training.precision import PRECISIONS
+from rankwise.training.steps import OPTIMISERS, SCHEDULES
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 LOSSES = ("cross-entropy", "squared")
 OUTPUT_LAYERS = ("trained", "running")
 
+_NAMED = {
+    "loss": LOSSES,
+    "output_layer": OUTPUT_LAYERS,
+    "optimiser": OPTIMISERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+}
 _SMALLEST_SHARD = 30
 
 
@@ -30,12 +39,24 @@ class JointPlan:
         Passes over the images, each image moved anew by `augmentation`.
     batch_size : int
         250 in the recipe of the design, section 8.
+    optimiser : {"adamw", "muon"}
+        See `rankwise.training.steps`.
     learning_rate : float
-        The largest of the one-cycle schedule: up from a tenth of it, then down to nearly zero.
+        AdamW's largest of the schedule.
+    matrix_rate : float
+        Muon's.
+    schedule : {"one-cycle", "triangle"}
+        Up from a tenth of the largest rate and down to nearly zero in half cosines; or from a fifth
+        and to zero in straight lines.
     warm_up : float
         The share of the updates that go up.
     weight_decay : float
         Of AdamW, on vectors and output layer.
+    precision : {"float32", "bfloat16", "auto"}
+        See `rankwise.training.precision`.
+    time_budget : float, optional
+        Seconds that the training may take, the first to the last. The schedule then follows the
+        clock, and ends with it or with the epochs, whichever is first.
     smoothing : float
         Label smoothing of the cross-entropy.
     loss : {"cross-entropy", "squared"}
@@ -60,9 +81,14 @@ class JointPlan:
 
     epochs: int = 12
     batch_size: int = 250
+    optimiser: str = "adamw"
     learning_rate: float = 1e-2
+    matrix_rate: float = 0.03
+    schedule: str = "one-cycle"
     warm_up: float = 0.25
     weight_decay: float = 0.02
+    precision: str = "float32"
+    time_budget: float | None = None
     smoothing: float = 0.05
     loss: str = "cross-entropy"
     output_layer: str = "trained"
@@ -74,19 +100,20 @@ class JointPlan:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"unknown loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
-        if self.output_layer not in OUTPUT_LAYERS:
-            raise ValueError(
-                f"unknown output_layer {self.output_layer!r}; accepted: {', '.join(OUTPUT_LAYERS)}"
-            )
+        for name, accepted in _NAMED.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; accepted: {', '.join(accepted)}"
+                )
         if self.output_layer == "running" and self.loss != "squared":
             raise ValueError("a running output layer needs loss 'squared', got 'cross-entropy'")
         for name in ("epochs", "batch_size", "n_shards", "solve_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < inf:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("learning_rate", "matrix_rate", "time_budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name} must be positive, got {value}")
 
     def shard_size(self, n: int) -> int:
         """Images a shard of a batch of `n`, so that none is much smaller than the others."""
@@ -108,6 +135,8 @@ class JointResult:
         Of the highest validation accuracy, the last on ties; without validation the last; 0,
         the start, where no epoch had a finite loss.
     status : {"finished", "early-stop", "non-finite"}
+    precision : {"float32", "bfloat16"}
+        What it computed in.
     resumed : int
         Epochs taken from a checkpoint.
     seconds : float
@@ -118,6 +147,7 @@ class JointResult:
     history: list[dict[str, Any]]
     best_epoch: int
     status: str
+    precision: str = "float32"
     resumed: int = 0
     seconds: float = 0.0
 
@@ -125,15 +155,3 @@ class JointResult:
     def earlier_seconds(self) -> float:
         """Of the epochs taken from a checkpoint."""
         return float(sum(entry["seconds"] for entry in self.history[: self.resumed]))
-
-
-def one_cycle(done: float, warm_up: float) -> float:
-    """Share of the largest learning rate after a share `done` of the updates.
-
-    Half a cosine up from a tenth during the warm-up, half a cosine down to 10⁻⁴ behind it.
-    """
-    if done < warm_up:
-        low, high, along = 1.0, 0.1, done / warm_up
-    else:
-        low, high, along = 1e-4, 1.0, (done - warm_up) / max(1 - warm_up, 1e-9)
-    return low + (high - low) * 0.5 * (1 + cos(pi * along))

@@ -76,13 +76,23 @@ class ConvolutionalModule(nn.Module):
         """Columns of the features."""
         return self.units.n_features
 
-    def forward(self, maps: torch.Tensor, moments: Moments | None = None) -> torch.Tensor:
-        """Features ``(n, m)``; with a list of `moments` the batch's own are used and appended."""
+    def forward(
+        self,
+        maps: torch.Tensor,
+        moments: Moments | None = None,
+        precision: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Features ``(n, m)``; with a list of `moments` the batch's own are used and appended.
+
+        With a `precision` maps and filters are rounded to it; what is kept, and the features, have
+        the parameters' type.
+        """
         sigma = ACTIVATIONS[self.units.activation].value
         x = (shrunk(maps, self.units.shrink) - self.center) / self.scale
-        x = x.contiguous(memory_format=torch.channels_last)
+        dtype = precision or x.dtype
+        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
         for i, stage in enumerate(self.units.stages):
-            x = F.conv2d(x, self.filters(i), padding=stage.padding)
+            x = F.conv2d(x, self.filters(i).to(dtype), padding=stage.padding)
             if max(stage.pool) > 1:
                 x = F.max_pool2d(x, stage.pool)
             if moments is None:
@@ -95,11 +105,15 @@ class ConvolutionalModule(nn.Module):
                 )
                 moments.append((mean.detach(), variance.detach()))
             x = sigma(x)
-        return F.avg_pool2d(x, self.units.cell).flatten(1)
+        return F.avg_pool2d(x, self.units.cell).flatten(1).to(self.center.dtype)
 
     def filters(self, i: int) -> torch.Tensor:
         """Filters of layer `i`, ``(maps, channels, rows, columns)``."""
         return compose(self.channel[i], self.row[i], self.column[i])
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Parameters that are matrices, one row a form: what `steps.Steps` says of them."""
+        return list(self.channel)
 
     def set_moments(self, moments: Moments, share: float = 1.0) -> None:
         """Move the kept moments towards these by a share of the way."""
@@ -151,11 +165,17 @@ class UnitModule(nn.Module):
         """Columns of the features."""
         return int(self.params.shape[1])
 
-    def forward(self, maps: torch.Tensor, moments: Any = None) -> torch.Tensor:
-        """Features ``(n, I)``. These units keep no moments."""
+    def forward(
+        self, maps: torch.Tensor, moments: Any = None, precision: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Features ``(n, I)``. These units keep no moments, and have one precision."""
         images = maps[:, 0] if len(self.units.shape) == 2 else maps.permute(0, 2, 3, 1)
         params = self.params * self.active + self.fixed
         return self.units.features(self.units.flatten(images), params)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """No parameter is a matrix whose scale doesn't matter."""
+        return []
 
     def set_moments(self, moments: Moments, share: float = 1.0) -> None:
         """Nothing to set."""

@@ -13,9 +13,11 @@ from rankwise.training.convolutional_presets import (
     AUGMENTATIONS,
     CONVOLUTIONAL_PRESETS,
     DEFAULT_AUGMENTATION,
+    OWN,
     refuse_foreign,
 )
 from rankwise.training.groups import SubnetPlan
+from rankwise.training.precision import PRECISIONS
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.multilinear import UNIT_KINDS, make_units
 from rankwise.units.starts import SOURCES, WINDOW, Start
@@ -148,6 +150,7 @@ GIVEN = (
     "refine",
     "refine_solver",
     "augmentation",
+    *OWN,
 )
 """Choices of a preset that a user can give instead."""
 
@@ -230,6 +233,7 @@ def plan_network(
     """
     check_given(name, given)
     name_or_default = "windowed" if name is None else name
+    refuse_own(f"preset {name_or_default!r}", given)
     _refuse_augmentation(name_or_default, given)
     preset = PRESETS[name_or_default]
     n_units, n_subnets = _sizes(name, given, preset, n_samples)
@@ -352,6 +356,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         "start": SOURCES,
         "refine_solver": REFINE_SOLVERS,
         "augmentation": AUGMENTATIONS,
+        "precision": PRECISIONS,
     }
     for label in ("subnet_rcond", "glue_rcond"):
         value = given.get(label, 0.0)
@@ -378,6 +383,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
             "steps; none was given"
         )
     if name in PRESETS:
+        refuse_own(f"preset {name!r}", given)
         _refuse_augmentation(name, given)
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
@@ -394,6 +400,22 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     window = given.get("window", False)
     if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
         raise ValueError(f"window must be two fractions, False or None, got {window!r}")
+
+
+def refuse_own(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse what only convolutional presets have.
+
+    Raises
+    ------
+    ValueError
+    """
+    own = [label for label in OWN if label in given]
+    if own:
+        raise ValueError(
+            f"{' and '.join(own)} need{'s' if len(own) == 1 else ''} units that are trained "
+            f"together, and {name} has sub-networks; presets "
+            f"{', '.join(CONVOLUTIONAL_PRESETS)} are accepted"
+        )
 
 
 def _refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:

@@ -1,0 +1,171 @@
+"""The steps of a joint training: optimisers, learning rates, and what a checkpoint keeps of them.
+
+Two ways to step. ``"adamw"`` takes all parameters alike. ``"muon"`` takes the channel vectors of
+convolutional units, which make a matrix with one row a form: its gradient's singular values are
+all set to about one (K. Jordan's Muon), and since every form is normalised behind it, the matrix
+is held at one length, as in his airbench. The rest goes by AdamW.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import cos, pi
+
+import torch
+from torch import nn
+
+OPTIMISERS = ("adamw", "muon")
+SCHEDULES = ("one-cycle", "triangle")
+
+
+def one_cycle(done: float, warm_up: float) -> float:
+    """Share of the largest learning rate after a share `done` of the updates.
+
+    Half a cosine up from a tenth during the warm-up, half a cosine down to 10⁻⁴ behind it.
+    """
+    if done < warm_up:
+        low, high, along = 1.0, 0.1, done / warm_up
+    else:
+        low, high, along = 1e-4, 1.0, (done - warm_up) / max(1 - warm_up, 1e-9)
+    return low + (high - low) * 0.5 * (1 + cos(pi * along))
+
+
+def triangle(done: float, warm_up: float) -> float:
+    """Share of the largest learning rate: straight up from a fifth, then straight down to zero."""
+    if done < warm_up:
+        return 0.2 + 0.8 * done / warm_up
+    return (1 - done) / max(1 - warm_up, 1e-9)
+
+
+def share_of_rate(schedule: str, done: float, warm_up: float) -> float:
+    """Share of the largest learning rate of one of `SCHEDULES`."""
+    return (one_cycle if schedule == "one-cycle" else triangle)(done, warm_up)
+
+
+class Steps:
+    """Optimisers of a list of parameters.
+
+    Parameters
+    ----------
+    parameters : sequence of tensors
+        Each with ``grad`` set before `step`.
+    matrices : sequence of tensors
+        Those among them that Muon takes: their last axis is a row of the matrix.
+    optimiser : {"adamw", "muon"}
+    learning_rate, weight_decay : float
+        The largest, of AdamW.
+    matrix_rate : float
+        The largest, of Muon.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.Tensor],
+        matrices: Sequence[torch.Tensor],
+        *,
+        optimiser: str,
+        learning_rate: float,
+        weight_decay: float,
+        matrix_rate: float,
+    ) -> None:
+        apart = {id(p) for p in matrices} if optimiser == "muon" else set()
+        self._matrices = [p for p in parameters if id(p) in apart]
+        # The same numbers as a matrix: Muon takes nothing else.
+        self._flat = [nn.Parameter(p.detach().view(-1, p.shape[-1])) for p in self._matrices]
+        others = [p for p in parameters if id(p) not in apart]
+        self._optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay)
+        ]
+        self._stepped = [*others, *self._flat]
+        self._rates = [learning_rate, matrix_rate]
+        if self._matrices:
+            self._optimisers.append(
+                torch.optim.Muon(self._flat, lr=matrix_rate, weight_decay=0.0, momentum=_MOMENTUM)
+            )
+
+    def set_share(self, share: float) -> float:
+        """Learning rates at a share of the largest; gives AdamW's."""
+        for optimiser, rate in zip(self._optimisers, self._rates, strict=False):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * share
+        return self._rates[0] * share
+
+    def step(self) -> None:
+        """One step along the parameters' gradients."""
+        for matrix, flat in zip(self._matrices, self._flat, strict=True):
+            flat.grad = None if matrix.grad is None else matrix.grad.reshape(flat.shape)
+        for optimiser in self._optimisers:
+            optimiser.step()
+        with torch.no_grad():
+            for flat in self._flat:
+                flat.mul_(len(flat) ** 0.5 / flat.norm().clamp(min=_SHORTEST))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The optimisers' state, by name."""
+        found = {}
+        for i, parameter in enumerate(self._stepped):
+            for name, value in self._state(parameter).items():
+                found[f"{i}.{name}"] = value
+        return found
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on from a state that `tensors` gave."""
+        for name, value in tensors.items():
+            i, _, moment = name.partition(".")
+            kept = value.cpu() if moment == "step" else value
+            self._state(self._stepped[int(i)])[moment] = kept
+
+    def _state(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        muon = any(parameter is flat for flat in self._flat)
+        return self._optimisers[1 if muon else 0].state[parameter]
+
+
+class Clock:
+    """How much of a budget of seconds is used up; without one, never any.
+
+    Parameters
+    ----------
+    budget : float, optional
+    now : callable
+        Seconds since whenever.
+    """
+
+    def __init__(self, budget: float | None, now: Callable[[], float] = time.perf_counter) -> None:
+        self._budget, self._now = budget, now
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._spent, self._begin = 0.0, self._now()
+
+    def add(self, seconds: float) -> None:
+        """What was used up before, or will be at the end."""
+        self._spent += seconds
+
+    def reserve(self, task: Callable[[int], object], n: int) -> None:
+        """Keep the time that a task takes for `n` images, from what it takes for some of them."""
+        if self._budget is None:
+            return
+        some = min(n, _SOME)
+        task(min(some, 2))  # the first call of anything is slow
+        begin = self._now()
+        task(some)
+        self.add(_MARGIN * (self._now() - begin) * n / some)
+
+    @property
+    def done(self) -> float:
+        """Share of the budget that is used up."""
+        if self._budget is None:
+            return 0.0
+        return (self._spent + self._now() - self._begin) / self._budget
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.done >= 1
+
+
+_MOMENTUM = 0.85
+_SHORTEST = 1e-12
+_SOME, _MARGIN = 256, 1.3

@@ -1,0 +1,76 @@
+"""Optimisers' steps against slow references, and the precision of training."""
+
+import numpy as np
+import pytest
+import torch
+
+from rankwise.training.precision import resolve_precision
+from rankwise.training.steps import Steps
+
+CHOICES = {"learning_rate": 0.01, "matrix_rate": 0.5, "weight_decay": 0.02}
+
+
+def parameters(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*size, generator=generator) for size in ((6, 2, 5), (6, 2, 3), (7,))]
+
+
+def test_muon_steps_along_the_nearest_orthogonal_matrix():
+    """Its iteration brings singular values to 0.7 to 1.2, not to 1: the direction is theirs."""
+    held = parameters()
+    steps = Steps(held, held[:1], optimiser="muon", **CHOICES)
+    before = held[0].clone()
+    gradient = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(5))
+    for parameter in held:
+        parameter.grad = torch.ones_like(parameter)
+    held[0].grad = gradient
+    steps.step()
+    u, _, v = np.linalg.svd(gradient.reshape(12, 5).double().numpy(), full_matrices=False)
+    # Wide matrices would step further: √(rows / columns) times.
+    moved = before.reshape(12, 5).double().numpy() - 0.5 * np.sqrt(12 / 5) * (u @ v)
+    expected = moved * np.sqrt(12) / np.linalg.norm(moved)
+    found = held[0].reshape(12, 5).double().numpy()
+    assert np.linalg.norm(found) == pytest.approx(np.sqrt(12), rel=1e-5)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.2
+
+
+def test_what_is_no_matrix_goes_by_adamw():
+    one, two = parameters(), parameters()
+    steps = Steps(one, one[:1], optimiser="muon", **CHOICES)
+    adamw = torch.optim.AdamW(two[1:], lr=0.01, weight_decay=0.02)
+    for _ in range(3):
+        for a, b in zip(one, two, strict=True):
+            a.grad, b.grad = a.clone(), b.clone()
+        steps.step()
+        adamw.step()
+    for a, b in zip(one[1:], two[1:], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_state_goes_on_where_it_was(optimiser):
+    def run(n, held, state=None):
+        steps = Steps(held, held[:1], optimiser=optimiser, **CHOICES)
+        steps.load(state or {})
+        for _ in range(n):
+            for parameter in held:
+                parameter.grad = parameter.sin()
+            steps.step()
+        return {name: value.clone() for name, value in steps.tensors().items()}
+
+    whole, parts = parameters(), parameters()
+    run(4, whole)
+    run(2, parts, run(2, parts))
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_auto_is_what_the_processor_has(monkeypatch):
+    for native, expected in ((True, "bfloat16"), (False, "float32")):
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda native=native: native)
+        assert resolve_precision("auto") == expected
+        assert resolve_precision("float32") == "float32"
+        assert resolve_precision("bfloat16") == "bfloat16"
+    with pytest.raises(ValueError, match="unknown precision 'half'; accepted: float32, bfloat16"):
+        resolve_precision("half")
