@@ -4,8 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rankwise._arrays import Rows, chosen
+from rankwise._arrays import Rows, chosen, each_once
 from rankwise.estimators.options import classifier_of
 from rankwise.training import augment
 
@@ -48,3 +50,21 @@ def test_a_fit_copies_blocks_of_a_mapped_set(tmp_path, monkeypatch, options):
         tracemalloc.stop()
     assert peak < images.nbytes
     assert model.score(images[:500], labels[:500]) == 1.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=30), st.randoms()
+)
+def test_each_different_sample_is_there_once_whatever_the_order(pairs, random):
+    def found(pairs):
+        values, labels = (np.array(v) for v in zip(*pairs, strict=True))
+        images = np.stack([np.full((2, 2), v, dtype=np.float64) for v in values])
+        first, of = each_once(images, labels, None)
+        kept = list(zip(values[first].tolist(), labels[first].tolist(), strict=True))
+        assert [kept[k] for k in of] == list(zip(values, labels, strict=True))
+        assert len(set(kept)) == len(kept)
+        return kept
+
+    kept = found(pairs)
+    shuffled = random.sample(pairs, len(pairs))
+    assert found(shuffled) == kept

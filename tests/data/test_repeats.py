@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from rankwise._arrays import pixel_marks
 from rankwise.data import ImageSet, one_source_each, repeats_between
-from rankwise.data.repeats import digests, nearest, thumbnails
+from rankwise.data.repeats import nearest, thumbnails
 
 
 def photographs(n, side=48):
@@ -102,8 +103,8 @@ def test_nearest_in_blocks_is_that_of_all_pairs():
 
 def test_digests_tell_shapes_and_values_apart():
     images = photographs(5)
-    found = digests(images)
+    found = pixel_marks(images)
     assert len(set(found.tolist())) == 5
-    assert (digests(images[:, ::-1]) != found).all()
-    assert (digests(np.asfortranarray(images)) == found).all()
-    assert digests(images[:0]).shape == (0,)
+    assert (pixel_marks(images[:, ::-1]) != found).all()
+    assert (pixel_marks(np.asfortranarray(images)) == found).all()
+    assert pixel_marks(images[:0]).shape == (0,)

@@ -42,15 +42,7 @@ BOTH = pytest.mark.parametrize("model", [SMALL, TINY], ids=["quadratic", "convol
 ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c", "head"])
 
 
-@parametrize_with_checks(
-    [ConvolutionalClassifier("tiny", n_units=40, rank=1, epochs=60)],
-    expected_failed_checks=lambda _: {
-        "check_sample_weight_equivalence_on_dense_data": "batches are drawn and images moved at "
-        "random, by an image's place: a weight of 2 is two equal images on average, not to the "
-        "bit. The check shuffles one side too, and repeating rows would make weights of 3 train "
-        "three times as long as weights of 1, which are the same here"
-    },
-)
+@parametrize_with_checks([ConvolutionalClassifier("tiny", n_units=40, rank=1, epochs=60)])
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -470,3 +462,14 @@ def test_parameters_come_back_from_json_with_their_types(value):
     found = from_json(json.loads(json.dumps(to_json(value), allow_nan=False)))
     assert found == value
     assert type(found) is (float if isinstance(value, np.generic) else type(value))
+
+
+def test_neither_order_nor_repeats_of_images_change_convolutional_units(rows):
+    images, labels = rows[0][:60].reshape(-1, 8, 8), rows[1][:60]
+    mixed = np.random.default_rng(5).permutation(np.repeat(np.arange(60), 2))
+    model = clone(TINY).fit(images, labels)
+    again = clone(TINY).fit(images[mixed], labels[mixed])
+    assert (model.outputs(images) == again.outputs(images)).all(), "to the bit"
+    # One image under two labels is two samples.
+    both = clone(TINY).fit([*images, images[0]], [*labels, (labels[0] + 1) % 3])
+    assert (both.outputs(images) != model.outputs(images)).any()

@@ -41,23 +41,3 @@ def fingerprint(
         digest.update(np.ascontiguousarray(images[start : start + step]).data)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
-
-
-def pixel_marks(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A mark of 64 bits of each image's pixels: equal images have equal marks, and no others do.
-
-    (Two of a million different images share one with a probability of 3·10⁻⁸.)
-
-    Parameters
-    ----------
-    images : uint8 array, shape (n, height, width[, channels])
-
-    Returns
-    -------
-    uint64 array of shape (n,)
-    """
-    marks = np.empty(len(images), "<u8")
-    for row, image in enumerate(images):
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
-        marks[row] = int.from_bytes(digest.digest(), "little")
-    return marks

@@ -8,7 +8,6 @@ finds JPEG copies, other sizes and brightness; it does not find crops, mirrors o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._arrays import pixel_marks
 from rankwise.data.imageset import ImageSet
 from rankwise.data.reader import IntArray
 
@@ -51,29 +51,13 @@ class Repeats:
     blank: int
 
 
-def digests(images: NDArray) -> NDArray[np.uint64]:
-    """A digest of each image's pixels.
-
-    64 bits: among a million images the chance that any two others agree is under 10⁻⁷.
-
-    Parameters
-    ----------
-    images : array of shape (n, ...)
-    """
-    found = [
-        hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest()
-        for image in images
-    ]
-    return np.frombuffer(b"".join(found), dtype=np.uint64)
-
-
 def one_source_each(images: ImageSet) -> ImageSet:
     """The same set with exact repeats under one source id, so that no split parts them.
 
     Sources that share a picture become one, with whatever else they have.
     """
     codes = np.unique(images.source_ids, return_inverse=True)[1]
-    pictures = np.unique(digests(images.images), return_inverse=True)[1]
+    pictures = np.unique(pixel_marks(images.images), return_inverse=True)[1]
     joined = _joined(codes, pictures)
     if len(np.unique(joined)) == len(np.unique(codes)):
         return images
@@ -151,7 +135,7 @@ def repeats_between(images: ImageSet, first: IntArray, second: IntArray) -> Repe
     first, second : int arrays
         Rows of the parts, such as training and test.
     """
-    pixels = digests(images.images)
+    pixels = pixel_marks(images.images)
     ours, theirs = pixels[first], pixels[second]
     small = thumbnails(images.images)
     exact = np.isin(theirs, ours)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._arrays import Rows, each_once
 from rankwise.estimators._classifier import ImageClassifier
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
@@ -112,8 +113,9 @@ class ConvolutionalClassifier(ImageClassifier):
     -----
     Images are computed with in float32. A model fitted on images of type uint8 divides pixels by
     255, whatever type they have at prediction; one fitted on any other type uses values as they
-    are. Weights count in the loss; batches are drawn without them, so a weight of 2 is the same as
-    two equal images on average, not to the bit.
+    are. Weights count in the loss; batches are drawn without them. Images that are there several
+    times, with one label, are taken as one that counts as often; so a weight of 2 is the same as
+    two equal images, and the order of the images doesn't matter.
 
     Examples
     --------
@@ -213,10 +215,17 @@ class ConvolutionalClassifier(ImageClassifier):
         folder: Path | None,
     ) -> Fitted:
         self.preset_ = str(self.preset)
-        plan = self.plan_for(self.image_shape_, len(images), RandomLowRank(seed=seed))
+        # An image that is there twice counts twice; so neither repeats nor the order of the images
+        # change what batches hold, and a weight of 2 is the same as two images.
+        rows, of = each_once(images, encoded, groups, validation)
+        counts = np.bincount(of, weights)
+        weights = None if np.ptp(counts) == 0 else counts.astype(np.float64)
+        groups = None if groups is None else groups[rows]
+        validation = None if validation is None else validation[rows]
+        plan = self.plan_for(self.image_shape_, len(rows), RandomLowRank(seed=seed))
         return fit_convolutional(
-            images,
-            encoded,
+            Rows(images, rows),
+            encoded[rows],
             len(self.classes_),
             plan,
             seed=seed,

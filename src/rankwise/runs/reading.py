@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._arrays import blocks
+from rankwise._arrays import blocks, pixel_marks
 from rankwise._text import plain
 from rankwise.data import ImageSet, check_no_shared_sources
-from rankwise.data.fingerprint import pixel_marks
 from rankwise.data.load import Source
 from rankwise.data.storage import allocate
 from rankwise.errors import DataError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._arrays import Images, Rows
+from rankwise._arrays import Images, Rows, chosen
 from rankwise._progress import progress_bar
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
@@ -352,7 +352,7 @@ def in_words(entry: Mapping[str, Any]) -> str:
 
 
 def fit_convolutional(
-    images: np.ndarray,
+    images: Images,
     encoded: np.ndarray,
     n_classes: int,
     plan: ConvolutionalPlan,
@@ -377,7 +377,7 @@ def fit_convolutional(
 
     Parameters
     ----------
-    images : array of shape (n, H, W[, C])
+    images : array of shape (n, H, W[, C]), or `Rows` of one
         May be mapped from a file: batches and blocks of it are copied, never all of it.
     encoded : int array of shape (n,)
     n_classes : int
@@ -409,8 +409,8 @@ def fit_convolutional(
 
     begin = time.perf_counter()
     fit, held_out = validation_split(encoded, seed, groups, validation_rows)
-    validation = (Rows(images, held_out), encoded[held_out]) if len(held_out) else None
-    rest, labels = Rows(images, fit), encoded[fit]
+    validation = (chosen(images, held_out), encoded[held_out]) if len(held_out) else None
+    rest, labels = chosen(images, fit), encoded[fit]
     own = None if weights is None else weights[fit]
     n_seen = len(rest) if own is None else float(np.sum(own))
     joint = plan.joint
