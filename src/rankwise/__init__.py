@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rankwise._version import __version__
 
 if TYPE_CHECKING:
+    from rankwise.cluster import cluster
     from rankwise.data import ImageSet, load_images
     from rankwise.estimators.choices import (
         FixedRidge,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Public names and the rooms they live in; imported when first used, so `import rankwise` is light.
 _HOMES = {
+    "cluster": "rankwise.cluster",
     "ImageSet": "rankwise.data",
     "load_images": "rankwise.data",
     "VarProHead": "rankwise.heads.head",
@@ -82,6 +84,7 @@ __all__ = [
     "VarProHead",
     "VariableProjection",
     "__version__",
+    "cluster",
     "curve_fit_separable",
     "from_pretrained",
     "load",

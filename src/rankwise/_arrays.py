@@ -10,6 +10,23 @@ from typing import Any
 import numpy as np
 
 
+class Referred:
+    """Images that lie elsewhere and are read when they are asked for; see `rankwise.data.shards`.
+
+    A subclass has ``len``, ``shape``, ``dtype``, ``ndim`` and, by slices or positions, items that
+    are arrays.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of an array, copied only where they are asked for: by block or by batch.
@@ -27,11 +44,15 @@ class Rows:
     (3, array([ 9, 25]), array([25,  1]))
     """
 
-    array: np.ndarray
+    array: np.ndarray | Referred
     rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __sizeof__(self) -> int:
+        # Dask decides by it whether something travels with every task.
+        return object.__sizeof__(self) + int(getattr(self.array, "nbytes", 0)) + self.rows.nbytes
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         """A copy of the rows at a slice, or at positions, of the view."""
@@ -48,8 +69,53 @@ class Rows:
         return self.array.dtype
 
 
-Images = np.ndarray | Rows
+Images = np.ndarray | Rows | Referred
 """What a fit reads block by block."""
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """One-hot targets of shape (n, K), made where they are asked for: of a block or a batch.
+
+    Parameters
+    ----------
+    codes : int array of shape (n,)
+        Positions of the classes, in as few bytes as hold them.
+    n_classes : int
+    dtype : dtype
+
+    Examples
+    --------
+    >>> OneHot.of(np.array([1, 0, 2]), 3)[:2]
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+    """
+
+    codes: np.ndarray
+    n_classes: int
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, encoded: np.ndarray, n_classes: int, dtype: Any = np.float32) -> OneHot:
+        """Of codes of any integer type."""
+        small = np.asarray(encoded).astype(np.min_scalar_type(max(0, n_classes - 1)))
+        return cls(small, n_classes, np.dtype(dtype))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and classes."""
+        return len(self.codes), self.n_classes
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        """The rows at a slice, or at positions."""
+        return np.eye(self.n_classes, dtype=self.dtype)[self.codes[key]]
+
+
+Targets = np.ndarray | OneHot
+"""Targets ``(n, K)`` that a fit reads block by block."""
 
 
 def chosen(images: Images, rows: np.ndarray) -> Rows:
@@ -130,6 +196,15 @@ def own(record: Any, *names: str, copy: bool = True) -> None:
         dtype = array.dtype.newbyteorder("=")
         if copy or not (array.flags.owndata and array.flags.c_contiguous and array.dtype == dtype):
             object.__setattr__(record, name, np.array(array, dtype=dtype, order="C"))
+
+
+PART_BYTES = 64 * 2**20
+"""Of images in floating point, and of what is made of them, that a thread holds at a time."""
+
+
+def part_rows(bytes_a_row: int, most: int = 1024) -> int:
+    """Rows that are read at a time: so many, or fewer where they are large."""
+    return max(1, min(most, PART_BYTES // max(1, bytes_a_row)))
 
 
 BLOCK = 4096

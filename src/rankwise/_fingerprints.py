@@ -25,6 +25,7 @@ import numpy as np
 
 _COMPUTING = (
     "_arrays.py",
+    "cluster",
     "data",
     "lowrank",
     "units",

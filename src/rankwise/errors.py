@@ -28,6 +28,10 @@ class RunError(RankwiseError, RuntimeError):
     """A run that can't go on, such as a folder that holds another run."""
 
 
+class ClusterError(RankwiseError, RuntimeError):
+    """Workers that can't be reached, that differ, or that were lost for good."""
+
+
 class MissingDependencyError(RankwiseError, ImportError):
     """An optional library that isn't installed; the message says what to install."""
 

@@ -158,20 +158,20 @@ def test_a_cache_is_finished_not_made_again(small_blocks, tmp_path, monkeypatch)
     whole = augmenter.augment(images)
     real, made = copies_module._make_block, []
 
-    def stop_at_third(pixels, energies, options, path):
+    def stop_at_third(options, originals):
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(path)
-        return real(pixels, energies, options, path)
+        made.append(originals[0].tobytes())
+        return real(options, originals)
 
     monkeypatch.setattr(copies_module, "_make_block", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         augmenter.augment(images, cache=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
-    def count(pixels, energies, options, path):
-        made.append(path)
-        return real(pixels, energies, options, path)
+    def count(options, originals):
+        made.append(originals[0].tobytes())
+        return real(options, originals)
 
     monkeypatch.setattr(copies_module, "_make_block", count)
     resumed = augmenter.augment(images, cache=tmp_path)

@@ -23,8 +23,8 @@ from rankwise.estimators._inputs import (
     groups_of,
     seed_of,
     tells,
+    thread_count,
     validation_of,
-    worker_count,
 )
 from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
 from rankwise.networks.graph import Graph
@@ -225,7 +225,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     def _execution(self) -> dict[str, Any]:
         """How the fits of both are carried out."""
         return {
-            "threads": worker_count(self.n_jobs),
+            "threads": thread_count(self.n_jobs),
             "device": resolve_device(self.device),
             "progress": tells(self.verbose),
             "calibrate": self.probabilities == "calibrated",
@@ -238,7 +238,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "network_")
         images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
         with progress_bar("predict", len(images), enabled=tells(self.verbose)) as advance:
-            return self.network_.outputs(images, workers=worker_count(self.n_jobs), advance=advance)
+            return self.network_.outputs(images, workers=thread_count(self.n_jobs), advance=advance)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Confidence scores: the outputs or, with two classes, their difference.

@@ -342,6 +342,25 @@ def worker_count(n_jobs: int | None) -> int:
     return int(effective_n_jobs(n_jobs))
 
 
+def thread_count(n_jobs: int | None) -> int:
+    """Threads that compute in this process: as many as `n_jobs` asks for of this machine's cores.
+
+    joblib's back end for a cluster counts the cluster's.
+    """
+    from joblib import cpu_count
+    from joblib.parallel import get_active_backend
+
+    from rankwise.cluster import active
+
+    surrounding = active()
+    if surrounding is not None:
+        return cpu_count() if surrounding.remote else surrounding.workers
+    worker_count(n_jobs)  # refuses what is no number
+    asked = get_active_backend()[1] if n_jobs is None else int(n_jobs)
+    asked = 1 if asked is None else asked
+    return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
+
+
 def tells(verbose: int) -> bool:
     """Whether progress is shown.
 

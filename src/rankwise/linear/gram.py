@@ -6,15 +6,18 @@ not depend, to the last bit, on the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import add
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from rankwise._arrays import BLOCK, blocks
+from rankwise._arrays import BLOCK, Targets, blocks, part_rows
 from rankwise._threads import thread_pool
+from rankwise.cluster import Fold, elsewhere
 
 EPS = float(np.finfo(np.float64).eps)
 """Relative rounding of float64."""
@@ -29,7 +32,8 @@ _FEW = 4
 follows, and near interpolation every digit counts."""
 
 Features = Callable[[slice], np.ndarray]
-"""Gives the features ``(n_block, m)`` of a slice of the samples."""
+"""Gives the features ``(n_block, m)`` of a slice of the samples; where it has an attribute
+``row_bytes``, that is what it needs for a row of them."""
 
 
 @dataclass
@@ -93,72 +97,117 @@ class GramStatistics:
 
 def accumulate_gram(
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     *,
     weights: Float[np.ndarray, "n"] | None = None,
     workers: int = 1,
     block_size: int = BLOCK,
+    n_whole: int | None = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> GramStatistics:
-    """One pass over the samples.
+    """One pass over the samples, here or on the surrounding ``rankwise.cluster``.
+
+    Blocks are leaves of the tree of `rankwise.cluster.tree`, so both give the same bits.
 
     Parameters
     ----------
     features : callable
         ``features(slice) -> (n_block, m)``, float32 or float64. It's called for a part of a
         block in each of `workers` threads.
-    targets : array of shape (n, K)
+    targets : array of shape (n, K), or OneHot
     weights : array of shape (n,), optional
         How often each sample counts; default once.
     workers : int
         Threads; each runs single-threaded BLAS on its own tiles. Any number gives the same bits.
     block_size : int
-        Samples a block; bounds the memory at ``block_size·m`` numbers beside ``G``. Another size
-        changes the result by rounding only.
+        Samples a block; bounds the memory at ``block_size·m`` numbers beside a few ``G``. Another
+        size changes the result by rounding only.
+    n_whole : int, optional
+        Samples of all shards, where these are one: all then compute in the same precision.
+        Default: these samples.
     advance : callable
         Told the number of samples done, for a progress bar.
     """
     n = len(targets)
-    gram: np.ndarray | None = None
-    squared = 0.0
-    with thread_pool(workers) as pool:
-        for block in blocks(n, block_size):
-            parts = [
-                slice(block.start + p.start, block.start + p.stop)
-                for p in blocks(block.stop - block.start, 1024)
-            ]
-            phi = np.concatenate(list(pool.map(features, parts)))
-            tau = targets[block].astype(np.float64)
-            m = phi.shape[1]
-            feature_eps = float(np.finfo(phi.dtype).eps)
-            if n * m**2 < _CHEAP or n <= _FEW * m:
-                phi = phi.astype(np.float64)
-            if weights is not None:
-                roots = np.sqrt(weights[block])[:, None]
-                phi, tau = phi * roots.astype(phi.dtype), tau * roots
-            squared += float(np.sum(tau**2))
-            if gram is None:
-                gram, cross = np.zeros((m, m)), np.zeros((m, targets.shape[1]))
-            _add_tiles(gram, phi, pool)
-            cross += phi.T @ tau if phi.dtype == np.float64 else phi.T.astype(np.float64) @ tau
-            advance(len(phi))
-    if gram is None:
+    if n == 0:
         raise ValueError("the output layer needs at least one sample, got none")
+    leaves = list(blocks(n, block_size))
+    whole = n if n_whole is None else n_whole
+    common: tuple[Any, ...] = (features, targets, weights, whole)
+    away = elsewhere()
+    if away is not None:
+        total = away.tree(_leaf, leaves, add, common, in_rows(advance, leaves))
+    else:
+        fold = Fold(add)
+        with thread_pool(workers) as pool:
+            for block in leaves:
+                fold.push(_block_gram(features, targets, weights, whole, block, pool))
+                advance(block.stop - block.start)
+        total = fold.total()
+    gram = total.gram
     lower = np.tril_indices(len(gram), -1)
     gram[lower] = gram.T[lower]
-    seen = n if weights is None else float(np.sum(weights))
-    eps = float(np.finfo(phi.dtype).eps)
-    return GramStatistics(gram, cross, squared, seen, eps, n, feature_eps)
+    return replace(total, n=n if weights is None else float(np.sum(weights)))
+
+
+def in_rows(advance: Callable[[int], object], leaves: Sequence[slice]) -> Callable[[int], object]:
+    """Tell samples where leaves are told, from the first on."""
+    sizes = iter([leaf.stop - leaf.start for leaf in leaves])
+
+    def told(done: int) -> None:
+        advance(sum(size for _, size in zip(range(done), sizes, strict=False)))
+
+    return told
+
+
+def _leaf(common: tuple[Any, ...], block: slice) -> GramStatistics:
+    with thread_pool(1) as pool:
+        features, targets, weights, n_whole = common
+        return _block_gram(features, targets, weights, n_whole, block, pool)
+
+
+def _block_gram(
+    features: Features,
+    targets: Targets,
+    weights: np.ndarray | None,
+    n_whole: int,
+    block: slice,
+    pool: ThreadPoolExecutor,
+) -> GramStatistics:
+    """The statistics of one block, of ``ΦᵀΦ`` the upper triangle alone."""
+    phi = np.concatenate(list(pool.map(features, parts_of(features, block))))
+    tau = targets[block].astype(np.float64)
+    n, m = phi.shape
+    feature_eps = float(np.finfo(phi.dtype).eps)
+    if n_whole * m**2 < _CHEAP or n_whole <= _FEW * m:
+        phi = phi.astype(np.float64)
+    if weights is not None:
+        roots = np.sqrt(weights[block])[:, None]
+        phi, tau = phi * roots.astype(phi.dtype), tau * roots
+    gram = np.zeros((m, m))
+    _add_tiles(gram, phi, pool)
+    cross = phi.T @ tau if phi.dtype == np.float64 else phi.T.astype(np.float64) @ tau
+    squared, eps = float(np.sum(tau**2)), float(np.finfo(phi.dtype).eps)
+    return GramStatistics(gram, cross, squared, n, eps, n, feature_eps)
+
+
+def parts_of(features: Features, block: slice) -> list[slice]:
+    """What of a block features are asked for at a time: bounded by bytes, whatever an image is."""
+    size = part_rows(getattr(features, "row_bytes", 0))
+    return [
+        slice(block.start + part.start, block.start + part.stop)
+        for part in blocks(block.stop - block.start, size)
+    ]
 
 
 def _add_tiles(
     gram: Float[np.ndarray, "m m"], phi: Float[np.ndarray, "n m"], pool: ThreadPoolExecutor
 ) -> None:
-    """Add the upper triangle of ``φᵀφ``, one column panel a task, the tallest first."""
+    """Write the upper triangle of ``φᵀφ``, one column panel a task, the tallest first."""
     m = phi.shape[1]
 
     def panel(columns: slice) -> None:
         rows = slice(0, columns.stop)
-        gram[rows, columns] += phi[:, rows].T @ phi[:, columns]
+        gram[rows, columns] = phi[:, rows].T @ phi[:, columns]
 
     list(pool.map(panel, reversed(list(blocks(m, _TILE)))))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
-from rankwise._arrays import blocks
+from rankwise._arrays import OneHot, Targets, blocks
+from rankwise.cluster import elsewhere
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.gram import Features, accumulate_gram
-from rankwise.linear.ridge_choice import eigen_directions, left_out_residuals
+from rankwise.linear.ridge_choice import eigen_directions, left_out_residuals, rotated_rows
 
 
 def left_out_outputs(
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     ridge: float,
     *,
     rcond: float | None = None,
@@ -36,25 +39,25 @@ def left_out_outputs(
     statistics = accumulate_gram(features, targets, weights=weights, workers=workers)
     values, vectors = eigen_directions(statistics, rcond, ridge=ridge)
     projected = vectors.T @ statistics.cross
-    found = []
-    for block in blocks(len(targets)):
-        rotated = features(block).astype(np.float64) @ vectors
-        own = np.ones(len(rotated)) if weights is None else weights[block]
-        residuals = left_out_residuals(
-            rotated,
-            targets[block],
-            values,
-            projected,
-            np.array([ridge]),
-            share=np.minimum(own, 1.0)[:, None],
-        )
-        found.append(targets[block] - residuals[:, 0])
-    return np.concatenate(found)
+    common = (features, targets, weights, values, vectors, projected, float(ridge))
+    leaves, away = list(blocks(len(targets))), elsewhere()
+    if away is not None:
+        return np.concatenate(list(away.map(_left_out, leaves, common)))
+    return np.concatenate([_left_out(common, block) for block in leaves])
+
+
+def _left_out(common: tuple[Any, ...], block: slice) -> np.ndarray:
+    features, targets, weights, values, vectors, projected, ridge = common
+    rotated, tau = rotated_rows(features, block, vectors), targets[block]
+    own = np.ones(len(rotated)) if weights is None else weights[block]
+    share = np.minimum(own, 1.0)[:, None]
+    residuals = left_out_residuals(rotated, tau, values, projected, np.array([ridge]), share=share)
+    return tau - residuals[:, 0]
 
 
 def left_out_temperature(
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     ridge: float,
     *,
     rcond: float | None = None,
@@ -71,4 +74,5 @@ def left_out_temperature(
     outputs = left_out_outputs(
         features, targets, ridge, rcond=rcond, weights=weights, workers=workers
     )
-    return fit_temperature(outputs, targets.argmax(axis=1), weights)
+    codes = targets.codes if isinstance(targets, OneHot) else targets.argmax(axis=1)
+    return fit_temperature(outputs, codes.astype(np.int64), weights)

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-from rankwise._arrays import BLOCK, blocks, own
-from rankwise.linear.gram import EPS, Features, GramStatistics, accumulate_gram
+from rankwise._arrays import BLOCK, Targets, blocks, own
+from rankwise.cluster import elsewhere
+from rankwise.cluster.tree import sum_of
+from rankwise.linear.gram import EPS, Features, GramStatistics, accumulate_gram, in_rows, parts_of
 from rankwise.linear.ridge_choice import (
     eigen_directions,
     gcv_error,
@@ -125,7 +128,7 @@ def _solve_cholesky(statistics: GramStatistics, ridge: float) -> OutputLayer | N
 
 def solve_tsqr(
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     ridge: float = 0.0,
     *,
     rcond: float | None = None,
@@ -133,7 +136,9 @@ def solve_tsqr(
     block_size: int = BLOCK,
     advance: Callable[[int], object] = lambda n: None,
 ) -> OutputLayer:
-    """Solve by a streamed QR of ``[Φ τ]`` in float64: the condition of ``Φ``, not its square.
+    """Solve by a QR of ``[Φ τ]`` in float64, by blocks: the condition of ``Φ``, not its square.
+
+    Factors of blocks are joined in the tree of `rankwise.cluster.tree` (TSQR).
 
     Parameters
     ----------
@@ -146,22 +151,24 @@ def solve_tsqr(
         what rounding of float32 features could have made, ``√max(n, m)·ε``, if that is more.
     """
     n, n_targets = targets.shape
-    factor: np.ndarray | None = None
-    for block in blocks(n, block_size):
-        phi = features(block)
-        rows = np.concatenate([phi.astype(np.float64), targets[block].astype(np.float64)], axis=1)
-        if weights is not None:
-            rows *= np.sqrt(weights[block])[:, None]
-        stacked = rows if factor is None else np.concatenate([factor, rows])
-        (factor,) = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)
-        factor = factor[: stacked.shape[1]]
-        advance(len(rows))
-    if factor is None:
+    if n == 0:
         raise ValueError("the output layer needs at least one sample, got none")
+    leaves, common = list(blocks(n, block_size)), (features, targets, weights)
+    away, told = elsewhere(), in_rows(advance, leaves)
+    if away is not None:
+        factor, eps = away.tree(_factor_of_block, leaves, _factor_of_both, common, told)
+    else:
+
+        def leaf(block: slice) -> tuple[np.ndarray, float]:
+            found = _factor_of_block(common, block)
+            told(1)
+            return found
+
+        factor, eps = sum_of(map(leaf, leaves), _factor_of_both)
     m = factor.shape[1] - n_targets
     u, s, vt = linalg.svd(factor[:m, :m], full_matrices=False, check_finite=False)
     if rcond is None:
-        rcond = max(max(n, m) * EPS, np.sqrt(max(n, m)) * float(np.finfo(phi.dtype).eps))
+        rcond = max(max(n, m) * EPS, np.sqrt(max(n, m)) * eps)
     kept = s > rcond * max(s[0], np.finfo(float).tiny)
     kept[n:] = False
     u, s, vt = u[:, kept], s[kept], vt[kept]
@@ -170,9 +177,30 @@ def solve_tsqr(
     return OutputLayer(coef, float(ridge), len(s), condition, "tsqr", [])
 
 
+def _factor_of_block(common: tuple[Any, ...], block: slice) -> tuple[np.ndarray, float]:
+    """The triangular factor of a block's ``[Φ τ]``, and the relative rounding of its features."""
+    features, targets, weights = common
+    phi = np.concatenate([features(part) for part in parts_of(features, block)])
+    rows = np.concatenate([phi.astype(np.float64), targets[block].astype(np.float64)], axis=1)
+    if weights is not None:
+        rows *= np.sqrt(weights[block])[:, None]
+    return _triangle(rows), float(np.finfo(phi.dtype).eps)
+
+
+def _factor_of_both(
+    a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]
+) -> tuple[np.ndarray, float]:
+    return _triangle(np.concatenate([a[0], b[0]])), max(a[1], b[1])
+
+
+def _triangle(rows: np.ndarray) -> np.ndarray:
+    (factor,) = linalg.qr(rows, mode="r", overwrite_a=True, check_finite=False)
+    return factor[: rows.shape[1]]
+
+
 def solve_output_layer(
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     *,
     ridge: float | str = "gcv",
     method: str = "auto",

@@ -6,15 +6,18 @@ One eigendecomposition of the Gram matrix serves all ridges of a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import add
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import linalg
 
-from rankwise._arrays import blocks
+from rankwise._arrays import Targets, blocks
 from rankwise._threads import one_blas_thread
-from rankwise.linear.gram import EPS, Features, GramStatistics
+from rankwise.cluster import elsewhere
+from rankwise.cluster.tree import sum_of
+from rankwise.linear.gram import EPS, Features, GramStatistics, in_rows, parts_of
 
 
 def ridge_path(
@@ -177,7 +180,7 @@ def left_out_residuals(
 def leave_one_out_errors(
     statistics: GramStatistics,
     features: Features,
-    targets: Float[np.ndarray, "n K"],
+    targets: Targets,
     ridges: Sequence[float],
     *,
     rcond: float | None = None,
@@ -188,19 +191,42 @@ def leave_one_out_errors(
 
     With ``h_j(μ) = Σ_l (φ_jᵀq_l)²/(λ_l + μ)``, sample ``j``'s left-out residual is
     ``r_j(μ)/(1 − h_j(μ))``; one eigendecomposition serves all ridges. Of a sample of weight 2 one
-    of two is left out, of a weight below 1 all of it.
+    of two is left out, of a weight below 1 all of it. The pass is made as `gram.accumulate_gram`'s.
     """
     values, vectors = eigen_directions(statistics, rcond)
     projected = vectors.T @ statistics.cross
-    totals = np.zeros(len(ridges))
-    for block in blocks(len(targets)):
-        rotated = features(block).astype(np.float64) @ vectors
-        own = np.ones(len(rotated)) if weights is None else weights[block]
-        share = np.minimum(own, 1.0)[:, None]
-        for i, mu in enumerate(ridges):
-            left_out = left_out_residuals(
-                rotated, targets[block], values, projected, np.array([mu]), share=share
-            )
-            totals[i] += float(own @ np.sum(left_out[:, 0] ** 2, axis=1))
-        advance(block.stop - block.start)
+    common = (features, targets, weights, values, vectors, projected, list(ridges))
+    leaves = list(blocks(len(targets)))
+    away, told = elsewhere(), in_rows(advance, leaves)
+    if away is not None:
+        totals = away.tree(_left_out_squares, leaves, add, common, told)
+    else:
+
+        def leaf(block: slice) -> np.ndarray:
+            found = _left_out_squares(common, block)
+            told(1)
+            return found
+
+        totals = sum_of(map(leaf, leaves), add)
     return [(float(mu), float(t / statistics.n)) for mu, t in zip(ridges, totals, strict=True)]
+
+
+def _left_out_squares(common: tuple[Any, ...], block: slice) -> np.ndarray:
+    """Weighted squared left-out residuals of a block, summed for each ridge."""
+    features, targets, weights, values, vectors, projected, ridges = common
+    rotated = rotated_rows(features, block, vectors)
+    own = np.ones(len(rotated)) if weights is None else weights[block]
+    share = np.minimum(own, 1.0)[:, None]
+    total = np.zeros(len(ridges))
+    for i, mu in enumerate(ridges):
+        left_out = left_out_residuals(
+            rotated, targets[block], values, projected, np.array([mu]), share=share
+        )
+        total[i] = float(own @ np.sum(left_out[:, 0] ** 2, axis=1))
+    return total
+
+
+def rotated_rows(features: Features, block: slice, vectors: np.ndarray) -> np.ndarray:
+    """Features of a block in some directions, float64."""
+    rows = [features(part).astype(np.float64) @ vectors for part in parts_of(features, block)]
+    return np.concatenate(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._arrays import Referred, Rows
 from rankwise._files import atomic_path, write_json
 from rankwise._fingerprints import code_of_package
 from rankwise._reading import read_json_object
 from rankwise._threads import one_thread
+from rankwise.cluster import engine
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.lowrank._matrices import Wanted
@@ -118,16 +120,15 @@ def marks_of(images: ImageSet) -> list[bytes]:
 def make_copies(
     images: ImageSet, plan: CopyPlan, options: LowRankOptions, folder: Path, workers: int = 1
 ) -> Iterator[tuple[slice, CopyBlock]]:
-    """Make those blocks of `plan` that aren't in `folder` yet, and read all of them in turn.
+    """Make those blocks of `plan` that aren't in `folder` yet, and give all of them in turn.
 
-    With more than one worker they begin at once, before the first block is asked for: what the
-    caller does between two blocks costs no time of its own.
+    Tasks make copies, and this process keeps each block in the folder as it comes.
 
     Parameters
     ----------
     workers : int
-        Processes, one BLAS thread each; -1 for one a core. At most two blocks a worker are in
-        flight, whatever the size of the set.
+        Processes, one BLAS thread each; -1 for one a core. A surrounding ``rankwise.cluster``
+        takes their place.
 
     Returns
     -------
@@ -139,37 +140,37 @@ def make_copies(
     RunError
         If `folder` holds the copies of another plan, or a file in it is damaged.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     _claim(folder, plan.key)
     missing = {n: part for n, part in plan.blocks() if not block_path(folder, n).exists()}
-    backend: dict[str, Any] = {}
-    if workers != 1 and len(missing) > 1:
-        backend = {"backend": "loky", "inner_max_num_threads": 1}
-    else:
-        workers = 1
-    with parallel_config(n_jobs=workers, **backend):
-        jobs = Parallel(
-            return_as="generator", pre_dispatch="2*n_jobs", batch_size=1, max_nbytes=None
-        )(
-            delayed(_make_block)(
-                images.images[plan.rows[part]],
-                plan.energies[part],
-                options,
-                block_path(folder, number),
-            )
-            for number, part in missing.items()
-        )
-    return _in_turn(plan, folder, set(missing), jobs)
-
-
-def _in_turn(
-    plan: CopyPlan, folder: Path, missing: set[int], jobs: Iterator[None]
-) -> Iterator[tuple[slice, CopyBlock]]:
+    made = engine(workers).map(
+        _make_block, _Originals(images.images, plan, list(missing.values())), options
+    )
     for number, part in plan.blocks():
-        if number in missing:
-            next(jobs)
-        yield part, read_block(folder, number)
+        if number not in missing:
+            yield part, read_block(folder, number)
+            continue
+        block = next(made)
+        path = block_path(folder, number)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **vars(block))
+        yield part, block
+
+
+class _Originals(Sequence[tuple[Any, NDArray[np.float64]]]):
+    """What each block is made of, its images copied when a task is sent and not before."""
+
+    def __init__(self, images: Any, plan: CopyPlan, parts: list[slice]) -> None:
+        self._images, self._plan, self._parts = images, plan, parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, number: Any) -> Any:
+        part = self._parts[number]
+        rows, energies = self._plan.rows[part], self._plan.energies[part]
+        # What lies in shards goes there by its address.
+        some = Rows(self._images, rows)
+        return (some if isinstance(self._images, Referred) else some[:]), energies
 
 
 def read_block(folder: Path, number: int) -> CopyBlock:
@@ -205,19 +206,14 @@ def _claim(folder: Path, key: str) -> None:
         )
 
 
-def _make_block(
-    images: NDArray[np.uint8],
-    energies: NDArray[np.float64],
-    options: LowRankOptions,
-    path: Path,
-) -> None:
+def _make_block(options: LowRankOptions, originals: tuple[Any, NDArray[np.float64]]) -> CopyBlock:
+    images, energies = np.asarray(originals[0][:]), originals[1]
     axis = -1 if images.ndim == 4 else None
     layout = layout_of(images, axis)
     with one_thread():
         copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
         errors, decibels = _measure(layout.planes(images), layout.planes(copies[0]))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, copies=copies[0], ranks=ranks[0], errors=errors, psnr=decibels)
+    return CopyBlock(copies[0], ranks[0], errors, decibels)
 
 
 def _measure(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from rankwise._arrays import Images, as_float, own
-from rankwise._threads import thread_pool
-from rankwise.linear.gram import Features
 from rankwise.networks import graph as g
 from rankwise.networks.probabilities import calibrated_layer
 from rankwise.networks.quadratic import outputs_in_blocks
@@ -84,44 +83,12 @@ class ConvolutionalNetwork:
     ) -> Float[np.ndarray, "n K"]:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
         # In float64, so that no sum's order shows however many images there are.
-        with thread_pool(workers) as pool:
-            return outputs_in_blocks(
-                self.features(images), self.coef, len(images), _BLOCK, pool, advance
-            )
+        features = self.features(images)
+        return outputs_in_blocks(features, self.coef, len(images), _BLOCK, workers, advance)
 
-    def features(self, images: Images) -> Features:
+    def features(self, images: Images) -> ConvolutionalFeatures:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
-        import torch
-        from torch.nn import functional as F
-
-        filters = [
-            (torch.from_numpy(compose(w.channel, w.row, w.column)), torch.from_numpy(w.bias))
-            for w in self.layers
-        ]
-        center = torch.from_numpy(self.center)[:, None, None]
-        scale = torch.from_numpy(self.scale)[:, None, None]
-        sigma = ACTIVATIONS[self.units.activation].value
-        # One image alone, or a few places in all, would be convolved by another routine, which
-        # rounds otherwise: outputs would depend on how many images are asked for at once.
-        places = min(stage.size[0] * stage.size[1] for stage in self.units.stages)
-        least = max(2, -(-_PLACES // places))
-
-        def features(block: slice) -> np.ndarray:
-            with torch.no_grad():
-                x = shrunk(as_maps(images[block]), self.units.shrink)
-                n = len(x)
-                if n < least:
-                    x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
-                x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
-                for stage, (weight, bias) in zip(self.units.stages, filters, strict=True):
-                    x = F.conv2d(x, weight, bias, padding=stage.padding)
-                    if max(stage.pool) > 1:
-                        x = F.max_pool2d(x, stage.pool)
-                    x = sigma(x)
-                x = F.avg_pool2d(x[:n], self.units.cell).flatten(1)
-                return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
-
-        return features
+        return ConvolutionalFeatures(self, images)
 
     def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Units of the first layer with the largest filters, at most so many, as pictures.
@@ -176,6 +143,70 @@ class ConvolutionalNetwork:
         coef = coef.astype(np.float32)
         ops += [g.Pool("mean", self.units.cell), g.Flatten(), g.Dense(coef[:-1], coef[-1])]
         return g.Graph(self.units.shape, tuple(ops), tuple(map(str, classes)), scale, output)
+
+
+@dataclass(frozen=True)
+class ConvolutionalFeatures:
+    """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``.
+
+    Parameters
+    ----------
+    network : ConvolutionalNetwork
+    images : array of shape (n, *shape)
+    """
+
+    network: ConvolutionalNetwork
+    images: Images
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the filters, which a worker composes again."""
+        return {k: v for k, v in self.__dict__.items() if k != "_composed"}
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an image in floating point and its largest maps, before and after a layer."""
+        stages = self.network.units.stages
+        maps = [s.size[0] * s.size[1] * max(s.channels, s.maps) for s in stages]
+        return 4 * (int(np.prod(self.network.units.shape)) + 2 * max(maps))
+
+    @cached_property
+    def _composed(self) -> tuple[Any, ...]:
+        import torch
+
+        network = self.network
+        filters = [
+            (torch.from_numpy(compose(w.channel, w.row, w.column)), torch.from_numpy(w.bias))
+            for w in network.layers
+        ]
+        center = torch.from_numpy(network.center)[:, None, None]
+        scale = torch.from_numpy(network.scale)[:, None, None]
+        return filters, center, scale
+
+    def __call__(self, block: slice) -> np.ndarray:
+        """Features of some images."""
+        import torch
+        from torch.nn import functional as F
+
+        units = self.network.units
+        filters, center, scale = self._composed
+        sigma = ACTIVATIONS[units.activation].value
+        # One image alone, or a few places in all, would be convolved by another routine, which
+        # rounds otherwise: outputs would depend on how many images are asked for at once.
+        places = min(stage.size[0] * stage.size[1] for stage in units.stages)
+        least = max(2, -(-_PLACES // places))
+        with torch.no_grad():
+            x = shrunk(as_maps(self.images[block]), units.shrink)
+            n = len(x)
+            if n < least:
+                x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
+            x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
+            for stage, (weight, bias) in zip(units.stages, filters, strict=True):
+                x = F.conv2d(x, weight, bias, padding=stage.padding)
+                if max(stage.pool) > 1:
+                    x = F.max_pool2d(x, stage.pool)
+                x = sigma(x)
+            x = F.avg_pool2d(x[:n], units.cell).flatten(1)
+            return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
 
 
 def shrunk(maps: Any, side: int) -> Any:

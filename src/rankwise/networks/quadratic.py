@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from rankwise._arrays import Images, as_float, blocks, own
+from rankwise._arrays import Images, Targets, as_float, blocks, own, part_rows
 from rankwise._threads import thread_pool
+from rankwise.cluster import elsewhere
 from rankwise.linear.gram import Features
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
 from rankwise.networks.graph import Activate, Dense, Graph, RankOneForms
@@ -19,6 +20,7 @@ from rankwise.networks.probabilities import calibrated_layer
 from rankwise.units.multilinear import Units
 
 _BLOCK = 1024
+_BLOCKS_A_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ class QuadraticNetwork:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
         features = network_features(self.units, self.params, images)
         coef = self.coef.astype(self.params.dtype)
-        with thread_pool(workers) as pool:
-            return outputs_in_blocks(features, coef, len(images), _BLOCK, pool, advance)
+        return outputs_in_blocks(features, coef, len(images), _BLOCK, workers, advance)
 
     @property
     def own_probabilities(self) -> str:
@@ -112,25 +113,54 @@ class QuadraticNetwork:
         return graph_of_units(self.units, self.params, coef, classes, scale=scale, output=output)
 
 
-def network_features(units: Units, params: np.ndarray, images: Images) -> Features:
+@dataclass(frozen=True)
+class NetworkFeatures:
     """Features of a slice of the images with a constant last, ``(n_block, I + 1)``.
 
-    The unit kernels are formed once; the images are converted block by block.
-    """
-    kernel = units.kernel(params)
-    bias = params[-1]
+    The images are converted block by block.
 
-    def features(block: slice) -> np.ndarray:
-        rows = units.flatten(as_float(images[block], str(params.dtype)))
+    Parameters
+    ----------
+    units : Units
+    params : array of shape (p, I)
+        Their dtype is that of the features.
+    images : array of shape (n, *units.shape)
+    """
+
+    units: Units
+    params: np.ndarray
+    images: Images
+
+    @cached_property
+    def _kernel(self) -> Any:
+        return self.units.kernel(self.params)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the kernel, which a worker forms again: it is large."""
+        return {k: v for k, v in self.__dict__.items() if k != "_kernel"}
+
+    @property
+    def row_bytes(self) -> int:
+        """Of an image in floating point, and of its features."""
+        numbers = int(np.prod(self.units.shape)) + self.params.shape[1] + 1
+        return numbers * self.params.dtype.itemsize
+
+    def __call__(self, block: slice) -> np.ndarray:
+        """Features of some images."""
+        params = self.params
+        rows = self.units.flatten(as_float(self.images[block], str(params.dtype)))
         result = np.empty((len(rows), params.shape[1] + 1), dtype=params.dtype)
         q = result[:, :-1]
-        np.matmul(rows, kernel, out=q)
-        q += bias
-        q[...] = units.activate(q)
+        np.matmul(rows, self._kernel, out=q)
+        q += params[-1]
+        q[...] = self.units.activate(q)
         result[:, -1] = 1.0
         return result
 
-    return features
+
+def network_features(units: Units, params: np.ndarray, images: Images) -> NetworkFeatures:
+    """Features of a slice of the images; see `NetworkFeatures`."""
+    return NetworkFeatures(units, params, images)
 
 
 def outputs_in_blocks(
@@ -138,10 +168,12 @@ def outputs_in_blocks(
     coef: np.ndarray,
     n: int,
     size: int,
-    pool: ThreadPoolExecutor,
+    workers: int,
     advance: Callable[[int], object],
 ) -> Float[np.ndarray, "n K"]:
-    """Outputs ``ΦA`` of `n` images, float64, a block of so many in each thread of the pool.
+    """Outputs ``ΦA`` of `n` images, float64, a block of so many in each thread.
+
+    On the surrounding ``rankwise.cluster`` a task takes a few blocks.
 
     Parameters
     ----------
@@ -150,28 +182,47 @@ def outputs_in_blocks(
     coef : array of shape (I + 1, K)
         In the dtype to multiply in.
     n, size : int
-        Images, and images a block.
-    pool : ThreadPoolExecutor
+        Images, and images a block; large ones are fewer.
+    workers : int
+        Threads.
     advance : callable
         Told the number of images done.
     """
+    if n == 0:
+        return np.zeros((0, coef.shape[1]))
+    size = part_rows(getattr(features, "row_bytes", 0), size)
+    away, parts = elsewhere(), []
+    if away is not None:
+        some = list(blocks(n, size * _BLOCKS_A_TASK))
+        for part in away.map(_outputs_of, some, (features, coef, size)):
+            parts.append(part)
+            advance(len(part))
+        return np.concatenate(parts).astype(np.float64)
 
     def one(block: slice) -> np.ndarray:
         result = features(block) @ coef
         advance(len(result))
         return result
 
-    parts = list(pool.map(one, blocks(n, size)))
-    if not parts:
-        return np.zeros((0, coef.shape[1]))
+    with thread_pool(workers) as pool:
+        parts = list(pool.map(one, blocks(n, size)))
     return np.concatenate(parts).astype(np.float64)
+
+
+def _outputs_of(common: tuple[Features, np.ndarray, int], rows: slice) -> np.ndarray:
+    features, coef, size = common
+    found = [
+        features(slice(rows.start + b.start, rows.start + b.stop)) @ coef
+        for b in blocks(rows.stop - rows.start, size)
+    ]
+    return np.concatenate(found)
 
 
 def glue(
     units: Units,
     params: np.ndarray,
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     *,
     ridge: float | str = "gcv",
     method: str = "auto",

@@ -16,10 +16,18 @@ from typing import Any
 from rankwise._claims import LOCK, locked, refuse_foreign
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
+from rankwise.cluster import engine
 from rankwise.data import ImageSet, load_images, one_source_each
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
-from rankwise.study.cells import Cell, cells_of, import_tensorboard, read_result, run_cell
+from rankwise.study.cells import (
+    RESULT,
+    Cell,
+    cells_of,
+    import_tensorboard,
+    read_result,
+    run_cell,
+)
 from rankwise.study.claim import STUDY, claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import training_part
@@ -28,6 +36,7 @@ from rankwise.study.gallery import write_gallery
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
+from rankwise.study.remote import Files, keep, run_away
 from rankwise.study.results import RECORD, describe_run, gather, write_results
 
 _POLL_SECONDS = 1.0
@@ -54,7 +63,8 @@ def run_study(
         Folder of the study: new, empty, or holding this very study.
     workers : int
         Cells at a time, one thread each; -1 for one a core, or one on a GPU. Doesn't change the
-        numbers. joblib's own back ends apply, such as ``joblib.parallel_config("dask")``.
+        numbers. A surrounding ``rankwise.cluster`` takes their place: its workers need not see
+        `out`, which this process writes.
     device : str
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     tensorboard : bool
@@ -251,8 +261,8 @@ def _run_cells(
     advance: Callable[[int], None],
 ) -> dict[Cell, str]:
     """Run what isn't done, folds before re-trainings; give the cells that failed, and why."""
-    from joblib import Parallel, delayed
-
+    executor = engine(workers)
+    common = (study, data_sets, out.resolve(), device, tensorboard)
     failed: dict[Cell, str] = {}
     for stage in ("fold", "retrain"):
         left = [cell for cell in cells if cell.stage == stage]
@@ -263,15 +273,18 @@ def _run_cells(
                 if best is None:
                     failed[cell] = "a fold of its condition failed"
                     continue
+                if executor.remote and (out / cell.place / RESULT).exists():
+                    advance(1)
+                    continue
                 tasks.append((cell, best))
-            outcomes = Parallel(n_jobs=workers, return_as="generator_unordered")(
-                delayed(_run_one)(
-                    study, cell, data_sets[cell.condition.data_set], out, best, device, tensorboard
-                )
-                for cell, best in tasks
-            )
             busy = []
-            for cell, outcome in outcomes:
+            one = _run_there if executor.remote else _run_one
+            for number, (outcome, files) in executor.completed(one, tasks, common):
+                cell = tasks[number][0]
+                if executor.remote:
+                    keep(files, out, cell)
+                if outcome == "done" and not (out / cell.place / RESULT).exists():
+                    outcome = "it left no result"
                 if outcome == "busy":
                     busy.append(cell)
                     continue
@@ -285,19 +298,29 @@ def _run_cells(
     return failed
 
 
-def _run_one(
-    study: Study,
-    cell: Cell,
-    images: ImageSet,
-    out: Path,
-    best: tuple[int, ...],
-    device: str,
-    tensorboard: bool,
-) -> tuple[Cell, str]:
+_Common = tuple[Study, dict[str, ImageSet], Path, str, bool]
+
+
+def _run_one(common: _Common, item: tuple[Cell, tuple[int, ...]]) -> tuple[str, Files]:
+    """A cell in its place in the study's folder, so that it goes on where it was interrupted."""
+    (study, data_sets, out, device, tensorboard), (cell, best) = common, item
     outcome = run_cell(
-        study, cell, images, out, best_epochs=best, device=device, tensorboard=tensorboard
+        study,
+        cell,
+        data_sets[cell.condition.data_set],
+        out,
+        best_epochs=best,
+        device=device,
+        tensorboard=tensorboard,
     )
-    return cell, outcome
+    return outcome, {}
+
+
+def _run_there(common: _Common, item: tuple[Cell, tuple[int, ...]]) -> tuple[str, Files]:
+    """A cell on a worker that may see no folder of this machine."""
+    (study, data_sets, _, device, tensorboard), (cell, best) = common, item
+    images = data_sets[cell.condition.data_set]
+    return run_away(study, cell, images, best_epochs=best, device=device, tensorboard=tensorboard)
 
 
 def _best_epochs(study: Study, cell: Cell, out: Path) -> tuple[int, ...] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._arrays import Images
+from rankwise._arrays import Images, Targets
 from rankwise.training.groups import (
     Subnet,
     SubnetPlan,
@@ -30,7 +30,7 @@ _MEMORY_WITHOUT_GPU = 2 * 2**30
 
 def train_batched(
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: SubnetPlan,
     seed: int,
     groups: Sequence[int],

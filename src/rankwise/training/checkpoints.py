@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._arrays import Images, blocks
+from rankwise._arrays import Images, Targets, blocks
 from rankwise._files import atomic_path, write_json
 from rankwise._fingerprints import fingerprint
 from rankwise._reading import parse_json, read_json_object
@@ -90,7 +90,7 @@ def known_of(path: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def fit_key(images: Images, encoded: np.ndarray, *settings: Any) -> str:
+def fit_key(images: Images, encoded: Targets, *settings: Any) -> str:
     """Digest of all that a fit follows from, the package's code included."""
     digest = hashlib.sha256()
     for block in blocks(len(images)):

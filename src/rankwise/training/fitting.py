@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankwise._arrays import Images, Rows, chosen
+from rankwise._arrays import Images, OneHot, chosen
 from rankwise._progress import progress_bar
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
@@ -95,7 +95,7 @@ class Fitted:
 
 
 def fit_subnetworks(
-    images: np.ndarray,
+    images: Images,
     encoded: np.ndarray,
     n_classes: int,
     plan: NetworkPlan,
@@ -153,13 +153,13 @@ def fit_subnetworks(
     if judged or validation_rows is not None:
         fit, held_out = validation_split(encoded, seed, groups, validation_rows)
         if len(held_out):
-            validation = (Rows(images, held_out), encoded[held_out]) if judged else None
-            used, encoded = Rows(images, fit), encoded[fit]
+            validation = (chosen(images, held_out), encoded[held_out]) if judged else None
+            used, encoded = chosen(images, fit), encoded[fit]
             weights = None if weights is None else weights[fit]
     n_seen = len(used) if weights is None else float(np.sum(weights))
     if device == "cpu":
         check_room(plan.subnet, len(used), n_classes, min(plan.n_subnets, threads))
-    targets = np.eye(n_classes, dtype=np.float32)[encoded]
+    targets = OneHot.of(encoded, n_classes)
     begin = time.perf_counter()
     with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
         subnets = train_subnets(
@@ -449,7 +449,7 @@ def fit_convolutional(
     with progress_bar("glue", len(rest), enabled=progress) as advance:
         layer = solve_output_layer(
             network.features(rest),
-            np.eye(n_classes, dtype=np.float32)[labels],
+            OneHot.of(labels, n_classes),
             ridge=ridge if isinstance(ridge, str) else ridge * n_seen,
             rcond=plan.rcond,
             weights=own,
@@ -468,7 +468,7 @@ def fit_convolutional(
     elif calibrate:
         temperature = left_out_temperature(
             network.features(rest),
-            np.eye(n_classes)[labels],
+            OneHot.of(labels, n_classes, np.float64),
             layer.ridge,
             rcond=plan.rcond,
             weights=own,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rankwise._arrays import Images, as_float
+from rankwise._arrays import Images, OneHot, Targets, as_float
 from rankwise._threads import thread_pool
 from rankwise.linear.output_layer import OutputLayer
 from rankwise.networks.quadratic import QuadraticNetwork, glue
@@ -120,7 +120,7 @@ def refine(
         units,
         module.values() if result.best_epoch else network.params,
         images,
-        np.eye(n_classes, dtype=np.float32)[encoded],
+        OneHot.of(encoded, n_classes),
         ridge=ridge,
         weights=weights,
         workers=threads,
@@ -133,7 +133,7 @@ def refine_gauss_newton(
     network: QuadraticNetwork,
     active: np.ndarray,
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     *,
     iterations: int,
     ridge: float,

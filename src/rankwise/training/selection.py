@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._arrays import Images, as_float
+from rankwise._arrays import Images, Targets, as_float
 from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.growing import choose_units
 from rankwise.linear.output_layer import OutputLayer
@@ -31,7 +31,7 @@ def select_units(
     layer: OutputLayer,
     active: np.ndarray,
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: NetworkPlan,
     glue: Callable[[np.ndarray, np.ndarray], tuple[QuadraticNetwork, OutputLayer]],
     *,
@@ -97,7 +97,7 @@ def grow_network(
     network: QuadraticNetwork,
     active: np.ndarray,
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: SubnetPlan,
     n_units: int,
     *,
@@ -156,7 +156,7 @@ def grow_network(
 def prune_network(
     network: QuadraticNetwork,
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     n_units: int,
     *,
     ridge: float,

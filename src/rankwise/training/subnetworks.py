@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._arrays import Images
+from rankwise._arrays import Images, Targets
 from rankwise._files import atomic_path
 from rankwise._reading import parse_json
 from rankwise._threads import one_thread
+from rankwise.cluster import engine
 from rankwise.errors import RunError
 from rankwise.training.checkpoints import fit_key, timed_on_disk
 from rankwise.training.groups import (
@@ -34,7 +35,7 @@ from rankwise.units.basis import UnitBasis
 
 def train_subnet(
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: SubnetPlan,
     seed: int,
     group: int,
@@ -78,7 +79,7 @@ def train_subnet(
 
 def train_subnets(
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: SubnetPlan,
     n_subnets: int,
     *,
@@ -90,7 +91,7 @@ def train_subnets(
     folder: Path | None = None,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[Subnet]:
-    """Train all groups: joblib tasks on CPUs, or batches in step on a GPU.
+    """Train all groups: tasks on CPUs (`rankwise.cluster`), or batches in step on a GPU.
 
     Parameters
     ----------
@@ -99,15 +100,14 @@ def train_subnets(
     n_subnets : int
         ``G``; the paper's Table 3 has 104.
     workers : int
-        joblib tasks at a time. joblib's own back ends apply: wrap the call in
-        ``joblib.parallel_config("dask")`` to run on a cluster, unchanged.
+        Tasks at a time, as joblib counts them, unless ``rankwise.cluster`` surrounds the call.
     device : str
         ``"cpu"``, or a torch device such as ``"cuda"``.
     starts : sequence of (params, active), optional
         One a group, to go on from.
     folder : Path, optional
-        Finished groups are kept here, written atomically, and not trained again; so is the time
-        that they took.
+        Finished groups are kept here, written atomically by this process, and not trained again;
+        so is the time that they took.
     advance : callable
         Told the number of groups just done.
 
@@ -131,8 +131,10 @@ def train_subnets(
     timed = nullcontext(lambda: None) if folder is None else timed_on_disk(folder, key)
     with timed as keep_seconds:
         for group, subnet in _trained(
-            images, targets, plan, seed, missing, begins, weights, workers, device, folder, key
+            images, targets, plan, seed, missing, begins, weights, workers, device
         ):
+            if folder is not None:
+                write_subnet(folder, group, subnet, key)
             done[group] = subnet
             keep_seconds()
             advance(1)
@@ -141,7 +143,7 @@ def train_subnets(
 
 def _trained(
     images: Images,
-    targets: np.ndarray,
+    targets: Targets,
     plan: SubnetPlan,
     seed: int,
     groups: list[int],
@@ -149,45 +151,25 @@ def _trained(
     weights: np.ndarray | None,
     workers: int,
     device: str,
-    folder: Path | None,
-    key: str | None,
 ) -> Iterator[tuple[int, Subnet]]:
-    """Groups as they finish, each kept in the folder by then."""
+    """Groups as they finish."""
     if not groups:
         return
     if device != "cpu":
         from rankwise.training.batched import train_batched
 
-        for group, subnet in train_batched(
-            images, targets, plan, seed, groups, begins, device, weights
-        ):
-            if folder is not None:
-                write_subnet(folder, group, subnet, key)
-            yield group, subnet
+        yield from train_batched(images, targets, plan, seed, groups, begins, device, weights)
         return
-    from joblib import Parallel, delayed
-
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_task)(images, targets, plan, seed, g, begins[g], weights, folder, key)
-        for g in groups
-    )
+    items = [(group, begins[group]) for group in groups]
+    common = (images, targets, plan, seed, weights)
+    for number, subnet in engine(workers).completed(_task, items, common):
+        yield groups[number], subnet
 
 
-def _task(
-    images: Images,
-    targets: np.ndarray,
-    plan: SubnetPlan,
-    seed: int,
-    group: int,
-    start: tuple[np.ndarray, np.ndarray] | None,
-    weights: np.ndarray | None,
-    folder: Path | None,
-    key: str | None,
-) -> tuple[int, Subnet]:
-    subnet = train_subnet(images, targets, plan, seed, group, start, weights)
-    if folder is not None:
-        write_subnet(folder, group, subnet, key)
-    return group, subnet
+def _task(common: tuple[Any, ...], item: tuple[int, Any]) -> Subnet:
+    images, targets, plan, seed, weights = common
+    group, start = item
+    return train_subnet(images, targets, plan, seed, group, start, weights)
 
 
 def write_subnet(folder: Path, group: int, subnet: Subnet, key: str | None = None) -> None:

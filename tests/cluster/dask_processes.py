@@ -1,0 +1,64 @@
+"""A scheduler and workers of Dask's as processes of their own, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import rankwise
+
+SOURCE = Path(rankwise.__file__).parents[1]
+
+
+class DaskProcesses:
+    """A scheduler on loopback, and workers with one thread each, in a folder of their own."""
+
+    def __init__(self, folder: Path, workers: int = 2, **environment: str) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+            "DASK_DISTRIBUTED__WORKER__DAEMON": "False",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+        file = folder / "scheduler.json"
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--scheduler-file", str(file),
+        )  # fmt: skip
+        while not file.exists():
+            assert self.scheduler.poll() is None, self.said("scheduler")
+            time.sleep(0.05)
+        self.address = json.loads(file.read_text())["address"]
+        self.workers = [self.join(f"worker-{number}") for number in range(workers)]
+
+    def join(self, name: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start one more worker."""
+        return self._start(
+            "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+            "--name", name, "--local-directory", str(self.folder), **environment,
+        )  # fmt: skip
+
+    def said(self, kind: str) -> str:
+        """What a process has printed."""
+        return (self.folder / f"{kind}.log").read_text()
+
+    def _start(self, kind: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + kind, *arguments],
+                cwd=self.folder,
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in [*self.workers, self.scheduler]:
+            process.kill()
+            process.wait()
