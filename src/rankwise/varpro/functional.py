@@ -60,6 +60,11 @@ class Projection:
     rank: Any
     condition: Any
 
+    @property
+    def filtered(self) -> bool:
+        """Whether any filter may differ from 1; on a device nobody looks."""
+        return not is_numpy_array(self.filters) or bool((self.filters != 1.0).any())
+
 
 def project(
     features: Any, targets: Any, *, ridge: float = 0.0, rcond: float, equilibrate: bool = False
@@ -171,7 +176,9 @@ def linearise(projection: Projection, blocks: Blocks, owner: Any, jacobian: str)
     for rows, d in blocks:
         xp = array_namespace(d)
         residual = xp.astype(projection.residual[..., rows, :], d.dtype, copy=False)
-        weighted = projection.left[..., rows, :] * xp.sqrt(projection.filters)[..., None, :]
+        weighted = projection.left[..., rows, :]
+        if projection.filtered:
+            weighted = weighted * xp.sqrt(projection.filters)[..., None, :]
         cross = cross + xp.astype(residual.mT @ d, xp.float64, copy=False)
         inside = inside + xp.astype(weighted, d.dtype, copy=False).mT @ d
         gram = _gram(d) if gram is None else gram + _gram(d)
@@ -315,7 +322,23 @@ def _gram(x: Any) -> Any:
     """``xᵀx``; for one float32 or float64 numpy matrix, its upper triangle by half the work."""
     if is_numpy_array(x) and x.ndim == 2:
         return _syrk(x, None)
+    if is_numpy_array(x) and x.ndim == 3 and x.shape[-1] <= FEW_COLUMNS:
+        return small_grams(x.swapaxes(-1, -2))
     return x.mT @ x
+
+
+FEW_COLUMNS = 6
+"""Up to which dot products beat BLAS, which takes the matrices of a stack one by one."""
+
+
+def small_grams(rows: np.ndarray) -> np.ndarray:
+    """``qqᵀ`` of a stack of matrices of few long rows, ``(G, m, n)``: ``(G, m, m)``."""
+    g, m, _ = rows.shape
+    found = np.empty((g, m, m), dtype=rows.dtype)
+    for i in range(m):
+        for j in range(i + 1):
+            found[:, i, j] = found[:, j, i] = np.vecdot(rows[:, i], rows[:, j])
+    return found
 
 
 def _minus_gram(gram: Any, y: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.varpro.functional import Blocks, Projection
+from rankwise.varpro.functional import FEW_COLUMNS, Blocks, Projection, small_grams
 from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
 from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.parameters import parameter_space, real_array
@@ -103,6 +103,8 @@ class _InStep(SeparableProblem):
 
 _LEAST_PIVOT = 1e-5
 """Norm left of a unit column beside those before it, under which Cholesky isn't trusted."""
+_GOOD_PIVOT = 0.03
+"""Above which one factorisation is: a basis is orthonormal to ``ε`` over its square, 10⁻¹³."""
 
 
 def project_in_step(
@@ -112,13 +114,14 @@ def project_in_step(
 
     The orthonormal basis is ``Q = ΦWᵀ`` from two Cholesky factorisations of Gram matrices, of ``Φ``
     with columns of one norm and of what comes of it (Yamamoto et al. 2015: as good as Householder's
-    up to condition numbers of about 10⁷). `room`, of shape (2, G, m, n), is where it's written.
+    up to condition numbers of about 10⁷). One is enough where columns are far from dependent.
+    `room`, of shape (2, G, m, n), is where it's written.
     """
-    columns = features.swapaxes(-1, -2)
+    q = features.swapaxes(-1, -2)
+    few = q.shape[-2] <= FEW_COLUMNS
     whole: np.ndarray | None = None
-    q = columns
     for turn in range(2):
-        gram = q @ q.swapaxes(-1, -2)
+        gram = small_grams(q) if few else q @ q.swapaxes(-1, -2)
         with np.errstate(invalid="ignore", divide="ignore"):
             size = np.sqrt(np.einsum("gmm->gm", gram))
             scaled = gram / (size[:, :, None] * size[:, None, :])
@@ -126,11 +129,14 @@ def project_in_step(
             lower = np.linalg.cholesky(scaled)
         except np.linalg.LinAlgError:
             return None
-        if not (np.einsum("gmm->gm", lower) > _LEAST_PIVOT).all():
+        least = np.einsum("gmm->gm", lower).min()
+        if not least > _LEAST_PIVOT:
             return None
         step = np.linalg.inv(lower) / size[:, None, :]
         q = np.matmul(step, q, out=None if room is None else room[turn])
         whole = step if whole is None else step @ whole
+        if least > _GOOD_PIVOT:
+            break
     assert whole is not None
     along = q @ targets
     residual = targets - q.swapaxes(-1, -2) @ along
