@@ -43,8 +43,18 @@ def ranks() -> bytes:
 def copies() -> bytes:
     """Its figure 3.1."""
     from rankwise.lowrank.pictures import draw_set, save_picture
+    from rankwise.lowrank.sets import augmented_set
 
-    return kept(lambda path: save_picture(draw_set(photographs())[0], path), "a.png")
+    return kept(lambda path: save_picture(draw_set(augmented_set(photographs())), path), "a.png")
+
+
+def by_hand() -> bytes:
+    """A photograph to be rebuilt with a slider."""
+    from rankwise.lowrank.pages import write_image_page
+
+    return kept(
+        lambda path: write_image_page(photographs()[0], path, title="A photograph"), "a.html"
+    )
 
 
 def networks() -> bytes:
@@ -116,6 +126,7 @@ def curve() -> bytes:
 PICTURES: dict[str, Callable[[], bytes]] = {
     "ranks.png": ranks,
     "copies.png": copies,
+    "low-rank.html": by_hand,
     "networks.png": networks,
     "units.png": units,
     "forms.png": forms,

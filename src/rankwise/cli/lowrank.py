@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rankwise.lowrank import RandomLowRank
+    from rankwise.lowrank import NormalEnergy, RandomLowRank
 
 
 def augment(
@@ -111,16 +111,19 @@ def show(
             metavar="IMAGE|SET",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Picture to write: .png, .pdf, .svg …")],
+    out: Annotated[
+        Path, typer.Option(help="Picture to write: .png, .pdf, .svg …; or .html, a page.")
+    ],
     energy: Annotated[
         float | None,
         typer.Option(
-            help="Of an image's copies in the first picture, default 0.975; of a set's copies the "
-            "mean, default 0.9, figure 3.1's."
+            help="Of every copy, of random ones the mean; default 0.975 for an image, the paper's, "
+            "and 0.9 for a set, figure 3.1's."
         ),
     ] = None,
     energy_std: Annotated[
-        float | None, typer.Option(help="Of a set's copies; default 0.1, figure 3.1's.")
+        float | None,
+        typer.Option(help="Of random copies; default 0.025 for an image, 0.1 for a set."),
     ] = None,
     skip_threshold: Annotated[
         float | None,
@@ -130,31 +133,43 @@ def show(
         int | None, typer.Option(min=1, help="Images of a set, drawn with the seed; default 36.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Shrink images to at most so many pixels a side.")
+        int | None,
+        typer.Option(
+            min=1, help="Shrink images to at most so many pixels a side; of a page default 240."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(callback=checked_seed, help="Of the random copies.")] = 42,
     as_json: Json = False,
 ) -> None:
     """Draw what an energy means for an image, or what augmentation makes of a set of images.
 
-    Of an image: channels, growing ranks, random copies, singular values. Of a set: the first
-    paper's figure 3.1, originals on the left and the same with low-rank copies on the right.
+    Of an image: channels, growing ranks, random copies, singular values; as a page, with a slider
+    that rebuilds it. Of a set: the first paper's figure 3.1, originals on the left and the same
+    with low-rank copies on the right.
     """
     from rankwise.data.tree import has_image_ending
     from rankwise.lowrank import NormalEnergy, RandomLowRank
-    from rankwise.lowrank.pictures import FIGURE_ENERGY, FIGURE_SKIPS
+    from rankwise.lowrank.pages import MOST_PIXELS
+    from rankwise.lowrank.sets import FIGURE_ENERGY, FIGURE_SKIPS
 
     path = Path(source)
+    if size is None and out.suffix.lower() == ".html":
+        size = MOST_PIXELS
     if path.suffix.lower() != ".npz" and (path.is_file() or has_image_ending(path)):
         named = {
-            "--energy-std": energy_std,
             "--skip-threshold": skip_threshold,
             "--limit": limit,
         }
         given = [name for name, value in named.items() if value is not None]
         if given:
-            raise RunError(f"{', '.join(given)} are for a set of images, and {source} is one image")
-        _show_image(path, out, 0.975 if energy is None else energy, size, seed, as_json)
+            verb = "is" if len(given) == 1 else "are"
+            raise RunError(
+                f"{', '.join(given)} {verb} for a set of images, and {source} is one image"
+            )
+        law = NormalEnergy(
+            0.975 if energy is None else energy, 0.025 if energy_std is None else energy_std
+        )
+        _show_image(path, out, law, size, seed, as_json)
         return
     transform = RandomLowRank(
         NormalEnergy(
@@ -168,21 +183,29 @@ def show(
 
 
 def _show_image(
-    image: Path, out: Path, energy: float, size: int | None, seed: int, as_json: bool
+    image: Path, out: Path, law: NormalEnergy, size: int | None, seed: int, as_json: bool
 ) -> None:
     import numpy as np
 
-    from rankwise.lowrank import OptionError, rank_for_energy, spectrum
+    from rankwise.lowrank import low_rank_approximation, spectrum
+    from rankwise.lowrank.pages import write_image_page
     from rankwise.lowrank.pictures import draw_image, save_picture
+    from rankwise.lowrank.sets import colours_of
+    from rankwise.lowrank.visibility import mean_change
 
     if out.exists() and out.samefile(image):
         raise RunError(f"{out} is the image itself; choose another file for the picture")
-    pixels = _read(image, size)
-    if not 0 < energy <= 1:
-        raise OptionError(f"energy must lie in (0, 1], not {energy}")
-    save_picture(draw_image(pixels, energy=energy, seed=seed), out, title=image.name)
-    sigma = spectrum(pixels, channel_axis=-1)
-    ranks = np.asarray(rank_for_energy(sigma, energy)).tolist()
+    pixels = colours_of(_read(image, size))
+    copy, ranks = low_rank_approximation(
+        pixels, energy=law.mean, channel_axis=-1, alpha=False, return_rank=True
+    )
+    change = mean_change(pixels, copy)
+    if out.suffix.lower() == ".html":
+        write_image_page(pixels, out, title=image.name, energy=law.mean)
+    else:
+        sheet = draw_image(pixels, energy=law.mean, energy_std=law.std, seed=seed)
+        save_picture(sheet, out, title=image.name)
+    sigma = spectrum(pixels, channel_axis=-1, alpha=False)
     if as_json:
         say(
             json.dumps(
@@ -190,15 +213,20 @@ def _show_image(
                     "image": str(image),
                     "out": str(out),
                     "shape": list(pixels.shape),
-                    "energy": energy,
-                    "ranks": ranks,
+                    "energy": law.mean,
+                    "ranks": ranks.tolist(),
+                    "mean_change": change,
                     "singular_values": np.round(sigma, 6).tolist(),
                 }
             )
         )
         return
-    listed = "/".join(map(str, ranks))
-    say(f"{out}: energy {energy:g} keeps rank {listed} of {sigma.shape[-1]}")
+    listed = "/".join(map(str, ranks.tolist()))
+    say(
+        f"{out}: energy {law.mean:g} keeps rank {listed} of {sigma.shape[-1]}"
+        f" at {pixels.shape[0]}×{pixels.shape[1]} pixels;"
+        f" a copy differs by {change:.2f} of 255 on average"
+    )
 
 
 def _show_set(
@@ -210,20 +238,27 @@ def _show_set(
     seed: int,
     as_json: bool,
 ) -> None:
-    from rankwise.lowrank.pictures import draw_set, law_of, save_picture
+    from rankwise.lowrank.pages import write_set_page
+    from rankwise.lowrank.pictures import draw_set, save_picture
+    from rankwise.lowrank.sets import augmented_set, law_of
 
     names, images = _some_images(source, limit, size, seed)
     if any(out.exists() and Path(name).exists() and out.samefile(name) for name in names):
         raise RunError(f"{out} is one of the images; choose another file for the picture")
-    figure, copies = draw_set(images, transform=transform)
-    save_picture(figure, out, title=f"Low-rank copies of {source}")
-    made = [copy for copy in copies if copy.energy is not None]
+    drawn = augmented_set(images, transform=transform)
+    if out.suffix.lower() == ".html":
+        write_set_page(drawn, out, title=source)
+    else:
+        save_picture(draw_set(drawn), out)
+    made = [copy for copy in drawn.drawn if copy.energy is not None]
     if as_json:
-        drawn = [
+        copies = [
             {"image": name, "energy": copy.energy, "ranks": copy.ranks and list(copy.ranks)}
-            for name, copy in zip(names, copies, strict=True)
+            for name, copy in zip(names, drawn.drawn, strict=True)
         ]
-        say(json.dumps({"source": source, "out": str(out), **transform.to_dict(), "images": drawn}))
+        say(
+            json.dumps({"source": source, "out": str(out), **transform.to_dict(), "images": copies})
+        )
         return
     say(f"{out}: {len(images)} images, of which {len(made)} are copies; {law_of(transform)}")
 

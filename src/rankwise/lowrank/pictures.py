@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from io import StringIO
 from math import ceil, sqrt
@@ -20,24 +19,30 @@ from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.quality import psnr
 from rankwise.lowrank.ranks import energy_fractions, rank_for_energy
 from rankwise.lowrank.reconstruct import low_rank_approximation
+from rankwise.lowrank.sets import (
+    CHANNEL_NAMES,
+    FIGURE_ENERGY,
+    DrawnSet,
+    colours_of,
+    law_of,
+)
 from rankwise.lowrank.spectra import spectrum
 from rankwise.lowrank.transforms import RandomLowRank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 _CHANNEL_COLOURS = {"grey": "0.25", "red": "#c23b22", "green": "#2e8b57", "blue": "#2a5db0"}
 _CHANNEL_MAPS = {"grey": "gray", "red": "Reds_r", "green": "Greens_r", "blue": "Blues_r"}
-FIGURE_ENERGY, FIGURE_SKIPS = NormalEnergy(0.90, 0.10), 0.8
-"""Of the paper's figure 3.1."""
 _MARKED = (0.8, 0.9, 0.975, 0.99)
 _COPY = "#e07b00"
 _RATIOS = (0.25, 2.5)  # height over width as drawn: beyond, images are stretched
 _UNIT = 2.74  # inches
 
 
-def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 42) -> Figure:
+def draw_image(
+    image: NDArray[np.uint8], *, energy: float = 0.975, energy_std: float = 0.025, seed: int = 42
+) -> Figure:
     """All four pictures of one image, on one sheet.
 
     Parameters
@@ -45,8 +50,9 @@ def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 4
     image : ndarray of uint8, (H, W) or (H, W, C)
         Grey or colour; transparency is left out. Drawn true to scale where one side is at most
         2.5 times as high or 4 times as wide as the other, else stretched, and the sheet says so.
-    energy : float
-        Of the copies in the first picture; the paper's mean, 0.975.
+    energy, energy_std : float
+        Of every copy drawn: of the channels' copies the energy, of the random ones mean and
+        standard deviation. Default: the paper's, N(0.975, 0.025) (section 3.3).
     seed : int
         Of the random copies.
 
@@ -62,22 +68,23 @@ def draw_image(image: NDArray[np.uint8], *, energy: float = 0.975, seed: int = 4
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    planes = _colours(image)
+    planes = colours_of(image)
     ratio = _drawn_ratio(planes)
     heights = [0.35 + 1.25 * ratio, 0.35 + 0.5 * ratio, 0.45 + 1.3 * ratio, 1.1]
     sheet = Figure(figsize=(11, _UNIT * sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.1))
     parts: Any = sheet.subfigures(4, 1, height_ratios=heights, hspace=0.03)
     draw_channels(parts[0], planes, energy)
     draw_ranks(parts[1], planes)
-    draw_copies(parts[2], [planes], seed=seed)
+    law = NormalEnergy(energy, energy_std)
+    draw_copies(parts[2], [planes], transform=RandomLowRank(law, p=0.5, seed=seed))
     draw_scree(parts[3], planes)
     return sheet
 
 
 def draw_channels(figure: Any, image: NDArray[np.uint8], energy: float = 0.975) -> None:
     """The paper's figure 2.1: the channels (top) and their low-rank copies (bottom)."""
-    planes = _colours(image)
-    names = _CHANNEL_NAMES[planes.shape[-1]]
+    planes = colours_of(image)
+    names = CHANNEL_NAMES[planes.shape[-1]]
     copy, ranks = low_rank_approximation(planes, energy=energy, return_rank=True, alpha=False)
     axes = figure.subplots(2, len(names) + (len(names) > 1), squeeze=False)
     if len(names) > 1:
@@ -96,7 +103,7 @@ def draw_channels(figure: Any, image: NDArray[np.uint8], energy: float = 0.975) 
 
 def draw_ranks(figure: Any, image: NDArray[np.uint8], ranks: Sequence[int] | None = None) -> None:
     """The paper's figure 2.2: approximations of growing rank."""
-    planes = _colours(image)
+    planes = colours_of(image)
     full = min(planes.shape[:2])
     if ranks is None:
         ranks = sorted({min(full, max(1, round(full**power))) for power in np.linspace(0, 1, 7)})
@@ -123,14 +130,14 @@ def draw_copies(
     would leave nearly all of a single image's draws alone, so half are. Copies have a border.
     """
     if transform is None:
-        transform = RandomLowRank(NormalEnergy(0.90, 0.10), p=0.5, seed=seed)
+        transform = RandomLowRank(FIGURE_ENERGY, p=0.5, seed=seed)
     rows = 3
     axes = figure.subplots(rows, columns + 1, squeeze=False, gridspec_kw={"wspace": 0.05})
     energies = transform.draw(rows * columns, list(range(rows * columns)))
     for row in range(rows):
         for column in range(columns + 1):
             axis = axes[row, column]
-            original = _colours(images[row % len(images)])
+            original = colours_of(images[row % len(images)])
             if column == 0:
                 _show(axis, original, "original" if row == 0 or len(images) > 1 else "")
                 axis.set_visible(row == 0 or len(images) > 1)
@@ -149,85 +156,50 @@ def draw_copies(
     figure.suptitle(f"Augmented ({law}); percentages: energy and ranks of the copies", fontsize=11)
 
 
-@dataclass(frozen=True)
-class DrawnCopy:
-    """What became of one image of a set: its energy and ranks; None where it was left alone."""
-
-    energy: float | None
-    ranks: tuple[int, ...] | None
-
-
-def draw_set(
-    images: Sequence[NDArray[np.uint8]], *, transform: RandomLowRank | None = None, seed: int = 42
-) -> tuple[Figure, list[DrawnCopy]]:
+def draw_set(drawn: DrawnSet) -> Figure:
     """The paper's figure 3.1: a set of images (left), and the same augmented (right).
 
     Each image has one draw; copies stand where their originals do, with a border.
 
     Parameters
     ----------
-    images : sequence of uint8 arrays, (H, W) or (H, W, C)
-        Of any sizes.
-    transform : RandomLowRank, optional
-        Default: the figure's own, energies N(0.90, 0.10) and a skip threshold of 80%.
-    seed : int
-        Of that one.
+    drawn : DrawnSet
+        Of `rankwise.lowrank.sets.augmented_set`.
 
     Returns
     -------
-    figure : matplotlib.figure.Figure
-    copies : list of DrawnCopy
-        One an image.
-
-    Raises
-    ------
-    OptionError
-        If there is no image, or one has neither one nor three colours.
+    matplotlib.figure.Figure
     """
     from matplotlib.figure import Figure
 
-    if not len(images):
-        raise OptionError("a picture of a set needs at least one image")
-    if transform is None:
-        transform = RandomLowRank(FIGURE_ENERGY, skip_threshold=FIGURE_SKIPS, seed=seed)
+    images = drawn.images
     columns = ceil(sqrt(len(images)))
     rows = ceil(len(images) / columns)
     sheet = Figure(figsize=(2 * columns + 1, 1.2 * rows + 1), layout="constrained")
     halves: Any = sheet.subfigures(1, 2, wspace=0.04)
     left, right = halves
     left.suptitle("Original", fontsize=11)
-    copies = []
     before, after = (part.subplots(rows, columns, squeeze=False).ravel() for part in (left, right))
-    energies = transform.draw(len(images), list(range(len(images))))
-    for i, (image, energy) in enumerate(zip(images, energies, strict=True)):
-        original = _colours(image)
-        _show(before[i], original, " ")
-        if np.isnan(energy):
-            _show(after[i], original, "")
-            copies.append(DrawnCopy(None, None))
-            continue
-        copy, ranks = low_rank_approximation(
-            original, energy=energy, return_rank=True, channel_axis=-1, alpha=False
-        )
-        _show(after[i], copy, f"{100 * energy:.1f}%: {'/'.join(map(str, ranks))}")
-        _frame(after[i])
-        copies.append(DrawnCopy(float(energy), tuple(int(rank) for rank in ranks)))
+    for i, how in enumerate(drawn.drawn):
+        _show(before[i], drawn.images[i], " ")
+        _show(after[i], drawn.copies[i], how.text)
+        if how.energy is not None:
+            _frame(after[i])
     for axis in (*before[len(images) :], *after[len(images) :]):
         axis.axis("off")
     right.suptitle("Augmented; framed: copies, with energy and ranks", fontsize=11)
-    law = law_of(transform)
-    sheet.suptitle(f"As in figure 3.1: {law}", fontsize=11)
-    return sheet, copies
+    sheet.suptitle(f"As in figure 3.1: {law_of(drawn.transform)}", fontsize=11)
+    return sheet
 
 
 def draw_scree(figure: Any, image: NDArray[np.uint8]) -> None:
     """Singular values of each channel, their cumulative energy, and ranks of usual energies."""
-    planes = _colours(image)
+    planes = colours_of(image)
     sigma = spectrum(planes, channel_axis=-1, alpha=False)
     left, right = figure.subplots(1, 2)
     order = sigma.shape[-1]
     places = np.arange(1, order + 1)
-    for values, name in zip(sigma, _CHANNEL_NAMES[len(sigma)], strict=True):
+    for values, name in zip(sigma, CHANNEL_NAMES[len(sigma)], strict=True):
         shown = values > values[0] * 1e-12
         style: dict[str, Any] = {"color": _CHANNEL_COLOURS[name], "label": name, "linewidth": 1.5}
         left.plot(places[shown], values[shown], **style, marker="o" if shown.sum() < 5 else None)
@@ -312,15 +284,6 @@ def _page(figure: Figure, title: str) -> str:
     )
 
 
-def _colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    planes = image[..., None] if image.ndim == 2 else image
-    if planes.shape[-1] in (2, 4):
-        planes = planes[..., :-1]
-    if planes.shape[-1] not in _CHANNEL_NAMES:
-        raise OptionError(f"pictures need grey or RGB images, not {planes.shape[-1]} channels")
-    return planes
-
-
 def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray") -> None:
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
@@ -328,16 +291,6 @@ def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray
     axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest", aspect=aspect)
     axis.set_title(title, fontsize=8)
     axis.axis("off")
-
-
-def law_of(transform: RandomLowRank) -> str:
-    """What energies a transform draws, and how many images it leaves alone, in words."""
-    energy = transform.energy
-    if isinstance(energy, NormalEnergy):
-        words = f"energy N({energy.mean:g}, {energy.std:g})"
-    else:
-        words = f"energy {energy}"
-    return f"{words}, skip threshold {transform.skip_threshold:.0%}"
 
 
 def _frame(axis: Any) -> None:
