@@ -50,19 +50,21 @@ class DenseNetwork:
         from rankwise.training.joint import JointPlan, JointTraining
         from rankwise.training.modules import ConvolutionalModule
         from rankwise.training.validation import validation_split
-        from rankwise.units.convolutional import ConvolutionalUnits, Layer
+        from rankwise.units.convolutional import ConvolutionalUnits, Layer, compose
 
         class Dense(ConvolutionalModule):
             """The same layers, each filter a parameter of its own."""
 
             def __init__(self, *given: Any) -> None:
                 super().__init__(*given)
-                composed = [self.filters(i).detach().clone() for i in range(len(self.channel))]
+                vectors = zip(self.channel, self.row, self.column, strict=True)
+                composed = [compose(*v).detach().clone() for v in vectors]
                 self.dense = torch.nn.ParameterList(map(torch.nn.Parameter, composed))
                 self.channel, self.row, self.column = (torch.nn.ParameterList() for _ in range(3))
 
-            def filters(self, i: int) -> torch.Tensor:
-                return self.dense[i] if hasattr(self, "dense") else super().filters(i)
+            def _slid(self, i: int, x: torch.Tensor) -> torch.Tensor:
+                padding = self.units.stages[i].padding
+                return torch.nn.functional.conv2d(x, self.dense[i].to(x.dtype), padding=padding)
 
         labels = labels.astype(np.int64)
         n_classes = int(labels.max()) + 1
@@ -103,7 +105,7 @@ class DenseNetwork:
         ops: list[Any] = [ToMaps(), Pool("mean", units.shrink), Affine(1 / scale, -center / scale)]
         for i, stage in enumerate(units.stages):
             factor, bias = module.folded(i)
-            weight = module.filters(i).detach() * factor[:, None, None, None]
+            weight = module.dense[i].detach() * factor[:, None, None, None]
             ops.append(Convolve(weight.numpy(), bias.numpy(), padding=stage.padding))
             ops += [Pool("max", stage.pool), Activate(units.activation)]
         coef = self.training.coef.detach().numpy()

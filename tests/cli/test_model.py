@@ -169,6 +169,24 @@ def test_every_option_of_train(options, tmp_path, monkeypatch, capsys):
         assert json.loads(evaluated)["accuracy"] == report["inductive_accuracy"]
 
 
+def test_options_of_training_together_and_of_copies(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "m"
+    options = ("--preset", "tiny", "--limit", "150", "--precision", "bfloat16")
+    budget = ("--time-budget", "0.01")
+    stdout, told = call(
+        monkeypatch, capsys, "train", "digits", "--out", out, *options, *budget, "--json"
+    )
+    report = json.loads(stdout)
+    assert report["precision"] == "bfloat16"
+    assert "to train: 4,912 parameters" in told
+    assert "as many epochs as fit into 0.01 minutes" in told
+    plain, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
+    copies, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--tta", "shifts", "--json")
+    assert (json.loads(plain)["copies"], json.loads(copies)["copies"]) == (1, 3)
+    said, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--tta", "shifts")
+    assert "3 times the time" in said
+
+
 def colour_folders(folder):
     """Two classes that differ in colour alone."""
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """`QuadraticClassifier` with convolutional presets, refined together, and with groups."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from rankwise import ConvolutionalClassifier, load_model
 from rankwise.errors import RunError
 from rankwise.estimators.options import classifier_of
+from rankwise.networks.copies import views
 from rankwise.networks.graph import run
 from rankwise.training.presets import recommended
 
@@ -102,6 +104,40 @@ def test_the_precision_of_training_is_said_and_kept(digits, tmp_path):
     np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
 
 
+def test_copies_at_prediction_are_averaged_and_kept_and_no_export_has_them(
+    convolutional, digits, tmp_path
+):
+    images, _ = digits
+    plain = convolutional.outputs(images[:40])
+    model = copy.deepcopy(convolutional).set_params(tta="shifts")
+    assert model.mirror_ is False, "digits are not their mirror images"
+    chosen = views("shifts", mirror=False)
+    expected = sum(v.weight * convolutional.outputs(v.of(images[:40])) for v in chosen)
+    np.testing.assert_allclose(model.outputs(images[:40]), expected, rtol=1e-6, atol=1e-6)
+    assert not np.array_equal(expected, plain)
+    model.save(tmp_path)
+    np.testing.assert_array_equal(
+        load_model(tmp_path).outputs(images[:40]), model.outputs(images[:40])
+    )
+    with pytest.raises(ValueError, match="tta='shifts' averages over copies of an image, and an"):
+        model.as_graph()
+    with pytest.raises(ValueError, match="tta='mirror' needs classes that mirror images keep"):
+        model.set_params(tta="mirror").outputs(images[:4])
+
+
+def test_what_a_fit_comes_to_is_said_before(convolutional, digits):
+    images, labels = digits
+    found = ConvolutionalClassifier("tiny", epochs=12).expect(images[:900], labels[:900])
+    assert found.n_parameters == convolutional.n_parameters_total_
+    assert found.epochs == convolutional.n_iter_
+    spent = convolutional.seconds_["total"] / 60
+    assert spent / 30 < found.minutes < 30 * spent, "the machine may be busier now, or then"
+    assert str(found).startswith("4,912 parameters, 19.2 KiB in float32, 4.8 KiB in int8; 12 epoch")
+    model = ConvolutionalClassifier("tiny", time_budget=0.5)
+    assert "as many epochs as fit into 0.5 minutes, at most 200" in str(model.expect(*digits))
+    assert not hasattr(model, "classes_")
+
+
 def test_minutes_decide_how_many_epochs_there_are():
     plan = ConvolutionalClassifier("tiny", time_budget=2).plan_for((8, 8), 1000)
     assert (plan.joint.time_budget, plan.joint.epochs) == (120.0, 200)
@@ -122,6 +158,8 @@ def test_a_fit_in_no_time_is_a_model(digits):
     [
         ({"time_budget": 0}, "time_budget must be minutes above 0, got 0"),
         ({"time_budget": "long"}, "time_budget must be minutes above 0, got 'long'"),
+        ({"tta": "crops"}, "unknown tta 'crops'; accepted: mirror, shifts, or None"),
+        ({"preset": None, "tta": "shifts"}, "tta='shifts' is for convolutional units; presets"),
         ({"precision": "half"}, "unknown precision 'half'; accepted: float32, bfloat16, auto"),
         (
             {"preset": "windowed", "precision": "auto", "time_budget": 3},

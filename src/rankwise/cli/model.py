@@ -289,6 +289,13 @@ def evaluate(
             callback=checked_seed, help="Of the hold-out and the limit; default: the run's."
         ),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            help="Average over copies of each image: mirror (2 times the time), or shifts (6 "
+            "times; 3 where mirror images mean something else)."
+        ),
+    ] = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
@@ -301,7 +308,7 @@ def evaluate(
     reading = reading_of(
         None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
     )
-    report = runs.evaluate(folder, source, split, limit=limit, seed=seed, **reading)
+    report = runs.evaluate(folder, source, split, tta=tta, limit=limit, seed=seed, **reading)
     say(f"scored: {report['scored']}", err=True)
     for note in report["notes"]:
         say(f"note: {note}", err=True)
@@ -322,6 +329,8 @@ def evaluate(
         if sum(counts[i])
     ]
     rows.append(("all", str(report["n_samples"]), f"{100 * report['accuracy']:.2f}%"))
+    if report["copies"] > 1:
+        rows.append((f"copies of each image averaged: {report['copies']} times the time", "", ""))
     if skip_bad:
         rows.append(("skipped as bad", str(report["n_skipped"]), ""))
     print_table(f"{source}, {report['split']}", ("class", "images", "accuracy"), rows)

@@ -43,6 +43,7 @@ LEARNED = (
     "seconds",
     "output_layer",
     "precision",
+    "mirror",
     "selection",
     "temperature",
 )
@@ -346,7 +347,8 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         model.n_parameters_total_ = record.network.n_parameters_total
         # What files of earlier versions don't say.
         trained_in = "float32" if record.family == "convolutional" else None
-        for name, value in ({"precision_": trained_in} | record.fitted).items():
+        unsaid = {"precision_": trained_in, "mirror_": None}
+        for name, value in (unsaid | record.fitted).items():
             setattr(model, name, value)
         return model
 

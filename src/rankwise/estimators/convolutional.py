@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
 from rankwise._arrays import Rows, each_once
-from rankwise.estimators._classifier import ImageClassifier
+from rankwise._progress import progress_bar
+from rankwise.estimators._classifier import ImageClassifier, as_numpy
+from rankwise.estimators._inputs import classes_of, tells, worker_count
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
+from rankwise.networks.copies import COPIES, outputs_of_copies, views
+from rankwise.networks.graph import Graph
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     ConvolutionalPlan,
     plan_convolutional,
 )
+from rankwise.training.expectation import Expectation, expectation
 from rankwise.training.fitting import Fitted, fit_convolutional
 from rankwise.training.presets import check_given
 
@@ -57,6 +64,11 @@ class ConvolutionalClassifier(ImageClassifier):
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
         depends on the machine then. Default: the epochs decide.
+    tta : {"mirror", "shifts"}, optional
+        Copies of each image at prediction, whose outputs are averaged: the image and its mirror
+        image, where the training images' classes survive it (`mirror_`), twice the time; or also
+        both moved by a pixel up left and down right, six times the time, three times without
+        mirror images. Default: none. Exports compute one image, and are refused with it.
     ridge : float, "gcv", "loo", or an object, optional
         Ridge of the closed-form output layer, a number per sample (``μ = ridge·n``), or chosen by
         generalised cross-validation (default) or by the exact leave-one-out error; or
@@ -99,6 +111,9 @@ class ConvolutionalClassifier(ImageClassifier):
         ``seconds``.
     precision_ : {"float32", "bfloat16"}
         What training computed in.
+    mirror_ : bool or None
+        Whether a probe of the training images found that mirror images are images of the same
+        class, and training showed them; None where none was asked.
     output_layer_ : {"glue", "trained"}
         The closed-form output layer, or the trained one where that is better on the validation
         part of the training images; under 200 images there is no such part, and it is the glue.
@@ -142,6 +157,7 @@ class ConvolutionalClassifier(ImageClassifier):
         augmentation: str | None = None,
         precision: str | None = None,
         time_budget: float | None = None,
+        tta: str | None = None,
         ridge: Any = None,
         probabilities: str | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -160,6 +176,7 @@ class ConvolutionalClassifier(ImageClassifier):
         self.augmentation = augmentation
         self.precision = precision
         self.time_budget = time_budget
+        self.tta = tta
         self.ridge = ridge
         self.probabilities = probabilities
         self.class_weight = class_weight
@@ -180,6 +197,8 @@ class ConvolutionalClassifier(ImageClassifier):
                 f"method {self.ridge.method!r} of the output layer is for sub-networks; "
                 "convolutional units take 'auto'"
             )
+        if self.tta not in (None, *COPIES):
+            views(self.tta, mirror=None)
         given: dict[str, Any] = {}
         for name in _CHOICES:
             given |= given_by(name, getattr(self, name))
@@ -187,6 +206,42 @@ class ConvolutionalClassifier(ImageClassifier):
             given["max_iter"] = self.epochs
         check_given(self.preset, given)
         return given
+
+    def outputs(self, X: Any) -> np.ndarray:
+        """Raw outputs of the network, ``ΦA``, averaged over the copies that `tta` asks for.
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+        """
+        if self.tta is None:
+            return super().outputs(X)
+        check_is_fitted(self, "network_")
+        chosen = views(self.tta, self.mirror_)
+        images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
+        workers = worker_count(self.n_jobs)
+        total = len(chosen) * len(images)
+        with progress_bar("predict", total, enabled=tells(self.verbose)) as advance:
+            return outputs_of_copies(
+                lambda copies: self.network_.outputs(copies, workers=workers, advance=advance),
+                images,
+                chosen,
+            )
+
+    def as_graph(self) -> Graph:
+        """What the model computes from pixels to probabilities, for exports.
+
+        Raises
+        ------
+        ValueError
+            With `tta`, which no export computes.
+        """
+        if self.tta is not None:
+            raise ValueError(
+                f"tta={self.tta!r} averages over copies of an image, and an export computes one; "
+                "set_params(tta=None) first"
+            )
+        return super().as_graph()
 
     def plan_for(
         self, image_shape: tuple[int, ...], n_samples: int, low_rank: Any = None
@@ -201,6 +256,32 @@ class ConvolutionalClassifier(ImageClassifier):
         given = self._given()
         return plan_convolutional(
             str(self.preset), given, image_shape, n_samples=n_samples, low_rank=low_rank
+        )
+
+    def expect(self, X: Any, y: Any) -> Expectation:
+        """What `fit` on these would come to: parameters, bytes, epochs and minutes; trains nothing.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, height, width[, channels]) or (n_samples, n_features)
+        y : array of shape (n_samples,)
+
+        Returns
+        -------
+        rankwise.training.expectation.Expectation
+            Its text is one line for people.
+        """
+        model = clone(self)
+        images, labels = model._validated_fit(as_numpy(X), as_numpy(y))
+        classes, encoded = classes_of(labels)
+        execution = model._execution()
+        return expectation(
+            model.plan_for(model.image_shape_, len(images)),
+            images,
+            encoded,
+            len(classes),
+            threads=execution["threads"],
+            device=execution["device"],
         )
 
     def _trained(

@@ -16,6 +16,7 @@ OPTIONS = (
     "rcond",
     "squash",
     "probabilities",
+    "tta",
     "class_weight",
     "image_shape",
     "dtype",
@@ -72,6 +73,11 @@ def classifier_of(
         )
     check_options(preset, options)
     if preset not in CONVOLUTIONAL_PRESETS:
+        if "tta" in options:
+            raise ValueError(
+                f"tta={options['tta']!r} is for convolutional units; presets "
+                f"{', '.join(CONVOLUTIONAL_PRESETS)} are accepted"
+            )
         refuse_own("QuadraticClassifier" if preset is None else f"preset {preset!r}", options)
         return QuadraticClassifier(preset, **parameters_of(options))
     if options.pop("squash", False):

@@ -118,6 +118,8 @@ class QuadraticClassifier(ImageClassifier):
     output_layer_ : {"glue"}
     precision_ : {"float32"} or None
         Of a refinement on mini-batches.
+    mirror_ : None
+        What `ConvolutionalClassifier` finds out of the training images.
     ridge_, rank_, condition_ : float, int, float
         Of the output layer; `ridge_` is per sample.
     temperature_ : float or None

@@ -14,6 +14,7 @@ from rankwise._arrays import Images, as_float, own
 from rankwise.networks import graph as g
 from rankwise.networks.probabilities import calibrated_layer
 from rankwise.networks.quadratic import outputs_in_blocks
+from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
 
@@ -90,6 +91,11 @@ class ConvolutionalNetwork:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
         return ConvolutionalFeatures(self, images)
 
+    @property
+    def ways(self) -> list[bool]:
+        """Of each layer, whether its channels are mixed first."""
+        return [mixes_first(s.channels, s.rank, s.sides, "float32") for s in self.units.stages]
+
     def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Units of the first layer with the largest filters, at most so many, as pictures.
 
@@ -159,8 +165,8 @@ class ConvolutionalFeatures:
     images: Images
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the filters, which a worker composes again."""
-        return {k: v for k, v in self.__dict__.items() if k != "_composed"}
+        """Without the tensors, which a worker makes again."""
+        return {k: v for k, v in self.__dict__.items() if k != "_tensors"}
 
     @property
     def row_bytes(self) -> int:
@@ -170,17 +176,17 @@ class ConvolutionalFeatures:
         return 4 * (int(np.prod(self.network.units.shape)) + 2 * max(maps))
 
     @cached_property
-    def _composed(self) -> tuple[Any, ...]:
+    def _tensors(self) -> tuple[Any, ...]:
         import torch
 
         network = self.network
-        filters = [
-            (torch.from_numpy(compose(w.channel, w.row, w.column)), torch.from_numpy(w.bias))
+        layers = [
+            [torch.from_numpy(v) for v in (w.channel, w.row, w.column, w.bias)]
             for w in network.layers
         ]
         center = torch.from_numpy(network.center)[:, None, None]
         scale = torch.from_numpy(network.scale)[:, None, None]
-        return filters, center, scale
+        return layers, network.ways, center, scale
 
     def __call__(self, block: slice) -> np.ndarray:
         """Features of some images."""
@@ -188,7 +194,7 @@ class ConvolutionalFeatures:
         from torch.nn import functional as F
 
         units = self.network.units
-        filters, center, scale = self._composed
+        layers, ways, center, scale = self._tensors
         sigma = ACTIVATIONS[units.activation].value
         # One image alone, or a few places in all, would be convolved by another routine, which
         # rounds otherwise: outputs would depend on how many images are asked for at once.
@@ -200,8 +206,8 @@ class ConvolutionalFeatures:
             if n < least:
                 x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
             x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
-            for stage, (weight, bias) in zip(units.stages, filters, strict=True):
-                x = F.conv2d(x, weight, bias, padding=stage.padding)
+            for stage, vectors, mixed in zip(units.stages, layers, ways, strict=True):
+                x = slid(x, *vectors, padding=stage.padding, mixed=mixed)
                 if max(stage.pool) > 1:
                     x = F.max_pool2d(x, stage.pool)
                 x = sigma(x)

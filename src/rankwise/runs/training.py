@@ -18,6 +18,7 @@ from rankwise._memory import PeakMemory
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators._classifier import ImageClassifier
+from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.files import WEIGHTS
 from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
@@ -165,6 +166,8 @@ def _train(
     if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
         return previous | {"already_complete": True}, lambda: None
     resumed = finished_parts(out)
+    if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
+        say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
     if validation_set is None:
         model.fit(train_set.images, names_of(train_set), groups=train_set.source_ids)
     else:

@@ -14,12 +14,21 @@ from rankwise.data import ImageSet, read_image
 from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
+from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.models import load_model
+from rankwise.networks.copies import views
 from rankwise.runs.reading import names_of, place_of, some_of, trained_on
 from rankwise.runs.records import CONFIGURATION, read_record
 
 
-def evaluate(folder: Path, source: str, split: str | None = None, **reading: Any) -> dict[str, Any]:
+def evaluate(
+    folder: Path,
+    source: str,
+    split: str | None = None,
+    *,
+    tta: str | None = None,
+    **reading: Any,
+) -> dict[str, Any]:
     """Accuracy of a saved model on a source, with its confusion matrix.
 
     Images are resized and converted as the model's were. The seed of a hold-out is that of the
@@ -35,17 +44,25 @@ def evaluate(folder: Path, source: str, split: str | None = None, **reading: Any
         As for `rankwise.load_images`. By default the test images of the run's own source, known by
         its absolute place or its content; of another source the test part or, where it has none,
         all images.
+    tta : {"mirror", "shifts"}, optional
+        Copies of each image, as `ConvolutionalClassifier` has them. Default: the model's own.
     **reading
         More options of `rankwise.load_images`; None counts as not given.
 
     Raises
     ------
+    ValueError
+        If the model takes no copies, or not these.
     RunError
         If the test images of the run's own source aren't those that it held out.
     DataError
         If the source can't be read, or has images of a class that the model doesn't know.
     """
     model = load_model(folder)
+    if tta is not None:
+        if not isinstance(model, ConvolutionalClassifier):
+            raise ValueError(f"tta={tta!r} is for convolutional units; {folder} holds other ones")
+        model.set_params(tta=tta)
     images, scored = chosen_images(model, folder, source, split, **reading)
     unknown = set(names_of(images)) - {str(c) for c in model.classes_}
     if unknown:
@@ -63,6 +80,7 @@ def evaluate(folder: Path, source: str, split: str | None = None, **reading: Any
         "classes": [str(c) for c in model.classes_],
         "confusion": confusion(model, outputs, images).tolist(),
         "seconds": seconds,
+        "copies": _copies_of(model),
         "source": source,
         "split": images.split,
         "scored": scored,
@@ -74,6 +92,12 @@ def evaluate(folder: Path, source: str, split: str | None = None, **reading: Any
         "skipped": list(images.skipped),
         "model": str(folder),
     }
+
+
+def _copies_of(model: Any) -> int:
+    """How many copies of each image a model averages over; as many times the time."""
+    tta = getattr(model, "tta", None)
+    return 1 if tta is None else len(views(tta, model.mirror_))
 
 
 def images_for(

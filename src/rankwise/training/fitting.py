@@ -68,6 +68,8 @@ class Fitted:
         What growing and pruning did; see `QuadraticClassifier`. Empty without them.
     precision : {"float32", "bfloat16"} or None
         What joint training computed in.
+    mirror : bool or None
+        Whether mirror images were found to be images of the same class; None if nobody asked.
     output_layer : {"glue", "trained"}
         Which output layer the network has.
     temperature : float or None
@@ -88,6 +90,7 @@ class Fitted:
     reports: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     precision: str | None = None
+    mirror: bool | None = None
     output_layer: str = "glue"
     selection: dict[str, Any] = field(default_factory=dict)
     temperature: float | None = None
@@ -491,6 +494,7 @@ def fit_convolutional(
         },
         history=result.history,
         precision=result.precision,
+        mirror=None if joint.augmentation is None else joint.augmentation.mirror,
         output_layer="glue" if better else "trained",
         temperature=temperature,
     )

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rankwise.networks.convolutional import ConvolutionalNetwork, shrunk
+from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
-from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
+from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights
 from rankwise.units.multilinear import Units
 
 Moments = list[tuple[torch.Tensor, torch.Tensor]]
@@ -92,7 +93,7 @@ class ConvolutionalModule(nn.Module):
         dtype = precision or x.dtype
         x = x.to(dtype).contiguous(memory_format=torch.channels_last)
         for i, stage in enumerate(self.units.stages):
-            x = F.conv2d(x, self.filters(i).to(dtype), padding=stage.padding)
+            x = self._slid(i, x)
             if max(stage.pool) > 1:
                 x = F.max_pool2d(x, stage.pool)
             if moments is None:
@@ -107,9 +108,12 @@ class ConvolutionalModule(nn.Module):
             x = sigma(x)
         return F.avg_pool2d(x, self.units.cell).flatten(1).to(self.center.dtype)
 
-    def filters(self, i: int) -> torch.Tensor:
-        """Filters of layer `i`, ``(maps, channels, rows, columns)``."""
-        return compose(self.channel[i], self.row[i], self.column[i])
+    def _slid(self, i: int, x: torch.Tensor) -> torch.Tensor:
+        """The forms of layer `i` on its maps."""
+        stage, name = self.units.stages[i], str(x.dtype).removeprefix("torch.")
+        mixed = not x.is_cuda and mixes_first(stage.channels, stage.rank, stage.sides, name)
+        vectors = (self.channel[i], self.row[i], self.column[i])
+        return slid(x, *vectors, padding=stage.padding, mixed=mixed)
 
     def matrices(self) -> list[nn.Parameter]:
         """Parameters that are matrices, one row a form: what `steps.Steps` says of them."""

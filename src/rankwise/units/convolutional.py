@@ -10,7 +10,7 @@ have. The largest ``q`` of each pooling rectangle passes the activation. Layers 
 layer's maps are averaged over a grid, and these features meet a linear output layer.
 
 The filters ``W_o = Σ_ρ a_oρ ⊗ u_oρ ⊗ v_oρ`` are composed first (`compose`) and slid as one dense
-convolution: exact, and faster on a CPU than sliding the vectors one after the other.
+convolution, or the channels are mixed first: `rankwise.networks.sliding` has both ways.
 """
 
 from __future__ import annotations

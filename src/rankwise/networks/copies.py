@@ -1,0 +1,92 @@
+"""Outputs averaged over copies of each image: mirrored, and moved by a pixel, as in airbench.
+
+Every copy costs as much as the image itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankwise._arrays import Images, blocks
+
+COPIES = ("mirror", "shifts")
+"""Copies of an image: it and its mirror image; or these, and both moved up left and down right."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One copy of every image.
+
+    Parameters
+    ----------
+    weight : float
+        Of its outputs in the average.
+    mirrored : bool
+        Left and right are exchanged.
+    shift : int
+        Pixels to the right and down; the border is mirrored there.
+    """
+
+    weight: float
+    mirrored: bool = False
+    shift: int = 0
+
+    def of(self, images: np.ndarray) -> np.ndarray:
+        """The copies of images ``(n, H, W[, C])``."""
+        found = images[:, :, ::-1] if self.mirrored else images
+        if self.shift:
+            rows, columns = images.shape[1:3]
+            size = abs(self.shift)
+            around = [(0, 0), (size, size), (size, size), *[(0, 0)] * (images.ndim - 3)]
+            first = size - self.shift
+            padded = np.pad(found, around, mode="symmetric")
+            found = padded[:, first : first + rows, first : first + columns]
+        return np.ascontiguousarray(found)
+
+
+def views(copies: str, mirror: bool | None) -> tuple[View, ...]:
+    """The copies that a name of `COPIES` stands for; the first is the image itself.
+
+    Parameters
+    ----------
+    copies : {"mirror", "shifts"}
+    mirror : bool or None
+        Whether mirror images are images of the same class; None if nobody knows.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or asks for mirror images that mean something else.
+    """
+    if copies not in COPIES:
+        raise ValueError(f"unknown tta {copies!r}; accepted: {', '.join(COPIES)}, or None")
+    if copies == "mirror" and not mirror:
+        raise ValueError(
+            "tta='mirror' needs classes that mirror images keep, and the probe of the training "
+            "images didn't find that they do; 'shifts' is accepted"
+        )
+    shifts = ((0.5, 0), (0.25, 1), (0.25, -1)) if copies == "shifts" else ((1.0, 0),)
+    sides = (False, True) if mirror else (False,)
+    return tuple(View(w / len(sides), side, shift) for w, shift in shifts for side in sides)
+
+
+def outputs_of_copies(
+    outputs: Callable[[np.ndarray], np.ndarray], images: Images, chosen: tuple[View, ...]
+) -> np.ndarray:
+    """Weighted mean of the outputs for all copies of each image, ``(n, K)``.
+
+    Parameters
+    ----------
+    outputs : callable
+        Outputs ``(n, K)`` of images.
+    images : array of shape (n, H, W[, C])
+    chosen : tuple of View
+    """
+    parts = []
+    for block in blocks(len(images)):
+        part = images[block]
+        parts.append(sum(view.weight * outputs(view.of(part)) for view in chosen))
+    return np.concatenate(parts) if parts else outputs(images[:0])

@@ -1,0 +1,106 @@
+"""What a convolutional plan comes to on the data at hand, before it is trained."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rankwise.training.convolutional_presets import ConvolutionalPlan
+
+_SOME, _TIMED = 1000, 3
+_SECONDS_A_MINUTE, _KIBIBYTE = 60.0, 1024
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Sizes and time of a training that hasn't begun.
+
+    Attributes
+    ----------
+    n_parameters : int
+        With the output layer.
+    epochs : int
+        At most.
+    minutes : float
+        On this machine as busy as it is now: of a few updates, or the time budget.
+    within : float or None
+        The time budget in minutes.
+    """
+
+    n_parameters: int
+    epochs: int
+    minutes: float
+    within: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights in int8, an export's precision: one each; in float32 four times that."""
+        return self.n_parameters
+
+    def __str__(self) -> str:
+        time_said = (
+            f"{self.epochs} epochs in about {self.minutes:.1f} minutes"
+            if self.within is None
+            else f"as many epochs as fit into {self.within:g} minutes, at most {self.epochs}"
+        )
+        return (
+            f"{self.n_parameters:,} parameters, {4 * self.bytes / _KIBIBYTE:,.1f} KiB in float32, "
+            f"{self.bytes / _KIBIBYTE:,.1f} KiB in int8; {time_said} on this machine"
+        )
+
+
+def expectation(
+    plan: ConvolutionalPlan,
+    images: np.ndarray,
+    encoded: np.ndarray,
+    n_classes: int,
+    *,
+    threads: int,
+    device: str,
+) -> Expectation:
+    """Sizes and minutes of a plan; a few updates of a network that is thrown away are timed.
+
+    Parameters
+    ----------
+    plan : ConvolutionalPlan
+    images : array of shape (n, H, W[, C])
+    encoded : int array of shape (n,)
+    n_classes : int
+    threads : int
+    device : str
+    """
+    import torch
+
+    from rankwise.training.augment import channel_statistics
+    from rankwise.training.joint import JointTraining
+    from rankwise.training.modules import ConvolutionalModule
+
+    n_parameters = plan.units.n_parameters + (plan.units.n_features + 1) * n_classes
+    budget = plan.joint.time_budget
+    if budget is not None:
+        within = budget / _SECONDS_A_MINUTE
+        return Expectation(n_parameters, plan.joint.epochs, within, within)
+    some, labels = images[:_SOME], encoded[:_SOME]
+    generator = torch.Generator().manual_seed(0)
+    module = ConvolutionalModule(plan.units, *channel_statistics(some), generator)
+    training = JointTraining(
+        module,
+        replace(plan.joint, extra=None),
+        n_classes,
+        workers=threads,
+        device="cpu" if device.startswith("cpu") else device,
+    )
+    size = min(plan.joint.batch_size, len(some))
+    seconds = []
+    with training.threads():
+        for _ in range(1 + _TIMED):  # the first call of anything is slow
+            begin = time.perf_counter()
+            training.update(some[:size], labels[:size], generator)
+            seconds.append(time.perf_counter() - begin)
+    updates = plan.joint.epochs * max(1, len(images) // size)
+    total = updates * float(np.median(seconds[1:]))
+    return Expectation(n_parameters, plan.joint.epochs, total / _SECONDS_A_MINUTE)
