@@ -55,7 +55,7 @@ from rankwise.varpro.solvers import (
     StoppingRule,
     cholesky_solve,
 )
-from rankwise.varpro.solvers.levenberg_marquardt import Damping
+from rankwise.varpro.solvers.damping import Damping
 from solver_race_tables import (
     COMPARISON_NOTE,
     EARLY,

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from rankwise.varpro.solvers.damping import MarquardtDamping, NielsenDamping, cholesky_solve
 from rankwise.varpro.solvers.gradient_descent import GradientDescent
-from rankwise.varpro.solvers.levenberg_marquardt import (
-    LevenbergMarquardt,
-    MarquardtDamping,
-    NielsenDamping,
-    StoppingRule,
-    cholesky_solve,
-)
+from rankwise.varpro.solvers.levenberg_marquardt import LevenbergMarquardt, StoppingRule
 from rankwise.varpro.solvers.result import (
     CONVERGED,
     MAX_ITERATIONS,
