@@ -335,3 +335,28 @@ def test_missing_parts_are_named():
 def test_a_study_survives_json():
     study = study_from(MINIMAL | {"arms": {"x": {"kind": "low-rank", "energy": 0.5}}})
     assert Study.model_validate(study.to_json()) == study
+
+
+def test_a_source_with_a_star_is_a_data_set_for_each_match(tmp_path, monkeypatch):
+    for name in ("cells", "b leaves"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+    (tmp_path / "sets" / "own.npz").write_bytes(b"")
+    (tmp_path / "sets" / "notes.txt").write_text("no data set")
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "data": {"many": {"source": "sets/*", "limit": 50}, "digits": {"source": "digits"}},
+        "models": ["simple-cnn"],
+        "arms": ["none"],
+    }
+    found = study_from(values)
+    assert list(found.data) == ["b-leaves", "cells", "own", "digits"]
+    assert found.data["cells"].source == "sets/cells"
+    assert found.data["own"].limit == 50
+    rows = [{"data": name, "model": "simple-cnn", "arm": "none"} for name in ("many", "digits")]
+    named = study_from(values | {"conditions": rows})
+    assert [row.data for row in named.conditions] == ["b-leaves", "cells", "own", "digits"]
+    with pytest.raises(StudyError, match=r"data.many.source is 'no/\*', which matches no folder"):
+        study_from(values | {"data": {"many": {"source": "no/*"}}})
+    twice = values["data"] | {"cells": {"source": "digits"}}
+    with pytest.raises(StudyError, match=r"matches sets/cells, and there is a data set 'cells'"):
+        study_from(values | {"data": twice})

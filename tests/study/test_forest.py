@@ -36,7 +36,7 @@ def test_text_is_escaped_and_told_in_words():
     label = ET.fromstring(svg).get("aria-label")
     assert label == "Effects. a <b> – none: +2.00 points, +1.00 to +3.00"
     long = ForestRow("x" * 90, "?", 0.0, -0.01, 0.01, (-0.02, 0.02), 0.005, ())
-    assert "x" * 45 + "…" in forest([long], "E")
+    assert "x" * 41 + "…" in forest([long], "E")
 
 
 def test_rows_share_a_scale():

@@ -12,7 +12,7 @@ from rankwise.errors import DataError, MissingDependencyError
 from rankwise.lowrank import LowRankAugmenter, RandomLowRank
 from rankwise.lowrank.export import augment_files
 from rankwise.study import StudyError, study_status
-from rankwise.study.results import read_results
+from rankwise.study.results import paired_starts, read_results
 from rankwise.study.tables import report_tables
 from study.run_cases import SOMEBODY, run, study, timeless
 
@@ -238,3 +238,17 @@ def test_a_reduced_study_says_how(tmp_path):
     assert found["reduced"]
     assert found["reductions"] == found["notes"][:1] == ["0.5 times the epochs"]
     assert found["n_images"] == 1797
+
+
+def test_arms_begin_with_the_same_weights(tmp_path):
+    results = run(study(["none", "low-rank"], seeds=[1, 2], retrain=False), tmp_path / "out")
+    starts = {}
+    for cell in results["cells"]:
+        starts.setdefault(cell["seed"], set()).add(cell["start"])
+    assert [len(found) for found in starts.values()] == [1, 1]
+    assert len(set.union(*starts.values())) == 2
+    assert results["paired_starts"] is True
+    cells = [dict(cell) for cell in results["cells"]]
+    cells[0]["start"] = "another"
+    assert paired_starts({**results, "cells": cells}) is False
+    assert paired_starts({**results, "cells": []}) is None

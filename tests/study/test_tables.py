@@ -51,6 +51,7 @@ def test_accuracies(shown_and_stored):
             [
                 *(condition[key] for key in ("energy", "skip_threshold", "epochs")),
                 published["interval"][0],
+                row["fold_test"],
                 row["mean"],
                 row["folds"],
                 published["test_accuracy"],

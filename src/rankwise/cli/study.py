@@ -395,6 +395,17 @@ def _print_results(results: dict[str, Any]) -> None:
         say("")
         say(_shortened(name, 80))
         _wrapped(comparison["sentence"], "  ")
+    for factor in results.get("factors", ()):
+        say("")
+        _wrapped(f"{factor['data_set']}, {factor['model']}: {factor['sentence']}", "")
+    for summary in results.get("summaries", {}).get("effects", ()):
+        say("")
+        _wrapped(
+            f"{summary['arm']} against {summary['baseline_arm']}, {summary['model']}, over "
+            f"{len(summary['rows'])} data sets: {100 * summary['mean']:+.2f} points "
+            f"({100 * summary['low']:+.2f} to {100 * summary['high']:+.2f}). {summary['note']}",
+            "",
+        )
 
 
 def _wrapped(text: str, indent: str) -> None:

@@ -16,7 +16,7 @@ from rankwise._reading import read_json
 from rankwise.data import ImageSet
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
-from rankwise.study.design import Arm, Study, StudyError
+from rankwise.study.design import Arm, Both, Study, StudyError
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,8 @@ def copied_rows(arm: Arm, images: ImageSet, seed: int) -> NDArray[np.int64]:
     ndarray of int64
         Rows of `images`, ascending.
     """
+    if isinstance(arm, Both):
+        return np.sort(np.concatenate([copied_rows(part, images, seed) for part in arm.parts]))
     if arm.copies is None and arm.kind != "matched":
         return np.zeros(0, np.int64)
     transform = RandomLowRank(FixedEnergy(1.0), skip_threshold=arm.skip_threshold, seed=seed)
@@ -57,6 +59,11 @@ def make_copies(arm: Arm, images: ImageSet, seed: int) -> tuple[NDArray[np.int64
         What each was made of, ascending.
     copies : ndarray of uint8, (copies, H, W[, C])
     """
+    if isinstance(arm, Both):
+        made = [make_copies(part, images, seed) for part in arm.parts]
+        rows = np.concatenate([rows for rows, _ in made])
+        order = np.argsort(rows, kind="stable")
+        return rows[order], np.concatenate([copies for _, copies in made])[order]
     kind = arm.copies
     rows = copied_rows(arm, images, seed)
     if kind is None or not len(rows):
@@ -75,6 +82,10 @@ def make_copies(arm: Arm, images: ImageSet, seed: int) -> tuple[NDArray[np.int64
         return rows, originals
     if kind == "albumentations":
         return rows, _checked(arm, _albumented(load_pipeline(arm), originals, seed), originals)
+    if arm.library is not None:
+        from rankwise.study.library_arms import LibraryAugmentation
+
+        return rows, _checked(arm, LibraryAugmentation(arm).on_images(originals, seed), originals)
     if kind == "callable":
         random = np.random.default_rng(seed)
         return rows, _checked(arm, find_callable(str(arm.function))(originals, random), originals)
@@ -92,12 +103,19 @@ def batch_augmentation(arm: Arm) -> Callable[[torch.Tensor], torch.Tensor] | Non
         From a float batch ``(n, C, H, W)`` in [-1, 1] to another. Its random choices come from
         PyTorch's generator, whose state the training keeps.
     """
+    if isinstance(arm, Both):
+        both = [change for change in map(batch_augmentation, arm.parts) if change is not None]
+        return both[0] if len(both) == 1 else _InTurn(both) if both else None
     if arm.with_default:
         from rankwise.nets import default_augmentation
 
         return default_augmentation()
     if arm.use == "copies":
         return None
+    if arm.library is not None:
+        from rankwise.study.library_arms import LibraryAugmentation
+
+        return LibraryAugmentation(arm)
     if arm.kind == "albumentations":
         return _AlbumentationsOnBatches(arm)
     if arm.kind == "callable":
@@ -195,7 +213,11 @@ def check_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     StudyError
         If it isn't there, raises an error, or changes the shape or the type of images.
     """
-    if arm.kind not in ("albumentations", "callable"):
+    if isinstance(arm, Both):
+        for part in arm.parts:
+            check_arm(part, image_shape)
+        return
+    if not arm.is_foreign:
         return
     try:
         _try_arm(arm, image_shape)
@@ -203,7 +225,9 @@ def check_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
         raise
     except Exception as error:  # whatever somebody's own code raises
         reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
-        called = arm.function if arm.kind == "callable" else "the Albumentations pipeline"
+        called = {"callable": arm.function, "albumentations": "the Albumentations pipeline"}.get(
+            arm.kind, arm.kind
+        )
         raise StudyError(
             f"{called} can't take images of shape {tuple(image_shape)}: {reason}"
         ) from error
@@ -219,6 +243,18 @@ def _try_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     if augment is not None:
         with torch_seeded():
             augment(to_batch(images))
+
+
+class _InTurn:
+    """Two augmentations of a batch, one after the other."""
+
+    def __init__(self, changes: list[Callable[[torch.Tensor], torch.Tensor]]) -> None:
+        self.changes = changes
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        for change in self.changes:
+            batch = change(batch)
+        return batch
 
 
 class _AlbumentationsOnBatches:

@@ -324,6 +324,7 @@ def _tested(
         "n_test": len(test),
         "n_updates": fitted.n_updates,
         "n_parameters": fitted.n_parameters,
+        "start": fitted.start,
         "leaks": leaks(parts.split, images.source_ids),
         "predictions": f"{cell.place}/predictions.npz",
     }

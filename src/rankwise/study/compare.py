@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from rankwise.study.convergence import late_share, near_chance, unfinished
-from rankwise.study.design import RELATIVE_ROPE, ROPE
 from rankwise.study.infer import (
     ImageNoise,
     PairedTest,
@@ -30,6 +29,7 @@ from rankwise.study.outcomes import (
     fold_scores,
     noise_between,
     primary_outcome,
+    region,
     retrained,
 )
 from rankwise.study.power import MOST_FOLDS, Pilot, folds_to_tell, repeats_to_tell
@@ -65,6 +65,7 @@ def compare_conditions(
     rope: float | None = None,
     alpha: float = 0.05,
     beside: Sequence[_Record] = (),
+    further: Sequence[float] = (),
 ) -> list[_Record]:
     """Compare every condition with its baseline and, if it has one, its duplicate control.
 
@@ -89,6 +90,9 @@ def compare_conditions(
     beside : sequence of dict
         Comparisons of another outcome, such as robustness; where they contradict a verdict, the
         sentence says so.
+    further : sequence of float
+        P-values of what else the family has, such as a factorial design's contrasts; nan where
+        they can't be tested yet.
 
     Returns
     -------
@@ -121,7 +125,8 @@ def compare_conditions(
     look = int(results.get("look", 1))
     level = spent_level(alpha, look)
     pairs = list(_pairs(results, Path(folder), outcome, rope))
-    adjusted = holm([pair.test.p_value for pair in pairs])
+    adjusted = holm([*(pair.test.p_value for pair in pairs), *further])
+    n_comparisons = len(pairs) + len(further)
     other = {(c["condition"], c["baseline"]): c for c in beside}
     controls: dict[str, Control] = {}
     found: dict[int, _Record] = {}
@@ -134,7 +139,7 @@ def compare_conditions(
             adjusted[i],
             outcome=outcome,
             level=level,
-            n_comparisons=len(pairs),
+            n_comparisons=n_comparisons,
             control=controls.get(pair.first["id"]) if pair.role == "baseline" else None,
             contradictions=_contradictions(
                 results, Path(folder), pair, other.get((pair.first["id"], pair.second["id"])), level
@@ -142,7 +147,7 @@ def compare_conditions(
         )
         if pair.role == "control":
             controls[pair.first["id"]] = Control(pair.test, verdict(evidence))
-        record = _comparison(results, Path(folder), pair, evidence, len(pairs))
+        record = _comparison(results, Path(folder), pair, evidence, n_comparisons)
         found[i] = record | {"outcome": outcome, "look": look, "level": level}
     return [found[i] for i in range(len(pairs))]
 
@@ -184,21 +189,22 @@ def _evidence(
         alpha=level,
         outcome=OUTCOMES[outcome],
         control=control,
-        obstacle=_obstacle(results, pair, outcome),
+        obstacle=obstacle(results, (pair.first["id"], pair.second["id"]), outcome)
+        if pair.first_scores
+        else None,
         contradictions=contradictions,
     )
 
 
-def _obstacle(results: _Record, pair: _Pair, outcome: str) -> str | None:
-    """Why the numbers of a pair allow no conclusion, in words."""
-    if not pair.first_scores:
+def obstacle(results: _Record, ids: Sequence[str], outcome: str) -> str | None:
+    """Why the numbers of some conditions allow no conclusion, in words; None where they do."""
+    if any(not fold_scores(results, name, outcome) for name in ids):
         return None
-    ids = (pair.first["id"], pair.second["id"])
     if all(near_chance(results, name, outcome) for name in ids):
         updates = max(c.get("n_updates") or 0 for c in fold_cells(results, ids[0]).values())
         after = f" after {updates} updates" if updates else ""
-        return f"both arms are near chance{after}: train longer"
-    for condition in (pair.first, pair.second):
+        return f"{'both' if len(ids) == 2 else 'all'} arms are near chance{after}: train longer"
+    for condition in (c for name in ids for c in results["conditions"] if c["id"] == name):
         if unfinished(results, condition["id"]):
             late, folds = late_share(results, condition["id"])
             return (
@@ -258,19 +264,6 @@ def _pairs(results: _Record, folder: Path, outcome: str, rope: float | None) -> 
                 test=corrected_t_test(differences, ratio, noise=noise),
                 posterior=correlated_posterior(differences, ratio, half, noise=noise),
             )
-
-
-def region(study: _Record, baseline_scores: Sequence[float]) -> float:
-    """Half width of the region of practical equivalence.
-
-    The study's `rope` where it names one; else `relative_rope` (a tenth) of the baseline's mean
-    error, so that it means as much where accuracies are 99% as where they are 75%.
-    """
-    if study.get("rope") is not None:
-        return float(study["rope"])
-    if not baseline_scores:
-        return ROPE
-    return float(study.get("relative_rope", RELATIVE_ROPE) * (1 - np.mean(baseline_scores)))
 
 
 def _comparison(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankwise.study.design import ARM_KINDS, ROW_OPTIONS, Arm, Row, Study, StudyError
+from rankwise.study.design import ARM_KINDS, ROW_OPTIONS, Arm, Both, Row, Study, StudyError
 from rankwise.study.protocols import Protocol, protocol_of
 
 
@@ -46,7 +46,7 @@ class Condition:
         """As ``results.json`` has it."""
         arm = self.options
         low_rank = arm.copies == "low-rank"
-        copies = arm.copies is not None or arm.kind == "matched"
+        copies = arm.copies not in (None, "both") or arm.kind == "matched"
         return {
             "id": self.id,
             "data_set": self.data_set,
@@ -79,6 +79,7 @@ def conditions_of(study: Study) -> tuple[Condition, ...]:
         for arm in study.arms
     ]
     arms = dict(study.arms)
+    rows = _with_both(rows, arms, study.factorial)
     if protocol.controls:
         rows = _with_controls(rows, arms)
     found = [_condition(study, protocol, row, arms, rows) for row in rows]
@@ -86,6 +87,26 @@ def conditions_of(study: Study) -> tuple[Condition, ...]:
     if repeated:
         raise StudyError(f"{study.name} has the condition {min(repeated)} twice; once is accepted")
     return tuple(_linked(condition, found) for condition in found)
+
+
+def both_name(pair: tuple[str, str]) -> str:
+    """What the arm of two arms at once is called."""
+    return f"{pair[0]}+{pair[1]}"
+
+
+def _with_both(
+    rows: list[Row], arms: dict[str, Arm], factorial: Sequence[tuple[str, str]]
+) -> list[Row]:
+    """Rows, with one of both arms where a data set and model have each of a pair."""
+    result = list(rows)
+    for pair in factorial:
+        name = both_name(pair)
+        for data, model in dict.fromkeys((row.data, row.model) for row in rows):
+            own = [r for r in rows if (r.data, r.model) == (data, model) and r.arm in pair]
+            if {row.arm for row in own} == set(pair):
+                arms.setdefault(name, Both(parts=(arms[pair[0]], arms[pair[1]])))
+                result.append(Row(data=data, model=model, arm=name))
+    return result
 
 
 def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
@@ -111,9 +132,36 @@ def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
             added += _duplicates("default+duplicate", data, model, group, arms)
         if not all(kind.startswith("default") for kind in kinds):
             added += _duplicates("duplicate", data, model, group, arms)
+        added += _copies_unchanged(data, model, group, arms)
         none_first = [row for row in added if arms[row.arm].kind == "none"]
         result += none_first + group + [row for row in added if row not in none_first]
     return result
+
+
+def _copies_unchanged(
+    data: str, model: str, group: Sequence[Row], arms: dict[str, Arm]
+) -> list[Row]:
+    """Of arms that are two at once: the same with unchanged copies in the place of theirs."""
+    rows = []
+    for row in group:
+        arm = arms[row.arm]
+        if isinstance(arm, Both) and arm.copies and unchanged(arm) != arm:
+            name = _free_name(f"{row.arm}-unchanged", unchanged(arm), arms)
+            arms[name] = unchanged(arm)
+            rows.append(Row(data=data, model=model, arm=name))
+    return rows
+
+
+def unchanged(arm: Both) -> Both:
+    """The same two arms, with unchanged copies in the place of changed ones."""
+
+    def plain(part: Arm) -> Arm:
+        if not part.copies:
+            return part
+        kind = "default+duplicate" if part.with_default else "duplicate"
+        return Arm(kind=kind, skip_threshold=part.skip_threshold)
+
+    return Both(parts=(plain(arm.parts[0]), plain(arm.parts[1])))
 
 
 def _duplicates(
@@ -127,12 +175,14 @@ def _duplicates(
     against = [
         _threshold(row, arms)
         for row in group
-        if arms[row.arm].copies is not None
+        if arms[row.arm].copies not in (None, "both")
         and arms[row.arm].with_default == kind.startswith("default+")
     ]
     if not against and not there:
         # No arm of copies stands against it; then it shows what copies alone do.
-        against = [_threshold(row, arms) for row in group if arms[row.arm].copies is not None][:1]
+        against = [
+            _threshold(row, arms) for row in group if arms[row.arm].copies not in (None, "both")
+        ][:1]
         against = against or [Arm(kind=kind).skip_threshold]
     rows = []
     for skip in dict.fromkeys(against):
@@ -247,6 +297,10 @@ def _linked(condition: Condition, found: Sequence[Condition]) -> Condition:
         return condition
     baseline = first("default") if kind.startswith("default+") else first("none")
     control = None
+    if isinstance(condition.options, Both):
+        same = unchanged(condition.options)
+        control = next((o.id for o in others if o.options == same), None)
+        return replace(condition, baseline=baseline, control=control)
     if condition.options.copies not in (None, "duplicate"):
         control = first(
             "default+duplicate" if kind.startswith("default+") else "duplicate",

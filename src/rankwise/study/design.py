@@ -23,6 +23,9 @@ ARM_KINDS = (
     "albumentations",
     "callable",
 )
+LIBRARIES = ("albumentations", "torchvision", "kornia")
+"""Whose augmentations are arms by name, such as ``kornia:RandomBoxBlur``."""
+
 NETWORK_NAMES = ("simple-cnn", "resnet25", "vgg16", "quadratic", "backbone")
 PROTOCOLS = ("sound", "paper", "notebook")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -38,6 +41,7 @@ ROPE = 0.005
 """The same in accuracy, where no error is known yet, and in simulations: half a point."""
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_OF_LIBRARY = re.compile(rf"({'|'.join(LIBRARIES)}):[A-Za-z_]\w*")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 ARM_OPTIONS = {
@@ -49,6 +53,7 @@ ARM_OPTIONS = {
     "matched": {"skip_threshold"},
     "albumentations": {"pipeline", "use", "skip_threshold"},
     "callable": {"function", "use", "skip_threshold"},
+    "library:NAME": {"parameters", "use", "skip_threshold"},
 }
 """What each kind of arm reads beside `kind`."""
 
@@ -193,8 +198,8 @@ class Model(_Strict):
 class Arm(_Strict):
     """An augmentation of the training images."""
 
-    kind: Literal[ARM_KINDS] = Field(  # type: ignore[valid-type]
-        description=", ".join(map(repr, ARM_KINDS))
+    kind: str = Field(
+        description=", ".join(map(repr, (*ARM_KINDS, *(f"{name}:NAME" for name in LIBRARIES))))
     )
     energy: Number = Field(default=0.975, gt=0, le=1, description="a number above 0, at most 1")
     energy_std: Number = Field(default=0.025, ge=0, description="a number from 0")
@@ -211,6 +216,16 @@ class Arm(_Strict):
     )
     function: str | None = Field(default=None, description="'package.module:name'")
     use: Literal["fly", "copies"] = Field(default="fly", description="'fly' or 'copies'")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="a table of the augmentation's own arguments"
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value in ARM_KINDS or _OF_LIBRARY.fullmatch(value):
+            return value
+        raise ValueError("unknown kind")
 
     @field_validator("function")
     @classmethod
@@ -227,15 +242,55 @@ class Arm(_Strict):
     @property
     def copies(self) -> str | None:
         """What makes its copies, None for an arm without."""
-        if self.kind in ("albumentations", "callable"):
+        if self.is_foreign:
             return self.kind if self.use == "copies" else None
         kind = self.kind.removeprefix("default+")
         return kind if kind in COPY_KINDS else None
 
     @property
+    def library(self) -> str | None:
+        """The library that it is an augmentation of by name."""
+        return self.kind.partition(":")[0] if ":" in self.kind else None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else's code changes the images."""
+        return self.library is not None or self.kind in ("albumentations", "callable")
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether it changes batches while a network is trained."""
+        return self.with_default or (self.is_foreign and self.use == "fly")
+
+    @property
     def is_svd(self) -> bool:
         """Whether it's the paper's own: such arms train for twice the epochs there (3.4)."""
         return self.copies == "low-rank"
+
+
+class Both(Arm):
+    """Two arms at once, as `Study.factorial` asks for them: no arm of a study file.
+
+    Copies of both are there, and batches are changed by the first and then by the second.
+    """
+
+    kind: str = "both"
+    parts: tuple[Arm, Arm]
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return value
+
+    @property
+    def copies(self) -> str | None:
+        """``"both"`` where one of the two makes copies."""
+        return "both" if any(part.copies for part in self.parts) else None
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether one of the two does."""
+        return any(part.in_batches for part in self.parts)
 
 
 class Published(_Strict):
@@ -284,6 +339,9 @@ class Study(_Strict):
     conditions : list of Row
         Which to combine. Default: every data set with its models (all, unless it names some) and
         every arm.
+    factorial : list of (str, str)
+        Pairs of arms that are also trained together: the arm ``A+B`` joins, and main effects and
+        interaction of both are compared too.
     epochs : int
         Of conditions that name none; SVD arms train for twice as many under ``paper`` (3.4).
     folds : int
@@ -331,6 +389,9 @@ class Study(_Strict):
     )
     arms: dict[Name, Arm] = Field(description="a list of kinds of arms, or tables [arms.NAME]")
     conditions: tuple[Row, ...] = Field(default=(), description="tables [[conditions]]")
+    factorial: tuple[tuple[str, str], ...] = Field(
+        default=(), description="pairs of the study's arms, such as [['low-rank', 'blur']]"
+    )
     epochs: Count = Field(default=10, description="a whole number from 1")
     folds: Whole = Field(default=5, ge=2, le=100, description="a whole number from 2 to 100")
     seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = Field(

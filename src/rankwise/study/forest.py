@@ -142,4 +142,4 @@ def _line(name: str, x1: float, x2: float, y1: float, y2: float) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 46 else f"{text[:45]}…"
+    return text if len(text) <= 42 else f"{text[:41]}…"

@@ -35,7 +35,8 @@ def write_gallery(
     for condition in conditions:
         name = f"gallery/{condition.data_set}-{condition.arm}.png"
         entry = {"data_set": condition.data_set, "arm": condition.arm, "file": name}
-        if condition.options.kind in ("none", "matched", "duplicate") or entry in entries:
+        # Of two arms at once, each is drawn by itself.
+        if condition.options.kind in ("none", "matched", "duplicate", "both") or entry in entries:
             continue
         if not (out / name).exists():
             draw_arm(condition.options, data_sets[condition.data_set], out / name, seed)

@@ -70,6 +70,8 @@ def methods(results: _Record) -> str:
                 else "the epoch, and all arms had the same number of updates."
             )
         )
+    if results.get("paired_starts"):
+        text.append("With one seed all arms of a model began with the same weights.")
     if outcome:
         level = compared[0].get("level", 0.05)
         text.append(

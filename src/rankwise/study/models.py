@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Fitted:
     seconds : float
     save : callable
         Writes the weights to a folder.
+    start : str or None
+        Digest of the weights that the training began with; None where there are none to name.
     """
 
     history: list[dict[str, Any]]
@@ -52,6 +55,7 @@ class Fitted:
     n_parameters: int
     seconds: float
     save: Callable[[Path], None]
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def fit_model(
 
     shape = tuple(train[0].shape[1:])
     network: Any = build_network(model, shape, n_classes, training.seed)
-    n_parameters = _count(network)
+    n_parameters, start = _count(network), _digest(network)
     optimizer, rate = model.optimizer or "adam", model.learning_rate or 1e-3
     n_updates, seconds = 0, 0.0
     frozen_history: list[dict[str, Any]] = []
@@ -234,7 +238,17 @@ def fit_model(
         n_parameters=n_parameters,
         seconds=seconds + result.seconds,
         save=lambda place: _save(network, place),
+        start=start,
     )
+
+
+def _digest(network: nn.Module) -> str:
+    """What tells the weights of a network from others."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _save(network: nn.Module, place: Path) -> None:

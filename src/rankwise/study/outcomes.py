@@ -17,6 +17,7 @@ anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from rankwise._reading import blamed_on, read_arrays
 from rankwise.errors import RunError
 from rankwise.study.cells import REMEDY
+from rankwise.study.design import RELATIVE_ROPE, ROPE
 from rankwise.study.infer import ImageNoise, image_noise
 from rankwise.study.protocols import protocol_of
 
@@ -103,33 +105,47 @@ def noise_between(
 ) -> ImageNoise | None:
     """How much of two conditions' mean difference comes of the images that they are scored on.
 
+    As `noise_of`, of the first less the second.
+    """
+    return noise_of(results, {first: 1.0, second: -1.0}, outcome, folder)
+
+
+def noise_of(
+    results: Record, weights: Mapping[str, float], outcome: str, folder: Path | str
+) -> ImageNoise | None:
+    """How much of a weighted sum of conditions' means comes of the images that they are scored on.
+
     Parameters
     ----------
     results, outcome
         As in `fold_scores`.
-    first, second : str
-        Conditions.
+    weights : dict
+        From conditions to their weights.
     folder : path
         Where the cells' ``predictions`` are.
 
     Returns
     -------
     ImageNoise or None
-        None where no fold has both predictions, or some fold's arms weren't scored on the same
+        None where no fold has all predictions, or some fold's arms weren't scored on the same
         images, as with copies under ``notebook``.
     """
-    ours, theirs = fold_cells(results, first), fold_cells(results, second)
+    cells = {name: fold_cells(results, name) for name in weights}
     total: dict[int, list[float]] = {}
     sources: dict[int, int] = {}
-    for key in sorted(ours.keys() & theirs.keys()):
-        parts = [_right(cell, outcome, Path(folder)) for cell in (ours[key], theirs[key])]
-        if parts[0] is None or parts[1] is None:
+    for key in sorted(set.intersection(*(set(found) for found in cells.values()))):
+        parts = [_right(cells[name][key], outcome, Path(folder)) for name in weights]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
             return None
-        (rows, codes, right), (other_rows, _, other_right) = parts[0], parts[1]
-        if not np.array_equal(rows, other_rows):
+        rows, codes, _ = known[0]
+        if any(not np.array_equal(rows, others) for others, _, _ in known[1:]):
             return None
+        sums = sum(
+            weight * right for weight, (_, _, right) in zip(weights.values(), known, strict=True)
+        )
         for row, code, value in zip(
-            rows.tolist(), codes.tolist(), (right - other_right).tolist(), strict=True
+            rows.tolist(), codes.tolist(), np.asarray(sums).tolist(), strict=True
         ):
             total.setdefault(row, []).append(value)
             sources[row] = code
@@ -161,3 +177,16 @@ def _right(
         if len(rows) == 0 or len(np.unique(rows)) < len(rows):
             return None
         return rows, codes, right.astype(np.float64)
+
+
+def region(study: Record, baseline_scores: Sequence[float]) -> float:
+    """Half width of the region of practical equivalence.
+
+    The study's `rope` where it names one; else `relative_rope` (a tenth) of the baseline's mean
+    error, so that it means as much where accuracies are 99% as where they are 75%.
+    """
+    if study.get("rope") is not None:
+        return float(study["rope"])
+    if not baseline_scores:
+        return ROPE
+    return float(study.get("relative_rope", RELATIVE_ROPE) * (1 - np.mean(baseline_scores)))

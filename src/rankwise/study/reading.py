@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,25 @@ def cross_check(study: Study) -> list[tuple[tuple[str | int, ...], str]]:
             given = {key for key in ROW_OPTIONS if getattr(row, key) is not None}
             found = _not_taken(f"conditions[{i}]", study.arms[row.arm], given)
             wrong += [(("conditions", i, key), text) for key, text in found]
+    for i, pair in enumerate(study.factorial):
+        mistake = _factorial_mistake(f"factorial[{i}]", pair, study)
+        if mistake is not None:
+            wrong.append((("factorial",), mistake))
     return wrong + _mistakes_of_one_pass(study)
+
+
+def _factorial_mistake(where: str, pair: tuple[str, str], study: Study) -> str | None:
+    """What is wrong with a pair of arms; None where nothing is."""
+    for name in pair:
+        if name not in study.arms:
+            return _unknown(where, name, study.arms)
+        if study.arms[name].kind in ("none", "matched"):
+            return f"{where} names {name!r}, which changes no image; other arms are accepted"
+    if pair[0] == pair[1]:
+        return f"{where} names {pair[0]!r} twice; two arms are accepted"
+    if f"{pair[0]}+{pair[1]}" in study.arms:
+        return f"{where} makes an arm {pair[0]}+{pair[1]}, and there is one; another name for it"
+    return None
 
 
 def _unknown(where: str, name: str, known: Any) -> str:
@@ -101,7 +121,8 @@ def _arm_mistakes(name: str, arm: Arm) -> list[tuple[str, str]]:
 
 def _not_taken(where: str, arm: Arm, keys: Iterable[str]) -> list[tuple[str, str]]:
     """Those of an arm's options that its kind doesn't read."""
-    taken = ARM_OPTIONS.get(arm.kind.removeprefix("default+"), set())
+    family = "library:NAME" if arm.library else arm.kind.removeprefix("default+")
+    taken = ARM_OPTIONS.get(family, set())
     accepted = f"it takes {', '.join(sorted(taken))}" if taken else "it takes no option"
     return [
         (key, f"{where}.{key}: an arm of kind {arm.kind!r} has none; {accepted}")
@@ -122,8 +143,7 @@ def _mistakes_of_one_pass(study: Study) -> list[tuple[tuple[str | int, ...], str
             continue
         kind = study.arms[arm]
         if study.models[model].in_one_pass and (
-            kind.kind == "matched"
-            or (kind.kind != "none" and (kind.with_default or not kind.copies))
+            kind.kind == "matched" or (kind.kind != "none" and (kind.in_batches or not kind.copies))
         ):
             text = (
                 f"arms.{arm} works on batches of a training in epochs, which model {model!r} "
@@ -155,7 +175,7 @@ def study_from(values: dict[str, Any], where: str = "the study", text: str | Non
     from rankwise.study.toml_lines import line_of, lines_of_keys
 
     try:
-        study = Study.model_validate(values)
+        study = Study.model_validate(_with_batches(values))
         mistakes = cross_check(study)
     except ValidationError as error:
         mistakes = [_sentence(entry) for entry in _one_a_union(error.errors())]
@@ -168,6 +188,52 @@ def study_from(values: dict[str, Any], where: str = "the study", text: str | Non
         lines.append((line_of(path, places), f"{prefix}: {sentence}"))
     unique = dict.fromkeys(line for _, line in sorted(lines, key=lambda pair: pair[0]))
     raise StudyError("\n".join(unique))
+
+
+def _with_batches(values: dict[str, Any]) -> dict[str, Any]:
+    """Values with a data set for every folder and .npz file that a source with a ``*`` matches.
+
+    Each is named after its folder or file; rows of conditions that name the table stand for all.
+
+    Raises
+    ------
+    StudyError
+        If nothing matches, or two would have one name.
+    """
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return values
+    found: dict[str, Any] = {}
+    made: dict[str, list[str]] = {}
+    for name, table in data.items():
+        source = table.get("source") if isinstance(table, dict) else None
+        if not isinstance(source, str) or "*" not in source:
+            found[name] = table
+            continue
+        places = [p for p in sorted(map(Path, glob(source))) if p.is_dir() or p.suffix == ".npz"]
+        if not places:
+            raise StudyError(
+                f"data.{name}.source is {source!r}, which matches no folder and no .npz file"
+            )
+        for place in places:
+            own = re.sub(r"[^A-Za-z0-9_.+-]", "-", place.stem if place.is_file() else place.name)
+            if own in found or own in data:
+                raise StudyError(
+                    f"data.{name}.source matches {place}, and there is a data set {own!r} already"
+                )
+            found[own] = table | {"source": str(place)}
+            made.setdefault(name, []).append(own)
+    if not made:
+        return values
+    rows = values.get("conditions")
+    if isinstance(rows, list | tuple):
+        rows = [
+            row | {"data": own}
+            for row in rows
+            for own in made.get(row.get("data"), [row.get("data")])
+        ]
+        values = values | {"conditions": rows}
+    return values | {"data": found}
 
 
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:

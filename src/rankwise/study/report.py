@@ -13,10 +13,10 @@ from typing import Any
 from rankwise import _page
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
-from rankwise.study import sections, verdict
-from rankwise.study.compare import compare_conditions
+from rankwise.study import sections, verdict, wide_sections
+from rankwise.study.conclusions import conclusions
 from rankwise.study.methods import REFERENCES, methods, write_tables
-from rankwise.study.results import RESULTS
+from rankwise.study.results import RESULTS, finite
 from rankwise.study.status import current_results
 
 _ROOM = "rankwise.study/templates"
@@ -90,6 +90,8 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         style=_page.markup(_page.shared("base.css"), _page.part(_ROOM, "report.css")),
         script=_page.markup(_page.part(_ROOM, "report.js")),
         verdicts=sections.verdicts(results),
+        factors=wide_sections.factors(results),
+        summaries=wide_sections.summaries(results),
         convergence=sections.convergence(results),
         methods=methods(results),
         references=REFERENCES,
@@ -111,7 +113,7 @@ def _completed(results: dict[str, Any], folder: Path) -> dict[str, Any]:
     results = _ABSENT | results
     if "comparisons" in results:
         return results
-    return results | {"comparisons": compare_conditions(results, folder)}
+    return results | finite(conclusions(results, folder))
 
 
 def gallery(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def gather(
         As ``results.json`` has it; cells that aren't done are left out, and then ``finished`` is
         None.
     """
-    from rankwise.study.compare import compare_conditions
+    from rankwise.study.conclusions import conclusions
 
     found = {cell: read_result(out, cell) for cell in cells}
     done = [finite(result) for result in found.values() if result is not None]
@@ -100,11 +100,24 @@ def gather(
         "comparisons": [],
         "gallery": [],
     }
-    results["robustness"] = finite(compare_conditions(results, out, outcome="degraded"))
-    results["comparisons"] = finite(compare_conditions(results, out, beside=results["robustness"]))
+    results |= finite(conclusions(results, out))
+    results["paired_starts"] = paired_starts(results)
     results["convergence"] = convergence(results, primary_outcome(study.protocol))
     results["tables"] = finite(report_tables(results))
     return results
+
+
+def paired_starts(results: Mapping[str, Any]) -> bool | None:
+    """Whether all arms of a data set, model and seed began with the same weights, by their digests.
+
+    None where no network has told with what it began.
+    """
+    places = {c["id"]: (c["data_set"], c["model"]) for c in results["conditions"]}
+    starts: dict[Any, set[str]] = {}
+    for cell in results["cells"]:
+        if cell.get("start"):
+            starts.setdefault((*places[cell["condition"]], cell["seed"]), set()).add(cell["start"])
+    return all(len(found) == 1 for found in starts.values()) if starts else None
 
 
 def _counted(

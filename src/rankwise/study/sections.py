@@ -18,7 +18,7 @@ from rankwise.study.degrade import KINDS, PARAMETERS, SEVERITIES
 from rankwise.study.figures import Axes, Series, line_chart, swatch
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.tables import LEAKS, by_data_and_model, degraded_values
-from rankwise.study.verdict import VERDICTS
+from rankwise.study.verdict import MARKS, VERDICTS
 
 _Record = dict[str, Any]
 
@@ -29,20 +29,12 @@ _DEGRADATIONS = {
     "blur": ("Gaussian blur", "σ / side"),
     "noise": ("Gaussian noise", "σ / 255"),
 }
-_MARKS = {
-    "helps": "▲",
-    "harms": "▼",
-    "copies help": "△",
-    "copies harm": "▽",
-    "no practical difference": "≈",
-    "cannot tell": "?",
-}
 
 
 def verdicts(results: _Record) -> _Record:
     """Verdicts by data set and model: forest plots of accuracy and robustness, and sentences."""
     cards = [
-        item | {"mark": _MARKS[item["verdict"]], "rule": _rule(item)}
+        item | {"mark": MARKS[item["verdict"]], "rule": _rule(item)}
         for item in results["comparisons"]
     ]
     counts = Counter(item["verdict"] for item in cards)
@@ -57,10 +49,12 @@ def verdicts(results: _Record) -> _Record:
     ]
     return {
         "cards": cards,
-        "counts": [(_MARKS[v], v, counts[v]) for v in VERDICTS if counts[v]],
+        "counts": [(MARKS[v], v, counts[v]) for v in VERDICTS if counts[v]],
         "plots": plots,
         "robust": [
-            item | {"mark": _MARKS[item["verdict"]]} for item in robust if item["pairs"] >= 2
+            item | {"mark": MARKS[item["verdict"]]}
+            for item in robust
+            if item["pairs"] >= 2 and not item.get("obstacle")
         ],
         "groups": _grouped(cards),
         "answer": answer(results),
@@ -74,11 +68,11 @@ def _forest_rows(items: Sequence[_Record]) -> list[ForestRow]:
         effect = item["effect"]
         if effect["low"] is None:
             continue
-        where = f"{item['data_set']}, {item['model']}: " if several else ""
+        where = f"{_place(item, items)}: " if several else ""
         rows.append(
             ForestRow(
                 label=f"{where}{item['arm']} – {item['baseline_arm']}",
-                mark=_MARKS[item["verdict"]],
+                mark=MARKS[item["verdict"]],
                 mean=effect["mean"],
                 low=effect["low"],
                 high=effect["high"],
@@ -94,23 +88,49 @@ def _forest_rows(items: Sequence[_Record]) -> list[ForestRow]:
 
 
 def answer(results: _Record) -> str:
-    """The study in one line: what was found against no augmentation, and on how much."""
-    main = [c for c in results["comparisons"] if c["role"] == "baseline"]
-    if not main:
+    """The study in one line: what was found against no augmentation, and on how much.
+
+    Arms that are there for the others' sake, as unchanged copies are, don't stand in it.
+    """
+    every = [c for c in results["comparisons"] if c["role"] == "baseline"]
+    if not every:
         return "Nothing to compare: no condition has a baseline."
+    controls = {c.get("control") for c in results["conditions"]}
+    main = [c for c in every if c["condition"] not in controls] or every
+    size = f"{main[0]['folds']} folds, {_counted(main[0]['seeds'], 'seed')}"
+    if all(c.get("obstacle") for c in main):
+        return f"Nothing can be concluded: the arms weren't trained long enough ({size})."
     said: list[str] = []
     for found in VERDICTS:
-        own = [c for c in main if c["verdict"] == found]
-        if own:
-            arms = ", ".join(dict.fromkeys(_where(c, main) for c in own))
+        arms = _arms_of(main, found)
+        if arms:
             words = _ANSWERS[found]
             said.append(f"{words if not said else words[0].lower() + words[1:]}: {arms}")
     pairs = max(c["pairs"] for c in main)
-    seeds, folds = main[0]["seeds"], main[0]["folds"]
-    return (
-        "; ".join(said)
-        + f" ({folds} folds, {seeds} seed{'s' if seeds != 1 else ''}, {pairs} pairs)."
+    return f"{'; '.join(said)} ({size}, {pairs} pairs)."
+
+
+def _arms_of(main: Sequence[_Record], found: str) -> str:
+    """Arms of a verdict, with their data sets where others of the same arm have another."""
+    places: dict[str, list[str]] = {}
+    for item in main:
+        if item["verdict"] == found:
+            places.setdefault(item["arm"], []).append(_place(item, main))
+    every = {arm: [_place(c, main) for c in main if c["arm"] == arm] for arm in places}
+    return ", ".join(
+        arm if where == every[arm] else f"{arm} on {' and '.join(where)}"
+        for arm, where in places.items()
     )
+
+
+def _place(item: _Record, items: Sequence[_Record]) -> str:
+    """A comparison's data set, with its model where there are several."""
+    several = len({c["model"] for c in items}) > 1
+    return f"{item['data_set']}, {item['model']}" if several else item["data_set"]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 _ANSWERS = {
@@ -121,11 +141,6 @@ _ANSWERS = {
     "no practical difference": "No practical difference",
     "cannot tell": "Cannot tell",
 }
-
-
-def _where(item: _Record, items: Sequence[_Record]) -> str:
-    several = len({c["data_set"] for c in items}) > 1
-    return f"{item['arm']} on {item['data_set']}" if several else item["arm"]
 
 
 def convergence(results: _Record) -> list[_Record]:
@@ -255,6 +270,8 @@ def _two_lines(histories: Sequence[list[_Record]], what: str) -> list[Series]:
     for style, part in enumerate(("train", "validation")):
         key = f"{part}_{what}"
         epochs = min(len(h) for h in histories)
+        if epochs < 2:
+            continue  # one point is no curve
         values = np.array(
             [[_float(entry.get(key)) for entry in h[:epochs]] for h in histories], float
         )
@@ -372,10 +389,22 @@ def label(condition: _Record) -> str:
 
 
 def _grouped(cards: Sequence[_Record]) -> list[_Record]:
+    """Comparisons by data set and model; those that weren't trained long enough in one sentence."""
     groups: dict[str, list[_Record]] = {}
     for card in cards:
         groups.setdefault(f"{card['data_set']}, {card['model']}", []).append(card)
-    return [{"name": name, "cards": found} for name, found in groups.items()]
+    return [
+        {
+            "name": name,
+            "cards": [card for card in found if not card.get("obstacle")],
+            "untold": [
+                f"{card['arm']} against {card['baseline_arm']}"
+                for card in found
+                if card.get("obstacle")
+            ],
+        }
+        for name, found in groups.items()
+    ]
 
 
 def _float(value: float | None) -> float:

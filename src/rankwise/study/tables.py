@@ -55,13 +55,15 @@ def accuracies(results: _Record) -> list[_Record]:
 
     ``mean`` and ``interval`` (the paper's; None with fewer than two folds) of the folds' best
     validation accuracies, ``folds``; ``best_epoch``, its mean over the folds; ``test``, the mean
-    accuracy of ``n_tests`` re-trained models, and ``star``, the mean of their epochs.
+    accuracy of ``n_tests`` re-trained models, and ``star``, the mean of their epochs; ``fold_test``
+    and ``fold_test_deviation`` of the folds' models on the test part.
     """
     rows = []
     for condition in results["conditions"]:
         scores = list(fold_scores(results, condition["id"]).values())
         cells = retrained(results, condition["id"]).values()
         tests = [c["test_accuracy"] for c in cells if c.get("test_accuracy") is not None]
+        on_test = list(fold_scores(results, condition["id"], "test").values())
         star = [len(c["history"]) for c in cells if c.get("history")]
         rows.append(
             {
@@ -74,6 +76,8 @@ def accuracies(results: _Record) -> list[_Record]:
                 ),
                 "test": _mean(tests),
                 "n_tests": len(tests),
+                "fold_test": _mean(on_test),
+                "fold_test_deviation": float(np.std(on_test, ddof=1)) if len(on_test) > 1 else None,
                 "star": _mean(star),
             }
         )

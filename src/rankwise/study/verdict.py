@@ -17,6 +17,9 @@ VERDICTS = (
 )
 """``copies help`` and ``copies harm``: unchanged copies may do the same."""
 
+MARKS = dict(zip(VERDICTS, "▲▼△▽≈?", strict=True))
+"""A sign for each, where there is no room for words."""
+
 CERTAINTY = 0.95
 FEWEST_FOLDS, FEWEST_SEEDS = 5, 3
 """Of a study that may call an arm helpful or harmful: fewer folds agree by chance."""

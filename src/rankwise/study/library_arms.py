@@ -1,0 +1,129 @@
+"""Augmentations of other libraries by name, such as ``kornia:RandomBoxBlur``.
+
+============== ========================================= =================================
+library        where NAME is                             what it gets
+============== ========================================= =================================
+albumentations ``albumentations``                        an image at a time, uint8
+torchvision    ``torchvision.transforms.v2``             an image at a time, uint8
+kornia         ``kornia.augmentation``                   a whole batch, float in [0, 1]
+============== ========================================= =================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._process import torch_seeded
+from rankwise.errors import MissingDependencyError
+from rankwise.study.design import Arm, StudyError
+
+if TYPE_CHECKING:
+    import torch
+
+Images = NDArray[np.uint8]
+
+_PLACES = {
+    "albumentations": "albumentations",
+    "torchvision": "torchvision.transforms.v2",
+    "kornia": "kornia.augmentation",
+}
+
+
+class LibraryAugmentation:
+    """An augmentation of a library, on uint8 images or on the float batches of a training.
+
+    Its random choices come from a seed or, on batches, from PyTorch's generator, whose state the
+    training keeps.
+
+    Parameters
+    ----------
+    arm : Arm
+        Of a kind ``library:NAME``.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the library isn't installed.
+    StudyError
+        If it has no such augmentation, or doesn't take the parameters.
+    """
+
+    def __init__(self, arm: Arm) -> None:
+        self.kind, self.parameters = arm.kind, arm.parameters
+        self.library, _, self.name = arm.kind.partition(":")
+        self.module = _module_of(self.library, arm.kind)
+        make = getattr(self.module, self.name, None)
+        if not isinstance(make, type):
+            raise StudyError(
+                f"{arm.kind}: {_PLACES[self.library]} has no {self.name}; the name of one of its "
+                "classes is accepted"
+            )
+        try:
+            self.change = make(**arm.parameters)
+            if self.library == "albumentations":
+                self.change = self.module.Compose([self.change])
+        except Exception as error:  # whatever somebody else's code raises
+            lines = str(error).splitlines() or ["no message"]
+            raise StudyError(
+                f"{arm.kind} doesn't take these parameters: {type(error).__name__}: {lines[0]}"
+            ) from error
+
+    def fingerprint_parts(self) -> Any:
+        """Name, arguments, version: what it draws comes from outside."""
+        return self.kind, self.parameters, version_of(self.library)
+
+    def on_images(self, images: Images, seed: int) -> Images:
+        """Changed uint8 images ``(n, H, W[, C])``."""
+        if self.library == "albumentations":
+            self.change.set_random_seed(seed)
+            return np.stack([np.asarray(self.change(image=image)["image"]) for image in images])
+        import torch
+
+        planes = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+        with torch_seeded(seed), torch.no_grad():
+            batch = torch.from_numpy(np.ascontiguousarray(planes))
+            if self.library == "kornia":
+                found = self.change(batch.float() / 255) * 255
+                batch = found.round().clamp(0, 255).to(torch.uint8)
+            else:
+                batch = torch.stack([self.change(image) for image in batch])
+        changed = batch.numpy()
+        return changed[:, 0] if images.ndim == 3 else np.moveaxis(changed, 1, -1)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """A changed float batch ``(n, C, H, W)`` in [-1, 1]."""
+        import torch
+
+        if self.library == "kornia":
+            changed = self.change((batch + 1) / 2) * 2 - 1
+        else:
+            pixels = ((batch.detach().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            images = np.ascontiguousarray(np.moveaxis(pixels.numpy(), 1, -1))
+            images = images[..., 0] if images.shape[-1] == 1 else images
+            found = self.on_images(images, int(torch.randint(2**31, ())))
+            planes = found[:, None] if found.ndim == 3 else np.moveaxis(found, -1, 1)
+            changed = torch.from_numpy(np.ascontiguousarray(planes)).float() / 127.5 - 1
+        if changed.shape != batch.shape:
+            raise StudyError(
+                f"{self.kind} turned a batch of shape {tuple(batch.shape)} into one of shape "
+                f"{tuple(changed.shape)}; it must keep the shape"
+            )
+        return changed.to(batch.device, batch.dtype)
+
+
+def version_of(library: str) -> str:
+    """The version of a library that is there."""
+    return str(getattr(importlib.import_module(library), "__version__", "unknown"))
+
+
+def _module_of(library: str, kind: str) -> Any:
+    try:
+        return importlib.import_module(_PLACES[library])
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the arm {kind} needs a library: pip install {library}"
+        ) from error

@@ -1,0 +1,305 @@
+"""One answer over several data sets: a hierarchical summary of effects, and ranks of arms.
+
+*Effects.* The effect ``d_i`` of an arm on data set ``i`` has the variance ``v_i`` of its corrected
+t-test, which is over folds, seeds and images; true effects vary between data sets with variance
+``τ²``. The mean effect is ``Σ w_i d_i / Σ w_i``, ``w_i = 1/(v_i + τ²)``, with ``τ²`` of Paule and
+Mandel and the interval of Hartung, Knapp, Sidik and Jonkman (Student's t, ``k − 1`` degrees of
+freedom), which keeps its level with few data sets where others don't.
+
+*Ranks.* Arms are ranked within each data set by their mean scores; Friedman's test says whether
+mean ranks differ, and two arms differ where their mean ranks are apart by more than Nemenyi's
+critical difference ``q_α·√(k(k + 1)/(6N))`` (Demšar 2006). Ranks forget how much arms differ and
+how surely, and with fewer data sets than about ten they can hardly tell anything: that is said.
+
+References
+----------
+Paule and Mandel, J. Research of the National Bureau of Standards 87 (1982).
+IntHout, Ioannidis and Borm, "The Hartung-Knapp-Sidik-Jonkman method for random effects
+meta-analysis is straightforward …", BMC Medical Research Methodology 14 (2014).
+Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rankwise.study.outcomes import fold_scores, primary_outcome
+
+Record = dict[str, Any]
+
+FEWEST_FOR_RANKS = 10
+"""Data sets from which Demšar takes Friedman's chi-square to be near its distribution."""
+
+
+@dataclass(frozen=True)
+class RandomEffects:
+    """A mean effect over data sets.
+
+    Parameters
+    ----------
+    mean, standard_error, low, high, p_value : float
+        Of the mean effect, by Hartung and Knapp; nan for fewer than two data sets.
+    between : float
+        ``τ``, the deviation of true effects between data sets.
+    predicted : (float, float)
+        Where the true effect on a further data set lies, with 95% chance; nan for fewer than three.
+    """
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    p_value: float
+    between: float
+    predicted: tuple[float, float]
+
+
+def random_effects(
+    effects: ArrayLike, errors: ArrayLike, *, confidence: float = 0.95
+) -> RandomEffects:
+    """Combine effects of several data sets.
+
+    Parameters
+    ----------
+    effects, errors : array_like, (k,)
+        Effects and their standard errors, above 0.
+    confidence : float
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or an error isn't above 0.
+    """
+    from scipy import stats
+
+    values, variances = np.asarray(effects, float), np.asarray(errors, float) ** 2
+    if values.shape != variances.shape or values.ndim != 1 or not len(values):
+        raise ValueError(f"effects and errors must be of one shape (k,), got {values.shape}")
+    if not (variances > 0).all():
+        raise ValueError("standard errors must be above 0")
+    k, nan = len(values), math.nan
+    if k < 2:
+        return RandomEffects(float(values[0]), nan, nan, nan, nan, nan, (nan, nan))
+    between = paule_mandel(values, variances)
+    weights = 1 / (variances + between)
+    mean = float(weights @ values / weights.sum())
+    spread = float(weights @ (values - mean) ** 2 / (k - 1))
+    # Never narrower than with the variances as they are (the usual guard of Hartung and Knapp).
+    error = math.sqrt(max(1.0, spread) / float(weights.sum()))
+    half = float(stats.t.ppf((1 + confidence) / 2, k - 1)) * error
+    predicted = (nan, nan)
+    if k > 2:
+        reach = float(stats.t.ppf((1 + confidence) / 2, k - 2)) * math.sqrt(between + error**2)
+        predicted = (mean - reach, mean + reach)
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, k - 1))
+    return RandomEffects(
+        mean, error, mean - half, mean + half, p_value, math.sqrt(between), predicted
+    )
+
+
+def paule_mandel(values: np.ndarray, variances: np.ndarray) -> float:
+    """``τ²`` with which ``Σ (d_i − d̄)²/(v_i + τ²) = k − 1``; 0 where effects vary less."""
+    from scipy.optimize import brentq
+
+    def excess(between: float) -> float:
+        weights = 1 / (variances + between)
+        mean = weights @ values / weights.sum()
+        return float(weights @ (values - mean) ** 2) - (len(values) - 1)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    most = float(np.ptp(values) ** 2) * len(values) + float(variances.max())
+    return float(brentq(excess, 0.0, most))
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Arms ranked over data sets.
+
+    Parameters
+    ----------
+    arms : tuple of str
+        Best first.
+    mean_ranks : tuple of float
+        1 is best.
+    n : int
+        Data sets.
+    statistic, p_value : float
+        Friedman's; nan for fewer than three arms or two data sets.
+    critical_difference : float
+        Nemenyi's, at the level given.
+    """
+
+    arms: tuple[str, ...]
+    mean_ranks: tuple[float, ...]
+    n: int
+    statistic: float
+    p_value: float
+    critical_difference: float
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """First and last of each longest run of arms that the critical difference doesn't part."""
+        found: list[tuple[int, int]] = []
+        for first, rank in enumerate(self.mean_ranks):
+            last = max(
+                i
+                for i, other in enumerate(self.mean_ranks)
+                if other - rank <= self.critical_difference
+            )
+            if last > first and (not found or last > found[-1][1]):
+                found.append((first, last))
+        return found
+
+
+def ranked(arms: Sequence[str], scores: ArrayLike, *, alpha: float = 0.05) -> Ranks:
+    """Rank arms by scores on several data sets.
+
+    Parameters
+    ----------
+    arms : sequence of str, (k,)
+    scores : array_like, (N, k)
+        Higher is better.
+    alpha : float
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or there is no data set or arm.
+    """
+    from scipy import stats
+
+    table = np.asarray(scores, float)
+    if table.ndim != 2 or table.shape[1] != len(arms) or table.size == 0:
+        raise ValueError(f"scores must be of shape (N, {len(arms)}), got {table.shape}")
+    n, k = table.shape
+    ranks = np.apply_along_axis(stats.rankdata, 1, -table).mean(axis=0)
+    order = np.argsort(ranks, kind="stable")
+    statistic = p_value = math.nan
+    if k > 2 and n > 1:
+        test = stats.friedmanchisquare(*table.T)
+        statistic, p_value = float(test.statistic), float(test.pvalue)
+    bound = float(stats.studentized_range.ppf(1 - alpha, k, np.inf)) / math.sqrt(2) if k > 1 else 0
+    return Ranks(
+        tuple(arms[i] for i in order),
+        tuple(float(ranks[i]) for i in order),
+        n,
+        statistic,
+        p_value,
+        bound * math.sqrt(k * (k + 1) / (6 * n)),
+    )
+
+
+def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
+    """Effects over data sets, and ranks of arms; empty where there is one data set.
+
+    Parameters
+    ----------
+    results : dict
+        As in ``results.json``.
+    comparisons : sequence of dict
+        Of one outcome.
+
+    Returns
+    -------
+    dict
+        ``effects``: an entry for each model, arm and baseline that two data sets or more have, with
+        ``rows`` (effect, interval and, seed by seed, mean difference of each data set), `mean` …
+        (`RandomEffects`) and ``note``; ``ranks``: an entry for each model, with `Ranks`, ``groups``
+        and ``note``.
+    """
+    return {"effects": _effects(results, comparisons), "ranks": _ranks(results)}
+
+
+def _effects(results: Record, comparisons: Sequence[Record]) -> list[Record]:
+    together: dict[tuple[str, str, str], list[Record]] = {}
+    for item in comparisons:
+        error = item["corrected_t"]["standard_error"]
+        if error and item["effect"]["low"] is not None and not item["obstacle"]:
+            key = (item["model"], item["arm"], item["baseline_arm"])
+            together.setdefault(key, []).append(item)
+    found = []
+    for (model, arm, baseline), items in together.items():
+        if len(items) < 2:
+            continue
+        summary = random_effects(
+            [item["effect"]["mean"] for item in items],
+            [item["corrected_t"]["standard_error"] for item in items],
+        )
+        found.append(
+            {
+                "model": model,
+                "arm": arm,
+                "baseline_arm": baseline,
+                "outcome": items[0]["outcome"],
+                "rows": [
+                    {
+                        "data_set": item["data_set"],
+                        **{key: item["effect"][key] for key in ("mean", "low", "high")},
+                        "rope": item["bayes"]["rope"],
+                        "seeds": _by_seed(results, item),
+                    }
+                    for item in items
+                ],
+                **asdict(summary),
+                "note": _few(len(items)),
+            }
+        )
+    return found
+
+
+def _by_seed(results: Record, item: Record) -> list[float]:
+    """Mean difference of each seed's folds."""
+    outcome = item["outcome"]
+    ours, theirs = (fold_scores(results, item[k], outcome) for k in ("condition", "baseline"))
+    shared = ours.keys() & theirs.keys()
+    return [
+        float(np.mean([ours[key] - theirs[key] for key in shared if key[0] == seed]))
+        for seed in dict.fromkeys(seed for seed, _ in sorted(shared))
+    ]
+
+
+def _few(n: int) -> str:
+    if n >= 5:
+        return ""
+    return (
+        f"{n} data sets tell little about others: the interval is as wide as Student's t with "
+        f"{n - 1} degree{'s' if n > 2 else ''} of freedom makes it."
+    )
+
+
+def _ranks(results: Record) -> list[Record]:
+    outcome = primary_outcome(results["study"]["protocol"])
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for condition in results["conditions"]:
+        known = list(fold_scores(results, condition["id"], outcome).values())
+        if known:
+            of_model = scores.setdefault(condition["model"], {})
+            of_model.setdefault(condition["data_set"], {})[condition["arm"]] = float(np.mean(known))
+    found = []
+    for model, of_data in scores.items():
+        arms = [
+            arm
+            for arm in dict.fromkeys(a for known in of_data.values() for a in known)
+            if all(arm in known for known in of_data.values())
+        ]
+        if len(of_data) < 2 or len(arms) < 2:
+            continue
+        ranks = ranked(arms, [[known[arm] for arm in arms] for known in of_data.values()])
+        note = ""
+        if ranks.n < FEWEST_FOR_RANKS:
+            note = (
+                f"{ranks.n} data sets are too few for ranks to tell much: Friedman's test and "
+                f"Nemenyi's critical difference want about {FEWEST_FOR_RANKS}."
+            )
+        found.append(
+            {"model": model, **asdict(ranks), "groups": [list(g) for g in ranks.groups]}
+            | {"note": note, "data_sets": list(of_data)}
+        )
+    return found

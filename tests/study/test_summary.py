@@ -1,0 +1,134 @@
+"""Summaries over data sets: effects against plain tests, ranks against published figures."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rankwise.study import report
+from rankwise.study.conclusions import conclusions
+from rankwise.study.ranks_figure import rank_diagram
+from rankwise.study.summary import paule_mandel, random_effects, ranked
+from study.made_results import make_results
+
+
+def test_equally_sure_effects_are_a_plain_t_test():
+    effects = np.array([0.01, 0.03, -0.002, 0.02])
+    found = random_effects(effects, np.full(4, 0.004))
+    test = stats.ttest_1samp(effects, 0.0)
+    assert found.mean == pytest.approx(effects.mean())
+    assert found.p_value == pytest.approx(test.pvalue)
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.between**2 == pytest.approx(effects.var(ddof=1) - 0.004**2)
+    assert found.predicted[0] < found.low
+
+
+def test_the_variance_between_is_the_one_that_explains_the_spread():
+    rng = np.random.default_rng(0)
+    values, variances = rng.normal(0, 0.05, 9), rng.uniform(1e-5, 1e-3, 9)
+    between = paule_mandel(values, variances)
+    grid = np.linspace(0, 0.02, 200_001)
+    weights = 1 / (variances + grid[:, None])
+    means = (weights * values).sum(1) / weights.sum(1)
+    excess = (weights * (values - means[:, None]) ** 2).sum(1) - 8
+    assert between == pytest.approx(grid[np.abs(excess).argmin()], abs=2e-7)
+    assert paule_mandel(np.array([0.1, 0.1, 0.1]), np.full(3, 0.01)) == 0
+
+
+def test_effects_that_agree_by_chance_are_no_surer_than_each():
+    found = random_effects([0.01, 0.01, 0.01], [0.02, 0.02, 0.02])
+    assert found.standard_error == pytest.approx(0.02 / math.sqrt(3))
+    assert found.between == 0
+
+
+def test_levels_hold_with_few_data_sets():
+    rng = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(400):
+        errors = rng.uniform(0.5, 2.0, 4)
+        effects = rng.normal(0, 1.0, 4) + errors * rng.standard_normal(4)
+        found = random_effects(effects, errors)
+        wrong += found.p_value < 0.05
+    assert stats.binomtest(wrong, 400, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_one_data_set_has_no_summary_and_bad_numbers_are_refused():
+    one = random_effects([0.02], [0.01])
+    assert one.mean == 0.02
+    assert math.isnan(one.low)
+    assert all(map(math.isnan, random_effects([0.1, 0.2], [0.1, 0.1]).predicted))
+    with pytest.raises(ValueError, match=r"standard errors must be above 0"):
+        random_effects([0.1, 0.2], [0.1, 0.0])
+    with pytest.raises(ValueError, match=r"must be of one shape \(k,\), got \(2,\)"):
+        random_effects([0.1, 0.2], [0.1])
+
+
+def test_the_critical_difference_is_demsar_s():
+    """JMLR 7 (2006), section 3.2.2: 14 data sets, four classifiers, 2.569·√(4·5/(6·14)) = 1.25."""
+    rng = np.random.default_rng(1)
+    scores = rng.random((14, 4))
+    found = ranked(["a", "b", "c", "d"], scores)
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)
+    test = stats.friedmanchisquare(*scores.T)
+    assert (found.statistic, found.p_value) == (test.statistic, test.pvalue)
+    ranks = dict(zip(found.arms, found.mean_ranks, strict=True))
+    slow = [1 + np.mean([(row > row[j]).sum() for row in scores]) for j in range(4)]
+    assert [ranks[a] for a in "abcd"] == pytest.approx(slow)
+    assert list(found.mean_ranks) == sorted(found.mean_ranks)
+
+
+def test_groups_are_the_longest_runs_that_are_not_parted():
+    scores = np.tile([4.0, 3.0, 2.0, 1.0], (14, 1))
+    assert ranked(["d", "c", "b", "a"], scores).groups == [(0, 1), (1, 2), (2, 3)]
+    assert ranked(["a", "b"], [[1.0, 1.0], [2.0, 2.0]]).groups == [(0, 1)]
+    with pytest.raises(ValueError, match=r"scores must be of shape \(N, 2\), got \(2, 3\)"):
+        ranked(["a", "b"], np.zeros((2, 3)))
+
+
+def test_the_diagram_has_every_arm_within_its_frame():
+    svg = rank_diagram(["a<b", "b", "c"], [1.2, 2.0, 2.8], 9.0, [(0, 2)], "Arms")
+    assert "a&lt;b 1.20" in svg
+    assert "critical difference 9.00, wider than the scale" in svg
+    assert svg.count('class="group"') == 1
+    numbers = [float(x) for x in re.findall(r'\bx[12]?="([\d.]+)"', svg)]
+    assert 0 <= min(numbers) <= max(numbers) <= 360
+    with pytest.raises(ValueError, match="ranks need at least two arms"):
+        rank_diagram(["a"], [1.0], 1.0, [], "Arms")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("over")
+    made = make_results(folder, seeds=(1, 2, 3))
+    made |= conclusions(made, folder)
+    return made, folder
+
+
+def test_a_study_of_two_data_sets_has_a_summary_that_says_how_little_it_is(results):
+    made, _ = results
+    effects = {(e["arm"], e["baseline_arm"]): e for e in made["summaries"]["effects"]}
+    entry = effects["low-rank", "none"]
+    items = [c for c in made["comparisons"] if (c["arm"], c["role"]) == ("low-rank", "baseline")]
+    assert [row["mean"] for row in entry["rows"]] == [c["effect"]["mean"] for c in items]
+    again = random_effects(
+        [c["effect"]["mean"] for c in items], [c["corrected_t"]["standard_error"] for c in items]
+    )
+    assert entry["mean"] == again.mean
+    assert [len(row["seeds"]) for row in entry["rows"]] == [3, 3]
+    assert np.mean(entry["rows"][0]["seeds"]) == pytest.approx(entry["rows"][0]["mean"])
+    assert "2 data sets tell little about others" in entry["note"]
+    (ranks,) = made["summaries"]["ranks"]
+    assert ranks["arms"][-1] == "low-rank"
+    assert "2 data sets are too few for ranks" in ranks["note"]
+
+
+def test_the_report_shows_them(results):
+    made, folder = results
+    page = report.render({k: v for k, v in made.items() if k != "comparisons"}, folder)
+    assert "Over data sets" in page
+    assert page.count("mean over data sets: ") >= 1
+    assert "Nemenyi" in page
+    assert "critical difference" in page
