@@ -19,7 +19,10 @@ from rankwise.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-RUN = [DOCS / "tutorial.md", DOCS / "rankwise-and.md", *sorted((DOCS / "how-to").glob("*.md"))]
+RUN = [
+    *(DOCS / f"{name}.md" for name in ("tutorial", "classifiers", "low-rank", "rankwise-and")),
+    *sorted((DOCS / "how-to").glob("*.md")),
+]
 READ = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 FEWER = {
     "train": ["--limit", "120", "--max-iter", "2"],
