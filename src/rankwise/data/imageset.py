@@ -55,6 +55,9 @@ class ImageSet:
     holds_copies : bool
         Whether samples share a source and the data themselves say so: low-rank copies beside their
         originals, or a column ``source_id`` that repeats. Splits by image are refused then.
+    image_ids : str array, shape (n,), or None
+        What the source calls each sample: its path below the source where paths tell all samples
+        of all parts apart, else ``part/name`` or ``part/row``. None counts as the row numbers.
     """
 
     images: NDArray[np.uint8]
@@ -68,6 +71,11 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     bits: int | None = None
     holds_copies: bool = False
+    image_ids: NDArray[np.str_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_ids is None:
+            object.__setattr__(self, "image_ids", np.arange(len(self.labels)).astype(str))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,6 +103,12 @@ class ImageSet:
         """Images of each class, by its name."""
         counts = np.bincount(self.labels, minlength=self.n_classes)
         return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """`image_ids`, of shape (n,)."""
+        assert self.image_ids is not None  # since __post_init__
+        return self.image_ids
 
     @property
     def n_skipped(self) -> int:
@@ -145,6 +159,7 @@ class ImageSet:
             notes=self.notes,
             bits=self.bits,
             holds_copies=self.holds_copies and len(np.unique(self.source_ids[rows])) < len(rows),
+            image_ids=self.ids[rows],
         )
 
     @classmethod

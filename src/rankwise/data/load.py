@@ -44,6 +44,7 @@ def load_images(
     source_pattern: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    without: Sequence[str] | None = None,
     progress: bool = False,
     memory_limit: int = MEMORY_LIMIT,
 ) -> ImageSet:
@@ -105,6 +106,10 @@ def load_images(
         Columns of parquet files, of the hub's sets and (labels alone) of CSV files. By default
         those that the hub's metadata, or else their content, types and names tell; several that
         could be meant are refused by name.
+    without : sequence of str, optional
+        Training images to leave out, by their `ImageSet.image_ids` or their files' absolute paths.
+        They leave after the hold-out and the limit have been drawn, so both stay as they were, and
+        only from the split ``"train"``: what tests a model isn't chosen.
     progress : bool
         Show a progress bar on standard error.
     memory_limit : int
@@ -138,6 +143,7 @@ def load_images(
         seed=seed,
         on_error=on_error,
         source_pattern=source_pattern,
+        without=without,
         progress=progress,
         memory_limit=memory_limit,
     )
@@ -205,6 +211,7 @@ class Source:
         longest: int = LONGEST_SIDE,
         progress: bool = False,
         own_size: tuple[int, int] | None = None,
+        without: Sequence[str] | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> ImageSet:
         """The images of a split, as `load_images` gives them, without its warning.
@@ -232,6 +239,11 @@ class Source:
             check_classes(samples.labels[usable], samples.class_names, where)
         if limit is not None:
             usable = usable[stratified_limit(samples.labels[usable], limit, seed)]
+        names = samples.image_ids()
+        left: list[str] = []
+        if without is not None and split == "train":
+            usable, left = self._without(without, names, usable)
+            check_classes(samples.labels[usable], samples.class_names, where)
         if own_size is not None:
             usable = usable[[s == own_size for s in self._own_sizes(samples, usable)]]
         layout, notes = self._layout(own_size or size, channels, longest, progress)
@@ -266,10 +278,33 @@ class Source:
             name=self.reader.name,
             split=split,
             skipped=(*skipped, *bad),
-            notes=(*self.reader.notes, *notes, *_dim(images)),
+            notes=(*self.reader.notes, *notes, *_dim(images), *left),
             bits=used[0] if used else None,
             holds_copies=told and len(np.unique(ids[kept])) < len(kept),
+            image_ids=names[kept],
         )
+
+    def _without(
+        self, listed: Sequence[str], names: NDArray[np.str_], usable: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[str]]:
+        """Training rows but for those listed, and a word on how many those were."""
+        root = Path(self.source).expanduser().resolve()
+        wanted = {_below(text, root) for text in listed}
+        every = {name for part in self.reader.splits for name in self._ids(part)}
+        unknown = sorted(wanted - every)
+        if unknown:
+            more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+            raise DataError(
+                f"{self.source} has no image {unknown[0]!r}{more}, which is to be left out; names "
+                f"such as {names[0]!r} are accepted."
+            )
+        gone = np.isin(names[usable], list(wanted))
+        stay = len(wanted) - int(gone.sum())
+        rest = f"; {stay:,} more that are listed are no training images, and stay" if stay else ""
+        return usable[~gone], [f"left out of training, as listed: {int(gone.sum()):,} images{rest}"]
+
+    def _ids(self, part: str) -> list[str]:
+        return Samples.of(self.reader, (part,)).image_ids().tolist()
 
     def _own_sizes(self, samples: Samples, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Height and width of each image; those of the first one where a header can't be read."""
@@ -332,6 +367,14 @@ class Source:
         raise DataError(
             f"{self.source} has no split {split!r}; {', '.join(accepted)} are accepted."
         )
+
+
+def _below(text: str, root: Path) -> str:
+    """An absolute path as it counts from the source; anything else as it is."""
+    path = Path(text).expanduser()
+    if path.is_absolute() and path.resolve().is_relative_to(root):
+        return path.resolve().relative_to(root).as_posix()
+    return text
 
 
 def _dim(images: NDArray[np.uint8]) -> list[str]:

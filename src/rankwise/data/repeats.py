@@ -22,7 +22,12 @@ from rankwise.data.reader import IntArray
 NEAR = 0.99
 """Correlation of two thumbnails from which on they are near."""
 
+CLOSER = 0.97
+"""The same at 32 × 32, for `same_looking`: digits alone are near at 16 × 16 by chance."""
+
 _SIDE = 16
+_CLOSER_SIDE = 32
+_LEADING = 64
 _BLOCK = 2048
 # Under this deviation (of 255) an image is blank, and looks like any other blank one.
 _BLANK = 2.0
@@ -77,40 +82,37 @@ def _joined(sources: IntArray, pictures: IntArray) -> IntArray:
     return connected_components(graph, directed=False)[1][sources]
 
 
-def thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Each image as a unit vector of 16 × 16 grey values without their mean, ``(n, 256)``.
+def thumbnails(images: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.float32]:
+    """Each image as a unit vector of `side` × `side` grey values without their mean.
 
     A blank image is a row of zeros.
     """
     return np.concatenate(
-        [_small(images[rows]) for rows in _blocks(len(images))]
-        or [np.zeros((0, _SIDE**2), np.float32)]
+        [_small(images[rows], side) for rows in _blocks(len(images))]
+        or [np.zeros((0, side**2), np.float32)]
     )
 
 
-def _small(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    grey = images.astype(np.float32)
-    if grey.ndim == 4:
-        grey = grey.mean(axis=3)
-    for axis in (1, 2):
-        edges = np.linspace(0, grey.shape[axis], _SIDE + 1)
-        weights = np.stack(
-            [
-                np.clip(
-                    np.minimum(np.arange(grey.shape[axis]) + 1, high)
-                    - np.maximum(np.arange(grey.shape[axis]), low),
-                    0,
-                    None,
-                )
-                / (high - low)
-                for low, high in pairwise(edges)
-            ]
-        ).astype(np.float32)
-        grey = np.moveaxis(np.tensordot(grey, weights, axes=(axis, 1)), -1, axis)
-    flat = grey.reshape(len(grey), -1)
+def _small(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    n, height, width, *channels = images.shape
+    channel = channels[0] if channels else 1
+    across = np.repeat(_averages(width, side), channel, axis=1) / channel
+    rows = images.reshape(n * height, width * channel).astype(np.float32)
+    grey = _averages(height, side) @ (rows @ across.T).reshape(n, height, side)
+    flat = grey.reshape(n, -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.where(length > _BLANK * _SIDE, flat / np.maximum(length, 1e-6), 0.0)
+    return np.where(length > _BLANK * side, flat / np.maximum(length, 1e-6), 0.0)
+
+
+def _averages(length: int, side: int) -> NDArray[np.float32]:
+    """Weights ``(side, length)`` that average an axis over `side` equal stretches."""
+    at = np.arange(length)
+    weights = [
+        np.clip(np.minimum(at + 1, high) - np.maximum(at, low), 0, None) / (high - low)
+        for low, high in pairwise(np.linspace(0, length, side + 1))
+    ]
+    return np.stack(weights).astype(np.float32)
 
 
 def nearest(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,6 +151,83 @@ def repeats_between(images: ImageSet, first: IntArray, second: IntArray) -> Repe
     )
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    for start in range(0, n, _BLOCK):
-        yield slice(start, min(start + _BLOCK, n))
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of images that look the same.
+
+    Parameters
+    ----------
+    first, second : int arrays of shape (p,)
+        Rows, ``first < second``; the most alike pairs come first.
+    likeness : float32 array of shape (p,)
+        Correlation of the two in small; 2 where their pixels are the same.
+    more : bool
+        Whether there are more than `most`, which aren't listed.
+    """
+
+    first: IntArray
+    second: IntArray
+    likeness: NDArray[np.float32]
+    more: bool
+
+
+def same_looking(images: NDArray[np.uint8], *, most: int = 100_000) -> Pairs:
+    """Pairs of images of the same pixels, or nearly the same ones, among all pairs.
+
+    An exact repeat is paired with the first image of its pixels. Others are paired where they
+    correlate by `NEAR` at 16 × 16 grey values and by `CLOSER` at 32 × 32. Not all products are
+    made: with ``a = (a₁, a₂)``, the leading `_LEADING` coordinates and the rest, ``a·b`` is at
+    most ``a₁·b₁ + ‖a₂‖·‖b₂‖``, which sorts out nearly all pairs, and loses none.
+
+    Parameters
+    ----------
+    images : uint8 array of shape (n, height, width[, channels])
+    most : int
+        Near pairs kept while they are looked for.
+    """
+    _, one, which = np.unique(digests(images), return_index=True, return_inverse=True)
+    again = np.flatnonzero(one[which] != np.arange(len(images)))
+    distinct = np.sort(one)
+    small = thumbnails(images[distinct] if len(again) else images)
+    near, more = _near_pairs(small, most)
+    rows = np.unique(near)
+    large = thumbnails(images[distinct[rows]], _CLOSER_SIDE)
+    a, b = np.searchsorted(rows, near)
+    likeness = np.einsum("ij,ij->i", large[a], large[b])
+    kept = likeness >= CLOSER
+    first = np.concatenate([one[which[again]], distinct[near[0][kept]]])
+    second = np.concatenate([again, distinct[near[1][kept]]])
+    likeness = np.concatenate([np.full(len(again), 2.0, np.float32), likeness[kept]])
+    order = np.argsort(-likeness, kind="stable")
+    return Pairs(first[order], second[order], likeness[order], more)
+
+
+def _near_pairs(small: NDArray[np.float32], most: int) -> tuple[IntArray, bool]:
+    """Pairs ``(2, p)`` of thumbnails that correlate by `NEAR`, and whether there are more."""
+    _, vectors = np.linalg.eigh(small.T @ small)
+    leading = small @ vectors[:, -_LEADING:].astype(np.float32)
+    rest = np.sqrt(np.clip((small**2).sum(axis=1) - (leading**2).sum(axis=1), 0.0, None))
+    bounds = np.column_stack([leading, rest])
+    found: list[IntArray] = []
+    n = 0
+    for rows in _blocks(len(small)):
+        for others in _blocks(len(small), rows.start):
+            # A rounding of float32 more than the bound may be short of.
+            may_be = np.flatnonzero(bounds[rows] @ bounds[others].T >= NEAR - 1e-5)
+            i, j = np.divmod(may_be, others.stop - others.start)
+            i, j = i + rows.start, j + others.start
+            i, j = i[i < j], j[i < j]
+            for part in _blocks(len(i)):
+                a, b = i[part], j[part]
+                near = np.einsum("ij,ij->i", small[a], small[b]) >= NEAR
+                found.append(np.stack([a[near], b[near]]))
+                n += int(near.sum())
+                if n >= most:
+                    return np.concatenate(found, axis=1), True
+    return np.concatenate([np.zeros((2, 0), np.int64), *found], axis=1), False
+
+
+def _blocks(n: int, start: int = 0) -> Iterator[slice]:
+    """Stretches of rows; all begin at a multiple of their length where `start` does."""
+    for first in range(start, n, _BLOCK):
+        yield slice(first, min(first + _BLOCK, n))

@@ -86,6 +86,18 @@ class Samples:
                 found.append(match[1])
         return np.array(found, dtype=str)
 
+    def image_ids(self) -> NDArray[np.str_]:
+        """What the source calls each sample, whichever of its parts are read; all differ."""
+        parts = dict(self.parts)
+        every = [
+            path
+            for split in self.reader.splits
+            for path in (parts.get(split) or self.reader.index(split)).paths or [""]
+        ]
+        if not all(every) or len(set(every)) < len(every):
+            return self.source_ids(None, np.arange(len(self.labels)))
+        return np.array([path for _, index in self.parts for path in index.paths or []], dtype=str)
+
     def source_ids(self, pattern: str | None, usable: IntArray) -> NDArray[np.str_]:
         """What `pattern` finds in each path; by default an id of its own for each sample."""
         if pattern is None:

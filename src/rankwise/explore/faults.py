@@ -1,0 +1,215 @@
+"""What is odd about images and labels: wrong labels, repeats, outliers, classes that may be one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from rankwise.data.repeats import same_looking, thumbnails
+from rankwise.explore.scores import interval
+from rankwise.explore.seen import LeftOut, Seen
+from rankwise.linear.class_ridge import log_probabilities
+
+FAR = 3.0
+"""An image is far where its distance to others exceeds this multiple of the median one."""
+ONE_CLASS = 0.75
+"""Two classes may be one where this balanced accuracy between them is out of their interval."""
+_NEIGHBOURS = 5
+_DIRECTIONS = 32
+_REFERENCE = 10_000
+
+
+@dataclass(frozen=True)
+class WrongLabels:
+    """Images by how much speaks against their label, the most suspicious first.
+
+    Parameters
+    ----------
+    rows : int array of shape (n,)
+        Over all parts, one after the other.
+    margins : float array of shape (n,)
+        In the same order: output for the given label less the largest other one, of a layer that
+        was fitted without the image. Below 0 the other images are against the label.
+    others : int array of shape (n,)
+        The class of that largest other output.
+    probabilities : float array of shape (n,)
+        Of the given label, by that layer.
+    """
+
+    rows: Int[np.ndarray, "n"]
+    margins: Float[np.ndarray, "n"]
+    others: Int[np.ndarray, "n"]
+    probabilities: Float[np.ndarray, "n"]
+
+    @property
+    def n_against(self) -> int:
+        """Images whose label the others are against."""
+        return int((self.margins < 0).sum())
+
+
+def wrong_labels(found: LeftOut, truth: Int[np.ndarray, "n"]) -> WrongLabels:
+    """Images of all parts, the most suspicious label first.
+
+    Parameters
+    ----------
+    found : LeftOut
+    truth : int array of shape (n,)
+        Given labels, of the parts one after the other.
+    """
+    at = np.arange(len(truth))
+    given = found.outputs[at, truth]
+    rest = found.outputs.copy()
+    rest[at, truth] = -np.inf
+    others = rest.argmax(axis=1)
+    margins = given - rest[at, others]
+    order = np.argsort(margins, kind="stable")
+    logs = log_probabilities(found.outputs, found.temperature)
+    return WrongLabels(order, margins[order], others[order], np.exp(logs[at, truth])[order])
+
+
+def repeated(images: np.ndarray, parts: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
+    """Groups of images that look the same, those across parts and of unlike labels first.
+
+    Parameters
+    ----------
+    images : uint8 array of shape (n, height, width[, channels])
+        Of all parts.
+    parts, truth : arrays of shape (n,)
+        Part and label of each.
+
+    Returns
+    -------
+    list of dict
+        ``rows`` (in order), ``exact`` (all have the same pixels), ``across`` (parts),
+        ``labels_differ``, ``likeness`` (the least of its pairs, 1 for exact repeats).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = same_looking(images)
+    n = len(images)
+    links = coo_array((np.ones(len(pairs.first)), (pairs.first, pairs.second)), shape=(n, n))
+    group = connected_components(links, directed=False)[1]
+    least: dict[int, float] = {}
+    for code, likeness in zip(group[pairs.first], pairs.likeness, strict=True):
+        least[int(code)] = min(least.get(int(code), 2.0), float(likeness))
+    inside = np.flatnonzero(np.isin(group, list(least)))
+    inside = inside[np.argsort(group[inside], kind="stable")]
+    cuts = np.flatnonzero(np.diff(group[inside])) + 1
+    found = []
+    for rows in np.split(inside, cuts) if len(inside) else []:
+        likeness = least[int(group[rows[0]])]
+        found.append(
+            {
+                "rows": rows.tolist(),
+                "exact": likeness > 1.0,
+                "across": len(set(parts[rows].tolist())) > 1,
+                "labels_differ": len(set(truth[rows].tolist())) > 1,
+                "likeness": min(likeness, 1.0),
+            }
+        )
+    return sorted(
+        found, key=lambda g: (not g["across"], not g["labels_differ"], -g["likeness"], g["rows"])
+    )
+
+
+def blank(images: np.ndarray) -> Int[np.ndarray, "m"]:
+    """Rows of images without contrast: their deviation is under 2 of 255."""
+    return np.flatnonzero(~thumbnails(images).any(axis=1))
+
+
+def far(features: Float[np.ndarray, "n m"]) -> tuple[np.ndarray, np.ndarray]:
+    """Images by how far they are from all others, the farthest first.
+
+    The distance is the mean one to the `_NEIGHBOURS` nearest others, in the `_DIRECTIONS` leading
+    directions of the standardised features, over its median: 1 is usual. Of more than
+    `_REFERENCE` images every so many serve as others.
+
+    Returns
+    -------
+    rows : int array of shape (n,)
+    distances : float array of shape (n,)
+        In the same order.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
+    n, m = features.shape
+    if n <= _NEIGHBOURS + 1:
+        return np.zeros(0, np.int64), np.zeros(0)
+    step = -(-n // _REFERENCE)
+    chosen = np.asarray(features[::step], np.float32)
+    mean, scale = chosen.mean(axis=0), chosen.std(axis=0)
+    scale[scale < 1e-6] = 1.0
+    k = min(_DIRECTIONS, m, len(chosen) - 1)
+    solver = "covariance_eigh" if m <= 2000 else "randomized"
+    leading = PCA(k, svd_solver=solver, random_state=0).fit((chosen - mean) / scale)
+    points = np.concatenate(
+        [
+            leading.transform((np.asarray(features[i : i + 4096], np.float32) - mean) / scale)
+            for i in range(0, n, 4096)
+        ]
+    ).astype(np.float32)
+    search = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1, algorithm="brute").fit(points[::step])
+    lengths, near = search.kneighbors(points)
+    # An image isn't its own neighbour.
+    own = near * step == np.arange(n)[:, None]
+    own[~own.any(axis=1), -1] = True
+    distances = lengths[~own].reshape(n, _NEIGHBOURS).mean(axis=1)
+    distances = distances / max(float(np.median(distances)), 1e-12)
+    order = np.argsort(-distances, kind="stable")
+    return order, distances[order]
+
+
+def one_class(
+    found: LeftOut, truth: Int[np.ndarray, "n"], *, most: int = 10
+) -> list[dict[str, Any]]:
+    """Pairs of classes that the outputs tell apart worst, the worst first.
+
+    Between two classes, an image is right where the output for its own exceeds that for the other.
+    Half is guessing. Where the interval of the balanced accuracy lies below `ONE_CLASS`, they
+    `may` be one class under two names.
+
+    Returns
+    -------
+    list of dict
+        ``classes`` (two positions), ``n`` (images of both), ``apart`` (balanced accuracy),
+        ``low``, ``high`` (its interval), ``may``.
+    """
+    k = found.outputs.shape[1]
+    order = np.argsort(truth, kind="stable")
+    ends = np.cumsum(np.bincount(truth, minlength=k))
+    right = np.full((k, k), np.nan)
+    counts = np.diff(np.concatenate([[0], ends]))
+    for a, rows in enumerate(np.split(order, ends[:-1])):
+        if len(rows):
+            outputs = found.outputs[rows]
+            right[a] = (outputs[:, [a]] > outputs).mean(axis=0)
+    a, b = np.triu_indices(k, 1)
+    apart = (right[a, b] + right[b, a]) / 2
+    worst = [i for i in np.argsort(apart, kind="stable") if not np.isnan(apart[i])][:most]
+    result = []
+    for i in worst:
+        n = int(counts[a[i]] + counts[b[i]])
+        # As of equally many of both: the smaller class decides how sure that is.
+        even = 2 * int(min(counts[a[i]], counts[b[i]]))
+        low, high = interval(round(apart[i] * even), even)
+        result.append(
+            {
+                "classes": [int(a[i]), int(b[i])],
+                "n": n,
+                "apart": float(apart[i]),
+                "low": low,
+                "high": high,
+                "may": high < ONE_CLASS,
+            }
+        )
+    return result
+
+
+def all_of(parts: list[Seen], name: str) -> np.ndarray:
+    """An array of every part, one after the other."""
+    return np.concatenate([getattr(part, name) for part in parts])

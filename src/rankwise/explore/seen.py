@@ -1,0 +1,176 @@
+"""Images as a fitted model sees them: features, outputs, and outputs that leave each image out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from rankwise._arrays import blocks
+from rankwise.data import ImageSet
+from rankwise.heads.features import extract_features
+from rankwise.heads.head import VarProHead
+from rankwise.linear.class_ridge import log_probabilities
+from rankwise.networks.convolutional import ConvolutionalNetwork
+from rankwise.networks.quadratic import network_features
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A part of a set, as a model sees it.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+        Whether the model was trained on these images.
+    images : ImageSet
+    truth : int array of shape (n,)
+        Given labels as positions among the model's classes.
+    features : float32 array of shape (n, m)
+        What the model's last layer sums.
+    outputs : float64 array of shape (n, K)
+    log_probabilities : float64 array of shape (n, K)
+    """
+
+    part: str
+    images: ImageSet
+    truth: Int[np.ndarray, "n"]
+    features: np.ndarray
+    outputs: Float[np.ndarray, "n K"]
+    log_probabilities: Float[np.ndarray, "n K"]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @cached_property
+    def probabilities(self) -> Float[np.ndarray, "n K"]:
+        """Of each class."""
+        return np.exp(self.log_probabilities)
+
+    @cached_property
+    def predicted(self) -> Int[np.ndarray, "n"]:
+        """Positions of the most probable classes."""
+        return self.outputs.argmax(axis=1)
+
+    @cached_property
+    def confidence(self) -> Float[np.ndarray, "n"]:
+        """The largest probability of each image."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the prediction is the given label."""
+        return self.predicted == self.truth
+
+
+def seen(model: Any, images: ImageSet, part: str, *, features: np.ndarray | None = None) -> Seen:
+    """What a model makes of images whose labels it knows.
+
+    Parameters
+    ----------
+    model : QuadraticClassifier, ConvolutionalClassifier or VarProHead
+        A head with its backbone, unless `features` are given.
+    images : ImageSet
+    part : {"train", "test"}
+    features : array of shape (n, m), optional
+        Of a head's backbone, where they are known.
+    """
+    names = np.asarray(images.class_names, dtype=str)[images.labels]
+    classes = np.array([str(c) for c in model.classes_])
+    order = np.argsort(classes, kind="stable")
+    truth = order[np.searchsorted(classes[order], names)]
+    if isinstance(model, VarProHead):
+        if features is None:
+            features = extract_features(
+                model._backbone(),
+                images,
+                batch_size=model.batch_size,
+                device=model.device,
+                cache=model.cache,
+            )
+        outputs = features @ model.coef_.T + model.intercept_
+        logs = log_probabilities(outputs, model.temperature_)
+        return Seen(part, images, truth, features, outputs, logs)
+    known = unit_features(model.network_, model._validated_predict(images.images))
+    coef = model.network_.coef
+    outputs = known @ coef[:-1] + coef[-1]
+    return Seen(part, images, truth, known, outputs, model.log_probabilities_of(outputs))
+
+
+def unit_features(network: Any, images: np.ndarray) -> np.ndarray:
+    """Features of a network's last layer, float32 of shape (n, m), the constant left out."""
+    if isinstance(network, ConvolutionalNetwork):
+        features = network.features(images)
+        m = network.units.n_features
+    else:
+        features = network_features(network.units, network.params, images)
+        m = network.n_units
+    found = np.empty((len(images), m), np.float32)
+    for block in blocks(len(images), _BLOCK):
+        found[block] = features(block)[:, :-1]
+    return found
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Outputs of a least-squares layer for images that it wasn't fitted on, each.
+
+    Parameters
+    ----------
+    outputs : float64 array of shape (n, K)
+        Of training images those of the layer fitted without each (closed form), of others the
+        layer's.
+    temperature : float
+        ``softmax(outputs/temperature)`` are probabilities.
+    alpha : float
+        Ridge of the layer.
+    """
+
+    outputs: Float[np.ndarray, "n K"]
+    temperature: float
+    alpha: float
+
+
+def left_out(model: Any, parts: list[Seen]) -> LeftOut:
+    """Outputs for each image that don't know its label.
+
+    Of a head they are its own. Of a network, a head is fitted on the features of its last layer:
+    the units have seen the training images, the layer that is left out hasn't. Where there is no
+    training part, the outputs are the model's.
+
+    Parameters
+    ----------
+    model
+        As for `seen`.
+    parts : list of Seen
+        The training part first, where there is one.
+    """
+    own = isinstance(model, VarProHead)
+    train = parts[0]
+    if train.part != "train":
+        outputs = np.concatenate([p.outputs for p in parts])
+        known = getattr(model, "temperature_", None)
+        return LeftOut(outputs, 1.0 if known is None else float(known), float("nan"))
+    k = len(model.classes_)
+    if own:
+        labels = np.asarray(train.images.class_names, dtype=str)[train.images.labels]
+        head, found = model, model.leave_one_out_predictions(train.features, labels)
+    else:
+        head = VarProHead().fit(train.features, train.truth)
+        found = head.leave_one_out_predictions(train.features, train.truth)
+    outputs = np.zeros((sum(map(len, parts)), k))
+    outputs[:, :] = found.min() - 1.0  # of a class that no training image has
+    places = np.arange(k) if own else head.classes_
+    outputs[: len(train), places] = found
+    start = len(train)
+    for part in parts[1:]:
+        outputs[start : start + len(part), places] = (
+            part.features @ head.coef_.T + head.intercept_
+        )
+        start += len(part)
+    return LeftOut(outputs, float(head.temperature_), float(head.alpha_))
