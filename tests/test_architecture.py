@@ -49,6 +49,7 @@ ORDER = {
     "heads": 8,
     "estimators": 9,
     "plots": 10,
+    "explore": 10,
     "pretrained": 10,
     "runs": 11,
     "export": 11,

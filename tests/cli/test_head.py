@@ -56,6 +56,7 @@ def test_head_and_everything_after_it(monkeypatch, capsys, options, tmp_path):
         "features",
         "confusion.png",
         "likely_wrong_labels.png",
+        "explore.html",
     }
     assert set(report["accuracy_by_class"]) == set(map(str, range(10)))
     rows = report["accuracy_by_class"].values()
@@ -163,7 +164,7 @@ def test_training_over_a_head_leaves_nothing_of_it(monkeypatch, capsys, options,
     arguments = ["train", "digits", "--out", out, *FAST, "--overwrite", "--json"]
     call(monkeypatch, capsys, *arguments)
     names = {p.name for p in out.iterdir()}
-    pictures = {"units.png", "confusion.png"}
+    pictures = {"units.png", "confusion.png", "explore.html"}
     assert names == pictures | {
         "run.json",
         "report.json",

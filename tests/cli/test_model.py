@@ -34,6 +34,7 @@ def test_train_prints_one_json_object(trained):
         "bootstrap",
         "units.png",
         "confusion.png",
+        "explore.html",
     }
 
 

@@ -75,7 +75,7 @@ def render(room: str, name: str, *, filters: dict[str, Any] | None = None, **val
         What the template names; ``policy`` is there always.
     """
     template = templates(**filters or {}).from_string(part(room, name))
-    return template.render(policy=POLICY, **values)
+    return template.render(policy=markup(POLICY), **values)
 
 
 def markup(*parts: str) -> Any:

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from rankwise._text import plain
-from rankwise.cli import export, lowrank, model, nets, study
+from rankwise.cli import explore, export, lowrank, model, nets, study
 from rankwise.cli._output import prepare_streams, say
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
 from rankwise.cli.head import head
@@ -26,6 +26,7 @@ app.command()(model.demo)
 app.command()(model.train)
 app.command()(stoppable(model.evaluate))
 app.command()(stoppable(model.predict))
+app.command()(stoppable(explore.explore))
 app.command()(stoppable(lowrank.augment, "; the same command goes on where it stopped"))
 app.command()(stoppable(lowrank.show))
 app.command()(stoppable(nets.nets))

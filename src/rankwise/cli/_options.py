@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,13 @@ SkipBad = Annotated[
 SourcePattern = Annotated[
     str | None,
     typer.Option(help="Regular expression on file names; its first group is the source id."),
+]
+Without = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV file of training images to leave out, as rankwise explore exports it.",
+        metavar="LIST.CSV",
+    ),
 ]
 
 
@@ -60,6 +68,7 @@ def reading_of(
     channels: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    without: Path | None = None,
 ) -> dict[str, Any]:
     """Options of `load_images` that were given."""
     options: dict[str, Any] = {}
@@ -82,4 +91,8 @@ def reading_of(
         options["on_error"] = "skip"
     if source_pattern is not None:
         options["source_pattern"] = source_pattern
+    if without is not None:
+        from rankwise.explore.lists import read_list
+
+        options["without"] = read_list(without)
     return options

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from rankwise.cli._options import (
     Size,
     SkipBad,
     SourcePattern,
+    Without,
     reading_of,
 )
 from rankwise.cli._output import say
@@ -66,12 +69,14 @@ def head(
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    without: Without = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Discard what the folder holds.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Fit the best linear classifier on a backbone's features, in one pass."""
+    from rankwise.runs import EXPLORED
     from rankwise.runs.heads import HeadRun, fit_head
 
     report = fit_head(
@@ -86,7 +91,7 @@ def head(
             seed=seed,
             preparation=_preparation(backbone_size, backbone_mean, backbone_std),
             reading=reading_of(
-                size, grey, skip_bad, source_pattern, channels, image_column, label_column
+                size, grey, skip_bad, source_pattern, channels, image_column, label_column, without
             ),
         ),
         out,
@@ -94,6 +99,7 @@ def head(
         batch_size=batch_size,
         overwrite=overwrite,
         verbose=not as_json,
+        command=shlex.join(["rankwise", *sys.argv[1:]]),
     )
     if as_json:
         typer.echo(json.dumps(report))
@@ -112,6 +118,7 @@ def head(
         )
         say(f"Likely wrong labels: {out / 'likely_wrong_labels.png'}")
     say(f"Picture: {out / 'confusion.png'}")
+    say(f"What went wrong, and what next: open {out / EXPLORED} in a browser.")
     say(f"One file for phones and servers: rankwise export {out} --format onnx")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ from rankwise.cli._options import (
     Size,
     SkipBad,
     SourcePattern,
+    Without,
     pruning_of,
     reading_of,
     ridge_of,
@@ -160,6 +163,7 @@ def train(
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    without: Without = None,
     bootstrap: Annotated[
         bool,
         typer.Option(
@@ -208,7 +212,9 @@ def train(
         "rcond": rcond,
         "probabilities": "calibrated" if calibrate else None,
     }
-    reading = reading_of(size, grey, skip_bad, source_pattern, channels, image_column, label_column)
+    reading = reading_of(
+        size, grey, skip_bad, source_pattern, channels, image_column, label_column, without
+    )
     if backbone is not None:
         _train_head(
             source, out, backbone, {k for k, v in given.items() if v is not None},
@@ -256,7 +262,10 @@ def _train_head(
             "leave out --backbone"
         )
     run = HeadRun(source=source, backbone=backbone, limit=limit, seed=seed, reading=reading)
-    report = fit_head(run, out, device=device, overwrite=overwrite, verbose=not as_json)
+    report = fit_head(
+        run, out, device=device, overwrite=overwrite, verbose=not as_json,
+        command=shlex.join(["rankwise", *sys.argv[1:]]),
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -296,6 +305,13 @@ def evaluate(
             "times; 3 where mirror images mean something else)."
         ),
     ] = None,
+    mistakes: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the wrong ones, the most confident first: a .csv list, or an .html page.",
+            metavar="LIST.CSV|PAGE.HTML",
+        ),
+    ] = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
@@ -308,7 +324,9 @@ def evaluate(
     reading = reading_of(
         None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
     )
-    report = runs.evaluate(folder, source, split, tta=tta, limit=limit, seed=seed, **reading)
+    report = runs.evaluate(
+        folder, source, split, mistakes=mistakes, tta=tta, limit=limit, seed=seed, **reading
+    )
     say(f"scored: {report['scored']}", err=True)
     for note in report["notes"]:
         say(f"note: {note}", err=True)
@@ -334,6 +352,8 @@ def evaluate(
     if skip_bad:
         rows.append(("skipped as bad", str(report["n_skipped"]), ""))
     print_table(f"{source}, {report['split']}", ("class", "images", "accuracy"), rows)
+    if mistakes is not None:
+        say(f"Mistakes: {mistakes}")
 
 
 def predict(
@@ -380,6 +400,7 @@ def _train(
             overwrite=overwrite,
             verbose=not as_json,
             say=lambda line: say(line, err=True),
+            command=shlex.join(["rankwise", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
         parts = runs.finished_parts(out)
@@ -398,3 +419,4 @@ def _train(
     if report.get("already_complete"):
         say("This run was complete already; --overwrite trains it again.")
     say(f"Pictures: {out / 'units.png'}, {out / 'confusion.png'}")
+    say(f"What went wrong, and what next: open {out / runs.EXPLORED} in a browser.")

@@ -15,6 +15,7 @@ from rankwise._reading import read_json_object
 from rankwise.data import decode
 from rankwise.data.decode import BadImageError, Layout, Size
 from rankwise.data.fingerprint import fingerprint
+from rankwise.data.headers import odd_headers
 from rankwise.data.imageset import ImageSet
 from rankwise.data.labels import check_classes
 from rankwise.data.opening import open_reader
@@ -195,6 +196,10 @@ class Source:
             shown = progress and not self._holds_arrays()
             self._survey = survey(self.reader, f"{self.source}", progress=shown)
         return self._survey
+
+    def odd_headers(self) -> dict[str, str]:
+        """Reasons of the images whose files are unlike the others, by `ImageSet.image_ids`."""
+        return odd_headers(self.reader)
 
     def read(
         self,

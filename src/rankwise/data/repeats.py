@@ -185,7 +185,7 @@ def same_looking(images: NDArray[np.uint8], *, most: int = 100_000) -> Pairs:
     most : int
         Near pairs kept while they are looked for.
     """
-    _, one, which = np.unique(digests(images), return_index=True, return_inverse=True)
+    _, one, which = np.unique(pixel_marks(images), return_index=True, return_inverse=True)
     again = np.flatnonzero(one[which] != np.arange(len(images)))
     distinct = np.sort(one)
     small = thumbnails(images[distinct] if len(again) else images)

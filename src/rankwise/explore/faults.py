@@ -184,10 +184,10 @@ def one_class(
     ends = np.cumsum(np.bincount(truth, minlength=k))
     right = np.full((k, k), np.nan)
     counts = np.diff(np.concatenate([[0], ends]))
-    for a, rows in enumerate(np.split(order, ends[:-1])):
+    for c, rows in enumerate(np.split(order, ends[:-1])):
         if len(rows):
             outputs = found.outputs[rows]
-            right[a] = (outputs[:, [a]] > outputs).mean(axis=0)
+            right[c] = (outputs[:, [c]] > outputs).mean(axis=0)
     a, b = np.triu_indices(k, 1)
     apart = (right[a, b] + right[b, a]) / 2
     worst = [i for i in np.argsort(apart, kind="stable") if not np.isnan(apart[i])][:most]

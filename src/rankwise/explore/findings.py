@@ -63,6 +63,10 @@ class Findings:
     layer : LeftOut
     images : uint8 array of shape (n, height, width[, channels])
         Of all parts, one after the other.
+    starts : tuple of int
+        First row of each part.
+    score : dict
+        Accuracy and its interval, confusion, and so on of the scored part.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +78,7 @@ class Findings:
     layer: LeftOut
     images: np.ndarray
     starts: tuple[int, ...]
+    score: dict[str, Any]
 
     @property
     def scored(self) -> Seen:
@@ -125,7 +130,8 @@ def find(model: Any, parts: Sequence[Seen], odd_headers: Sequence[Entry] = ()) -
         "odd": [*_blank(images, names), *odd_headers, *_far(parts, names)],
     }
     pairs = faults.one_class(layer, truth)
-    return Findings(classes, parts, wrong, lists, groups, pairs, layer, images, starts)
+    score = _scores(parts[-1], len(classes))
+    return Findings(classes, parts, wrong, lists, groups, pairs, layer, images, starts, score)
 
 
 def joined(parts: Sequence[Seen]) -> np.ndarray:
@@ -142,10 +148,8 @@ def joined(parts: Sequence[Seen]) -> np.ndarray:
     return found
 
 
-def summary(found: Findings) -> dict[str, Any]:
-    """Scores of the scored part, ready for a page or a table."""
-    part, k = found.scored, len(found.classes)
-    counts = scores.confusion(part.truth, part.predicted, k)
+def _scores(part: Seen, n_classes: int) -> dict[str, Any]:
+    counts = scores.confusion(part.truth, part.predicted, n_classes)
     right = int(part.right.sum())
     low, high = scores.interval(right, len(part))
     return {
@@ -187,9 +191,7 @@ def _unsure(part: Seen, start: int, classes: Sequence[str]) -> list[Entry]:
     ]
 
 
-def _labels(
-    wrong: faults.WrongLabels, names: np.ndarray, classes: Sequence[str]
-) -> list[Entry]:
+def _labels(wrong: faults.WrongLabels, names: np.ndarray, classes: Sequence[str]) -> list[Entry]:
     return [
         Entry(
             int(row),

@@ -17,6 +17,9 @@ IMAGE_COLUMNS = ("image", "image_id", "file", "path", "filename")
 COLUMNS = ("image", "part", "label", "list", "reason", "suggested", "score")
 """Of a list of faults."""
 
+MISTAKE_COLUMNS = ("image", "true", "predicted", "confidence")
+"""Of a list of wrong predictions."""
+
 _MOST_BYTES = 2**28
 
 

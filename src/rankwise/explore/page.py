@@ -17,7 +17,7 @@ import numpy as np
 
 from rankwise import _page
 from rankwise._text import plain
-from rankwise.explore.findings import MOST_LISTED, Entry, Findings, summary
+from rankwise.explore.findings import MOST_LISTED, Entry, Findings
 from rankwise.explore.reasons import explains, occlusion, reasons
 from rankwise.explore.thumbs import SHEET, pictures_of, sheets_of
 
@@ -71,7 +71,7 @@ def write_page(model: Any, found: Findings, about: About, path: Path | str) -> i
     """
     rows = _shown(found)
     place = {int(row): i for i, row in enumerate(rows)}
-    scored = summary(found)
+    scored = found.score
     lists = _lists(found, place)
     sheets = sheets_of(found.images, rows, _SHEET_BYTES)
     near = _closer(lists)
@@ -95,9 +95,7 @@ def write_page(model: Any, found: Findings, about: About, path: Path | str) -> i
             str(i): b64encode(p).decode("ascii") for i, p in zip(near, pictures, strict=False)
         },
         "lists": lists,
-        "groups": [
-            [place[r] for r in g["rows"] if r in place] for g in found.groups[:MOST_LISTED]
-        ],
+        "groups": [[place[r] for r in g["rows"] if r in place] for g in found.groups[:MOST_LISTED]],
         "pairs": found.pairs,
         "reasons": _reasons(model, found, rows, near),
         "command": about.train_command,
@@ -197,9 +195,7 @@ def _images(found: Findings, rows: np.ndarray) -> dict[str, Any]:
     return {"n": len(rows), "per": top, "names": names, **joined}
 
 
-def _reasons(
-    model: Any, found: Findings, rows: np.ndarray, near: list[int]
-) -> dict[str, Any]:
+def _reasons(model: Any, found: Findings, rows: np.ndarray, near: list[int]) -> dict[str, Any]:
     """Why some of the images get their outputs, as far as the page has room."""
     k = len(found.classes)
     kept = min(k, _TOP)
@@ -226,8 +222,8 @@ def _reasons(
     outputs = why.bias + why.maps.sum(axis=(2, 3))
     order = np.argsort(-outputs, axis=1, kind="stable")
     for i, (row, (a, b)) in enumerate(zip(wanted, pairs, strict=True)):
-        part, at = found.place(int(rows[row]))
-        must = list(dict.fromkeys([int(a), int(b), int(part.truth[at])]))
+        part, here = found.place(int(rows[row]))
+        must = list(dict.fromkeys([int(a), int(b), int(part.truth[here])]))
         order[i] = [*must, *(c for c in order[i] if c not in must)]
     classes = order[:, :kept]
     at = np.arange(len(wanted))[:, None]

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rankwise._arrays import as_float
+from rankwise.explore.seen import outputs_of
 from rankwise.networks.convolutional import ConvolutionalNetwork
 
 LARGEST = 14
@@ -54,9 +55,13 @@ class Reasons:
 
 
 def explains(model: Any) -> bool:
-    """Whether a model's outputs are a sum of units that look somewhere in a picture."""
+    """Whether a model's outputs are a sum of units that look somewhere in a picture.
+
+    Not where it averages over copies of each image (``tta``), which its units see too.
+    """
     network = getattr(model, "network_", None)
-    return network is not None and len(network.units.shape) in (2, 3)
+    averages = getattr(model, "tta", None) is not None
+    return network is not None and not averages and len(network.units.shape) in (2, 3)
 
 
 def reasons(
@@ -201,7 +206,7 @@ def occlusion(
     Parameters
     ----------
     model
-        With ``outputs(images)``.
+        As for `rankwise.explore.seen.seen`.
     images : uint8 array of shape (n, height, width[, channels])
     pairs : int array of shape (n, 2)
         The lead is that of the first class over the second.
@@ -226,7 +231,7 @@ def occlusion(
                 covered[1 + y * columns + x, top:bottom, left:right] = (
                     mean if image.ndim == 3 else mean[0]
                 )
-        outputs = model.outputs(covered)
+        outputs = outputs_of(model, covered)
         lead = outputs[:, a] - outputs[:, b]
         found[i] = (lead[0] - lead[1:]).reshape(rows, columns)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,25 @@ from jaxtyping import Bool, Float, Int
 
 LEVEL = 0.95
 """Of intervals."""
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 def interval(n_right: int, n: int) -> tuple[float, float]:
     """Wilson's interval of an accuracy; (0, 1) of no images.
 
+    As scipy's `binomtest` gives it, whose p-value of each would take milliseconds a class.
+
     >>> low, high = interval(98, 100)
     >>> round(low, 3), round(high, 3)
     (0.93, 0.994)
     """
-    from scipy.stats import binomtest
-
     if not n:
         return 0.0, 1.0
-    found = binomtest(n_right, n).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    z2, share = _Z**2, n_right / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    low, high = max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return (0.0 if n_right == 0 else low), (1.0 if n_right == n else high)
 
 
 def confusion(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,24 +87,49 @@ def seen(model: Any, images: ImageSet, part: str, *, features: np.ndarray | None
     truth = order[np.searchsorted(classes[order], names)]
     if isinstance(model, VarProHead):
         if features is None:
+            backbone = model._backbone()
+            assert backbone is not None  # since it takes images
             features = extract_features(
-                model._backbone(),
+                backbone,
                 images,
                 batch_size=model.batch_size,
                 device=model.device,
                 cache=model.cache,
             )
         outputs = features @ model.coef_.T + model.intercept_
-        logs = log_probabilities(outputs, model.temperature_)
+        logs = log_probabilities_from(model, outputs)
         return Seen(part, images, truth, features, outputs, logs)
     known = unit_features(model.network_, model._validated_predict(images.images))
-    coef = model.network_.coef
-    outputs = known @ coef[:-1] + coef[-1]
+    if getattr(model, "tta", None) is None:
+        outputs = _layer(model.network_, known)
+    else:  # a mean over copies of each image, of which the features are the first one's
+        outputs = outputs_of(model, images.images)
     return Seen(part, images, truth, known, outputs, model.log_probabilities_of(outputs))
+
+
+def log_probabilities_from(model: Any, outputs: np.ndarray) -> Float[np.ndarray, "n K"]:
+    """Logarithms of the probabilities that a model's outputs come to."""
+    if isinstance(model, VarProHead):
+        return log_probabilities(outputs, model.temperature_)
+    return model.log_probabilities_of(outputs)
+
+
+def outputs_of(model: Any, images: np.ndarray) -> Float[np.ndarray, "n K"]:
+    """Outputs of a model for images (n, height, width[, channels]), without a progress bar."""
+    if isinstance(model, VarProHead):
+        return model.outputs(images)
+    quiet = copy(model)
+    quiet.verbose = 0
+    return quiet.outputs(images)
+
+
+def _layer(network: Any, features: np.ndarray) -> Float[np.ndarray, "n K"]:
+    return features @ network.coef[:-1].astype(np.float64) + network.coef[-1]
 
 
 def unit_features(network: Any, images: np.ndarray) -> np.ndarray:
     """Features of a network's last layer, float32 of shape (n, m), the constant left out."""
+    features: Any
     if isinstance(network, ConvolutionalNetwork):
         features = network.features(images)
         m = network.units.n_features
@@ -159,7 +185,9 @@ def left_out(model: Any, parts: list[Seen]) -> LeftOut:
     k = len(model.classes_)
     if own:
         labels = np.asarray(train.images.class_names, dtype=str)[train.images.labels]
-        head, found = model, model.leave_one_out_predictions(train.features, labels)
+        head = copy(model)
+        head.backbone = None  # so that features are taken for what they are
+        found = head.leave_one_out_predictions(train.features, labels)
     else:
         head = VarProHead().fit(train.features, train.truth)
         found = head.leave_one_out_predictions(train.features, train.truth)
@@ -169,8 +197,6 @@ def left_out(model: Any, parts: list[Seen]) -> LeftOut:
     outputs[: len(train), places] = found
     start = len(train)
     for part in parts[1:]:
-        outputs[start : start + len(part), places] = (
-            part.features @ head.coef_.T + head.intercept_
-        )
+        outputs[start : start + len(part), places] = part.features @ head.coef_.T + head.intercept_
         start += len(part)
     return LeftOut(outputs, float(head.temperature_), float(head.alpha_))

@@ -77,7 +77,7 @@ def pictures_of(
     used = 0
     for row in rows:
         image = as_rgb(images[row])
-        data = _webp(_resized(image, *_fitting(*image.shape[:2], side)), 80)
+        data = _webp(_resized(image, *_fitting(image.shape[0], image.shape[1], side)), 80)
         used += len(data)
         if used > most_bytes:
             break

@@ -8,8 +8,11 @@ last: its presence means the run is complete) and two pictures.
 from __future__ import annotations
 
 from rankwise._machine import environment
+from rankwise.runs.evaluating import evaluate
+from rankwise.runs.exploring import explore
 from rankwise.runs.records import (
     CONFIGURATION,
+    EXPLORED,
     EXPORTED,
     REPORT,
     SUBNETS,
@@ -19,10 +22,11 @@ from rankwise.runs.records import (
     refuse_model_file,
 )
 from rankwise.runs.training import train
-from rankwise.runs.use import confusion, evaluate, images_for, predict, test_images_of
+from rankwise.runs.use import confusion, images_for, predict, test_images_of
 
 __all__ = [
     "CONFIGURATION",
+    "EXPLORED",
     "EXPORTED",
     "REPORT",
     "SUBNETS",
@@ -30,6 +34,7 @@ __all__ = [
     "confusion",
     "environment",
     "evaluate",
+    "explore",
     "finished_parts",
     "holds",
     "images_for",

@@ -25,9 +25,11 @@ from rankwise.estimators.models import is_head
 from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import VarProHead
+from rankwise.runs.exploring import write_explorer
 from rankwise.runs.reading import describe_images, names_of, origin_of, read_parts
 from rankwise.runs.records import (
     CONFIGURATION,
+    EXPLORED,
     FEATURE_FILES,
     FEATURES,
     REPORT,
@@ -87,6 +89,7 @@ def fit_head(
     batch_size: int = 64,
     overwrite: bool = False,
     verbose: bool = False,
+    command: str = "",
 ) -> dict[str, Any]:
     """Fit a head and evaluate it on the test images, which choose nothing.
 
@@ -117,7 +120,7 @@ def fit_head(
     resolve_device(device)
     _check_folder(out)
     with held(out, "head"):
-        return _fit(model, run, out, device, batch_size, overwrite, verbose)
+        return _fit(model, run, out, device, batch_size, overwrite, verbose, command)
 
 
 def _fit(
@@ -128,6 +131,7 @@ def _fit(
     batch_size: int,
     overwrite: bool,
     verbose: bool,
+    command: str,
 ) -> dict[str, Any]:
     with PeakMemory() as memory:
         begin = time.perf_counter()
@@ -207,11 +211,14 @@ def _fit(
         "test": describe_images(test),
         "run": asdict(run),
         "environment": environment() | {"device": device},
+        "command": command,
     }
     _draw(counts, report["classes"], out)
     wrong = int(np.sum(margins < 0))
     _draw_suspects(train, rows[: min(wrong, SHEET)], others, out)
     write_json(out / REPORT, report)
+    parts = [("train", train), ("test", test)]
+    write_explorer(model, parts, report, out, out / EXPLORED, features=features)
     return report
 
 

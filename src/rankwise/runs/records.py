@@ -21,6 +21,7 @@ from rankwise.training.checkpoints import CHECKPOINT, known_of
 CONFIGURATION = "run.json"
 REPORT = "report.json"
 SUBNETS = "subnets"
+EXPLORED = "explore.html"
 FEATURES = "features"
 """Cache of ``rankwise head``."""
 FEATURE_FILES = "features-*.npy"
@@ -35,6 +36,7 @@ _MODEL_FILES = (
     "units.png",
     "confusion.png",
     "likely_wrong_labels.png",
+    EXPLORED,
 )
 
 
@@ -69,7 +71,7 @@ class TrainingRun:
         Parameters of `QuadraticClassifier` that are set.
     reading : dict
         Options of `rankwise.load_images`: ``size``, ``grey``, ``channels``, ``on_error``,
-        ``source_pattern``, ``image_column``, ``label_column``.
+        ``source_pattern``, ``image_column``, ``label_column``, ``without``.
     limit : int or None
         Training images, drawn with the seed; default the preset's.
     seed : int

@@ -23,9 +23,11 @@ from rankwise.estimators.files import WEIGHTS
 from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
+from rankwise.runs.exploring import write_explorer
 from rankwise.runs.reading import describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
     CONFIGURATION,
+    EXPLORED,
     REPORT,
     SUBNETS,
     TrainingRun,
@@ -48,6 +50,7 @@ def train(
     overwrite: bool = False,
     verbose: bool = False,
     say: Callable[[str], object] = lambda line: None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Carry out a run, go on with an interrupted one, or return the report of a complete one.
 
@@ -69,6 +72,8 @@ def train(
         Progress bars on standard error.
     say : callable
         Told, in one line each, which classifier was chosen and why, and what to be wary of.
+    command : str
+        What the report names as the command.
 
     Returns
     -------
@@ -91,7 +96,7 @@ def train(
     refuse_foreign(out, "run", own=(out / CONFIGURATION).exists())
     with held(out, "run"):
         with PeakMemory() as memory:
-            report, draw = _train(
+            report, draw, show = _train(
                 run,
                 out,
                 workers=workers,
@@ -101,11 +106,13 @@ def train(
                 say=say,
             )
         if not report.get("already_complete"):
+            report["command"] = command
             report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
             draw()
             # Only times tell the report of a run that was interrupted from another's.
             kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
             write_json(out / REPORT, kept)
+            show(report)
     return report
 
 
@@ -118,8 +125,8 @@ def _train(
     overwrite: bool,
     verbose: bool,
     say: Callable[[str], object],
-) -> tuple[dict[str, Any], Callable[[], None]]:
-    """The run itself; gives its report and what draws its pictures."""
+) -> tuple[dict[str, Any], Callable[[], None], Callable[[dict[str, Any]], object]]:
+    """The run itself; gives its report, what draws its pictures, and what writes its page."""
     begin = time.perf_counter()
     device = resolve_device(device)
     check_options(run.preset, run.parameters)
@@ -164,7 +171,7 @@ def _train(
         configuration["validation_fingerprint"] = validation_set.fingerprint
     previous = claim(out, configuration, overwrite)
     if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
-        return previous | {"already_complete": True}, lambda: None
+        return previous | {"already_complete": True}, lambda: None, lambda report: None
     resumed = finished_parts(out)
     if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
         say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
@@ -227,7 +234,12 @@ def _train(
     if run.bootstrap:
         assert isinstance(model, QuadraticClassifier)
         report["bootstrap"] = _bootstrap(run, model, test_set, out)
-    return report, lambda: _draw(model, outputs, test_set, out)
+
+    def show(report: dict[str, Any]) -> None:
+        parts = [("train", train_set), ("test", test_set)]
+        write_explorer(model, parts, report, out, out / EXPLORED)
+
+    return report, lambda: _draw(model, outputs, test_set, out), show
 
 
 _KINDS = (

@@ -1,8 +1,7 @@
-"""A trained model put to use: accuracy on a source, labels of image files."""
+"""A trained model put to use: the images of a source, labels of image files."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,90 +13,9 @@ from rankwise.data import ImageSet, read_image
 from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
-from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.models import load_model
-from rankwise.networks.copies import views
-from rankwise.runs.reading import names_of, place_of, some_of, trained_on
+from rankwise.runs.reading import names_of, place_of, some_of
 from rankwise.runs.records import CONFIGURATION, read_record
-
-
-def evaluate(
-    folder: Path,
-    source: str,
-    split: str | None = None,
-    *,
-    tta: str | None = None,
-    **reading: Any,
-) -> dict[str, Any]:
-    """Accuracy of a saved model on a source, with its confusion matrix.
-
-    Images are resized and converted as the model's were. The seed of a hold-out is that of the
-    run unless given, and so is the source pattern where the names of the files have it.
-
-    Parameters
-    ----------
-    folder : Path
-        Of a run, or of a model saved by `QuadraticClassifier.save`.
-    source : str
-        As for `rankwise.load_images`.
-    split : str, optional
-        As for `rankwise.load_images`. By default the test images of the run's own source, known by
-        its absolute place or its content; of another source the test part or, where it has none,
-        all images.
-    tta : {"mirror", "shifts"}, optional
-        Copies of each image, as `ConvolutionalClassifier` has them. Default: the model's own.
-    **reading
-        More options of `rankwise.load_images`; None counts as not given.
-
-    Raises
-    ------
-    ValueError
-        If the model takes no copies, or not these.
-    RunError
-        If the test images of the run's own source aren't those that it held out.
-    DataError
-        If the source can't be read, or has images of a class that the model doesn't know.
-    """
-    model = load_model(folder)
-    if tta is not None:
-        if not isinstance(model, ConvolutionalClassifier):
-            raise ValueError(f"tta={tta!r} is for convolutional units; {folder} holds other ones")
-        model.set_params(tta=tta)
-    images, scored = chosen_images(model, folder, source, split, **reading)
-    unknown = set(names_of(images)) - {str(c) for c in model.classes_}
-    if unknown:
-        raise DataError(
-            f"{source} has classes that the model doesn't know: {some_of(unknown)}; it was trained "
-            f"on {some_of({str(c) for c in model.classes_})}"
-        )
-    seed = reading.get("seed")
-    begin = time.perf_counter()
-    outputs = model.outputs(images.images)
-    seconds = time.perf_counter() - begin
-    return {
-        "accuracy": accuracy_of(model, outputs, images),
-        "n_samples": len(images),
-        "classes": [str(c) for c in model.classes_],
-        "confusion": confusion(model, outputs, images).tolist(),
-        "seconds": seconds,
-        "copies": _copies_of(model),
-        "source": source,
-        "split": images.split,
-        "scored": scored,
-        "n_trained_on": trained_on(_record_of_run(folder), images),
-        "notes": list(images.notes),
-        "seed": _record_of_run(folder).get("run", {}).get("seed") if seed is None else seed,
-        "fingerprint": images.fingerprint,
-        "n_skipped": images.n_skipped,
-        "skipped": list(images.skipped),
-        "model": str(folder),
-    }
-
-
-def _copies_of(model: Any) -> int:
-    """How many copies of each image a model averages over; as many times the time."""
-    tta = getattr(model, "tta", None)
-    return 1 if tta is None else len(views(tta, model.mirror_))
 
 
 def images_for(
@@ -118,7 +36,7 @@ def chosen_images(
     folder : Path
         Where it was saved.
     source, split, **reading
-        As for `evaluate`, which says what is raised.
+        As for `rankwise.runs.evaluate`, which says what is raised.
 
     Returns
     -------
@@ -126,7 +44,7 @@ def chosen_images(
     scored : str
         Which images these are, for people.
     """
-    record = _record_of_run(folder)
+    record = record_of_run(folder)
     given = {k: v for k, v in reading.items() if v is not None}
     own = bool(record) and _same_source(source, record)
     columns = record["run"]["reading"] if own else {}
@@ -195,7 +113,7 @@ def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
     DataError
         If the source can't be read any more.
     """
-    record = _record_of_run(folder)
+    record = record_of_run(folder)
     if not record:
         raise RunError(f"{folder} holds no run that says its test images; name their source")
     run = record["run"]
@@ -268,7 +186,7 @@ def predict(
         raise ValueError(f"on_error is {on_error!r}; 'raise' or 'record' is accepted")
     model = load_model(folder)
     shape = _image_shape(model, folder)
-    bits = _record_of_run(folder).get("bits")
+    bits = record_of_run(folder).get("bits")
     result: list[dict[str, Any]] = []
     for path in _files_of(paths):
         try:
@@ -346,7 +264,7 @@ def _fitting_options(model: Any, folder: Path) -> dict[str, Any]:
     return {"size": (height, width), "channels": channels[0] if channels else 1}
 
 
-def _record_of_run(folder: Path) -> dict[str, Any]:
+def record_of_run(folder: Path) -> dict[str, Any]:
     """``run.json`` of a folder with what decides its hold-out; empty where there is none."""
     path = folder / CONFIGURATION
     if not path.exists():
