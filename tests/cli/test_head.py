@@ -216,7 +216,7 @@ def test_a_head_stays_until_the_next_one_is_ready(monkeypatch, capsys, options, 
         "--json",
     )
     report = json.loads(text)
-    assert (report["loss"], report["alpha_chosen_by"]) == ("logistic", "approximate loo")
+    assert (report["loss"], report["alpha_chosen_by"]) == ("logistic", "cross-validation")
     assert report["inductive_accuracy"] > 0.7
     assert load_model(out).loss_ == "logistic"
 

@@ -15,6 +15,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from head_cases import Stream
 from rankwise import VarProHead
 from rankwise.heads.head import load_head
+from rankwise.linear.class_logistic import logistic_path
+from rankwise.linear.logistic_folds import Folds, folds_needed, usable_folds
 
 
 @parametrize_with_checks([VarProHead(loss="logistic")])
@@ -79,23 +81,67 @@ def test_left_out_outputs_are_near_refitting(weighted):
     assert wrong.max() < 0.4 * before.max(), (wrong.max(), before.max())
 
 
-def test_the_ridge_is_near_the_one_of_brute_force():
-    x, y = two_classes(60, 8)
-    alphas = [0.01, 0.3, 3.0, 30.0, 1000.0]
-    head = VarProHead(loss="logistic", standardise=False, alphas=alphas, max_passes=300).fit(x, y)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("n", "d", "k"), [(60, 8, 2), (60, 8, 3), (40, 70, 2), (40, 70, 3), (90, 60, 3)]
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_objective_is_that_of_scikit_learns_minimum(n, d, k, dtype, streamed):
+    rng = np.random.default_rng(n + d + k)
+    y = np.arange(n) % k
+    x = (rng.standard_normal((n, d)) + np.eye(d)[y] + 0.5).astype(dtype)
+    mu = 4.0
+    source = [(x[:30], y[:30]), (x[30:], y[30:])] if streamed else x
+    ours = VarProHead(mu, loss="logistic", standardise=False).fit(source, None if streamed else y)
+    theirs = LogisticRegression(C=(2 if k == 2 else 1) / mu, tol=1e-10, max_iter=10_000).fit(
+        x.astype(float), y
+    )
+    coef, intercept = theirs.coef_, theirs.intercept_
+    if k == 2:
+        coef, intercept = np.vstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
+
+    def objective(coef, intercept):
+        outputs = x.astype(float) @ coef.T + intercept
+        loss = -log_softmax(outputs, axis=1)[np.arange(n), y].sum()
+        return loss + 0.5 * mu * np.sum(coef**2)
+
+    least = objective(coef, intercept)
+    found = objective(ours.coef_, ours.intercept_)
+    assert least - 1e-9 * n <= found <= least + (1e-5 if dtype == "float32" else 1e-6) * n
+
+
+@pytest.mark.parametrize("n", [60, 2000])
+def test_the_criterion_is_the_loss_on_held_out_parts(n):
+    x, y = two_classes(n, 8)
+    alphas = [0.3, 3.0, 30.0, 1000.0]
+    head = VarProHead(loss="logistic", standardise=False, alphas=alphas).fit(x, y)
+    parts = Folds(x.var(axis=0)).of(x)
+    by_fold = np.array([np.bincount(y[parts == p], minlength=2) for p in range(5)], float)
+    chosen = usable_folds(by_fold, folds_needed(n))
     losses = []
     for alpha in alphas:
-        total = 0.0
-        for j in range(len(y)):
-            keep = np.arange(len(y)) != j
-            one = VarProHead(alpha, loss="logistic", standardise=False, max_passes=300)
-            outputs = one.fit(x[keep], y[keep]).outputs(x[j : j + 1])
-            total -= log_softmax(outputs, axis=1)[0, y[j]]
-        losses.append(total / len(y))
+        total, weight = 0.0, 0
+        for part in chosen:
+            held = parts == part
+            model = LogisticRegression(C=2 / alpha, tol=1e-8, max_iter=5000)
+            found = model.fit(x[~held], y[~held]).predict_log_proba(x[held])
+            total -= found[np.arange(held.sum()), y[held]].sum()
+            weight += held.sum()
+        losses.append(total / weight)
     assert [a for a, _ in head.criterion_] == alphas
-    np.testing.assert_allclose([e for _, e in head.criterion_], losses, rtol=0.06)
+    np.testing.assert_allclose([e for _, e in head.criterion_], losses, rtol=0.01)
     assert head.alpha_ == alphas[int(np.argmin(losses))]
-    assert head.chosen_by_ == "approximate loo"
+    assert head.chosen_by_ == "cross-validation"
+
+
+def test_of_many_ridges_the_best_is_found_without_trying_all(digits):
+    x, y = digits[0][:300], digits[1][:300]
+    head = VarProHead(loss="logistic").fit(x, y)
+    tried = dict(head.criterion_)
+    assert 4 <= len(tried) < 13
+    path = logistic_path(300.0 * int(np.sum(x.var(axis=0) > 0)))
+    every = {r: dict(VarProHead(loss="logistic", alphas=[r]).fit(x, y).criterion_)[r] for r in path}
+    assert head.alpha_ == pytest.approx(min(every, key=lambda r: every[r]))
 
 
 def test_arrays_blocks_and_devices_give_the_same(digits):

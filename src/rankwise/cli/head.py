@@ -160,7 +160,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         "given": "given",
         "loo": "leave one out",
         "gcv": "generalised cross-validation",
-        "approximate loo": "leave one out, to first order",
+        "cross-validation": "cross-validation",
     }
     return [
         ("inductive accuracy (test images never seen)", percent(report["inductive_accuracy"])),

@@ -23,6 +23,10 @@ class HeadOutput(ABC):
         """The layer that was solved."""
 
     @abstractmethod
+    def _rank_and_condition(self) -> tuple[int, float]:
+        """Of the features, worked out where no fit needed them."""
+
+    @abstractmethod
     def _backbone(self) -> Backbone | None:
         """What the head was fitted on, if it was a network."""
 
@@ -149,9 +153,9 @@ class HeadOutput(ABC):
     @property
     def rank_(self) -> int:
         """Directions used."""
-        return self._solution().rank
+        return self._rank_and_condition()[0]
 
     @property
     def condition_(self) -> float:
         """Condition number of the features."""
-        return self._solution().condition
+        return self._rank_and_condition()[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from rankwise.heads._input import Source
+from rankwise.heads._logistic import LogisticChoices, solve_logistic
 from rankwise.heads.feature_blocks import ArrayBlocks, Block
 from rankwise.heads.removal import SampleDigest
-from rankwise.linear.class_logistic import (
-    LogisticLayer,
-    fit_logistic,
-    left_out_outputs,
-    logistic_path,
-    mean_loss,
-)
+from rankwise.linear.class_logistic import LogisticLayer, left_out_outputs
 from rankwise.linear.class_ridge import (
     HeadSolution,
     RidgeFamily,
@@ -57,6 +52,7 @@ class HeadSolving(ABC):
     rank: int | None
     loss: str
     max_passes: int
+    n_features_in_: int
     classes_: np.ndarray
     _seen: tuple[int, float]
     _statistics: ClassStatistics | None = None
@@ -86,7 +82,8 @@ class HeadSolving(ABC):
             "fit_intercept": self.fit_intercept,
             "standardise": self.standardise,
         }
-        if self._samples is not None:
+        few = self._samples is not None and len(self._samples.labels) < self.n_features_in_
+        if few and self._samples is not None:
             x, labels, weights = self._samples
             problem = wide_design(x, self._codes(labels), weights, self.classes_, **choices)
         else:
@@ -97,10 +94,10 @@ class HeadSolving(ABC):
 
     def _solve(self, source: Source | None) -> HeadSolution:
         """Solve from the statistics and, where there are any to look at again, the samples."""
-        family = self._family()
         again = source if source is not None and source.repeatable else None
         if self.loss == "logistic" and again is not None:
-            return self._solve_logistic(family, again)
+            return self._solve_logistic(again)
+        family = self._family()
         chosen_by, ridge = "given", self.alpha
         criterion: list[tuple[float, float]] = []
         sample: list[Block] = []
@@ -212,79 +209,50 @@ class HeadSolving(ABC):
 
     # -- the logistic loss ---------------------------------------------------------------------
 
-    def _solve_logistic(self, family: RidgeFamily, source: Source) -> HeadSolution:
-        """From the squared solution of the ridge with the least GCV error, in further passes."""
-        start = _least(family.gcv_errors(family.path()))
-
-        def samples() -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-            weight = 0.0
-            for block in source:
-                weight += float(block.weights.sum())
-                yield block.features, self._codes(block.labels), block.weights
-            self._check_the_same(weight)
-
+    def _solve_logistic(self, source: Source) -> HeadSolution:
         chosen = isinstance(self.alpha, str)
-        if not chosen:
-            ridges = [float(self.alpha)]
-        else:
-            ridges = logistic_path(family) if self.alphas is None else list(self.alphas)
+        given = self.alphas if chosen else [self.alpha]
         with self._progress("logistic loss") as advance:
-            layers, n_passes = fit_logistic(
-                family,
-                samples,
-                ridges,
-                start_ridge=start,
-                temperature=modelled_temperature(self.statistics_, family, start),
-                max_passes=self.max_passes,
+            found = solve_logistic(
+                source,
+                self._samples,
+                self._statistics if self._samples is None else None,
+                self.classes_,
+                self._codes,
+                LogisticChoices(
+                    None if given is None else tuple(float(r) for r in given),
+                    self.class_weight,
+                    self.fit_intercept,
+                    self.standardise,
+                    None if self.rank is None else int(self.rank),
+                    int(self.max_passes),
+                ),
+                most_held=CALIBRATION_SAMPLES,
                 advance=advance,
             )
-        losses, sample = self._left_out_losses(family, source, layers)
-        criterion = list(zip(ridges, losses, strict=True)) if chosen else []
-        layer = layers[int(np.argmin(losses))]
-        if not layer.converged:
+        if not found.converged:
             warnings.warn(
                 f"the logistic loss hasn't reached its minimum in {self.max_passes} passes; the "
                 "layer is the best so far; give more max_passes or a larger alpha",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        codes = [self._codes(b.labels) for b in sample]
-        outputs = [
-            left_out_outputs(family, layer, b.features, c, b.weights)
-            for b, c in zip(sample, codes, strict=True)
-        ]
-        coef, intercept = layer.in_raw_features(family)
+        temperature = 1.0
+        if len(found.held_codes):
+            temperature = fit_temperature(found.held_outputs, found.held_codes, found.held_weights)
         return HeadSolution(
-            coef,
-            intercept,
-            layer.ridge,
-            *family.rank_and_condition(),
-            "approximate loo" if chosen else "given",
-            criterion,
-            _temperature_of(family, sample, codes, outputs),
+            found.coef,
+            found.intercept,
+            found.ridge,
+            None,
+            None,
+            "cross-validation" if chosen else "given",
+            found.criterion if chosen else [],
+            temperature,
             loss="logistic",
-            curvature=layer.curvature,
-            n_passes=n_passes + 2,
+            curvature=found.curvature,
+            n_passes=found.n_passes,
         )
-
-    def _left_out_losses(
-        self, family: RidgeFamily, source: Source, layers: list[LogisticLayer]
-    ) -> tuple[list[float], list[Block]]:
-        """Mean left-out loss of each layer, and evenly spaced samples, rotated."""
-        sums, weight = np.zeros(len(layers)), 0.0
-        kept = _Spaced(self._stride())
-        with self._progress("leave one out") as advance:
-            for block in source:
-                codes = self._codes(block.labels)
-                rotated = to_numpy(family.rotate(block.features))
-                factors = block.weights * family.design.class_factors[codes]
-                for i, layer in enumerate(layers):
-                    outputs = left_out_outputs(family, layer, rotated, codes, block.weights)
-                    sums[i] += mean_loss(outputs, codes, factors)
-                weight += float(factors.sum())
-                kept.add(block._replace(features=rotated))
-                advance(len(codes))
-        return (sums / weight).tolist(), kept.blocks
 
     # -- samples -------------------------------------------------------------------------------
 
@@ -371,7 +339,6 @@ def _layer_of(solved: HeadSolution, family: RidgeFamily) -> LogisticLayer:
         family.unrotate(solved.coef.T),
         solved.intercept + solved.coef @ family.design.centre,
         solved.curvature,
-        True,
     )
 
 

@@ -16,7 +16,10 @@ from rankwise.nets.borrowing import evaluating, on_device
 
 
 class Block(NamedTuple):
-    """Samples of a block: float64 features (n, d) where the products run, labels, weights."""
+    """Samples of a block: features (n, d) where the products run, labels, weights.
+
+    Features are float64 unless a block is asked for as it is.
+    """
 
     features: Any
     labels: np.ndarray
@@ -53,11 +56,23 @@ class ArrayBlocks:
         for part in blocks(len(self._labels), self._block_size):
             yield self._block(part, part.start)
 
+    def as_they_are(self) -> Iterator[Block]:
+        """Blocks with features of their own type, where that is float32."""
+        for part in blocks(len(self._labels), self._block_size):
+            x = placed(self._features[part], self._device, own_type=True)
+            yield Block(x, self._labels[part], self._weights[part])
+
     @property
     def fewer_than_features(self) -> bool:
-        """Whether the samples themselves are less than their Gram matrix."""
+        """Whether there are fewer samples than features: ``n × n`` is the smaller side."""
         n, d = self._features.shape
         return n < d and self._device == "cpu"
+
+    @property
+    def less_than_statistics(self) -> bool:
+        """Whether the samples take less memory than their Gram matrix."""
+        d = self._features.shape[1]
+        return self._features.nbytes <= 8 * d**2 and self._device == "cpu"
 
     def whole(self) -> Block:
         """All samples in one block, the caller's arrays copied."""
@@ -88,6 +103,13 @@ class LoaderBlocks:
         self.repeatable = not hasattr(loader, "__next__")  # an iterator runs out
 
     def __iter__(self) -> Iterator[Block]:
+        return self._blocks(own_type=False)
+
+    def as_they_are(self) -> Iterator[Block]:
+        """Blocks with features of their own type, where that is float32."""
+        return self._blocks(own_type=True)
+
+    def _blocks(self, own_type: bool) -> Iterator[Block]:
         first = 0
         for item in self._loader:
             if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
@@ -95,7 +117,7 @@ class LoaderBlocks:
                     "each block of an iterable is (features, labels) or (features, labels, "
                     f"sample weights), got {type(item).__name__}"
                 )
-            x = loaded_features(item[0], self._backbone, self._device)
+            x = loaded_features(item[0], self._backbone, self._device, own_type=own_type)
             labels = _labels(item[1], first)
             weights = to_array(item[2]).astype(float) if len(item) == 3 else np.ones(len(labels))
             if not len(x) == len(labels) == len(weights):
@@ -128,10 +150,12 @@ def _labels(values: Any, first: int) -> np.ndarray:
     return labels
 
 
-def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
-    """Features of one block from a loader, float64, where products and backbone are."""
+def loaded_features(
+    batch: Any, backbone: Backbone | None, device: str, *, own_type: bool = False
+) -> Any:
+    """Features of one block from a loader, where products and backbone are; see `placed`."""
     if backbone is None:
-        x = placed(batch, device)
+        x = placed(batch, device, own_type=own_type)
         if x.ndim != 2:
             raise ValueError(
                 f"features have shape (n, d), got {tuple(x.shape)}; images need a backbone"
@@ -141,7 +165,7 @@ def loaded_features(batch: Any, backbone: Backbone | None, device: str) -> Any:
     with evaluating(backbone):
         images = to_float_batch(batch, target)
         features = runner_of(backbone, images)(images)
-    return placed(features, device)
+    return placed(features, device, own_type=own_type)
 
 
 def backbone_on(backbone: Backbone | None, device: str) -> Any:
@@ -149,13 +173,15 @@ def backbone_on(backbone: Backbone | None, device: str) -> Any:
     return None if backbone is None else on_device(backbone, device.removesuffix(":torch"))
 
 
-def placed(x: Any, device: str) -> Any:
-    """Float64, as a NumPy array for ``"cpu"``, else as a tensor on the device."""
+def placed(x: Any, device: str, *, own_type: bool = False) -> Any:
+    """A NumPy array for ``"cpu"``, else a tensor on the device; float64, or the float32 it is."""
     if device == "cpu":
-        return as_float64(to_array(x))
+        array = to_array(x)
+        return array if own_type and array.dtype == np.float32 else as_float64(array)
     target = torch.device(device.removesuffix(":torch"))
     tensor = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x))
-    return as_float64(tensor.to(target))
+    tensor = tensor.detach().to(target)
+    return tensor if own_type and tensor.dtype == torch.float32 else as_float64(tensor)
 
 
 def check_finite(x: Any, first: int, step: int = 1) -> None:

@@ -54,6 +54,7 @@ def write_head(head: Any, folder: Path) -> None:
         for name, value in head.get_params(deep=False).items()
         if name != "backbone"
     }
+    head._rank_and_condition()
     solved, statistics = head._solution(), head.statistics_
     described, own = _described(head)
     # Whatever can't be written is told before there is a folder.

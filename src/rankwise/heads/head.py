@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,13 +56,14 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
     rank : int, optional
         Leading directions of the (standardised) features to use. Default: all.
     loss : {"squared", "logistic"}, default="squared"
-        ``"logistic"`` goes on from the squared solution to a softmax layer by further, cheaper
-        looks at the samples, memory still that of a block. The ridge (scikit-learn's ``1/C``) is
-        then chosen by the left-out log-loss, to first order. It was the more accurate one on both
-        sets of `benchmarks/head.py`. Where the samples can't be seen again the layer is the
-        squared one, and `loss_` says so.
+        ``"logistic"`` is a softmax layer, by further looks at the samples, memory still that of a
+        block. The ridge (scikit-learn's ``1/C``, of two classes half of it) is then chosen by the
+        log-loss on held-out parts. It was the more accurate one on both sets of
+        `benchmarks/head.py`. Where the samples can't be seen again the layer is the squared one,
+        and `loss_` says so.
     max_passes : int, default=60
-        Steps of the logistic loss at most, each a look at the samples.
+        Steps of the logistic loss at most, each a look at the samples: for each group of ridges
+        that is tried, and for the layer.
     backbone : nn.Module, str or path, optional
         Then `X` are images, and their features are used; see `rankwise.heads.backbones`.
     cache : path, optional
@@ -83,7 +85,7 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         For the features as they are, not standardised.
     alpha_ : float
         Ridge in use.
-    chosen_by_ : {"given", "loo", "gcv", "approximate loo"}
+    chosen_by_ : {"given", "loo", "gcv", "cross-validation"}
     loss_ : {"squared", "logistic"}
         Loss of the layer in use.
     n_passes_ : int
@@ -171,9 +173,8 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
             row.
         """
         source = self._begin(X, y, sample_weight)
-        few = isinstance(source, ArrayBlocks) and source.fewer_than_features
-        if few and self.loss == "squared":
-            self._adopt_samples(source.whole())  # type: ignore[union-attr] # arrays, as said
+        if isinstance(source, ArrayBlocks) and self._keeps(source):
+            self._adopt_samples(source.whole())
         else:
             self._adopt(self._gathered(source))
         if len(self.classes_) < 2:
@@ -493,6 +494,12 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         self._seen = statistics.n_samples, float(statistics.weights.sum())
         self._solved = None
 
+    def _keeps(self, source: ArrayBlocks) -> bool:
+        """Whether the samples themselves are kept, and statistics made when they are asked for."""
+        if self.loss == "squared":
+            return source.fewer_than_features
+        return source.less_than_statistics and self.rank is None
+
     def _adopt_samples(self, samples: Block) -> None:
         """Keep the samples themselves, which are less than their statistics."""
         self._statistics, self._samples, self._parts = None, samples, None
@@ -517,6 +524,14 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
         if self._solved is None:
             self._solved = self._solve(None)
         return self._solved
+
+    def _rank_and_condition(self) -> tuple[int, float]:
+        solved = self._solution()
+        if solved.rank is None or solved.condition is None:
+            rank, condition = self._family().rank_and_condition()
+            self._solved = replace(solved, rank=rank, condition=condition)
+            return rank, condition
+        return solved.rank, solved.condition
 
 
 def solve_head(

@@ -39,11 +39,11 @@ class HeadSolution:
     coef : float64 array of shape (K, d)
     intercept : float64 array of shape (K,)
     ridge : float
-    rank : int
-        Directions used.
-    condition : float
+    rank : int or None
+        Directions used; None where no eigenvalues were needed and nobody has asked.
+    condition : float or None
         As in `rankwise.linear.output_layer.OutputLayer`.
-    chosen_by : {"given", "loo", "gcv", "approximate loo"}
+    chosen_by : {"given", "loo", "gcv", "cross-validation"}
     criterion : list of (float, float)
         Ridge and mean squared error, or mean loss, where it was chosen.
     temperature : float
@@ -58,8 +58,8 @@ class HeadSolution:
     coef: Float[np.ndarray, "K d"]
     intercept: Float[np.ndarray, "K"]
     ridge: float
-    rank: int
-    condition: float
+    rank: int | None
+    condition: float | None
     chosen_by: str
     criterion: list[tuple[float, float]]
     temperature: float

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from scipy.linalg import cholesky, solve_triangular
 
 from rankwise.linear.gram import EPS, GramStatistics
-from rankwise.linear.statistics import ClassStatistics, Design, class_factors, eps_of
+from rankwise.linear.scaling import Scaling, scaling_of_samples
+from rankwise.linear.statistics import Design, eps_of
 
 
 def wide_design(
@@ -37,44 +40,66 @@ def wide_design(
     class_weight, fit_intercept, standardise
         As in `design`.
     """
-    k = len(classes)
-    x = np.asarray(features, dtype=np.float64)
-    counts = np.bincount(codes[sample_weight > 0], minlength=k)
-    own = np.bincount(codes, sample_weight, minlength=k)
-    known = ClassStatistics(classes, counts, own, np.zeros((k, 0)), np.zeros((k, 0, 0)), True)
-    factors = class_factors(known, class_weight)
-    weight = sample_weight * factors[codes]
-    weights = factors * own
-    total = float(weights.sum())
-    n = int(counts.sum())
-    mean = weight @ x / total
-    centred = x - mean
-    with np.errstate(over="ignore", invalid="ignore"):
-        variance = weight @ centred**2 / total
-    if not np.isfinite(variance).all():
-        worst = int(np.argmax(~np.isfinite(variance)))
-        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
-    constant = variance <= n * EPS * variance + (n * mean * EPS) ** 2
-    scale = np.sqrt(np.where(constant, 1.0, variance)) if standardise else np.ones(len(mean))
+    scaling = scaling_of_samples(
+        features,
+        codes,
+        sample_weight,
+        classes,
+        class_weight=class_weight,
+        fit_intercept=fit_intercept,
+        standardise=standardise,
+    )
+    k, total = len(classes), scaling.total
+    mean, variance, constant = scaling.mean, scaling.variance, scaling.constant
+    weight = sample_weight * scaling.class_factors[codes]
+    weights, scale = scaling.class_weights, scaling.scale
     priors = weights / total
+    x = np.asarray(features, dtype=np.float64)
     root = np.sqrt(weight)[:, None]
     targets = np.eye(k)[codes]
     if fit_intercept:
-        centre, rows = mean, root * centred / scale
+        rows = root * (x - mean) / scale
         rows[:, constant] = 0.0
         others = np.where(np.eye(k, dtype=bool), 0.0, weights).sum(axis=1)
         squared = float(np.sum(weights * others) / total)
     else:
-        centre, rows = np.zeros(len(mean)), root * x / scale
+        rows = root * x / scale
         priors, squared = np.zeros(k), total
     spread = 1.0 + mean[~constant] ** 2 / variance[~constant]
     gram = GramStatistics(
         gram=rows @ rows.T,
         cross=root * (targets - priors),
         targets_squared=squared,
-        n=float(own.sum()),
+        n=float(sample_weight.sum()),
         eps=EPS,
-        max_rank=n - int(fit_intercept),
+        max_rank=scaling.n_samples - int(fit_intercept),
         feature_eps=eps_of(features) * np.sqrt(float(spread.mean()) if len(spread) else 0.0),
     )
-    return Design(centre, scale, priors, total, factors, gram, fit_intercept, rows)
+    return Design(
+        scaling.centre, scale, priors, total, scaling.class_factors, gram, fit_intercept, rows
+    )
+
+
+def samples_side(
+    features: np.ndarray, scaling: Scaling
+) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, "n d"]]:
+    """Features (n, n) that make the same penalised problem as (n, d), and the way back.
+
+    With ``Z`` the scaled samples and ``ZZᵀ = LLᵀ``, a layer ``v`` on ``L`` has the outputs and the
+    norm of ``ZᵀL⁻ᵀv`` on ``Z``.
+
+    Returns
+    -------
+    features : array of shape (n, n)
+        ``L``.
+    back : array of shape (n, d)
+        ``L⁻¹Z`` over the scale: coefficients for the features as they are, for each of ``v``.
+    """
+    rows = (np.asarray(features, dtype=np.float64) - scaling.centre) / scaling.scale
+    if scaling.fit_intercept:
+        rows[:, scaling.constant] = 0.0
+    gram = rows @ rows.T
+    # Directions that the samples lack, as after centring, get a share that changes nothing.
+    gram[np.diag_indices(len(gram))] += 1e-11 * max(float(np.trace(gram)) / len(gram), 1e-300)
+    factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
+    return factor, solve_triangular(factor, rows, lower=True, check_finite=False) / scaling.scale
