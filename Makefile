@@ -35,7 +35,7 @@ types: install ## Check types
 	$(BIN)/mypy
 
 unit-tests: install ## Run the tests on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-kernels: install ## The numerical tests again, as other processors round
 	$(BIN)/python tests/kernels.py

@@ -135,7 +135,7 @@ COMMANDS = {
         "export out --format safetensors --precision int8", (f"train digits --out out {FAST}",)
     ),
 }
-QUICK = {"train": 5, "head": 9, "augment": 7, "export-c": 3}
+QUICK = {"train": 9, "head": 15, "augment": 13, "export-c": 5}
 """With ``--quick``: one in so many operations of these."""
 
 

@@ -21,6 +21,15 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+# The longest files begin first, so that no worker is left alone with one at the end.
+LONGEST = ("test_kills.py", "test_fuzz.py", "test_examples.py", "test_gpu_script.py")
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "model"
