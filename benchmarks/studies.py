@@ -64,7 +64,7 @@ def _full(experiment: int, name: str, protocol: str) -> Recorded:
 _LEAK = "experiment-1 --only mnist --data mnist={data}/mnist --limit 3000"
 STUDIES = {
     "digits": Recorded(
-        "Digits, the paper's simple CNN, every arm to its plateau",
+        "Digits, 600 images, the paper's simple CNN, every arm to its plateau",
         "{here}/designs/digits.toml",
     ),
     "leak-sound": Recorded(
@@ -84,7 +84,7 @@ STUDIES = {
         "{here}/designs/cats_head.toml --data cats-vs-dogs={data}/cats_vs_dogs",
     ),
     "malaria-head": Recorded(
-        "Malaria by slide, smaller: 2000 images, EfficientNet-Lite0 as it is, last layer solved",
+        "Malaria by slide, smaller: 1200 images, EfficientNet-Lite0 as it is, last layer solved",
         "{here}/designs/malaria_head.toml --data malaria={data}/malaria",
     ),
     "mnist-small": Recorded(
