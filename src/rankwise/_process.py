@@ -43,6 +43,28 @@ def torch_seeded(seed: int | None = None, *, gpus: bool = False) -> Iterator[Non
 
 
 @contextmanager
+def numpy_seeded(seed: int) -> Iterator[None]:
+    """Let a block draw from numpy's global generator, which is afterwards as it was.
+
+    Of this package nothing draws from it; other libraries do.
+
+    Parameters
+    ----------
+    seed : int
+        From 0, below 2³².
+    """
+    import numpy as np
+
+    with _LOCK:
+        state = np.random.get_state()  # noqa: NPY002 - it is put back, not drawn from
+        np.random.seed(seed)  # noqa: NPY002 - other code draws from it
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002 - as above
+
+
+@contextmanager
 def ignoring_warnings(
     message: str = "", category: type[Warning] = Warning, module: str = ""
 ) -> Iterator[None]:

@@ -75,7 +75,8 @@ def test_degraded(shown_and_stored):
         for row in group["rows"]:
             epochs = known[row["condition"]]["epochs"]
             kinds = [row["kinds"][kind] for kind in KINDS]
-            expected.append([epochs, row["clean"], *kinds, row["all"], row["gain"], row["n"]])
+            rest = [row[key] for key in ("all", "mce", "gain", "n")]
+            expected.append([epochs, row["clean"], *kinds, *rest])
     assert values(html, "degraded") == expected
     assert len(expected) == len(results["conditions"])
 

@@ -1,4 +1,4 @@
-"""``rankwise study run``, ``extend``, ``plan``, ``status``, ``report`` and ``tune``."""
+"""``rankwise study run``, ``extend``, ``plan``, ``status``, ``report``, ``compare``, ``tune``."""
 
 from __future__ import annotations
 
@@ -239,6 +239,28 @@ def report(folder: Folder, as_json: Json = False) -> None:
 
     path = write_report(folder)
     typer.echo(json.dumps({"report": str(path)}) if as_json else str(path))
+
+
+@app.command()
+def compare(
+    first: Folder,
+    second: Folder,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write a page, one HTML file that opens offline.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Two studies side by side: what differs in their designs, and what each found."""
+    from rankwise.study.side_by_side import lines_of, side_by_side, write_page
+
+    found = side_by_side(first, second)
+    if out is not None:
+        write_page(found, out)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for line in lines_of(found):
+        _wrapped(line.strip(), line[: len(line) - len(line.lstrip())]) if line else say("")
 
 
 def tune(

@@ -30,6 +30,7 @@ from rankwise.errors import RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.conditions import Condition
 from rankwise.study.cuts import Cut, cut
+from rankwise.study.degraded_sets import degraded_sets
 from rankwise.study.design import Arm, Study
 from rankwise.study.models import Fitted, Training, fit_model, log_loss
 from rankwise.study.protocols import leaks, protocol_of, retraining_epochs
@@ -234,7 +235,7 @@ def _carry_out(
             features=out / "features",
             after_epoch=after_epoch,
         )
-    result = _tested(study, cell, images, parts, fitted, folder)
+    result = _tested(study, cell, images, parts, fitted, folder, out)
     result["epochs"] = epochs
     result["device"] = device
     result["train_seconds"] = fitted.seconds
@@ -270,7 +271,13 @@ def _steps(study: Study, arm: Arm, parts: Cut) -> int | None:
 
 
 def _tested(
-    study: Study, cell: Cell, images: ImageSet, parts: Cut, fitted: Fitted, folder: Path
+    study: Study,
+    cell: Cell,
+    images: ImageSet,
+    parts: Cut,
+    fitted: Fitted,
+    folder: Path,
+    out: Path,
 ) -> dict[str, Any]:
     """Predict, and put everything about the cell together, as ``results.json`` has it."""
     test = parts.split.test.rows
@@ -289,7 +296,9 @@ def _tested(
     degraded = None
     right: dict[str, Any] = {}
     if wanted == "all" or (wanted == "retrain" and cell.fold is None):
-        degraded, degraded_right = degraded_accuracies(fitted, test_images, test_labels, clean)
+        degraded, degraded_right = degraded_accuracies(
+            fitted, test_images, test_labels, clean, corruptions=study.corruptions, out=out
+        )
         right["degraded_right"] = degraded_right
     codes = np.unique(images.source_ids, return_inverse=True)[1].astype(np.int64)
     held = parts.split.validation.rows
@@ -331,7 +340,13 @@ def _tested(
 
 
 def degraded_accuracies(
-    fitted: Fitted, images: NDArray[np.uint8], labels: NDArray[np.int64], clean: float
+    fitted: Fitted,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    clean: float,
+    *,
+    corruptions: str = "own",
+    out: Path,
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     """Test accuracy on every kind of degraded images, at severities 1 to 5.
 
@@ -342,17 +357,14 @@ def degraded_accuracies(
     right : float32 array of shape (n,)
         How often each image was labelled right, over kinds and severities.
     """
-    from rankwise.study.degrade import KINDS, degrade
-
     found: dict[str, Any] = {"clean": clean}
-    right = np.zeros(len(labels))
-    for kind in KINDS:
-        found[kind] = []
-        for severity in range(1, 6):
-            predicted = fitted.logits(degrade(images, kind, severity)).argmax(axis=1)
-            right += predicted == labels
-            found[kind].append(float(np.mean(predicted == labels)))
-    return found, (right / (5 * len(KINDS))).astype(np.float32)
+    right, n = np.zeros(len(labels)), 0
+    for kind, _, changed in degraded_sets(corruptions, images, out):
+        predicted = fitted.logits(changed).argmax(axis=1)
+        right += predicted == labels
+        n += 1
+        found.setdefault(kind, []).append(float(np.mean(predicted == labels)))
+    return found, (right / n).astype(np.float32)
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -364,6 +364,9 @@ class Study(_Strict):
     degraded : {"none", "retrain", "all"}, optional
         Cells that are tested on degraded images too. Default: all under ``sound``, else those
         that re-train.
+    corruptions : {"own", "imagenet-c"}
+        Which degraded test images: those of `rankwise.study.degrade`, for any size, or the fifteen
+        of ImageNet-C, from 32 × 32 pixels.
     rope : float, optional
         Arms whose accuracies differ by less are practically equal: 0.005 is half a point. To be
         chosen before the study runs.
@@ -409,6 +412,9 @@ class Study(_Strict):
     retrain: Flag = Field(default=True, description="true or false")
     degraded: Literal["none", "retrain", "all"] | None = Field(
         default=None, description="'none', 'retrain' or 'all'"
+    )
+    corruptions: Literal["own", "imagenet-c"] = Field(
+        default="own", description="'own' or 'imagenet-c'"
     )
     rope: Number | None = Field(
         default=None, ge=0, lt=1, description="a share of accuracy, a number from 0, below 1"

@@ -31,8 +31,10 @@ from rankwise.study.cells import (
 from rankwise.study.claim import STUDY, claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import training_part
+from rankwise.study.degraded_sets import forget
 from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
+from rankwise.study.imagenet_c import check_images
 from rankwise.study.models import check_model
 from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
@@ -135,6 +137,8 @@ def run_study(
     ):  # A report may be gathering what there is at the same moment.
         results = gather(study, conditions, cells, record, out) | {"gallery": pictures}
         write_results(results, out)
+    if complete:
+        forget(out)
     if lost_worker:
         raise RunError(
             f"one of {workers} workers was ended from outside, as the system does when memory runs "
@@ -248,6 +252,13 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
             tried.add(pair)
             check_model(study.models[condition.model], images.image_shape, images.n_classes)
         check_arm(condition.options, images.image_shape)
+        if study.corruptions == "imagenet-c" and degrades(study):
+            check_images(images.image_shape)
+
+
+def degrades(study: Study) -> bool:
+    """Whether any cell is tested on degraded images."""
+    return (study.degraded or protocol_of(study.protocol).degraded) != "none"
 
 
 def _run_cells(

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rankwise.study import tables as plain
-from rankwise.study.degrade import KINDS, PARAMETERS, SEVERITIES
+from rankwise.study.degrade import PARAMETERS, SEVERITIES
 from rankwise.study.figures import Axes, Series, line_chart, swatch
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.tables import LEAKS, by_data_and_model, degraded_values
@@ -310,12 +310,14 @@ def degraded(results: _Record) -> list[_Record]:
         if not shown:
             continue
         charts = []
-        for index, kind in enumerate(KINDS):
+        for index, kind in enumerate(plain.degraded_kinds(results, conditions)):
             lines = [
                 _degraded_line(label(c), _stack(values[c["id"]])[:, index], style)
                 for style, c in shown
             ]
-            title, unit = _DEGRADATIONS[kind]
+            title, unit = _DEGRADATIONS.get(
+                kind, (kind.replace("_", " ").capitalize(), "ImageNet-C’s parameters")
+            )
             axes = Axes(
                 f"{title} of {name}",
                 "severity",
@@ -323,7 +325,7 @@ def degraded(results: _Record) -> list[_Record]:
                 percent=True,
                 x_ticks=((0, "clean"), *((s, str(s)) for s in SEVERITIES)),
             )
-            parameters = " · ".join(f"{value:g}" for value in PARAMETERS[kind])
+            parameters = " · ".join(f"{value:g}" for value in PARAMETERS.get(kind, ()))
             svg = Markup(line_chart(lines, axes))
             charts.append({"title": title, "unit": unit, "parameters": parameters, "svg": svg})
         groups.append(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from rankwise.study.compare import interval_of
-from rankwise.study.degrade import KINDS
 from rankwise.study.outcomes import fold_scores, retrained
 
 _Record = dict[str, Any]
@@ -89,20 +88,33 @@ def degraded(results: _Record) -> list[_Record]:
 
     One entry for each data set and model: ``stage`` of its models (those of the folds or the
     re-trained ones, whichever are more) and ``rows``: ``clean``, ``kinds`` (the mean of the five
-    severities), ``all``, ``gain`` (points of accuracy as a fraction, model by model with the same
-    seed and fold), ``gain_range``, ``n`` models.
+    severities), ``all``, ``mce`` (see `_corruption_error`), ``gain`` (points of accuracy as a
+    fraction, model by model with the same seed and fold), ``gain_range``, ``n`` models.
     """
     found = []
     for name, conditions in by_data_and_model(results):
         stage, values = degraded_values(results, conditions)
         if values:
-            rows = [_degraded_row(c, values) for c in conditions if c["id"] in values]
+            kinds = degraded_kinds(results, conditions)
+            rows = [_degraded_row(c, values, kinds) for c in conditions if c["id"] in values]
             found.append({"name": name, "stage": stage, "rows": rows})
     return found
 
 
 Curves = dict[str, dict[tuple[int, int | None], np.ndarray]]
 """By condition and (seed, fold): ``(kinds, 6)``, clean and five severities."""
+
+
+def kinds_of(measured: _Record) -> list[str]:
+    """Names of the degradations that a cell was tested on."""
+    return [kind for kind in measured if kind != "clean"]
+
+
+def degraded_kinds(results: _Record, conditions: Sequence[_Record]) -> list[str]:
+    """The same of the first cell of some conditions that was."""
+    own = {c["id"] for c in conditions}
+    cells = (c["degraded"] for c in _done(results) if c["condition"] in own and c.get("degraded"))
+    return kinds_of(next(cells, {}))
 
 
 def degraded_values(results: _Record, conditions: Sequence[_Record]) -> tuple[str, Curves]:
@@ -112,14 +124,15 @@ def degraded_values(results: _Record, conditions: Sequence[_Record]) -> tuple[st
     for cell in results["cells"]:
         if cell["condition"] in own and cell["status"] == "done" and cell.get("degraded"):
             measured = cell["degraded"]
-            values = np.array([[measured["clean"], *measured[kind]] for kind in KINDS], float)
+            kinds = kinds_of(measured)
+            values = np.array([[measured["clean"], *measured[kind]] for kind in kinds], float)
             of_condition = found[cell["stage"]].setdefault(cell["condition"], {})
             of_condition[cell["seed"], cell["fold"]] = values
     stage = max(found, key=lambda s: sum(len(models) for models in found[s].values()))
     return stage, found[stage]
 
 
-def _degraded_row(condition: _Record, values: Curves) -> _Record:
+def _degraded_row(condition: _Record, values: Curves, names: Sequence[str]) -> _Record:
     ours = values[condition["id"]]
     theirs = values.get(condition.get("baseline") or "", {})
     gains = [float((ours[k] - theirs[k])[:, 1:].mean()) for k in ours if k in theirs]
@@ -127,12 +140,30 @@ def _degraded_row(condition: _Record, values: Curves) -> _Record:
     return {
         "condition": condition["id"],
         "clean": float(stacked[:, :, 0].mean()),
-        "kinds": {kind: float(stacked[:, i, 1:].mean()) for i, kind in enumerate(KINDS)},
+        "kinds": {kind: float(stacked[:, i, 1:].mean()) for i, kind in enumerate(names)},
         "all": float(stacked[:, :, 1:].mean()),
+        "mce": _corruption_error(ours, theirs),
         "gain": _mean(gains),
         "gain_range": [min(gains), max(gains)] if gains else None,
         "n": len(ours),
     }
+
+
+def _corruption_error(
+    ours: dict[tuple[int, int | None], np.ndarray], theirs: dict[tuple[int, int | None], np.ndarray]
+) -> float | None:
+    """mCE: errors over severities as a share of the baseline's, mean over kinds of degradation.
+
+    Hendrycks and Dietterich's divide by AlexNet's; here it is the study's own baseline.
+    """
+    shared = [key for key in ours if key in theirs]
+    if not shared:
+        return None
+    errors, of_baseline = (
+        1 - np.mean([models[key][:, 1:] for key in shared], axis=0) for models in (ours, theirs)
+    )
+    sums = of_baseline.sum(axis=1)
+    return float(np.mean(errors.sum(axis=1)[sums > 0] / sums[sums > 0])) if sums.any() else None
 
 
 def leaks(results: _Record) -> _Record:

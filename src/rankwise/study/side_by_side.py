@@ -1,0 +1,214 @@
+"""Two studies side by side: what differs in their design, and what each found.
+
+Both have verdicts of their own; this page gives none. Two intervals that overlap don't show that
+two effects are alike, and that one study found an effect and the other didn't doesn't show that
+they differ (Gelman and Stern, The American Statistician 60, 2006): so the difference of the effects
+stands there with an interval of its own, where the studies share nothing that was drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rankwise._files import atomic_path
+from rankwise._reading import blamed_on
+from rankwise.errors import RunError
+from rankwise.study.outcomes import OUTCOMES
+from rankwise.study.reading import with_defaults
+from rankwise.study.results import RESULTS
+from rankwise.study.status import current_results
+from rankwise.study.verdict import points
+
+Record = dict[str, Any]
+
+_NOT_DESIGN = ("name",)
+
+
+def side_by_side(first: Path | str, second: Path | str) -> Record:
+    """Compare the results of two studies.
+
+    Parameters
+    ----------
+    first, second : path
+        Folders of studies; unfinished ones are compared as far as they are.
+
+    Returns
+    -------
+    dict
+        ``names``; ``differences``, from each choice of the design that differs to both values;
+        ``data``, from each data set of both to whether its images are the same; ``rows``, a
+        comparison that either has in each (``data_set``, ``model``, ``arm``, ``baseline_arm``,
+        ``outcome``, ``effects``, ``verdicts``, ``difference``); ``only``, what one of them has.
+
+    Raises
+    ------
+    RunError
+        If a folder holds no study, or a damaged one.
+    """
+    both = []
+    for folder in (Path(first), Path(second)):
+        with blamed_on(folder / RESULTS, RunError):
+            results = current_results(folder)
+            both.append(results | {"study": with_defaults(results["study"])})
+    items = [_comparisons(results) for results in both]
+    shared = [key for key in items[0] if key in items[1]]
+    data = _same_data(both)
+    return {
+        "names": [results["study"]["name"] for results in both],
+        "differences": _differences(*(results["study"] for results in both)),
+        "data": data,
+        "rows": [_row(key, items[0][key], items[1][key], data.get(key[0])) for key in shared],
+        "only": [
+            [_label(key) for key in own if key not in other]
+            for own, other in ((items[0], items[1]), (items[1], items[0]))
+        ],
+    }
+
+
+Key = tuple[str, str, str, str, str]
+
+
+def _comparisons(results: Record) -> dict[Key, Record]:
+    found = {}
+    for item in [*results.get("comparisons", []), *results.get("robustness", [])]:
+        outcome = item.get("outcome", "validation")
+        key = (item["data_set"], item["model"], item["arm"], item["baseline_arm"], outcome)
+        found[key] = item
+    return found
+
+
+def _same_data(both: list[Record]) -> dict[str, bool]:
+    prints = [{d["name"]: d.get("fingerprint") for d in r["data_sets"]} for r in both]
+    return {name: prints[0][name] == prints[1][name] for name in prints[0] if name in prints[1]}
+
+
+def _differences(first: Record, second: Record) -> dict[str, list[Any]]:
+    keys = [key for key in dict.fromkeys((*first, *second)) if key not in _NOT_DESIGN]
+    return {
+        key: [first.get(key), second.get(key)] for key in keys if first.get(key) != second.get(key)
+    }
+
+
+def _row(key: Key, first: Record, second: Record, same_images: bool | None) -> Record:
+    effects = [
+        {name: item["effect"].get(name) for name in ("mean", "low", "high")}
+        | {"pairs": item["pairs"], "rope": item["bayes"]["rope"]}
+        for item in (first, second)
+    ]
+    return {
+        **dict(zip(("data_set", "model", "arm", "baseline_arm", "outcome"), key, strict=True)),
+        "effects": effects,
+        "verdicts": [first["verdict"], second["verdict"]],
+        "difference": None if same_images else _difference(first, second),
+        "same_images": bool(same_images),
+    }
+
+
+def _difference(first: Record, second: Record) -> Record | None:
+    """Second less first, of studies on different images; Welch's interval."""
+    from scipy import stats
+
+    tests = [item["corrected_t"] for item in (first, second)]
+    if any(not test["standard_error"] or not test["degrees_of_freedom"] for test in tests):
+        return None
+    variances = [test["standard_error"] ** 2 for test in tests]
+    total = sum(variances)
+    freedom = total**2 / sum(
+        v**2 / test["degrees_of_freedom"] for v, test in zip(variances, tests, strict=True)
+    )
+    mean = second["effect"]["mean"] - first["effect"]["mean"]
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(total)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _label(key: Key) -> str:
+    data, model, arm, baseline, outcome = key
+    return f"{data}, {model}: {arm} against {baseline}, {OUTCOMES.get(outcome, outcome)}"
+
+
+def lines_of(found: Record) -> list[str]:
+    """The comparison in lines of text."""
+    names = found["names"]
+    lines = [f"A: {names[0]}", f"B: {names[1]}"]
+    for key, (one, other) in found["differences"].items():
+        lines.append(f"{key}: {_short(one)} in A, {_short(other)} in B")
+    for name, same in found["data"].items():
+        lines.append(f"{name}: {'the same images' if same else 'other images'}")
+    for row in found["rows"]:
+        lines.append("")
+        lines.append(
+            f"{row['data_set']}, {row['model']}: {row['arm']} against {row['baseline_arm']}, "
+            f"{OUTCOMES.get(row['outcome'], row['outcome'])}"
+        )
+        for letter, effect, verdict in zip("AB", row["effects"], row["verdicts"], strict=True):
+            lines.append(f"  {letter}: {_effect(effect)}; {verdict}; {effect['pairs']} pairs")
+        if row["difference"] is not None:
+            lines.append(f"  B less A: {_effect(row['difference'])}")
+    for letter, labels in zip("AB", found["only"], strict=True):
+        lines += [""] * bool(labels) + [f"only in {letter}: {label}" for label in labels]
+    return lines
+
+
+def _effect(effect: Record) -> str:
+    if effect["low"] is None:
+        mean = effect["mean"]
+        return "no effect measured" if mean is None else f"{points(mean)} points, no interval"
+    return f"{points(effect['mean'])} points ({points(effect['low'])} to {points(effect['high'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def write_page(found: Record, path: Path | str) -> Path:
+    """The comparison as one HTML file that opens offline, with a forest plot of both.
+
+    Parameters
+    ----------
+    found : dict
+        As `side_by_side` gives it.
+    path : path
+    """
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from rankwise.study.forest import ForestRow, forest
+    from rankwise.study.verdict import MARKS
+
+    plots: dict[str, list[ForestRow]] = {}
+    for row in found["rows"]:
+        title = OUTCOMES.get(row["outcome"], row["outcome"])
+        for letter, effect, verdict in zip("AB", row["effects"], row["verdicts"], strict=True):
+            if effect["low"] is None:
+                continue
+            plots.setdefault(title, []).append(
+                ForestRow(
+                    label=f"{letter}: {row['data_set']}, {row['arm']} – {row['baseline_arm']}",
+                    mark=MARKS[verdict],
+                    mean=effect["mean"],
+                    low=effect["low"],
+                    high=effect["high"],
+                    outer=(effect["low"], effect["high"]),
+                    rope=effect["rope"],
+                    folds=(),
+                )
+            )
+    templates = files("rankwise.study") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"effect": _effect, "short": _short}
+    page = environment.from_string((templates / "two.html").read_text(encoding="utf-8"))
+    html = page.render(
+        found=found,
+        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        plots=[(title, Markup(forest(rows, title))) for title, rows in plots.items()],
+        outcomes=OUTCOMES,
+    )
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
