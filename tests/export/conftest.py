@@ -46,6 +46,7 @@ def all_operations():
             (g.ConvolveForms(r(4, 2, 2), r(4, 2, 3), r(4, 2, 2), r(4), 1, (1, 0)),),
         ),
         g.Activate("softplus"),
+        g.Add((g.Convolve(r(4, 4, 3, 3), r(4), 1, 1), g.Activate("relu")), ()),
         g.Pool("max", 2, 1),
         g.Convolve(r(4, 4, 2, 2), r(4), (2, 2), (1, 1)),
         g.Pool("mean", (1, 1), (1, 1)),
@@ -62,6 +63,7 @@ def all_operations():
         g.Activate("identity"),
         g.Dense(r(n_in, 9), r(9)),
         g.Concatenate(((), (g.Square(),))),
+        g.Add((), (g.Activate("tanh"),)),
         g.Activate("tanh"),
         g.Dense(r(18, 3), r(3)),
     )

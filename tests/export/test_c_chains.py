@@ -55,8 +55,11 @@ def random_operation(rng, shape):
     if kind == "activate":
         return g.Activate(str(rng.choice(["relu", "tanh", "silu"])))
     inner = (g.Convolve(r(channels, channels, 3, 3), r(channels), 1, 1), g.Activate("tanh"))
-    if rng.random() < 0.5:
+    drawn = rng.random()
+    if drawn < 0.5:
         return g.Multiply(inner, (g.Affine(r(channels), r(channels)),))
+    if drawn < 0.75:
+        return g.Add(inner, ())
     return g.Concatenate(((), inner, (g.Square(),)))
 
 

@@ -116,6 +116,8 @@ def test_branches():
     maps = random(rng, 2, 3, 4, 5)
     multiplied = after(g.Multiply((g.Activate("tanh"),), (g.Square(), g.Activate("relu"))), maps)
     np.testing.assert_allclose(multiplied, np.tanh(maps) * maps**2, atol=1e-15)
+    added = after(g.Add((g.Activate("tanh"), g.Square()), ()), maps)
+    np.testing.assert_allclose(added, np.tanh(maps) ** 2 + maps, atol=1e-15)
     joined = after(g.Concatenate(((g.Square(),), (), (g.Activate("tanh"),))), maps)
     np.testing.assert_allclose(joined, np.concatenate([maps**2, maps, np.tanh(maps)], axis=1))
 

@@ -24,7 +24,7 @@ from rankwise.errors import ModelFileError
 from rankwise.estimators.choices import from_json, parameters_of, to_json
 from rankwise.networks.convolutional import ConvolutionalNetwork
 from rankwise.networks.quadratic import QuadraticNetwork
-from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights
+from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights, Whitening
 from rankwise.units.multilinear import Units
 
 FORMAT = "rankwise-quadratic-classifier"
@@ -35,6 +35,7 @@ FAMILIES = {"units": "QuadraticClassifier", "convolutional": "ConvolutionalClass
 """The kinds of network, and the classifiers that have them."""
 
 _VECTORS = ("channel", "row", "column", "bias")
+_WHITENING = ("filters", "bias")
 _NOT_KEPT = ("checkpoint_dir",)
 """A folder of one machine, which another fit would go on from unasked."""
 
@@ -162,6 +163,8 @@ def network_arrays(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str
     if isinstance(network, QuadraticNetwork):
         return {"params": network.params, "coef": network.coef}
     arrays = {"center": network.center, "scale": network.scale, "coef": network.coef}
+    if network.whitening is not None:
+        arrays |= {f"whitening.{name}": getattr(network.whitening, name) for name in _WHITENING}
     for i, layer in enumerate(network.layers):
         arrays |= {f"layer{i}.{name}": getattr(layer, name) for name in _VECTORS}
     return arrays
@@ -191,6 +194,7 @@ def _described(network: QuadraticNetwork | ConvolutionalNetwork) -> dict[str, An
             "shrink": units.shrink,
             "grid": units.grid,
             "activation": units.activation,
+            "whiten": units.whiten,
         },
         "softmax": network.softmax,
     }
@@ -288,6 +292,16 @@ def _of_version_2(
     )
 
 
+def _whitening(units: ConvolutionalUnits, tensors: dict[str, np.ndarray]) -> Whitening | None:
+    if not units.whiten:
+        return None
+    found = Whitening(*(tensors[f"whitening.{name}"] for name in _WHITENING))
+    m, side = units.n_whitening, units.whiten
+    _require_shape("whitening.filters", found.filters, (m, units.channels, side, side))
+    _require_shape("whitening.bias", found.bias, (2 * m,))
+    return found
+
+
 def _network(
     description: dict[str, Any], tensors: dict[str, np.ndarray]
 ) -> QuadraticNetwork | ConvolutionalNetwork:
@@ -298,7 +312,12 @@ def _network(
     if description["network"] == "convolutional":
         layers = tuple(Layer(**layer) for layer in unit["layers"])
         convolutional = ConvolutionalUnits(
-            shape, layers, unit["shrink"], unit["grid"], unit["activation"]
+            shape,
+            layers,
+            unit["shrink"],
+            unit["grid"],
+            unit["activation"],
+            unit.get("whiten", 0),  # files of earlier versions don't say
         )
         weights = []
         for i, stage in enumerate(convolutional.stages):
@@ -321,6 +340,7 @@ def _network(
             tensors["scale"],
             coef,
             bool(description["softmax"]),
+            _whitening(convolutional, tensors),
         )
     if description["network"] != "units":
         raise ModelFileError(

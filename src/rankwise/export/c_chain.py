@@ -56,15 +56,15 @@ class Sink:
         Channels of the maps there, and the first of this chain's: branches lie side by side.
     flat : bool
         Features, in the order of channels, rows, columns.
-    multiply : bool
-        Multiply what lies there already.
+    step : {"=", "*=", "+="}
+        What rows do to what lies there already.
     """
 
     offset: int
     channels: int
     first: int = 0
     flat: bool = False
-    multiply: bool = False
+    step: str = "="
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Chains(Program):
         """The function of the last rows."""
         channels, rows, columns = shape
         length = columns * channels
-        step = "*=" if sink.multiply else "="
+        step = sink.step
         lines = ["const int y = n[0]++;"]
         if sink.flat:
             lines += [

@@ -12,6 +12,7 @@ from rankwise.export.c_forms import contraction, packed_windows
 from rankwise.export.c_program import C_TYPES, Value, c_float, indented
 from rankwise.export.quantise import Encoded
 from rankwise.networks.graph import (
+    Add,
     Concatenate,
     Dense,
     Flatten,
@@ -21,6 +22,9 @@ from rankwise.networks.graph import (
     ToMaps,
     output_shape,
 )
+from rankwise.networks.operations import branches_of
+
+_STEPS = {Multiply: "*=", Add: "+=", Concatenate: "="}
 
 
 class Emitter(Chains):
@@ -66,7 +70,7 @@ class Emitter(Chains):
             self._chain_to(part, value, Sink(result.offset or 0, shape[0]))
         elif isinstance(op, RankOneForms):
             result = self._forms(op, value)
-        elif isinstance(op, (Multiply, Concatenate)):
+        elif isinstance(op, (Multiply, Add, Concatenate)):
             return self._branches(op, value, keep, shape)
         else:
             floats = self._as_floats(value)
@@ -99,9 +103,9 @@ class Emitter(Chains):
         self._say(f"memcpy(scratch + {offset}, {self._at(value)}, {value.size} * sizeof(float));")
 
     def _branches(
-        self, op: Multiply | Concatenate, value: Value, keep: bool, shape: tuple[int, ...]
+        self, op: Multiply | Add | Concatenate, value: Value, keep: bool, shape: tuple[int, ...]
     ) -> Value:
-        branches = (op.left, op.right) if isinstance(op, Multiply) else op.branches
+        branches = branches_of(op)
         # What reads the image itself takes no memory.
         if not all(_reads_the_image(branch, value) for branch in branches):
             floats = self._as_floats(value)
@@ -110,10 +114,10 @@ class Emitter(Chains):
         result = self._new(shape, maps=_gives_maps(branches[0], value.maps))
         place = result.offset or 0
         channel = 0
-        for branch in branches:
+        for i, branch in enumerate(branches):
             n = output_shape(branch, value.shape)[0]
-            multiply = isinstance(op, Multiply) and branch is not branches[0]
-            self._into(branch, value, Sink(place, shape[0], channel, multiply=multiply))
+            step = "=" if i == 0 else _STEPS[type(op)]
+            self._into(branch, value, Sink(place, shape[0], channel, step=step))
             if isinstance(op, Concatenate):
                 channel += n
         if not keep:
@@ -133,16 +137,16 @@ class Emitter(Chains):
                 self._free(start)
             return
         place = sink.offset + sink.first
-        if len(last) == 1 and isinstance(last[0], RankOneForms) and not sink.multiply:
+        if len(last) == 1 and isinstance(last[0], RankOneForms) and sink.step == "=":
             self._forms(last[0], start, place)
             if start.offset != value.offset:
                 self._free(start)
             return
         result = self._ops(last, start, keep=start.offset == value.offset)
-        if sink.multiply:
+        if sink.step != "=":
             self._say(
                 f"for (int i = 0; i < {result.size}; ++i)"
-                f" scratch[{place} + i] *= scratch[{result.offset} + i];"
+                f" scratch[{place} + i] {sink.step} scratch[{result.offset} + i];"
             )
         else:
             self._copy(result, place)
@@ -276,7 +280,7 @@ def _gives_maps(ops: Sequence[Op], maps: bool) -> bool:
             maps = True
         elif isinstance(op, (Flatten, RankOneForms, Dense)):
             maps = False
-        elif isinstance(op, Multiply):
+        elif isinstance(op, (Multiply, Add)):
             maps = _gives_maps(op.left, maps)
         elif isinstance(op, Concatenate):
             maps = _gives_maps(op.branches[0], maps)

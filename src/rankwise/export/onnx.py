@@ -20,6 +20,7 @@ from rankwise.errors import MissingDependencyError
 from rankwise.export.quantise import Quantised, quantise
 from rankwise.networks.graph import (
     Activate,
+    Add,
     Affine,
     Concatenate,
     Convolve,
@@ -271,6 +272,9 @@ class _Writer:
             case Multiply():
                 left, right = self.ops(op.left, x, shape), self.ops(op.right, x, shape)
                 return self.node("Mul", left, right)
+            case Add():
+                left, right = self.ops(op.left, x, shape), self.ops(op.right, x, shape)
+                return self.node("Add", left, right)
             case Concatenate(branches=branches):
                 parts = [self.ops(branch, x, shape) for branch in branches]
                 return self.node("Concat", *parts, axis=1)

@@ -30,6 +30,7 @@ _OPERATIONS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         graphs.Activate,
+        graphs.Add,
         graphs.Affine,
         graphs.Concatenate,
         graphs.Convolve,

@@ -16,7 +16,7 @@ from rankwise.networks.probabilities import calibrated_layer
 from rankwise.networks.quadratic import outputs_in_blocks
 from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
-from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, compose
+from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, Whitening, compose
 
 _BLOCK = 256
 _PLACES = 16
@@ -48,6 +48,8 @@ class ConvolutionalNetwork:
     softmax : bool
         Outputs are logits of a softmax, as cross-entropy leaves them; otherwise least-squares
         estimates of one-hot targets, as the glue gives them.
+    whitening : Whitening, optional
+        Where the units have one.
     """
 
     units: ConvolutionalUnits
@@ -56,6 +58,7 @@ class ConvolutionalNetwork:
     scale: np.ndarray
     coef: np.ndarray
     softmax: bool
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         own(self, "center", "scale", "coef")
@@ -138,11 +141,17 @@ class ConvolutionalNetwork:
         if self.units.shrink > 1:
             ops.append(g.Pool("mean", self.units.shrink))
         ops.append(g.Affine(1.0 / self.scale, -self.center / self.scale))
-        for stage, w in zip(self.units.stages, self.layers, strict=True):
-            ops.append(g.ConvolveForms(w.channel, w.row, w.column, w.bias, padding=stage.padding))
-            if max(stage.pool) > 1:
-                ops.append(g.Pool("max", stage.pool))
+        if self.whitening is not None:
+            ops.append(g.Convolve(self.whitening.both, self.whitening.bias))
             ops.append(g.Activate(self.units.activation))
+        for stage, w in zip(self.units.stages, self.layers, strict=True):
+            layer: list[g.Op] = [
+                g.ConvolveForms(w.channel, w.row, w.column, w.bias, padding=stage.padding)
+            ]
+            if max(stage.pool) > 1:
+                layer.append(g.Pool("max", stage.pool))
+            layer.append(g.Activate(self.units.activation))
+            ops += [g.Add(tuple(layer), ())] if stage.skip else layer
         coef, output = calibrated_layer(
             self.coef, probabilities or self.own_probabilities, temperature
         )
@@ -186,7 +195,12 @@ class ConvolutionalFeatures:
         ]
         center = torch.from_numpy(network.center)[:, None, None]
         scale = torch.from_numpy(network.scale)[:, None, None]
-        return layers, network.ways, center, scale
+        first = None
+        if network.whitening is not None:
+            first = tuple(
+                torch.from_numpy(a) for a in (network.whitening.both, network.whitening.bias)
+            )
+        return first, layers, center, scale
 
     def __call__(self, block: slice) -> np.ndarray:
         """Features of some images."""
@@ -194,7 +208,8 @@ class ConvolutionalFeatures:
         from torch.nn import functional as F
 
         units = self.network.units
-        layers, ways, center, scale = self._tensors
+        first, layers, center, scale = self._tensors
+        ways = self.network.ways
         sigma = ACTIVATIONS[units.activation].value
         # One image alone, or a few places in all, would be convolved by another routine, which
         # rounds otherwise: outputs would depend on how many images are asked for at once.
@@ -206,11 +221,16 @@ class ConvolutionalFeatures:
             if n < least:
                 x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
             x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
+            if first is not None:
+                x = sigma(F.conv2d(x, *first))
             for stage, vectors, mixed in zip(units.stages, layers, ways, strict=True):
+                before = x
                 x = slid(x, *vectors, padding=stage.padding, mixed=mixed)
                 if max(stage.pool) > 1:
                     x = F.max_pool2d(x, stage.pool)
                 x = sigma(x)
+                if stage.skip:
+                    x = x + before
             x = F.avg_pool2d(x[:n], units.cell).flatten(1)
             return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
 

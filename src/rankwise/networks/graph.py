@@ -22,6 +22,7 @@ from jaxtyping import Float, Num
 from rankwise.networks.operations import (
     GRAPH_ACTIVATIONS,
     Activate,
+    Add,
     Affine,
     Concatenate,
     Convolve,
@@ -45,6 +46,7 @@ from rankwise.networks.probabilities import OUTPUTS
 __all__ = [
     "GRAPH_ACTIVATIONS",
     "Activate",
+    "Add",
     "Affine",
     "Concatenate",
     "Convolve",
@@ -192,6 +194,8 @@ def _apply(op: Op, x: np.ndarray) -> np.ndarray:
             return _forms(op, x)
         case Multiply():
             return _run(op.left, x) * _run(op.right, x)
+        case Add():
+            return _run(op.left, x) + _run(op.right, x)
         case Concatenate():
             return np.concatenate([_run(branch, x) for branch in op.branches], axis=1)
 
@@ -239,7 +243,7 @@ def _widest(graph: Graph) -> int:
                 case ConvolveForms(channel=channel, row=row, column=column):
                     patch = channel.shape[2] * row.shape[2] * column.shape[2]
                     here = prod(after[1:]) * patch
-                case Multiply():
+                case Multiply() | Add():
                     here = walk(op.left, shape) + walk(op.right, shape)
                 case Concatenate(branches=branches):
                     here = sum(walk(branch, shape) for branch in branches)

@@ -198,6 +198,17 @@ class Multiply:
 
 
 @dataclass(frozen=True, eq=False)
+class Add:
+    """The sum, value by value, of what two branches make of the same input; none is the input.
+
+    A residual connection is ``Add((…,), ())``.
+    """
+
+    left: tuple[Op, ...]
+    right: tuple[Op, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Concatenate:
     """What branches make of the same input side by side, along the channels or features."""
 
@@ -216,6 +227,7 @@ Op = (
     | Affine
     | RankOneForms
     | Multiply
+    | Add
     | Concatenate
 )
 
@@ -234,9 +246,15 @@ def check_known(ops: Sequence[Any]) -> None:
             known = ", ".join(kind.__name__ for kind in get_args(Op))
             raise ValueError(f"unknown operation {type(op).__name__!r}; accepted: {known}")
         getattr(op, "__post_init__", lambda: None)()
-        branches = (op.left, op.right) if isinstance(op, Multiply) else ()
-        for branch in op.branches if isinstance(op, Concatenate) else branches:
+        for branch in branches_of(op):
             check_known(branch)
+
+
+def branches_of(op: Op) -> tuple[tuple[Op, ...], ...]:
+    """The branches of an operation that has some."""
+    if isinstance(op, (Multiply, Add)):
+        return (op.left, op.right)
+    return op.branches if isinstance(op, Concatenate) else ()
 
 
 # -- shapes and weights -----------------------------------------------------------------------
@@ -279,7 +297,7 @@ def shape_after(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
             sides = tuple(f.shape[2] for f in factors)
             _require(shape == sides, name, f"images of shape {sides}", shape)
             return (len(op.bias),)
-        case Multiply():
+        case Multiply() | Add():
             left, right = output_shape(op.left, shape), output_shape(op.right, shape)
             _require(left == right, name, f"branches of one shape: one gives {left}", right)
             return left
@@ -336,6 +354,8 @@ def map_weights(ops: Sequence[Op], change: Callable[[np.ndarray, Any], np.ndarra
                 return RankOneForms(tuple(once(f, (0, 1)) for f in op.factors), op.bias)
             case Multiply():
                 return Multiply(tuple(map(one, op.left)), tuple(map(one, op.right)))
+            case Add():
+                return Add(tuple(map(one, op.left)), tuple(map(one, op.right)))
             case Concatenate():
                 return Concatenate(tuple(tuple(map(one, b)) for b in op.branches))
             case _:
@@ -349,14 +369,7 @@ def arrays_of(ops: Iterable[Op]) -> list[np.ndarray]:
     found: dict[int, np.ndarray] = {}
 
     def visit(op: Op) -> None:
-        match op:
-            case Multiply():
-                branches: tuple[tuple[Op, ...], ...] = (op.left, op.right)
-            case Concatenate():
-                branches = op.branches
-            case _:
-                branches = ()
-        for branch in branches:
+        for branch in branches_of(op):
             for inner in branch:
                 visit(inner)
         values = [*op.factors, op.bias] if isinstance(op, RankOneForms) else vars(op).values()

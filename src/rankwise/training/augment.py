@@ -109,6 +109,12 @@ class Augmentation:
         )
 
 
+SHIFTS = Augmentation(
+    rotation=0.0, scale=0.0, shear=0.0, shift=2 / 32, alternate=True, whole=True, fill="reflect"
+)
+"""Airbench's moves of photographs: two of 32 pixels, mirror images in turn."""
+
+
 def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:
     """Which images alternating mirror images show mirrored in an epoch.
 
@@ -124,7 +130,12 @@ def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:
 
 
 def with_mirrors(
-    augmentation: Augmentation, images: Images, encoded: np.ndarray, seed: int
+    augmentation: Augmentation,
+    images: Images,
+    encoded: np.ndarray,
+    seed: int,
+    *,
+    mirrored: Augmentation | None = None,
 ) -> Augmentation:
     """Add the mirror images that the classes survive, as a quick probe finds.
 
@@ -140,6 +151,8 @@ def with_mirrors(
         Training images. Under 200 of them nothing is probed or added.
     encoded : int array of shape (n,)
     seed : int
+    mirrored : Augmentation, optional
+        In the place of `augmentation` where the classes survive mirror images.
     """
     if len(images) < _FEWEST:
         return augmentation
@@ -156,11 +169,10 @@ def with_mirrors(
         return float(np.mean(found == encoded[n_fit:])) - chance
 
     enough = _KEPT * max(above_chance(images[n_fit:]), 1e-9)
-    return replace(
-        augmentation,
-        mirror=above_chance(images[n_fit:, :, ::-1]) >= enough,
-        flip=above_chance(images[n_fit:, ::-1]) >= enough,
-    )
+    mirror = above_chance(images[n_fit:, :, ::-1]) >= enough
+    flip = above_chance(images[n_fit:, ::-1]) >= enough
+    chosen = mirrored if mirror and mirrored is not None else augmentation
+    return replace(chosen, mirror=mirror, flip=flip)
 
 
 def _probe(

@@ -75,9 +75,8 @@ def expectation(
     """
     import torch
 
-    from rankwise.training.augment import channel_statistics
     from rankwise.training.joint import JointTraining
-    from rankwise.training.modules import ConvolutionalModule
+    from rankwise.training.starting import convolutional_module
 
     n_parameters = plan.units.n_parameters + (plan.units.n_features + 1) * n_classes
     budget = plan.joint.time_budget
@@ -86,7 +85,7 @@ def expectation(
         return Expectation(n_parameters, plan.joint.epochs, within, within)
     some, labels = images[:_SOME], encoded[:_SOME]
     generator = torch.Generator().manual_seed(0)
-    module = ConvolutionalModule(plan.units, *channel_statistics(some), generator)
+    module = convolutional_module(plan.units, some, generator)
     training = JointTraining(
         module,
         replace(plan.joint, extra=None),

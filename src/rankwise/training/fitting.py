@@ -406,9 +406,9 @@ def fit_convolutional(
     """
     import torch
 
-    from rankwise.training.augment import channel_statistics, with_mirrors
+    from rankwise.training.augment import SHIFTS, with_mirrors
     from rankwise.training.joint import JointTraining
-    from rankwise.training.modules import ConvolutionalModule
+    from rankwise.training.starting import convolutional_module
 
     begin = time.perf_counter()
     fit, held_out = validation_split(encoded, seed, groups, validation_rows)
@@ -418,9 +418,12 @@ def fit_convolutional(
     n_seen = len(rest) if own is None else float(np.sum(own))
     joint = plan.joint
     if joint.augmentation is not None:
-        joint = replace(joint, augmentation=with_mirrors(joint.augmentation, rest, labels, seed))
+        moves = with_mirrors(
+            joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
+        )
+        joint = replace(joint, augmentation=moves)
     generator = torch.Generator().manual_seed(seed)
-    module = ConvolutionalModule(plan.units, *channel_statistics(rest), generator)
+    module = convolutional_module(plan.units, rest, generator)
     if joint.time_budget is not None:
         behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
         left = joint.time_budget - behind - (time.perf_counter() - begin)

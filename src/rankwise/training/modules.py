@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from rankwise.networks.convolutional import ConvolutionalNetwork, shrunk
 from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
-from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights
+from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, Whitening
 from rankwise.units.multilinear import Units
 
 Moments = list[tuple[torch.Tensor, torch.Tensor]]
@@ -39,10 +39,13 @@ class ConvolutionalModule(nn.Module):
         Of the images' channels.
     generator : torch.Generator
         For the start: Gaussian vectors.
+    whitening : array of shape (m, C, side, side), optional
+        Fixed filters of the first layer, where the units whiten; see `training.whitening`.
     """
 
     center: torch.Tensor
     scale: torch.Tensor
+    whitening: torch.Tensor
 
     def __init__(
         self,
@@ -50,9 +53,13 @@ class ConvolutionalModule(nn.Module):
         center: np.ndarray,
         scale: np.ndarray,
         generator: torch.Generator,
+        whitening: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.units = units
+        if whitening is not None:
+            self.register_buffer("whitening", torch.as_tensor(whitening))
+            self.whitening_bias = nn.Parameter(torch.zeros(2 * len(whitening)))
         self.register_buffer("center", torch.as_tensor(center)[:, None, None])
         self.register_buffer("scale", torch.as_tensor(scale)[:, None, None])
         self.channel, self.row, self.column = (nn.ParameterList() for _ in range(3))
@@ -92,7 +99,11 @@ class ConvolutionalModule(nn.Module):
         x = (shrunk(maps, self.units.shrink) - self.center) / self.scale
         dtype = precision or x.dtype
         x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        if self.units.whiten:
+            both = torch.cat([self.whitening, -self.whitening])
+            x = sigma(F.conv2d(x, both.to(dtype), self.whitening_bias.to(dtype)))
         for i, stage in enumerate(self.units.stages):
+            before = x
             x = self._slid(i, x)
             if max(stage.pool) > 1:
                 x = F.max_pool2d(x, stage.pool)
@@ -106,6 +117,8 @@ class ConvolutionalModule(nn.Module):
                 )
                 moments.append((mean.detach(), variance.detach()))
             x = sigma(x)
+            if stage.skip:
+                x = x + before
         return F.avg_pool2d(x, self.units.cell).flatten(1).to(self.center.dtype)
 
     def _slid(self, i: int, x: torch.Tensor) -> torch.Tensor:
@@ -140,7 +153,11 @@ class ConvolutionalModule(nn.Module):
             arrays = (channel, self.row[i].detach(), self.column[i].detach(), bias)
             layers.append(LayerWeights(*(a.float().cpu().numpy().copy() for a in arrays)))
         center, scale = (b.flatten().cpu().numpy() for b in (self.center, self.scale))
-        return ConvolutionalNetwork(self.units, tuple(layers), center, scale, coef, softmax)
+        first = None
+        if self.units.whiten:
+            bias = self.whitening_bias.detach()
+            first = Whitening(self.whitening.cpu().numpy(), bias.cpu().numpy())
+        return ConvolutionalNetwork(self.units, tuple(layers), center, scale, coef, softmax, first)
 
 
 class UnitModule(nn.Module):

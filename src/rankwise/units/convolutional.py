@@ -39,12 +39,16 @@ class Layer:
         Rank-one forms summed in a unit.
     pool : int
         Rows and columns of the rectangles whose largest value is kept; 1 for none.
+    skip : bool
+        Add the maps that come in to those that go out (a residual connection): as many, of one
+        size.
     """
 
     maps: int
     side: int = 3
     rank: int = 2
     pool: int = 1
+    skip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("maps", "side", "rank", "pool"):
@@ -52,6 +56,8 @@ class Layer:
                 raise ValueError(f"{name} of a layer must be at least 1, got {getattr(self, name)}")
         if self.side % 2 == 0:
             raise ValueError(f"side of a layer must be odd, got {self.side}")
+        if self.skip and self.pool > 1:
+            raise ValueError(f"a layer with a skip has no pool, got pool {self.pool}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Stage:
     channels, maps, rank : int
     sides, pool, size : (int, int)
         Of a patch, of a pooling rectangle, and of the maps that come in.
+    skip : bool
     """
 
     channels: int
@@ -71,6 +78,7 @@ class Stage:
     sides: tuple[int, int]
     pool: tuple[int, int]
     size: tuple[int, int]
+    skip: bool = False
 
     @property
     def padding(self) -> tuple[int, int]:
@@ -103,6 +111,9 @@ class ConvolutionalUnits:
         Each last map is averaged over ``grid × grid`` rectangles.
     activation : str
         One of `ACTIVATIONS`.
+    whiten : int
+        Side of the patches that a first layer of fixed filters whitens, each filter once with
+        either sign; 0 for none.
 
     Raises
     ------
@@ -115,6 +126,7 @@ class ConvolutionalUnits:
     shrink: int = 1
     grid: int = 1
     activation: str = "relu"
+    whiten: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3):
@@ -133,6 +145,15 @@ class ConvolutionalUnits:
                 f"shrink must be between 1 and the shorter side {min(self.shape[:2])}, "
                 f"got {self.shrink}"
             )
+        if self.whiten < 0 or min(self.shape[:2]) // self.shrink < self.whiten:
+            raise ValueError(
+                f"whiten must be between 0 and the shorter side of the images, got {self.whiten}"
+            )
+
+    @property
+    def n_whitening(self) -> int:
+        """Fixed filters that whiten patches, without their negatives."""
+        return self.channels * self.whiten**2
 
     @property
     def channels(self) -> int:
@@ -144,10 +165,17 @@ class ConvolutionalUnits:
         """The layers, on the sizes that this shape of image brings about."""
         found, channels = [], self.channels
         size = (self.shape[0] // self.shrink, self.shape[1] // self.shrink)
+        if self.whiten:
+            channels = 2 * self.n_whitening
+            size = (size[0] - self.whiten + 1, size[1] - self.whiten + 1)
         for layer in self.layers:
             sides = tuple(layer.side if length > 1 else 1 for length in size)
             pool = tuple(layer.pool if length >= layer.pool else 1 for length in size)
-            stage = Stage(channels, layer.maps, layer.rank, sides, pool, size)  # type: ignore[arg-type]  # pairs
+            if layer.skip and layer.maps != channels:
+                raise ValueError(
+                    f"a layer with a skip has as many maps as come in, {channels}, got {layer.maps}"
+                )
+            stage = Stage(channels, layer.maps, layer.rank, sides, pool, size, layer.skip)  # type: ignore[arg-type]  # pairs
             found.append(stage)
             channels, size = stage.maps, stage.out
         return tuple(found)
@@ -171,8 +199,9 @@ class ConvolutionalUnits:
 
     @property
     def n_parameters(self) -> int:
-        """Of all units, with the centre and the scale of the image's channels."""
-        return sum(stage.n_parameters for stage in self.stages) + 2 * self.channels
+        """Of all units, with whitening, centre and scale of the image's channels."""
+        own = sum(stage.n_parameters for stage in self.stages)
+        return own + self.n_whitening * (self.n_whitening + 2) + 2 * self.channels
 
 
 @dataclass(frozen=True)
@@ -193,6 +222,29 @@ class LayerWeights:
 
     def __post_init__(self) -> None:
         own(self, "channel", "row", "column", "bias")
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A first layer of fixed filters, and their biases.
+
+    Attributes
+    ----------
+    filters : float32 array of shape (m, C, side, side)
+        Each is slid as it is, then with the other sign.
+    bias : float32 array of shape (2 m,)
+    """
+
+    filters: np.ndarray
+    bias: np.ndarray
+
+    def __post_init__(self) -> None:
+        own(self, "filters", "bias")
+
+    @property
+    def both(self) -> np.ndarray:
+        """Filters with both signs, ``(2 m, C, side, side)``."""
+        return np.concatenate([self.filters, -self.filters])
 
 
 def compose(channel: Any, row: Any, column: Any) -> Any:

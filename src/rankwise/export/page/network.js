@@ -217,6 +217,11 @@ class Network {
     return { ...left, data: left.data.map((v, i) => v * right.data[i]) };
   }
 
+  Add(op, value) {
+    const left = this.through(op.left, value), right = this.through(op.right, value);
+    return { ...left, data: left.data.map((v, i) => v + right.data[i]) };
+  }
+
   Concatenate(op, value) {
     const parts = op.branches.map((branch) => this.through(branch, value));
     const channels = parts.reduce((n, part) => n + part.shape[0], 0);

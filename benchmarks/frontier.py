@@ -1,0 +1,235 @@
+r"""The frontier of small classifiers: accuracy within parameters and minutes, bar by bar.
+
+Each row is one call, ``ConvolutionalClassifier(preset, time_budget=minutes, precision="auto")``, on
+all training images of a data set; a validation part that the call itself cuts from the training
+images chooses the epoch and the output layer. The test images are read once, at the end, and with
+the copies of `tta` where a row says so. Minutes are those of the clock on two threads. On a machine
+that others use, ``--epochs`` trains so many epochs instead: each row has its processor seconds,
+which are to be compared with twice the minutes. Finished rows are kept.
+
+    python benchmarks/frontier.py                          # all, about 20 hours
+    python benchmarks/frontier.py --rows mnist-small --seeds 42
+    python benchmarks/frontier.py --rows cifar10-120k --workers 1 --epochs 17 --seeds 42
+
+The malaria test images are of other slides than the training images; cats_vs_dogs has no test
+split of its own, so 20% are held out with the seed. The photographs have 100 pixels a side, of
+which 64 to 96 are what a network is given.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import (
+    Table,
+    argument_parser,
+    data_sets,
+    describe,
+    earlier,
+    percent,
+    say,
+    spread,
+    to_measure,
+    write_result,
+)
+from rankwise import ConvolutionalClassifier
+from rankwise.data import ImageSet, load_images
+from rankwise.data.split import stratified_limit
+
+TITLE = "The frontier: accuracy within parameters and minutes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bar: what is trained, and what was asked for.
+
+    Parameters
+    ----------
+    data, preset : str
+    parameters : int
+        At most so many, with the output layer.
+    minutes : float
+        At most so many, on two cores.
+    bar, goal : float
+        Per cent of the test images.
+    options : dict
+        Of `ConvolutionalClassifier`.
+    reading : dict
+        Of `load_images`.
+    images : int, optional
+        Training images, drawn by class.
+    """
+
+    data: str
+    preset: str
+    parameters: int
+    minutes: float
+    bar: float
+    goal: float
+    options: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
+    images: int | None = None
+
+
+_SLIDES = {"source_pattern": "^([^_]+)_"}
+ROWS = {
+    "cifar10-500k": Row("cifar10", "wide", 500_000, 90, 92, 93.7),
+    "cifar10-101k": Row("cifar10", "accurate", 101_000, 150, 89, 92),
+    "cifar10-20k": Row("cifar10", "small", 20_000, 60, 80, 86.5),
+    "cifar10-120k": Row("cifar10", "accurate", 120_000, 8, 86, 89),
+    "mnist-150k": Row("mnist", "accurate", 150_800, 15, 99.72, 99.80),
+    "mnist-5k": Row("mnist", "tiny", 5_000, 15, 99.45, 99.55),
+    "mnist-1k": Row("mnist", "nano", 1_000, 15, 99.0, 99.2),
+    "mnist-small": Row("mnist", "small", 20_000, 1, 99.3, 99.5),
+    "fashion-120k": Row("fashion_mnist", "accurate", 120_000, 20, 93.5, 94.5),
+    "cats": Row("cats_vs_dogs", "accurate", 120_000, 20, 93, 95, images=8000),
+    "malaria": Row("malaria", "accurate", 120_000, 20, 96.5, 97, reading=_SLIDES),
+}
+
+
+def main() -> None:
+    """Measure every row that isn't there yet."""
+    parser = argument_parser(__doc__, "frontier", resumable=True)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--epochs", type=int, help="instead of the minutes")
+    parser.add_argument("--tta", choices=["mirror", "shifts"], help="scored beside the plain one")
+    args = parser.parse_args()
+    if args.quick:
+        args.seeds, args.rows = args.seeds[:1], ["mnist-1k", "mnist-5k"]
+    results = earlier(args, {})
+    for key, seed in to_measure(args.rows, args.seeds, results):
+        results.append(measure(args, key, seed))
+        known = {"seeds": sorted({r["seed"] for r in results}), "spread": "mean (min–max)"}
+        write_result(args, TITLE, [table(results)], results, known, notes(results))
+    print(table(results).text())
+    for note in notes(results):
+        print(note)
+
+
+def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
+    """Train one classifier and read the test images once."""
+    row = ROWS[key]
+    train, test = _images(args, row, seed)
+    epochs = 2 if args.quick else args.epochs
+    budget = None if epochs is not None else row.minutes
+    model = ConvolutionalClassifier(
+        row.preset,
+        **row.options,
+        epochs=epochs,
+        time_budget=budget,
+        precision="auto",
+        n_jobs=args.workers,
+        random_state=seed,
+        verbose=1,
+    )
+    say(f"  {model.expect(train.images, train.labels)}")
+    begin, busy = time.perf_counter(), time.process_time()
+    model.fit(train.images, train.labels, groups=train.source_ids)
+    seconds, busy = time.perf_counter() - begin, time.process_time() - busy
+    outputs = {"none": model.outputs(test.images)}
+    if args.tta is not None and not (args.tta == "mirror" and not model.mirror_):
+        outputs[args.tta] = model.set_params(tta=args.tta).outputs(test.images)
+    scores = {
+        copies: float(np.mean(model.classes_[found.argmax(axis=1)] == test.labels))
+        for copies, found in outputs.items()
+    }
+    say(f"  {100 * scores['none']:.2f}% in {seconds:.0f} s, {busy:.0f} s of a processor")
+    return {
+        "row": key,
+        "seed": seed,
+        "asked": asdict(row),
+        "accuracy": scores["none"],
+        "accuracy_of_copies": {k: v for k, v in scores.items() if k != "none"},
+        "validation_accuracy": max(e["validation_accuracy"] or 0.0 for e in model.history_),
+        "n_parameters": model.n_parameters_total_,
+        "seconds": seconds,
+        "processor_seconds": busy,
+        "workers": args.workers,
+        "epochs": model.n_iter_,
+        "precision": model.precision_,
+        "mirror": model.mirror_,
+        "output_layer": model.output_layer_,
+        "status": model.status_,
+        "time_to": time_to(model.history_),
+        "images": describe(train, test),
+        "shape": list(train.image_shape),
+    }
+
+
+TARGETS = (0.85, 0.90, 0.92, 0.937)
+
+
+def time_to(history: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Seconds of training until the validation images first reached each target."""
+    found, spent = {}, np.cumsum([e["seconds"] for e in history])
+    for target in TARGETS:
+        reached = [i for i, e in enumerate(history) if (e["validation_accuracy"] or 0) >= target]
+        found[f"{100 * target:g}%"] = float(spent[reached[0]]) if reached else None
+    return found
+
+
+def _images(args: Any, row: Row, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Training and test images; a hold-out is the seed's."""
+    if args.quick:
+        return data_sets(args)
+    source = str(Path(args.data) / row.data)
+    train = load_images(source, split="train", seed=seed, **row.reading)
+    test = load_images(source, split="test", seed=seed, **row.reading)
+    if row.images is not None and row.images < len(train):
+        train = train.subset(stratified_limit(train.labels, row.images, seed=seed))
+    return train, test
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Each bar beside what was reached."""
+    lines = []
+    for key in dict.fromkeys(r["row"] for r in rows):
+        runs, asked = [r for r in rows if r["row"] == key], ROWS[key]
+        lines.append(
+            (
+                key,
+                str(len(runs)),
+                f"{asked.bar:g} / {asked.goal:g}",
+                percent([r["accuracy"] for r in runs]),
+                f"{runs[0]['n_parameters']:,}",
+                f"{asked.minutes:g}",
+                spread([r["seconds"] / 60 for r in runs], 1),
+                spread([r["processor_seconds"] / 120 for r in runs], 1),
+            )
+        )
+    columns = ("row", "n", "bar / goal", "test, %", "params", "min", "clock", "work / 2")
+    return Table(TITLE, columns, lines)
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Which bars were met, by the worst run, within parameters and minutes."""
+    found = [
+        "min: asked for at most; clock: minutes that went by; work / 2: minutes of processors by "
+        "two, which is the time of two cores with nothing else to do."
+    ]
+    for key in dict.fromkeys(r["row"] for r in rows):
+        runs, asked = [r for r in rows if r["row"] == key], ROWS[key]
+        worst = 100 * min(r["accuracy"] for r in runs)
+        said = "goal met" if worst >= asked.goal else "bar met" if worst >= asked.bar else "not met"
+        over = [r for r in runs if r["n_parameters"] > asked.parameters]
+        late = [r for r in runs if r["processor_seconds"] / 120 > 1.1 * asked.minutes]
+        extra = " with too many parameters" * bool(over) + " in too much time" * bool(late)
+        copies = {k for r in runs for k in r["accuracy_of_copies"]}
+        with_copies = "".join(
+            f"; with tta={k} {percent([r['accuracy_of_copies'][k] for r in runs])}%"
+            for k in sorted(copies)
+        )
+        found.append(f"{key}: {said}{extra} ({worst:.2f}%, the worst of {len(runs)}){with_copies}.")
+    if any(r["asked"]["data"] == "cifar10" for r in rows):
+        found.append("The copy of CIFAR-10 is JPEG: figures can differ slightly from the original.")
+    return found
+
+
+if __name__ == "__main__":
+    main()
