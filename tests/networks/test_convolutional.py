@@ -54,6 +54,7 @@ def slow_outputs(network, images):
             )
         maps = (maps - network.center[:, None, None]) / network.scale[:, None, None]
         for stage, w in zip(units.stages, network.layers, strict=True):
+            before = maps
             (py, px), (ky, kx) = stage.padding, stage.sides
             padded = np.pad(maps, ((0, 0), (py, py), (px, px)))
             height, width = maps.shape[1:]
@@ -78,6 +79,8 @@ def slow_outputs(network, images):
                 ]
             )
             maps = ACTIVATIONS[units.activation].value(maps)
+            if stage.skip:
+                maps = maps + before
         a, b = units.cell
         features = [
             m[y : y + a, x : x + b].mean()
@@ -98,6 +101,7 @@ def slow_outputs(network, images):
         ((12, 13), {"shrink": 2, "activation": "gelu"}),
         ((1, 12), {}),
         ((8, 8, 2), {"grid": 3, "activation": "silu"}),
+        ((8, 7, 3), {"layers": (Layer(3, pool=2), Layer(3, rank=1, skip=True), Layer(2))}),
     ],
     ids=str,
 )
@@ -108,6 +112,20 @@ def test_outputs_equal_slow_loops_and_the_graph(shape, options):
     np.testing.assert_allclose(network.outputs(images), expected, rtol=1e-4, atol=1e-4)
     graph = network.as_graph(["a", "b", "c"])
     np.testing.assert_allclose(run(graph, images), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((Layer(3), Layer(4, skip=True)), "has as many maps as come in, 3, got 4"),
+        ((Layer(2, skip=True),), "has as many maps as come in, 1, got 2"),
+    ],
+)
+def test_a_skip_needs_as_many_maps_as_come_in(layers, message):
+    with pytest.raises(ValueError, match=message):
+        ConvolutionalUnits((8, 8), layers).stages  # noqa: B018  computed when asked for
+    with pytest.raises(ValueError, match="a layer with a skip has no pool, got pool 2"):
+        Layer(3, pool=2, skip=True)
 
 
 @given(

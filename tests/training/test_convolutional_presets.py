@@ -21,22 +21,29 @@ def total(plan, n_classes=10):
 @pytest.mark.parametrize(
     ("preset", "shape", "most"),
     [
-        ("accurate", (28, 28), 150_800),
-        ("accurate", (32, 32, 3), 202_800),
-        ("small", (28, 28), 50_000),
-        ("tiny", (28, 28), 10_000),
+        ("wide", (32, 32, 3), 500_000),
+        ("wide", (96, 96, 3), 500_000),
+        ("accurate", (28, 28), 101_000),
+        ("accurate", (32, 32, 3), 101_000),
+        ("accurate", (96, 96, 3), 101_000),
+        ("small", (28, 28), 20_000),
+        ("small", (96, 96, 3), 20_000),
+        ("tiny", (28, 28), 5_000),
+        ("tiny", (64, 64, 3), 5_000),
+        ("nano", (28, 28), 1_000),
+        ("nano", (32, 32, 3), 1_000),
     ],
 )
 def test_sizes_stay_within_what_their_names_promise(preset, shape, most):
-    assert 0.3 * most < total(plan_convolutional(preset, {}, shape, n_samples=60_000)) <= most
+    assert 0.75 * most < total(plan_convolutional(preset, {}, shape, n_samples=60_000)) <= most
 
 
 def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     plans = [plan_convolutional(p, {}, (28, 28), n_samples=60_000) for p in CONVOLUTIONAL_PRESETS]
     sizes = [total(plan) for plan in plans]
-    documented = "{:,}, {:,} and {:,} parameters on MNIST".format(*sizes)
+    documented = "{:,}, {:,}, {:,}, {:,} and {:,} parameters on MNIST".format(*sizes)
     assert documented in " ".join(ConvolutionalClassifier.__doc__.split())
-    said = "(about {}, {} and {} thousand parameters on MNIST)".format(
+    said = "(about {}, {}, {}, {} and {} thousand parameters on MNIST)".format(
         *(round(size / 1000) for size in sizes)
     )
     _, option = get_args(get_type_hints(train, include_extras=True)["preset"])
@@ -44,7 +51,8 @@ def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     method = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
     for (name, preset), size in zip(CONVOLUTIONAL_PRESETS.items(), sizes, strict=True):
         first, *others = (str(layer.maps) for layer in preset.layers)
-        maps = ", ".join([f"{first} (5×5)", *others])
+        sides = "" if preset.layers[0].side == 3 else " (5×5)"
+        maps = ", ".join([f"{first}{sides}", *others])
         assert f"| `{name}` | {maps} |" in method
         assert f"| {size:,} |" in method
 
@@ -54,8 +62,8 @@ def test_epochs_and_batches_follow_the_number_of_images():
         n: plan_convolutional("accurate", {}, (28, 28), n_samples=n).joint
         for n in (50, 1000, 8000, 50_000, 60_000, 10**6)
     }
-    assert (plans[60_000].epochs, plans[60_000].batch_size) == (14, 125)
-    assert (plans[50_000].epochs, plans[10**6].epochs) == (17, 1)
+    assert (plans[60_000].epochs, plans[60_000].batch_size) == (20, 250)
+    assert (plans[50_000].epochs, plans[10**6].epochs) == (24, 2)
     assert plans[8000].epochs == 24
     assert (plans[1000].epochs, plans[1000].batch_size) == (26, 32)
     assert plans[50].epochs == 100
@@ -90,6 +98,25 @@ def test_units_are_shared_out_as_before(n_units):
         assert scaled == layers
     if n_units == 1000:
         assert [round(layer.maps / 1000 * 92) for layer in scaled] == [12, 24, 24, 32]
+
+
+@pytest.mark.parametrize("n_units", [6, 7, 40, 752, 901])
+def test_layers_with_a_skip_have_as_many_units_as_the_one_before(n_units):
+    layers = CONVOLUTIONAL_PRESETS["accurate"].layers
+    scaled = scaled_to(layers, n_units)
+    assert n_units - 1 <= sum(layer.maps for layer in scaled) <= n_units
+    pairs = [(a.maps, b.maps) for a, b in zip(scaled[::2], scaled[1::2], strict=True)]
+    assert all(a == b >= 1 for a, b in pairs)
+    if n_units == 752:
+        assert scaled == layers
+
+
+def test_only_images_large_enough_are_whitened():
+    plans = [
+        plan_convolutional("accurate", {}, s, n_samples=900) for s in ((7, 9), (8, 8), (8, 8, 3))
+    ]
+    assert [plan.units.whiten for plan in plans] == [0, 2, 2]
+    assert [plan.units.stages[0].channels for plan in plans] == [1, 8, 24]
 
 
 def test_too_few_units_are_refused():

@@ -60,7 +60,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="accurate, small, tiny (about 117, 19 and 5 thousand parameters on MNIST), "
+            help="wide, accurate, small, tiny, nano (about 393, 96, 19, 5 and 1 thousand "
+            "parameters on MNIST), "
             "windowed or pereyra (the paper's Table 3); default: small, or sub-networks sized to "
             "the data where an option that only they have is given."
         ),

@@ -43,15 +43,15 @@ class ConvolutionalClassifier(ImageClassifier):
 
     Parameters
     ----------
-    preset : {"accurate", "small", "tiny"}, default="small"
-        Size and training: 116,876, 19,052 and 4,912 parameters on MNIST
+    preset : {"wide", "accurate", "small", "tiny", "nano"}, default="small"
+        Size and training: 393,252, 95,764, 19,052, 4,912 and 948 parameters on MNIST
         (`rankwise.training.convolutional_presets`).
     n_units : int, optional
         Units of all layers, which are scaled alike. Default: the preset's.
     rank : int, optional
         Rank-one forms summed in a unit, of every layer. Default: the preset's.
     activation : {"relu", "tanh", "logistic", "softplus", "silu", "gelu"}, optional
-        Default: the preset's, ``"relu"``.
+        Default: the preset's, ``"gelu"`` of the two largest, else ``"relu"``.
     epochs : int, optional
         Default: the preset's for so many images.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional

@@ -79,6 +79,10 @@ def _softplus_slope(value: Any) -> Any:
 
 
 def _silu(q: Any) -> Any:
+    if is_torch_array(q):
+        from torch.nn import functional as F
+
+        return F.silu(q)  # one pass, and one backwards
     return q * _logistic(q)
 
 
@@ -96,6 +100,10 @@ def _erf(x: Any) -> Any:
 
 
 def _gelu(q: Any) -> Any:
+    if is_torch_array(q):
+        from torch.nn import functional as F
+
+        return F.gelu(q)
     return 0.5 * q * (1.0 + _erf(q / sqrt(2.0)))
 
 
