@@ -1,6 +1,6 @@
 """A convolutional network in whole numbers: int8 weights and activations, int32 sums.
 
-For chains of forms, pools and rectifiers, which ``accurate``, ``small`` and ``tiny`` are. A unit's
+For chains of forms, pools and rectifiers, which ``small``, ``tiny`` and ``nano`` are. A unit's
 forms are slid one axis after the other (`c_chain`), and each step has a scale of its own:
 
     t = (Σ_c A_mc·x_c + ½) >> t_shift        int16, A int8 with a scale for each form

@@ -250,7 +250,7 @@ def check_known(ops: Sequence[Any]) -> None:
             check_known(branch)
 
 
-def branches_of(op: Op) -> tuple[tuple[Op, ...], ...]:
+def branches_of(op: Any) -> tuple[Any, ...]:
     """The branches of an operation that has some."""
     if isinstance(op, (Multiply, Add)):
         return (op.left, op.right)
