@@ -37,7 +37,7 @@ ORDER = {
     "_claims": 1,
     "_model_files": 2,
     "_hub": 3,
-    "cluster": 1,
+    "cluster": 1.5,
     "data": 2,
     "lowrank": 3,
     "units": 3,

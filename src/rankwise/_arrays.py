@@ -146,7 +146,7 @@ def pixel_marks(images: Images | np.ndarray) -> np.ndarray:
     return marks
 
 
-def each_once(images: np.ndarray, *told: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def each_once(images: Images, *told: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Each different sample once, in an order that the samples alone decide.
 
     Parameters

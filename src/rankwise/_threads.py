@@ -12,7 +12,8 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -99,6 +100,24 @@ def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
         ThreadPoolExecutor(workers, initializer=_limit_this_thread) as pool,
     ):
         yield pool
+
+
+def blas_threads() -> int:
+    """Threads that BLAS may use now."""
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return max([1, *(library.num_threads or 1 for library in libraries)])
+
+
+def in_threads(f: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """Results of ``f`` in the order of the items, each computed on one core; few at a time."""
+    with thread_pool(workers) as pool:
+        waiting: deque[Any] = deque()
+        for item in items:
+            waiting.append(pool.submit(f, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _limit_this_thread() -> Undo:

@@ -7,11 +7,33 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import rankwise
 
 SOURCE = Path(rankwise.__file__).parents[1]
+
+
+@contextmanager
+def counted_bytes() -> Iterator[list[int]]:
+    """Bytes that this process sends to Dask's scheduler and workers, one entry a message."""
+    from distributed.comm.tcp import TCP
+
+    real, sent = TCP.write, []
+
+    async def write(self: Any, *args: Any, **options: Any) -> int:
+        n = await real(self, *args, **options)
+        sent.append(n)
+        return n
+
+    TCP.write = write
+    try:
+        yield sent
+    finally:
+        TCP.write = real
 
 
 class DaskProcesses:

@@ -1,13 +1,32 @@
 """A real scheduler and workers, processes in another folder: the bits of one machine."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dask_processes import counted_bytes
+from PIL import Image
+from threadpoolctl import threadpool_limits
 
 import rankwise
-from rankwise import Grow, Prune, QuadraticClassifier, Subnetworks
+from cli_cases import FAST, call
+from rankwise import (
+    Grow,
+    LowRankAugmenter,
+    Prune,
+    QuadraticClassifier,
+    RandomLowRank,
+    Subnetworks,
+    VarProHead,
+)
+from rankwise.data.sharding import shard
+from rankwise.data.shards import ShardWriter
 from rankwise.errors import ClusterError
+from rankwise.study import run_study
+from rankwise.study.reading import study_from
+from study.run_cases import MINIMAL
 
 
 def digest(*arrays):
@@ -40,6 +59,99 @@ def test_a_fit_has_the_bits_of_one_machine(dask_processes, images, here, tmp_pat
     # The workers live elsewhere: what is kept is written by the client.
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 6
     assert not (dask_processes.folder / "kept").exists()
+
+
+def test_images_in_shards_never_pass_through_the_client(dask_processes, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6000, 28, 28), dtype=np.uint8)
+    labels = np.arange(len(images)) % 10
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    shard(str(tmp_path / "a.npz"), str(tmp_path / "shards"), shard_bytes=2**20, workers=1)
+    shards = rankwise.load_images(str(tmp_path / "shards"), "all")
+    one = classifier().fit(images, labels)
+    with counted_bytes() as sent, rankwise.cluster(dask_processes.address):
+        other = classifier().fit(shards, labels)
+        outputs = other.outputs(shards)
+    assert sum(sent) < 2**20 < images.nbytes
+    assert digest(other.network_.coef, outputs) == digest(one.network_.coef, one.outputs(images))
+
+
+def test_a_head_on_shards_of_features_takes_both_looks_there(dask_processes, tmp_path):
+    rng = np.random.default_rng(1)
+    codes = np.arange(9000) % 3
+    features = rng.normal(size=(9000, 40)).astype(np.float32) + np.eye(3, 40)[codes]
+    features = features.astype(np.float32)
+    writer = ShardWriter(str(tmp_path), "features", ["a", "b", "c"])
+    files = [writer.write("train", i, 5, features[2000 * i : 2000 * i + 2000]) for i in range(5)]
+    writer.add("train", files, codes, codes.astype(str))
+    writer.finish()
+    names = np.array(["a", "b", "c"])[codes]
+    one = VarProHead().fit(features, names)
+    with rankwise.cluster(dask_processes.address) as executor:
+        other = VarProHead().fit_shards(str(tmp_path), executor)
+        assert sum(executor.kernels.values()) == 6  # three blocks, looked at twice
+    assert digest(one.coef_, one.intercept_) == digest(other.coef_, other.intercept_)
+    assert (one.temperature_, one.chosen_by_) == (other.temperature_, "loo")
+    with threadpool_limits(1):
+        assert digest(one.coef_) == digest(VarProHead().fit(features, names).coef_)
+
+
+def test_copies_are_kept_by_the_client(dask_processes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = rankwise.load_images("digits", limit=200)
+    augmenter = LowRankAugmenter(RandomLowRank(p=0.5, seed=1))
+    here = augmenter.augment(digits)
+    with rankwise.cluster(dask_processes.address):
+        there = augmenter.augment(digits, cache="copies")
+    assert there.images.fingerprint == here.images.fingerprint
+    assert list((tmp_path / "copies").glob("copies-*.npz"))
+    again = augmenter.augment(digits, cache="copies")
+    assert again.images.fingerprint == here.images.fingerprint
+
+
+def test_a_study_in_a_relative_folder_has_all_its_cells(dask_processes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = {"digits": {"source": "digits", "limit": 60}}
+    given = {"folds": 2, "seeds": [1], "batch_size": 32, "retrain": False}
+    plan = {**MINIMAL, **given, "data": data, "epochs_factor": 0.03}
+    results = {}
+    for place, where in (("here", "local:1"), ("there", dask_processes.address)):
+        with rankwise.cluster(where):
+            results[place] = run_study(study_from(plan), place, device="cpu")
+    cells = [
+        [(c["condition"], c["stage"], c["test_accuracy"], c["test_loss"]) for c in r["cells"]]
+        for r in results.values()
+    ]
+    assert cells[0] == cells[1]
+    assert len(cells[1]) == 4
+    assert results["there"]["cluster"]["kernels"]
+    here, there = (
+        sorted(p.relative_to(place).as_posix() for p in Path(place).rglob("*") if p.is_file())
+        for place in results
+    )
+    assert here == there
+    assert not (dask_processes.folder / "there").exists()
+
+
+def test_commands_take_an_address(dask_processes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    where = ["--cluster", dask_processes.address, "--json"]
+    call(monkeypatch, capsys, "shard", "digits", "shards", "--workers", "1")
+    for place, more in (("here", ["--json"]), ("there", where)):
+        fast = [*FAST, "--limit", "300", *more]
+        call(monkeypatch, capsys, "train", "shards", "--out", place, *fast)
+    reports = [json.loads((tmp_path / p / "report.json").read_text()) for p in ("here", "there")]
+    assert reports[0]["model"] == reports[1]["model"]
+    assert reports[0]["train"]["fingerprint"] == reports[1]["train"]["fingerprint"]
+    assert reports[1]["environment"]["cluster"]["address"] == dask_processes.address
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "one.png")
+    out, _ = call(monkeypatch, capsys, "predict", "there", "one.png", *where)
+    assert len(json.loads(out)["predictions"]) == 1
+    call(monkeypatch, capsys, "augment", "shards", "copies", "--limit", "50", *where)
+    assert (tmp_path / "copies" / "augment.json").exists()
+    _, err = call(monkeypatch, capsys, "augment", "shards", "x", "--cluster", "slurm", expect=1)
+    assert "error: 'slurm' is no cluster; tcp://HOST:8786" in err
+    _, err = call(monkeypatch, capsys, "augment", "shards", "x", "--mixed-kernels", expect=2)
+    assert "--mixed-kernels is for --cluster" in err
 
 
 @pytest.mark.parametrize("ridge", ["loo", 0.0])

@@ -210,7 +210,10 @@ def test_unknown_split_lists_those_found(source, kind):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", r"nowhere doesn't exist; 'digits', a hub id .* an \.npz archive are accepted"),
+        (
+            "nowhere",
+            r"nowhere doesn't exist; 'digits', a hub id .*, and shards .* are accepted",
+        ),
         ("../a/b/c", "doesn't exist; 'digits'"),
         (__file__, "is a file of another kind; 'digits'"),
     ],

@@ -9,9 +9,10 @@ import sys
 import typer
 
 from rankwise._text import plain
-from rankwise.cli import explore, export, lowrank, model, nets, study
+from rankwise.cli import cluster, explore, export, lowrank, model, nets, study
 from rankwise.cli._output import prepare_streams, say
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
+from rankwise.cli.cluster import clustered
 from rankwise.cli.head import head
 from rankwise.errors import RankwiseError, is_shortage
 
@@ -23,15 +24,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(model.demo)
-app.command()(model.train)
+app.command()(clustered(model.train))
 app.command()(stoppable(model.evaluate))
-app.command()(stoppable(model.predict))
+app.command()(stoppable(clustered(model.predict)))
 app.command()(stoppable(explore.explore))
-app.command()(stoppable(lowrank.augment, "; the same command goes on where it stopped"))
+app.command()(stoppable(clustered(lowrank.augment), "; the same command goes on where it stopped"))
 app.command()(stoppable(lowrank.show))
 app.command()(stoppable(nets.nets))
 app.command()(stoppable(export.export))
-app.command()(stoppable(head, "; features that are complete are kept"))
+app.command()(stoppable(clustered(head), "; features that are complete are kept"))
+app.command()(stoppable(clustered(cluster.shard)))
+app.command()(stoppable(cluster.work, "; a task that was under way is given to another"))
 app.add_typer(study.app, name="study")
 
 

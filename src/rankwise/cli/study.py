@@ -15,6 +15,7 @@ import typer
 from rankwise._seeds import checked_seed
 from rankwise.cli._output import say
 from rankwise.cli._stops import stoppable
+from rankwise.cli.cluster import clustered
 
 if TYPE_CHECKING:
     from rankwise.study.design import Study
@@ -109,7 +110,7 @@ def run(
     _show(results, out, as_json)
 
 
-app.command()(stoppable(run, "; finished cells are kept, and the same command goes on"))
+app.command()(stoppable(clustered(run), "; finished cells are kept, and the same command goes on"))
 
 
 def _planned(plan: Path, study: Study) -> str:
@@ -156,7 +157,9 @@ def extend(
     _show(results, folder, as_json)
 
 
-app.command()(stoppable(extend, "; finished cells are kept, and the same command goes on"))
+app.command()(
+    stoppable(clustered(extend), "; finished cells are kept, and the same command goes on")
+)
 
 
 @app.command()

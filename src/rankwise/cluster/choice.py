@@ -33,6 +33,12 @@ def elsewhere() -> Executor | None:
     return executor if executor is not None and executor.remote else None
 
 
+def described() -> dict[str, Any]:
+    """For a report's environment: the surrounding ``rankwise.cluster``, where there is one."""
+    executor = active()
+    return {} if executor is None else {"cluster": executor.describe()}
+
+
 def engine(workers: int = 1) -> Executor:
     """The executor for a job: the surrounding ``rankwise.cluster``'s, else joblib's.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -55,7 +56,7 @@ class DaskExecutor(Executor):
                     "starts one and prints its address"
                 ) from error
         self.address = where if self._own else str(self._client.scheduler.address)
-        self._held: dict[int, tuple[np.ndarray, Any]] = {}
+        self._held: dict[int, Any] = {}
         try:
             self._check_workers()
         except BaseException:
@@ -186,12 +187,15 @@ class DaskExecutor(Executor):
         """The arrays as futures, each sent once."""
         found = []
         for array in arrays:
-            kept = self._held.get(id(array))
+            key = id(array)
+            kept = self._held.get(key)
             if kept is None or again:
                 plain = np.asarray(array)  # of a mapped file, its values
-                kept = (array, self._client.scatter(plain, hash=False, direct=False))
-                self._held[id(array)] = kept
-            found.append(kept[1])
+                future = self._client.scatter(plain, hash=False, direct=False)
+                if kept is None:  # workers let go of it when the client does
+                    weakref.finalize(array, self._held.pop, key, None)
+                kept = self._held[key] = future
+            found.append(kept)
         return found
 
     def _check_workers(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -63,7 +64,7 @@ class JoblibExecutor(Executor):
             for number, item in enumerate(items):
                 with alone():
                     value = task(common, item)
-                yield number, Outcome(value, frozenset([kernel()]))
+                yield number, Outcome(value, Counter([kernel()]))
             return
         options: dict[str, Any] = {"return_as": "list"}
         if self._as_they_come:  # joblib's back end for Ray gives nothing before all are done

@@ -6,13 +6,16 @@ import io
 import os
 import pickle
 import platform
+import threading
 import traceback
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -39,8 +42,8 @@ class Outcome:
     Attributes
     ----------
     value : object
-    kernels : frozenset of str
-        BLAS kernels that it was computed with; see `kernel`.
+    kernels : Counter
+        Tasks by the BLAS kernel that they were computed with; see `kernel`.
     error : Exception or None
         What stopped it.
     worker : str
@@ -50,7 +53,7 @@ class Outcome:
     """
 
     value: Any = None
-    kernels: frozenset[str] = field(default_factory=frozenset)
+    kernels: Counter[str] = field(default_factory=Counter)
     error: Exception | None = None
     worker: str = ""
     trace: str = ""
@@ -95,7 +98,7 @@ def carry_out(
             )
         task, common = unpack(job, arrays) if isinstance(job, bytes) else job
         with alone():
-            return Outcome(task(common, item), frozenset([kernel()]))
+            return Outcome(task(common, item), Counter([kernel()]))
     except Exception as error:
         return Outcome(error=_portable(error), worker=here, trace=traceback.format_exc())
 
@@ -107,7 +110,7 @@ def added(add: Callable[[Any, Any], Any], a: Outcome, b: Outcome) -> Outcome:
             return one
     try:
         with alone():
-            return Outcome(add(a.value, b.value), a.kernels | b.kernels | {kernel()})
+            return Outcome(add(a.value, b.value), a.kernels + b.kernels)
     except Exception as error:
         here = f"{platform.node()}, process {os.getpid()}"
         return Outcome(error=_portable(error), worker=here, trace=traceback.format_exc())
@@ -166,8 +169,12 @@ class _Packer:
         return self._places[id(thing)]
 
 
-def pack(task: Task, common: Any) -> tuple[bytes, list[np.ndarray]]:
-    """A job's task and what all its tasks share, as bytes, and the large arrays in it apart."""
+def pack(task: Task, common: Any) -> tuple[Any, list[np.ndarray]]:
+    """A job's task and what all its tasks share, as bytes, and the large arrays in it apart.
+
+    A job that is large itself, such as a network of torch's, comes as one of these arrays, the
+    last one, and its bytes are its number.
+    """
     from cloudpickle import CloudPickler
 
     packer = _Packer()
@@ -177,15 +184,38 @@ def pack(task: Task, common: Any) -> tuple[bytes, list[np.ndarray]]:
             return packer.place(thing)
 
     buffer = io.BytesIO()
+    buffer.write(uuid4().bytes)
     Pickler(buffer, protocol=5).dump((task, common))
-    return buffer.getvalue(), packer.arrays
+    job = buffer.getvalue()
+    if len(job) < SMALL:
+        return job, packer.arrays
+    return job[:_TOKEN], [*packer.arrays, np.frombuffer(job, np.uint8).copy()]
 
 
 def unpack(job: bytes, arrays: Sequence[np.ndarray]) -> tuple[Task, Any]:
-    """What was packed."""
+    """What was packed; a job of several tasks in this process once."""
+    token = job[:_TOKEN]
+    with _LOCK:
+        if token in _KEPT:
+            _KEPT.move_to_end(token)
+            return _KEPT[token]
+    if len(job) == _TOKEN:
+        job = arrays[-1].tobytes()
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, place: int) -> np.ndarray:
             return arrays[place]
 
-    return Unpickler(io.BytesIO(job)).load()
+    found = Unpickler(io.BytesIO(job[_TOKEN:])).load()
+    with _LOCK:
+        _KEPT[token] = found
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+    return found
+
+
+_TOKEN = 16
+"""Bytes by which a job is known."""
+_MOST_KEPT = 2
+_KEPT: OrderedDict[bytes, tuple[Task, Any]] = OrderedDict()
+_LOCK = threading.Lock()

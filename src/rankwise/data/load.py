@@ -22,6 +22,7 @@ from rankwise.data.opening import open_reader
 from rankwise.data.parts import part_of
 from rankwise.data.pixels import brightest, read_pixels
 from rankwise.data.samples import Samples
+from rankwise.data.shards import ShardReader, Shards
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.data.storage import MEMORY_LIMIT
 from rankwise.data.survey import LONGEST_SIDE, Survey, survey
@@ -233,7 +234,7 @@ class Source:
         split, parts = self._parts(split)
         samples = Samples.of(self.reader, parts)
         usable, skipped = samples.usable(skip=on_error == "skip")
-        ids, told = _sources(samples, self.source, source_pattern, usable)
+        ids, told = split_sources(samples, self.source, source_pattern, usable)
         held_out = split in ("train", "test") and self.test_part is None
         # A test split of one class can be predicted, but not trained on.
         if split != "test" or held_out:
@@ -259,15 +260,18 @@ class Source:
                 used.append(self.survey().bits if bits is None else bits)
             return used[0]
 
-        images, good, bad = read_pixels(
-            samples,
-            usable,
-            layout,
-            bits=bits_in_use,
-            skip=on_error == "skip",
-            progress=progress,
-            memory_limit=memory_limit,
-        )
+        images: Any = self._referred(samples, usable, layout)
+        good, bad = np.ones(len(usable), bool), list[str]()
+        if images is None:
+            images, good, bad = read_pixels(
+                samples,
+                usable,
+                layout,
+                bits=bits_in_use,
+                skip=on_error == "skip",
+                progress=progress,
+                memory_limit=memory_limit,
+            )
         kept = usable[good]
         labels = samples.labels[kept]
         # A small limit may choose one class only, and was asked for; bad files weren't.
@@ -279,7 +283,7 @@ class Source:
             labels=labels,
             class_names=samples.class_names,
             source_ids=ids[kept],
-            fingerprint=fingerprint(images, labels, samples.class_names),
+            fingerprint=_fingerprint(images, labels, samples.class_names),
             name=self.reader.name,
             split=split,
             skipped=(*skipped, *bad),
@@ -310,6 +314,22 @@ class Source:
 
     def _ids(self, part: str) -> list[str]:
         return Samples.of(self.reader, (part,)).image_ids().tolist()
+
+    def layout_for(
+        self, *, size: Size = None, grey: bool = False, channels: int | None = None
+    ) -> tuple[Layout, int]:
+        """The shape that all images are brought to, and the bits in use of those of 16."""
+        wanted = decode.checked_channels(grey, channels)
+        layout, _ = self._layout(decode.checked_size(size), wanted, LONGEST_SIDE, False)
+        return layout, self.survey().bits
+
+    def _referred(self, samples: Samples, rows: NDArray[np.int64], layout: Layout) -> Shards | None:
+        """Images by reference, where the source has them so, and of the shape that is wanted."""
+        reader = self.reader
+        if not isinstance(reader, ShardReader) or len(samples.parts) > 1:
+            return None
+        images = reader.refer(samples.parts[0][0], rows)
+        return images if images.row_shape == tuple(layout.shape) else None
 
     def _own_sizes(self, samples: Samples, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Height and width of each image; those of the first one where a header can't be read."""
@@ -382,6 +402,15 @@ def _below(text: str, root: Path) -> str:
     return text
 
 
+def _fingerprint(
+    images: NDArray[np.uint8] | Shards, labels: NDArray[np.int64], names: Sequence[str]
+) -> str:
+    """Of all images of a split, which is known if they are shards; of others the content's."""
+    if isinstance(images, Shards) and images.rows is None:
+        return images.digest
+    return fingerprint(images, labels, names)  # type: ignore[arg-type]  # read like an array
+
+
 def _dim(images: NDArray[np.uint8]) -> list[str]:
     """A word on pixels that use under an eighth of their range."""
     top = brightest(images)
@@ -393,7 +422,7 @@ def _dim(images: NDArray[np.uint8]) -> list[str]:
     ]
 
 
-def _sources(
+def split_sources(
     samples: Samples, source: str | os.PathLike[str], pattern: str | None, usable: NDArray[np.int64]
 ) -> tuple[NDArray[np.str_], bool]:
     """Source ids, and whether the data themselves told them.

@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 from rankwise.data.reader import Reader
+from rankwise.data.shards import ShardReader, holds_shards, is_address
 from rankwise.errors import DataError
 
 _ACCEPTED = (
     "'digits', a hub id such as 'ylecun/mnist', a folder of the hub's parquet files, a folder with "
-    "one sub-folder per class, a CSV file of file and label, a folder of IDX files, and an .npz "
-    "archive are accepted"
+    "one sub-folder per class, a CSV file of file and label, a folder of IDX files, an .npz "
+    "archive, and shards (rankwise shard) in a folder or at an address such as s3://… are accepted"
 )
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -27,6 +28,8 @@ def open_reader(
     """Find the reader of a source. A new kind of source needs a line here."""
     if source == "" or not isinstance(source, (str, os.PathLike)):
         raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
+    if is_address(source) or holds_shards(str(source)):
+        return ShardReader(str(source))
     if source == "digits":
         from rankwise.data.arrays import digits_reader
 

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
+from rankwise._arrays import Images, Referred, chosen
 from rankwise._device import resolve_device
 from rankwise._hub import OnHub
 from rankwise._model_files import built_from, check_class
@@ -81,7 +82,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     @abstractmethod
     def _trained(
         self,
-        images: np.ndarray,
+        images: Images,
         encoded: np.ndarray,
         *,
         weights: np.ndarray | None,
@@ -147,7 +148,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
                 f"{self.probabilities!r}"
             )
         images, y = self._validated_fit(X, y)
-        images = np.ascontiguousarray(images)  # as a file gives them back: no sum depends on it
+        images = in_rows(images)
         groups = groups_of(groups, len(images))
         self.classes_, encoded = classes_of(y)
         validation = validation_of(validation, encoded, self.classes_)
@@ -155,7 +156,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         if weights is not None and not weights.all():
             counted = np.flatnonzero(weights)
             classes_of(encoded[counted])
-            images, encoded, weights = images[counted], encoded[counted], weights[counted]
+            referred = isinstance(images, Referred)
+            images = chosen(images, counted) if referred else images[counted]
+            encoded, weights = encoded[counted], weights[counted]
             groups = None if groups is None else groups[counted]
             validation = None if validation is None else validation[counted]
         if weights is not None and np.ptp(weights) == 0:
@@ -237,7 +240,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     def outputs(self, X: Any) -> np.ndarray:
         """Raw outputs of the network, ``ΦA``, of shape (n_samples, n_classes)."""
         check_is_fitted(self, "network_")
-        images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
+        images = in_rows(self._validated_predict(as_numpy(X)))
         with progress_bar("predict", len(images), enabled=tells(self.verbose)) as advance:
             return self.network_.outputs(images, workers=thread_count(self.n_jobs), advance=advance)
 
@@ -351,6 +354,11 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         for name, value in (unsaid | record.fitted).items():
             setattr(model, name, value)
         return model
+
+
+def in_rows(images: Images) -> Images:
+    """Laid out as a file gives them back, so that no sum depends on it."""
+    return np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
 
 
 def as_numpy(values: Any) -> Any:

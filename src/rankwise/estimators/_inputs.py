@@ -7,10 +7,11 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from rankwise._arrays import Images, Referred
 from rankwise._memory import available_memory
 from rankwise.data.imageset import looks_channels_first
 from rankwise.errors import DataWarning
@@ -36,13 +37,15 @@ class ImageInput:
     image_shape: tuple[int, ...] | None
     _value_range: tuple[float, float] | None = None  # not known of models of earlier versions
 
-    def _validated_fit(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _validated_fit(self, X: Any, y: Any) -> tuple[Images, np.ndarray]:
         X = without_imageset(X)
         if self.dtype not in ("auto", "float32", "float64"):
             raise ValueError(f"dtype must be 'auto', 'float32' or 'float64', got {self.dtype!r}")
         self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
         single = getattr(X, "dtype", None) in (np.uint8, np.float32)
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
+        if isinstance(X, Referred):
+            return self._referred_fit(X, y)
         check_axes(X, y, self.image_shape)
         check_room_for(X, self._accepted_dtype(X))
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
@@ -53,8 +56,27 @@ class ImageInput:
         self.n_features_in_ = prod(self.image_shape_)
         return X.reshape(len(X), *self.image_shape_), y
 
-    def _validated_predict(self, X: Any) -> np.ndarray:
+    def _referred_fit(self, X: Referred, y: Any) -> tuple[Referred, np.ndarray]:
+        """Images that are read block by block: none of them is looked at here."""
+        check_referred(X)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        self._value_range = (0.0, 255.0)
+        self.image_shape_ = X.shape[1:]
+        self.n_features_in_ = prod(self.image_shape_)
+        return X, y
+
+    def _validated_predict(self, X: Any) -> Images:
         X = without_imageset(X)
+        if isinstance(X, Referred):
+            check_referred(X)
+            if X.shape[1:] != self.image_shape_ or not self._fitted_on_uint8:
+                raise ValueError(
+                    f"images have shape {X.shape[1:]} and type uint8, but the model was fitted on "
+                    f"{self.image_shape_}{'' if self._fitted_on_uint8 else ' of another type'}"
+                )
+            return X
         dtype = self._accepted_dtype(X)
         check_batch(X, self.image_shape_)
         check_room_for(X, dtype)
@@ -75,6 +97,19 @@ class ImageInput:
     def _accepted_dtype(self, X: Any) -> Any:
         """uint8 images are converted block by block, all others at once."""
         return np.uint8 if getattr(X, "dtype", None) == np.uint8 else np.dtype(self._dtype)
+
+
+def check_referred(X: Referred) -> None:
+    """Refuse shards of anything but images, which an estimator would have to convert.
+
+    Raises
+    ------
+    ValueError
+    """
+    if X.dtype != np.uint8 or len(X.shape) < 3:
+        raise ValueError(
+            f"the shards hold {X.dtype} of shape {tuple(X.shape[1:])}; uint8 images are accepted"
+        )
 
 
 def check_size_of_values(X: np.ndarray) -> None:

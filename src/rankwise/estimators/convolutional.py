@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from rankwise._arrays import Rows, each_once
+from rankwise._arrays import Images, chosen, each_once
 from rankwise._progress import progress_bar
 from rankwise.estimators._classifier import ImageClassifier, as_numpy
-from rankwise.estimators._inputs import classes_of, tells, worker_count
+from rankwise.estimators._inputs import classes_of, tells, thread_count
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.networks.copies import COPIES, outputs_of_copies, views
@@ -219,7 +219,7 @@ class ConvolutionalClassifier(ImageClassifier):
         check_is_fitted(self, "network_")
         chosen = views(self.tta, self.mirror_)
         images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
-        workers = worker_count(self.n_jobs)
+        workers = thread_count(self.n_jobs)
         total = len(chosen) * len(images)
         with progress_bar("predict", total, enabled=tells(self.verbose)) as advance:
             return outputs_of_copies(
@@ -286,7 +286,7 @@ class ConvolutionalClassifier(ImageClassifier):
 
     def _trained(
         self,
-        images: np.ndarray,
+        images: Images,
         encoded: np.ndarray,
         *,
         weights: np.ndarray | None,
@@ -305,7 +305,7 @@ class ConvolutionalClassifier(ImageClassifier):
         validation = None if validation is None else validation[rows]
         plan = self.plan_for(self.image_shape_, len(rows), RandomLowRank(seed=seed))
         return fit_convolutional(
-            Rows(images, rows),
+            chosen(images, rows),
             encoded[rows],
             len(self.classes_),
             plan,

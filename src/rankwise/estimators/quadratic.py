@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from rankwise._arrays import Images
 from rankwise.estimators._classifier import ImageClassifier, as_numpy
 from rankwise.estimators._inputs import ImageInput, worker_count
 from rankwise.estimators.choices import given_by
@@ -217,7 +218,7 @@ class QuadraticClassifier(ImageClassifier):
 
     def _trained(
         self,
-        images: np.ndarray,
+        images: Images,
         encoded: np.ndarray,
         *,
         weights: np.ndarray | None,
@@ -239,7 +240,7 @@ class QuadraticClassifier(ImageClassifier):
         )
 
     def _fit_recipe(
-        self, images: np.ndarray, encoded: np.ndarray, *, seed: int, **options: Any
+        self, images: Images, encoded: np.ndarray, *, seed: int, **options: Any
     ) -> Fitted:
         return fit_subnetworks(
             images,
@@ -319,7 +320,7 @@ class QuadraticClassifier(ImageClassifier):
     def _gone_on(
         self,
         network: QuadraticClassifier,
-        images: np.ndarray,
+        images: Images,
         labels: np.ndarray,
         seed: int,
         folder: Path | None,

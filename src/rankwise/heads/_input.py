@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 
-from rankwise._arrays import blocks
+from rankwise._arrays import Referred, blocks
 from rankwise._device import resolve_device
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
@@ -56,8 +57,14 @@ class HeadInput:
             return LoaderBlocks(X, self._backbone(), device)
         features, labels = self._features(X, y, fitting=True, reset=first)
         check_classification_targets(labels)
+        if isinstance(features, Referred):
+            labels = column_or_1d(labels)
+            check_consistent_length(features, labels)
+            like = np.broadcast_to(np.float64(0), (len(features), 1))
+        else:
+            like = features
         weights = _check_sample_weight(
-            sample_weight, features, dtype=np.float64, ensure_non_negative=True
+            sample_weight, like, dtype=np.float64, ensure_non_negative=True
         )
         if not weights.any():
             raise ValueError("every sample weight is 0, so there is no sample to fit")
@@ -70,6 +77,8 @@ class HeadInput:
         if isinstance(X, ImageSet) and y is None and fitting:
             y = np.asarray(X.class_names)[X.labels]
         X, y = (to_array(v) if isinstance(v, torch.Tensor) else v for v in (X, y))
+        if isinstance(X, Referred) and len(X.shape) == 2:
+            return self._referred(X, reset), y
         backbone = self._backbone()
         if backbone is not None:
             X = self._image_features(X, backbone, reset)
@@ -82,8 +91,21 @@ class HeadInput:
             return validate_data(self, X, y, **options)
         return validate_data(self, X, **options), None
 
+    def _referred(self, X: Any, reset: bool) -> Any:
+        """Features by reference, whose blocks are checked when they are read."""
+        if X.dtype.kind != "f":
+            raise ValueError(f"the shards hold {X.dtype}; features are float32 or float64")
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but the head was fitted on {self.n_features_in_}"
+            )
+        return X
+
     def _image_features(self, X: Any, backbone: Backbone, reset: bool) -> np.ndarray:
-        shape = tuple((X.images if isinstance(X, ImageSet) else np.asarray(X)).shape[1:])
+        images = X.images if isinstance(X, ImageSet) else X
+        shape = tuple((images if hasattr(images, "shape") else np.asarray(images)).shape[1:])
         if reset:
             self.image_shape_ = shape
         elif getattr(self, "image_shape_", shape) != shape:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from rankwise.cluster import Fold
 from rankwise.heads._input import Source
 from rankwise.heads._logistic import LogisticChoices, solve_logistic
-from rankwise.heads.feature_blocks import ArrayBlocks, Block
+from rankwise.heads.feature_blocks import ArrayBlocks, Block, summed
 from rankwise.heads.removal import SampleDigest
 from rankwise.linear.class_logistic import LogisticLayer, left_out_outputs
 from rankwise.linear.class_ridge import (
@@ -167,30 +169,14 @@ class HeadSolving(ABC):
     def _errors_of(
         self, family: RidgeFamily, source: Source, ridges: list[float], stride: int = 1
     ) -> tuple[list[tuple[float, float]], list[Block]]:
-        squares, weight, first = np.zeros(len(ridges)), 0.0, 0
-        kept = _Spaced(self._stride())
         known = self._rotated_samples(family) if stride == 1 else None
+        looked = _LeftOut(family, self.classes_, tuple(ridges), stride, self._stride(), known)
         with self._progress("leave one out") as advance:
-            for block in source:
-                if stride > 1:
-                    rows = np.arange(-first % stride, len(block.labels), stride)
-                    first += len(block.labels)
-                    features = block.features[like(rows, block.features)]
-                    block = Block(features, block.labels[rows], block.weights[rows])
-                codes = self._codes(block.labels)
-                if known is None:
-                    rotated = family.rotate(block.features)
-                else:
-                    rotated = known[first : first + len(codes)]
-                    first += len(codes)
-                squares += family.left_out_squares(rotated, codes, block.weights, ridges)
-                weight += float(block.weights.sum())
-                kept.add(block._replace(features=rotated))
-                advance(len(codes))
+            squares, weight, sample = summed(source, _left_out, _both, looked, advance)
         if stride == 1:
             self._check_the_same(weight)
         errors = [(float(m), float(s / weight)) for m, s in zip(ridges, squares, strict=True)]
-        return errors, kept.blocks
+        return errors, sample
 
     def _rotated_samples(self, family: RidgeFamily) -> np.ndarray | None:
         """The samples in the family's directions, where it was made of them."""
@@ -274,28 +260,23 @@ class HeadSolving(ABC):
 
     def _gathered(self, source: Source, seen: SampleDigest | None = None) -> ClassStatistics:
         by_class = self.class_weight is not None
-        total: ClassStatistics | None = None
         with self._progress("statistics") as advance:
-            for block in source:
-                part = block_statistics(
-                    block.features, block.labels, block.weights, by_class=by_class
-                )
-                total = part if total is None else total + part
-                if seen is not None:
+            if seen is None:
+                total = summed(source, _statistics_of, add, by_class, advance)
+            else:
+                fold = Fold(add)
+                for block in source:
+                    fold.push(_statistics_of(by_class, block, 0))
                     seen.add(to_numpy(block.features), block.labels, block.weights)
-                advance(len(block.labels))
+                    advance(len(block.labels))
+                total = fold.total()
         if total is None:
             raise ValueError("the iterable holds no samples")
         return total
 
     def _codes(self, labels: np.ndarray) -> np.ndarray:
         """Positions of labels in `classes_`."""
-        found = np.searchsorted(self.classes_, labels)
-        found = np.minimum(found, len(self.classes_) - 1)
-        if (self.classes_[found] != labels).any():
-            unknown = labels[self.classes_[found] != labels][0]
-            raise ValueError(f"label {unknown} isn't one of the head's classes")
-        return found
+        return _codes_of(self.classes_, labels)
 
     def _check_known(self, statistics: ClassStatistics, known: np.ndarray) -> None:
         unknown = np.setdiff1d(statistics.classes, known)
@@ -313,19 +294,54 @@ class HeadSolving(ABC):
             )
 
 
-class _Spaced:
-    """Every so-manieth sample of the blocks that it is shown."""
+def _statistics_of(by_class: bool, block: Block, first: int) -> ClassStatistics:
+    return block_statistics(block.features, block.labels, block.weights, by_class=by_class)
 
-    def __init__(self, stride: int) -> None:
-        self.blocks: list[Block] = []
-        self._stride, self._seen = stride, 0
 
-    def add(self, block: Block) -> None:
-        # Indices copy; a slice would keep the whole block alive.
-        rows = np.arange(-self._seen % self._stride, len(block.labels), self._stride)
-        some = block.features[like(rows, block.features)]
-        self.blocks.append(Block(some, block.labels[rows], block.weights[rows]))
-        self._seen += len(block.labels)
+class _LeftOut(NamedTuple):
+    """What a second look at the samples is about."""
+
+    family: RidgeFamily
+    classes: np.ndarray
+    ridges: tuple[float, ...]
+    stride: int
+    spacing: int
+    known: np.ndarray | None
+
+
+def _left_out(look: _LeftOut, block: Block, first: int) -> tuple[np.ndarray, float, list[Block]]:
+    """Of a block: squared left-out errors of each ridge, weight, and evenly spaced samples."""
+    family = look.family
+    if look.stride > 1:
+        block, first = _every(block, look.stride, first), -(-first // look.stride)
+    codes = _codes_of(look.classes, block.labels)
+    if look.known is None:
+        rotated = family.rotate(block.features)
+    else:
+        rotated = look.known[first : first + len(codes)]
+    squares = family.left_out_squares(rotated, codes, block.weights, look.ridges)
+    some = _every(block._replace(features=rotated), look.spacing, first)
+    return squares, float(block.weights.sum()), [some]
+
+
+def _both(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def _every(block: Block, stride: int, first: int) -> Block:
+    """Every so-manieth sample, counted over all blocks; `first` is this one's first."""
+    # Indices copy; a slice would keep the whole block alive.
+    rows = np.arange(-first % stride, len(block.labels), stride)
+    some = block.features[like(rows, block.features)]
+    return Block(some, block.labels[rows], block.weights[rows])
+
+
+def _codes_of(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    found = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    if (classes[found] != labels).any():
+        unknown = labels[classes[found] != labels][0]
+        raise ValueError(f"label {unknown} isn't one of the head's classes")
+    return found
 
 
 def _least(criterion: list[tuple[float, float]]) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from rankwise._arrays import blocks
+from rankwise._arrays import Referred, blocks
+from rankwise._threads import blas_threads, in_threads
+from rankwise.cluster import Fold, elsewhere
 from rankwise.heads.backbones import Backbone
 from rankwise.heads.features import runner_of, to_float_batch
 from rankwise.linear.statistics import as_float64
@@ -43,7 +46,7 @@ class ArrayBlocks:
 
     def __init__(
         self,
-        features: np.ndarray,
+        features: np.ndarray | Referred,
         labels: np.ndarray,
         weights: np.ndarray,
         block_size: int,
@@ -53,8 +56,27 @@ class ArrayBlocks:
         self._block_size, self._device = block_size, device
 
     def __iter__(self) -> Iterator[Block]:
-        for part in blocks(len(self._labels), self._block_size):
-            yield self._block(part, part.start)
+        for part in self.parts:
+            yield self.block(part)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Rows of each block."""
+        return list(blocks(len(self._labels), self._block_size))
+
+    @property
+    def referred(self) -> bool:
+        """Whether the features aren't here: workers read, or make, their own."""
+        return isinstance(self._features, Referred)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the products are NumPy's."""
+        return self._device == "cpu"
+
+    def block(self, part: slice) -> Block:
+        """The samples of one block."""
+        return self._block(part, part.start)
 
     def as_they_are(self) -> Iterator[Block]:
         """Blocks with features of their own type, where that is float32."""
@@ -66,13 +88,14 @@ class ArrayBlocks:
     def fewer_than_features(self) -> bool:
         """Whether there are fewer samples than features: ``n × n`` is the smaller side."""
         n, d = self._features.shape
-        return n < d and self._device == "cpu"
+        return n < d and self._device == "cpu" and not isinstance(self._features, Referred)
 
     @property
     def less_than_statistics(self) -> bool:
         """Whether the samples take less memory than their Gram matrix."""
         d = self._features.shape[1]
-        return self._features.nbytes <= 8 * d**2 and self._device == "cpu"
+        here = not isinstance(self._features, Referred) and self._device == "cpu"
+        return here and self._features.nbytes <= 8 * d**2  # type: ignore[union-attr]
 
     def whole(self) -> Block:
         """All samples in one block, the caller's arrays copied."""
@@ -88,6 +111,49 @@ class ArrayBlocks:
         x = placed(self._features[part], self._device)
         check_finite(x, first, part.step or 1)
         return Block(x, self._labels[part], self._weights[part])
+
+
+Leaf = Callable[[Any, Block, int], Any]
+"""``leaf(common, block, first)``: what a block comes to, whose first row is that of all samples."""
+
+
+def summed(
+    source: ArrayBlocks | LoaderBlocks,
+    leaf: Leaf,
+    add: Callable[[Any, Any], Any],
+    common: Any,
+    advance: Callable[[int], object],
+) -> Any:
+    """The sum over all blocks, in the one order of `rankwise.cluster.tree`; None of no blocks.
+
+    Arrays are looked at by as many threads as BLAS has, one block and core each; what lies in
+    shards, on the surrounding ``rankwise.cluster``. Neither changes a bit.
+    """
+    fold, any_block = Fold(add), False
+    if isinstance(source, ArrayBlocks) and source.on_cpu:
+        parts, away = source.parts, elsewhere()
+        if away is not None and source.referred:
+            size = parts[0].stop
+            return away.tree(
+                _on_part, parts, add, (source, leaf, common), lambda n: advance(n * size)
+            )
+        values = in_threads(partial(_on_part, (source, leaf, common)), parts, blas_threads())
+        for part, value in zip(parts, values, strict=True):
+            fold.push(value)
+            advance(part.stop - part.start)
+        return fold.total()
+    first = 0
+    for block in source:
+        fold.push(leaf(common, block, first))
+        first += len(block.labels)
+        advance(len(block.labels))
+        any_block = True
+    return fold.total() if any_block else None
+
+
+def _on_part(common: tuple[ArrayBlocks, Leaf, Any], part: slice) -> Any:
+    source, leaf, own = common
+    return leaf(own, source.block(part), part.start)
 
 
 class LoaderBlocks:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from rankwise._arrays import Referred, Rows
 from rankwise._device import resolve_device
 from rankwise._files import atomic_path
 from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._progress import progress_bar
+from rankwise.cluster import elsewhere
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.errors import is_shortage
@@ -130,7 +132,7 @@ def extract_features(
         np.concatenate(parts, out=features[:first])
     with progress_bar("features", len(pixels), enabled=progress) as advance:
         advance(first)
-        for block in iterate_features(model, pixels[first:], batch_size=batch_size, device=device):
+        for block in _made(model, pixels, first, step, batch_size, device):
             if not len(features):
                 shape = (len(pixels), 4 * block.shape[1])
                 features = allocate(shape).view(np.float32)
@@ -145,6 +147,52 @@ def extract_features(
     for number in range(len(pixels) // step + 1):
         _part(path, number).unlink(missing_ok=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _made(
+    model: nn.Module, images: Any, first: int, step: int, batch_size: int, device: str
+) -> Iterator[np.ndarray]:
+    """Features from an image on, here or on the surrounding ``rankwise.cluster``."""
+    away = elsewhere()
+    if away is None:
+        referred = isinstance(images, Referred)
+        rest = Rows(images, np.arange(first, len(images))) if referred else images[first:]
+        yield from iterate_features(model, rest, batch_size=batch_size, device=device)
+        return
+    parts = [slice(n, min(n + step, len(images))) for n in range(first, len(images), step)]
+    yield from away.map(_part_of, parts, (model, images, batch_size, device))
+
+
+def _part_of(common: tuple[nn.Module, Any, int, str], part: slice) -> np.ndarray:
+    model, images, batch_size, device = common
+    some = images[part]
+    found = iterate_features(model, some, batch_size=batch_size, device=device)
+    return np.concatenate(list(found))
+
+
+class BackboneFeatures(Referred):
+    """Features that are made where they are asked for, from images that lie in shards.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+    images : Referred
+    batch_size, device
+        As for `iterate_features`.
+    """
+
+    def __init__(self, backbone: nn.Module, images: Any, batch_size: int, device: str) -> None:
+        self.backbone, self.images = as_backbone(backbone), images
+        self.batch_size, self.device = batch_size, device
+        self.dtype = np.dtype(np.float32)
+        self.shape = (len(images), self[np.array([0])].shape[1])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Features of some images."""
+        return _part_of((self.backbone, self.images, self.batch_size, self.device), key)
 
 
 _PART = 512
@@ -202,5 +250,7 @@ def _kept(path: Path, n: int) -> np.ndarray | None:
 def _images_fingerprint(images: Any) -> str:
     if isinstance(images, ImageSet):
         return images.fingerprint
+    if isinstance(images, Referred):
+        return fingerprint(images, package=False)
     array = images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
     return fingerprint(array, package=False)

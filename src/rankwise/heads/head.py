@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,12 +18,13 @@ from rankwise._arrays import BLOCK
 from rankwise._files import write_json
 from rankwise._hub import OnHub
 from rankwise._refusals import all_or_nothing
+from rankwise.cluster import cluster
 from rankwise.errors import ModelFileError
 from rankwise.heads._input import HeadInput, is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._solving import HeadSolving
 from rankwise.heads.feature_blocks import ArrayBlocks, Block
-from rankwise.heads.features import extract_features
+from rankwise.heads.features import BackboneFeatures, extract_features
 from rankwise.heads.order import in_callers_order
 from rankwise.heads.removal import SampleDigest, certificate_of, measured_difference
 from rankwise.heads.shards import LeftOutErrors, in_order, mean_errors, total_of
@@ -194,6 +196,39 @@ class VarProHead(OnHub, HeadInput, HeadSolving, HeadOutput, ClassifierMixin, Bas
             )
         self._solved = self._solve(source)
         return self
+
+    @all_or_nothing
+    def fit_shards(
+        self, addresses: str | Sequence[str], executor: Any = None, *, split: str = "train"
+    ) -> VarProHead:
+        """Fit on shards of features, or with a backbone of images, which never come here.
+
+        Each task reads its rows by their address. With a backbone and ``alpha="loo"`` or a
+        logistic loss its features are made again for each further look.
+
+        Parameters
+        ----------
+        addresses : str or sequence of str
+            Folders, or addresses of fsspec's, that `rankwise.data.shards` wrote.
+        executor : optional
+            As `rankwise.cluster` takes it. Default: the surrounding one, else this machine.
+        split : str
+
+        Raises
+        ------
+        DataError
+            If they can't be read, or don't belong together.
+        """
+        from rankwise.data.shards import open_shards
+
+        rows, labels = open_shards(addresses, split)
+        backbone = self._backbone()
+        X: Any = rows
+        if backbone is not None:
+            X = BackboneFeatures(backbone, rows, self.batch_size, self.device)
+            self.image_shape_ = rows.row_shape
+        with nullcontext() if executor is None else cluster(executor):
+            return self.fit(X, labels)
 
     @all_or_nothing
     def partial_fit(

@@ -20,6 +20,7 @@ from rankwise._files import write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
+from rankwise.cluster import described
 from rankwise.data import ImageSet
 from rankwise.estimators.models import is_head
 from rankwise.heads.backbones import load_backbone
@@ -210,7 +211,7 @@ def _fit(
         "train": describe_images(train),
         "test": describe_images(test),
         "run": asdict(run),
-        "environment": environment() | {"device": device},
+        "environment": environment() | {"device": device} | described(),
         "command": command,
     }
     _draw(counts, report["classes"], out)

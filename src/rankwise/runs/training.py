@@ -15,6 +15,7 @@ from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
+from rankwise.cluster import described
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators._classifier import ImageClassifier
@@ -226,7 +227,7 @@ def _train(
         "validation": None if validation_set is None else describe_images(validation_set),
         "run": configuration["run"],
         "model": checksum(out / WEIGHTS),
-        "environment": environment() | {"workers": workers, "device": device},
+        "environment": environment() | {"workers": workers, "device": device} | described(),
     }
     report["warnings"] = _warnings(report, names_of(test_set))
     for line in report["warnings"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._arrays import part_rows
 from rankwise.data import ImageSet, read_image
 from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
@@ -188,27 +189,39 @@ def predict(
     shape = _image_shape(model, folder)
     bits = record_of_run(folder).get("bits")
     result: list[dict[str, Any]] = []
-    for path in _files_of(paths):
-        try:
-            image = read_image(path, image_shape=shape, bits=bits)
-        except DataError as error:
-            if on_error == "raise" or is_shortage(error):
-                raise
-            result.append({"file": str(path), "error": str(error)})
-            continue
-        probabilities = model.predict_proba(image[None])[0]
-        best = int(probabilities.argmax())
-        result.append(
-            {
-                "file": str(path),
-                "label": str(model.classes_[best]),
-                "probability": float(probabilities[best]),
-                "probabilities": {
-                    str(c): float(p) for c, p in zip(model.classes_, probabilities, strict=True)
-                },
-            }
-        )
+    files = _files_of(paths)
+    step = part_rows(int(np.prod(shape)), _AT_A_TIME)
+    for first in range(0, len(files), step):
+        entries: list[dict[str, Any]] = []
+        images = []
+        for path in files[first : first + step]:
+            try:
+                images.append(read_image(path, image_shape=shape, bits=bits))
+                entries.append({"file": str(path)})
+            except DataError as error:
+                if on_error == "raise" or is_shortage(error):
+                    raise
+                entries.append({"file": str(path), "error": str(error)})
+        found = iter(model.predict_proba(np.stack(images)) if images else ())
+        for entry in entries:
+            if "error" not in entry:
+                entry |= _labelled(next(found), model.classes_)
+        result += entries
     return result
+
+
+_AT_A_TIME = 100_000
+"""Image files that are labelled at a time, where their pixels aren't many."""
+
+
+def _labelled(probabilities: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    pairs = zip(classes, probabilities, strict=True)
+    return {
+        "label": str(classes[best]),
+        "probability": float(probabilities[best]),
+        "probabilities": {str(c): float(p) for c, p in pairs},
+    }
 
 
 def _files_of(paths: Sequence[Path]) -> list[Path]:

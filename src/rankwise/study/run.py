@@ -16,7 +16,7 @@ from typing import Any
 from rankwise._claims import LOCK, locked, refuse_foreign
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
-from rankwise.cluster import engine
+from rankwise.cluster import described, engine
 from rankwise.data import ImageSet, load_images, one_source_each
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
@@ -135,7 +135,9 @@ def run_study(
     with locked(
         out / LOCK, wait=True
     ):  # A report may be gathering what there is at the same moment.
-        results = gather(study, conditions, cells, record, out) | {"gallery": pictures}
+        results = (
+            gather(study, conditions, cells, record, out) | {"gallery": pictures} | described()
+        )
         write_results(results, out)
     if complete:
         forget(out)

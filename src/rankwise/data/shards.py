@@ -1,0 +1,427 @@
+"""Images by reference: shards in a folder or a store, read by whoever needs which rows of them.
+
+A folder of shards has ``shards.json`` (kind, shape, classes and, for each split, its files and
+fingerprint) and, for each split, ``train-00000-of-00012.npy`` … of decoded pixels and
+``train-labels.json``. It may lie on a disk, whose files are mapped, or at any address of fsspec's:
+``s3://…``, ``gs://…``, ``memory://…``. What travels to a worker are addresses and row numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise._arrays import Referred
+from rankwise._files import atomic_path
+from rankwise._reading import parse_json
+from rankwise.data.fingerprint import fingerprint
+from rankwise.data.labels import check_range
+from rankwise.data.reader import Block, Index, IntArray, block_rows
+from rankwise.errors import DataError, MissingDependencyError, is_shortage
+
+RECORD = "shards.json"
+KIND = "rankwise shards 1"
+_GAP = 64 * 2**10
+"""Bytes between two rows that are rather read than skipped, where a file isn't on a disk."""
+
+
+def is_address(source: Any) -> bool:
+    """Whether a source is an address of fsspec's and no path or hub id."""
+    return isinstance(source, str) and "://" in source
+
+
+def local_path(address: str) -> Path | None:
+    """The path of an address on this machine; None for a store."""
+    if address.startswith("file://"):
+        return Path(address.removeprefix("file://"))
+    return None if is_address(address) else Path(address).expanduser()
+
+
+def joined(address: str, name: str) -> str:
+    """The address of a file in a folder."""
+    return posixpath.join(address, name) if is_address(address) else str(Path(address) / name)
+
+
+def _store(address: str) -> tuple[Any, str]:
+    """A file system of fsspec's, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise MissingDependencyError(f"{address} can't be reached: {error}") from error
+
+
+def write_file(address: str, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    path = local_path(address)
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(data)
+        return
+    system, place = _store(address)
+    system.makedirs(posixpath.dirname(place), exist_ok=True)
+    system.pipe_file(place, data)
+
+
+def read_bytes(address: str) -> bytes:
+    """A whole file.
+
+    Raises
+    ------
+    DataError
+        If it can't be read.
+    """
+    path = local_path(address)
+    try:
+        if path is not None:
+            return path.read_bytes()
+        system, place = _store(address)
+        return system.cat_file(place)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        raise DataError(f"{address} can't be read ({error.strerror or error}).") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Shards(Referred):
+    """Rows of arrays that lie in files, by their addresses.
+
+    Pickled they are these addresses; files are opened once a process, when they are first read.
+
+    Parameters
+    ----------
+    addresses : tuple of str
+        Files ``.npy``, one after another.
+    starts : tuple of int
+        Rows before each, and of all.
+    row_shape : tuple of int
+    dtype : dtype
+    digest : str
+        What the content is known by.
+    rows : int array, optional
+        Only these rows, in this order.
+    """
+
+    addresses: tuple[str, ...]
+    starts: tuple[int, ...]
+    row_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    digest: str = ""
+    rows: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # of a frozen class
+        """Rows, and the shape of each."""
+        return (len(self), *self.row_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return 1 + len(self.row_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows, wherever they lie."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.starts[-1] if self.rows is None else len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Shards of shape {self.shape} in {len(self.addresses)} files>"
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        step = block_rows(int(np.prod(self.row_shape)) * self.dtype.itemsize)
+        for first in range(0, len(self), step):
+            yield from self[first : first + step]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Rows at a slice, at positions or of a mask; one row at a position. Always a copy."""
+        if isinstance(key, (int, np.integer)):
+            return self[np.array([range(len(self))[key]])][0]
+        places = self._places(key)
+        result = np.empty((len(places), *self.row_shape), self.dtype)
+        file_of = np.searchsorted(self.starts, places, side="right") - 1
+        for number in np.unique(file_of):
+            at = np.flatnonzero(file_of == number)
+            first, stop = self.starts[number : number + 2]
+            shape = (stop - first, *self.row_shape)
+            file = opened(self.addresses[number], shape, self.dtype.str)
+            result[at] = file[places[at] - first]
+        return result
+
+    def chosen(self, rows: NDArray[Any]) -> Shards:
+        """Some rows, none read."""
+        whole = len(rows) == len(self) and bool((rows == np.arange(len(rows))).all())
+        small = np.min_scalar_type(max(1, self.starts[-1]))
+        return self if whole else replace(self, rows=self._places(rows).astype(small))
+
+    def fingerprint_parts(self) -> tuple[Any, ...]:
+        """What results follow from: the content, not where it lies."""
+        return (self.digest or self.addresses, self.shape, self.dtype.str, self.rows)
+
+    def _places(self, key: Any) -> NDArray[np.int64]:
+        if isinstance(key, slice):
+            found = np.arange(*key.indices(len(self)))
+        else:
+            found = np.asarray(key)
+            found = np.flatnonzero(found) if found.dtype == np.bool_ else found.astype(np.int64)
+            found = np.where(found < 0, found + len(self), found)
+        if len(found) and (found.min() < 0 or found.max() >= len(self)):
+            raise IndexError(f"rows of {self!r} go from 0 to {len(self) - 1}")
+        return found if self.rows is None else self.rows[found].astype(np.int64)
+
+
+def opened(address: str, shape: tuple[int, ...], dtype: str) -> Any:
+    """A file of this process, opened once: mapped, or read row by row from a store.
+
+    Raises
+    ------
+    DataError
+        If it isn't there, or not of this shape.
+    """
+    path = local_path(address)
+    try:
+        seen = None if path is None else path.stat()
+        stamp = () if seen is None else (seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        found = _opened(address, stamp)
+    except (OSError, ValueError, EOFError) as error:
+        if is_shortage(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{address} can't be read ({reason}); shard again.") from error
+    if found.shape != shape or found.dtype != np.dtype(dtype):
+        raise DataError(
+            f"{address} holds {found.dtype} of shape {found.shape}, where {np.dtype(dtype)} of "
+            f"shape {shape} is recorded; shard again."
+        )
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _opened(address: str, stamp: tuple[int, ...]) -> Any:
+    """The file as it is now; `stamp` tells another one of the same name."""
+    path = local_path(address)
+    return _Stored(address) if path is None else np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class _Stored:
+    """An ``.npy`` in a store: of the rows asked for, stretches are read."""
+
+    def __init__(self, address: str) -> None:
+        self._system, self._path = _store(address)
+        start = io.BytesIO(self._system.cat_file(self._path, start=0, end=4096))
+        version = np.lib.format.read_magic(start)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        self.shape, fortran, self.dtype = read(start)
+        if fortran:
+            raise ValueError("it is stored column by column")
+        self._begin = start.tell()
+        self._size = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        wanted, back = np.unique(rows, return_inverse=True)
+        most = max(1, _GAP // self._size)
+        stretches = np.split(wanted, np.flatnonzero(np.diff(wanted) > most) + 1)
+        bounds = [(int(s[0]), int(s[-1]) + 1) for s in stretches if len(s)]
+        parts = self._system.cat_ranges(
+            [self._path] * len(bounds),
+            [self._begin + first * self._size for first, _ in bounds],
+            [self._begin + stop * self._size for _, stop in bounds],
+        )
+        found = [
+            np.frombuffer(part, self.dtype).reshape(-1, *self.shape[1:])[stretch - first]
+            for part, stretch, (first, _) in zip(parts, stretches, bounds, strict=True)
+        ]
+        return np.concatenate(found)[back]
+
+
+class ShardReader:
+    """Reader of a folder of shards, and what gives their images by reference."""
+
+    def __init__(self, address: str) -> None:
+        path = local_path(address)
+        # Workers may stand in another folder.
+        self.address = address if path is None else str(path.absolute())
+        place = joined(self.address, RECORD)
+        remedy = f"; 'rankwise shard SOURCE {address}' writes it"
+        record = parse_json(read_bytes(place))
+        try:
+            if record["kind"] != KIND:
+                raise DataError(f"{place} is {record['kind']!r}, and {KIND!r} is read{remedy}.")
+            self.name = str(record["name"])
+            self.class_names = tuple(map(str, record["classes"]))
+            self._row_shape = tuple(int(side) for side in record["row_shape"])
+            self._splits = {str(name): dict(split) for name, split in record["splits"].items()}
+            self._dtype = np.dtype(record["dtype"])
+            self._shards = {name: self._of(split) for name, split in self._splits.items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{place} is damaged ({error}){remedy}.") from error
+        self.splits = tuple(self._splits)
+        self.own_names = {split: split for split in self.splits}
+        self.notes: tuple[str, ...] = ()
+
+    def _of(self, split: dict[str, Any]) -> Shards:
+        names, sizes = zip(*split["files"], strict=True)
+        starts = tuple(np.cumsum([0, *map(int, sizes)]).tolist())
+        places = tuple(joined(self.address, str(name)) for name in names)
+        return Shards(places, starts, self._row_shape, self._dtype, str(split["fingerprint"]))
+
+    def index(self, split: str) -> Index:
+        """Labels and sources of one split."""
+        place = joined(self.address, str(self._splits[split]["labels"]))
+        try:
+            known = parse_json(read_bytes(place))
+            labels = np.asarray(known["labels"], np.int64)
+            sources = list(map(str, known["source_ids"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{place} is damaged ({error}); shard again.") from error
+        if not len(labels) == len(sources) == len(self._shards[split]):
+            raise DataError(f"{place} and {RECORD} are of different sets; shard again.")
+        check_range(labels, self.class_names, place)
+        return Index(labels, self.class_names, None, {}, sources)
+
+    def refer(self, split: str, rows: IntArray) -> Shards:
+        """Images of some rows by reference."""
+        return self._shards[split].chosen(rows)
+
+    def read(self, split: str, rows: IntArray) -> Iterator[Block]:
+        """Images of some rows, read."""
+        shards = self._shards[split]
+        step = block_rows(int(np.prod(self._row_shape)))
+        for first in range(0, len(rows), step):
+            yield shards[rows[first : first + step]]
+
+    def describe(self, split: str, row: int) -> str:
+        """File and row."""
+        shards = self._shards[split]
+        number = int(np.searchsorted(shards.starts, row, side="right")) - 1
+        return f"row {row - shards.starts[number]} of {shards.addresses[number]}"
+
+
+def holds_shards(source: str) -> bool:
+    """Whether a folder, or an address, is one of shards."""
+    path = local_path(source)
+    return is_address(source) if path is None else (path / RECORD).is_file()
+
+
+def open_shards(
+    addresses: str | Sequence[str], split: str = "train"
+) -> tuple[Shards, NDArray[np.str_]]:
+    """Rows of one or several folders of shards, one after another, and the names of their classes.
+
+    Raises
+    ------
+    DataError
+        If they can't be read, or are of different classes, shapes or types.
+    """
+    places = [addresses] if isinstance(addresses, str) else list(map(str, addresses))
+    if not places:
+        raise DataError("no shards were given; a folder, or an address, or several are accepted.")
+    readers = [ShardReader(place) for place in places]
+    found = []
+    for reader in readers:
+        if split not in reader.splits:
+            raise DataError(
+                f"{reader.address} has no split {split!r}; {', '.join(reader.splits)} are accepted."
+            )
+        part = reader.refer(split, np.arange(len(reader.index(split))))
+        found.append(part)
+        if (part.row_shape, part.dtype) != (found[0].row_shape, found[0].dtype):
+            raise DataError(
+                f"{reader.address} holds {part.dtype} of shape {part.row_shape}, and "
+                f"{places[0]} {found[0].dtype} of shape {found[0].row_shape}."
+            )
+    sizes = [n for part in found for n in np.diff(part.starts).tolist()]
+    digest = hashlib.sha256("".join(part.digest for part in found).encode()).hexdigest()
+    whole = Shards(
+        tuple(address for part in found for address in part.addresses),
+        tuple(np.cumsum([0, *sizes]).tolist()),
+        found[0].row_shape,
+        found[0].dtype,
+        found[0].digest if len(found) == 1 else digest,
+    )
+    names = [
+        np.asarray(reader.class_names, dtype=str)[reader.index(split).labels] for reader in readers
+    ]
+    return whole, np.concatenate(names)
+
+
+class ShardWriter:
+    """Writes shards into a folder or a store; `finish` comes last, and makes them be there.
+
+    Parameters
+    ----------
+    address : str
+    name : str
+    class_names : sequence of str
+    """
+
+    def __init__(self, address: str, name: str, class_names: Sequence[str]) -> None:
+        self.address, self.name, self.class_names = address, name, tuple(class_names)
+        self._splits: dict[str, dict[str, Any]] = {}
+        self._row_shape: tuple[int, ...] = ()
+        self._dtype = np.dtype(np.uint8)
+
+    def write(self, split: str, number: int, of: int, rows: NDArray[Any]) -> tuple[str, int]:
+        """One file; gives its name and rows."""
+        name = f"{split}-{number:05d}-of-{of:05d}.npy"
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(rows), allow_pickle=False)
+        write_file(joined(self.address, name), buffer.getvalue())
+        self._row_shape, self._dtype = rows.shape[1:], rows.dtype
+        return name, len(rows)
+
+    def add(
+        self,
+        split: str,
+        files: Sequence[tuple[str, int]],
+        labels: NDArray[np.int64],
+        source_ids: NDArray[np.str_],
+    ) -> None:
+        """A split whose files are written."""
+        kept = [file for file in files if file[1]]
+        named = f"{split}-labels.json"
+        known = {"labels": labels.tolist(), "source_ids": source_ids.tolist()}
+        write_file(joined(self.address, named), json.dumps(known).encode())
+        starts = tuple(np.cumsum([0, *(n for _, n in kept)]).tolist())
+        places = tuple(joined(self.address, name) for name, _ in kept)
+        shards = Shards(places, starts, self._row_shape, self._dtype)
+        self._splits[split] = {
+            "files": kept,
+            "labels": named,
+            "fingerprint": fingerprint(shards, labels, self.class_names),  # type: ignore[arg-type]
+        }
+
+    def finish(self) -> dict[str, Any]:
+        """Write ``shards.json``; gives its content."""
+        record = {
+            "kind": KIND,
+            "name": self.name,
+            "classes": self.class_names,
+            "row_shape": self._row_shape,
+            "dtype": self._dtype.str,
+            "splits": self._splits,
+        }
+        write_file(joined(self.address, RECORD), json.dumps(record, indent=1).encode())
+        return record
