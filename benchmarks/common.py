@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provenance import changed_since, code_of_run, commit, is_uncommitted
 from rankwise._files import write_json
 from rankwise._machine import environment
-from rankwise.data import ImageSet, load_images
+
+if TYPE_CHECKING:
+    from rankwise.data import ImageSet
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (42, 43, 44)
@@ -64,6 +66,8 @@ def argument_parser(
 
 def data_sets(args: argparse.Namespace, name: str = "mnist") -> tuple[ImageSet, ImageSet]:
     """Training and test images: the data set asked for or, with ``--quick``, the digits."""
+    from rankwise.data import load_images
+
     source = "digits" if args.quick else str(Path(args.data) / name)
     return load_images(source, split="train"), load_images(source, split="test")
 

@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = Path(rankwise.__file__).resolve().parent
 _DIGITS = 16
 # What holds versions and runs commands is loaded by much that computes nothing with it.
+_NAMES_ONLY = {"rankwise", "rankwise._version"}
 _NOT_FOLLOWED = ("rankwise.cli", "rankwise.runs", "rankwise.__main__")
 
 
@@ -39,7 +40,8 @@ def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
         ``src/rankwise/…`` and ``benchmarks/…``, sorted.
     """
     modules = {name for name in list(sys.modules) if name.split(".")[0] == "rankwise"}
-    files = {path for name in _reached(modules | set(also)) if (path := _file_of(name))}
+    reached = _reached(modules | set(also)) - _NAMES_ONLY
+    files = {path for name in reached if (path := _file_of(name))}
     files |= {
         Path(file).resolve()
         for module in list(sys.modules.values())
@@ -144,12 +146,24 @@ def _imports_of(name: str) -> set[str]:
     if path is None:
         return set()
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return {module for module in found if module.split(".")[0] == "rankwise"}
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module that can run: not those under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield other
+                yield from _run(other)
+            continue
+        yield node
+        yield from _run(node)
 
 
 def _git(*arguments: str) -> str | None:
