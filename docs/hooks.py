@@ -27,7 +27,7 @@ from links import dead_links  # noqa: E402
 _PLACES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "examples/": "examples.md",
+    "examples": "examples.md",
     "docs/": "",
 }
 """Where files of the repository lie in the site; what isn't there is named without a link."""

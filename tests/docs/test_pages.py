@@ -1,5 +1,6 @@
 """What the pages say is so: snippets run as a reader would run them, names and commands exist."""
 
+import pkgutil
 import re
 import shlex
 import shutil
@@ -202,7 +203,41 @@ def test_every_name_is_somebody_s(path):
     assert stale_names(path.read_text(encoding="utf-8")) == set()
 
 
+def unresolved(text):
+    """Dotted names of the package, between single backticks, that lead to nothing."""
+    names = re.findall(r"(?<!`)`(rankwise(?:\.[A-Za-z_]\w*)+)(?:\([^`\n]*\))?`(?!`)", text)
+    return {name for name in names if not leads_somewhere(name)}
+
+
+@cache
+def leads_somewhere(name):
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("path", READ, ids=name_of)
+def test_every_dotted_name_of_a_page_leads_somewhere(path):
+    # The exported page's script has an object of that name; Keras wants its back end set first.
+    elsewhere = {
+        *("rankwise.predict", "rankwise.pixels"),
+        "rankwise.lowrank.adapters.keras.RandomLowRank",
+    }
+    assert unresolved(path.read_text(encoding="utf-8")) <= elsewhere
+
+
+def test_every_dotted_name_of_the_sources_leads_somewhere():
+    files = (ROOT / "src").rglob("*.py")
+    found = {name_of(path): unresolved(path.read_text(encoding="utf-8")) for path in files}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
 def test_a_stale_name_would_be_found():
+    assert unresolved("`rankwise.lowrank.shards`, `rankwise.lowrank.spectrum(x)`") == {
+        "rankwise.lowrank.shards"
+    }
     text = "`varpro/batched.py`, `units/multilinear.py`, `QuadraticNetz`, `load_images(x)`, `old/`"
     assert stale_names(text) == {"varpro/batched.py", "QuadraticNetz", "old/"}
 

@@ -326,7 +326,7 @@ class _Writer:
         return self.node("ReduceSum", product, self.integers(rank_axis), keepdims=0)
 
     def probabilities(self, logits: str, graph: Graph) -> None:
-        """`rankwise.networks.graph.probabilities` as nodes."""
+        """`rankwise.networks.probabilities.probabilities` as nodes."""
         if graph.output == "softmax":
             self.node("Softmax", logits, output="probabilities", axis=1)
             return

@@ -37,7 +37,7 @@ class TrainingSettings:
     precision : {"32-true", "bf16-mixed", "16-mixed"}
         Lightning's names; the mixed ones are for a GPU. Default "32-true" (paper 3.2).
     output : {"softmax", "varpro"}
-        Cross-entropy, or the output layer by variable projection (`rankwise.nets.ProjectedLoss`).
+        Cross-entropy, or the output layer by variable projection (`rankwise.nets.projected_loss`).
         Default "softmax", the paper's.
     patience : int or None
         End when the validation loss hasn't fallen for so many epochs: a plateau. Default None: all

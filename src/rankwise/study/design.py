@@ -328,7 +328,7 @@ class Tuned(_Strict):
 class Study(_Strict):
     """Everything a study is; equal studies give equal numbers.
 
-    Parameters
+    Attributes
     ----------
     name : str
     protocol : {"sound", "paper", "notebook"}

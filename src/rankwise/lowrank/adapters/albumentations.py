@@ -38,6 +38,8 @@ class RandomLowRank(ImageOnlyTransform):
         Probability; 0.5 as everywhere in this library. The paper's skip threshold is ``1 - p``,
         and its value means 0.2.
 
+    Notes
+    -----
     Targets: image, images, volume. Image types: uint8, float32. Any number of channels; the last
     of four is transparency.
     """

@@ -68,6 +68,8 @@ class RandomLowRank(augmentation.IntensityAugmentationBase2D):
     keepdim : bool
         Give ``(C, H, W)`` back for ``(C, H, W)``.
 
+    Notes
+    -----
     Images ``(B, C, H, W)`` of floats, on any device. No gradient passes through.
     """
 

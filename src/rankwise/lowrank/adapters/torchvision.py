@@ -39,6 +39,8 @@ class RandomLowRank(v2.Transform):
     energy_of, rank_rule, channels : str, optional
         Options in place of those of `reference`; see `rankwise.lowrank.LowRankOptions`.
 
+    Notes
+    -----
     One draw, from torch's random numbers, holds for the whole sample.
     """
 
