@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +13,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+"""For a process of its own: the package as it lies here."""
 
 
 @cache
@@ -111,6 +117,15 @@ def page() -> bytes:
     return kept(lambda path: export_model(model, "html", path), "a.html")
 
 
+def explored() -> bytes:
+    """What a run of the digits got wrong, as a page."""
+    with TemporaryDirectory() as folder:
+        command = ["train", "digits", "--units", "100", "--subnets", "2", "--out", "digits"]
+        program = [sys.executable, "-m", "rankwise"]
+        subprocess.run(program + command, check=True, cwd=folder, env=HERE, capture_output=True)
+        return (Path(folder) / "digits" / "explore.html").read_bytes()
+
+
 def curve() -> bytes:
     """A fit with its 95% band."""
     from rankwise import VariableProjection
@@ -132,5 +147,6 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "forms.png": forms,
     "confusion.png": confusion,
     "digits.html": page,
+    "explore.html": explored,
     "curve.png": curve,
 }

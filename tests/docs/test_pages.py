@@ -29,6 +29,7 @@ FEWER = {
     "train": ["--limit", "120", "--max-iter", "2"],
     "evaluate": ["--limit", "40"],
     "export": ["--no-check"],
+    "head": ["--backbone-size", "64"],
     "study run": ["--folds", "2", "--seeds", "1", "--limit", "60"],
 }
 """Options that the test adds, since a reader has more time than a suite."""
