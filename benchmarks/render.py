@@ -17,7 +17,14 @@ from typing import Any
 
 from provenance import is_uncommitted, list_stale, staleness
 from rankwise._files import atomic_path
-from render_studies import at_a_glance
+from render_studies import (
+    WHY_WITHDRAWN,
+    at_a_glance,
+    conclusion,
+    is_withdrawn,
+    rows_of_the_paper,
+    without_verdicts,
+)
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parent / "docs" / "images"
@@ -33,7 +40,7 @@ SECTIONS = {
     ),
     "Past the paper": ("default_model", "accurate", "choices", "joint_race", "curve"),
     "Low-rank reconstruction": ("lowrank_*",),
-    "Studies": ("study_mnist_*", "study_leak_*", "study_*", "inference_simulation"),
+    "Studies": ("study_mnist_*", "study_leak_*", "study_*", "study_costs", "inference_simulation"),
     "Networks and the last layer": (
         "training_overhead",
         "pretrain_backbone",
@@ -47,6 +54,10 @@ SECTIONS = {
 MARKS = (
     "<!-- results: written by benchmarks/render.py -->",
     "<!-- end of results -->",
+)
+STUDY_MARKS = (
+    "<!-- studies: written by benchmarks/render.py -->",
+    "<!-- end of studies -->",
 )
 HEAD = """# Results
 
@@ -76,16 +87,24 @@ def main() -> None:
     presets = args.results / "presets.json"
     if presets.exists() and args.readme is not None and args.readme.exists():
         text = with_results(args.readme.read_text(encoding="utf-8"), readme_lines(presets))
+        text = with_results(text, study_lines(args.results), STUDY_MARKS)
         with atomic_path(args.readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(args.readme)
 
 
-def with_results(readme: str, lines: Sequence[str]) -> str:
+def with_results(readme: str, lines: Sequence[str], marks: Sequence[str] = MARKS) -> str:
     """The README with the lines between its two marks."""
-    before, rest = readme.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    return "\n".join([before + MARKS[0], *lines, MARKS[1] + after])
+    before, rest = readme.split(marks[0])
+    _, after = rest.split(marks[1])
+    return "\n".join([before + marks[0], *lines, marks[1] + after])
+
+
+def study_lines(results: Path) -> list[str]:
+    """What the recorded studies say of low-rank copies, in four sentences."""
+    paths = {path.stem: path for path in sorted(results.glob("study_*.json"))}
+    found = conclusion(shown_studies(studies_among(paths)))
+    return ["", *(f"  - {sentence}" for sentence in found), ""]
 
 
 def readme_lines(presets: Path) -> list[str]:
@@ -175,33 +194,48 @@ def render(folder: Path) -> Iterable[str]:
             continue
         yield f"## {heading}\n"
         if heading == "Studies":
-            yield from glance({n: left[n] for n in dict.fromkeys(names) if n.startswith("study_")})
+            yield from glance(studies_among({n: left[n] for n in dict.fromkeys(names)}))
         for name in dict.fromkeys(names):
             yield from section(json.loads(left.pop(name).read_text(encoding="utf-8")), name)
 
 
+def studies_among(paths: Mapping[str, Path]) -> dict[str, Path]:
+    """Those result files that are of recorded studies."""
+    return {n: p for n, p in paths.items() if n.startswith("study_") and n != "study_costs"}
+
+
 def glance(studies: Mapping[str, Path]) -> Iterable[str]:
     """All studies in one table."""
-    results = {
-        name.removeprefix("study_").replace("_", "-"): json.loads(path.read_text(encoding="utf-8"))
-        for name, path in studies.items()
-    }
-    results = {k: v for k, v in results.items() if not is_uncommitted(v["provenance"])}
+    results = shown_studies(studies)
     columns, rows, sentence = at_a_glance(results)
     for row in rows:
         if staleness(results[row[0]]["provenance"]):
             row[0] += " (stale)"
     yield "### All studies at a glance\n"
-    yield (
-        "Effects are on validation accuracy. The last columns are test accuracy on degraded "
-        "images, points more than the baseline's, mean of five severities.\n"
-    )
+    yield from (f"{line}\n" for line in conclusion(results))
+    yield "Effects are on the outcome that verdicts rest on: test accuracy under `sound`.\n"
     yield markdown(columns, rows)
     yield f"\n{sentence}\n"
+    if any(is_withdrawn(result) for result in results.values()):
+        yield f"{WHY_WITHDRAWN}\n"
+    yield "### The rows of the augmentation paper\n"
+    yield markdown(*rows_of_the_paper(results))
+    yield ""
+
+
+def shown_studies(studies: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Result files of studies by the studies' names, those from an uncommitted tree left out."""
+    results = {
+        name.removeprefix("study_").replace("_", "-"): json.loads(path.read_text(encoding="utf-8"))
+        for name, path in studies.items()
+    }
+    return {k: v for k, v in results.items() if not is_uncommitted(v["provenance"])}
 
 
 def section(result: dict[str, Any], name: str) -> Iterable[str]:
     """One result file: where its figures come from, its tables, its notes."""
+    if name.startswith("study_") and "comparisons" in result["data"]:
+        result = without_verdicts(result)
     yield f"### {result.get('title', name)}\n"
     if is_uncommitted(result["provenance"]):
         yield "Measured from an uncommitted tree, so not shown.\n"

@@ -41,6 +41,8 @@ def without_marks(text: str) -> str:
 def test_its_figures_are_those_of_the_results(render):
     lines = render.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
     assert without_marks(render.with_results(README, lines)) == without_marks(README)
+    studies = render.study_lines(ROOT / "benchmarks" / "results")
+    assert render.with_results(README, studies, render.STUDY_MARKS) == README
 
 
 def test_results_md_is_rendered_from_the_results(render):

@@ -233,7 +233,8 @@ def test_tensorboard_on_request(tmp_path, monkeypatch):
 
 def test_a_reduced_study_says_how(tmp_path):
     data = {"digits": {"source": "digits"}}
-    design = study(models=["quadratic"], data=data, retrain=False, epochs_factor=0.5)
+    few = {"quadratic": {"parameters": {"n_units": 10, "n_subnets": 1, "max_iter": 1}}}
+    design = study(models=few, data=data, retrain=False, epochs_factor=0.5)
     (found,) = run(design, tmp_path / "out")["data_sets"]
     assert found["reduced"]
     assert found["reductions"] == found["notes"][:1] == ["0.5 times the epochs"]
