@@ -53,7 +53,7 @@ def test_too_few_images_to_validate_get_the_glue(digits):
     assert model.score(images[1000:], labels[1000:]) > 0.5
 
 
-@pytest.mark.parametrize("preset", ["accurate", "small", "tiny"])
+@pytest.mark.parametrize("preset", ["accurate", "small", "tiny", "nano"])
 @pytest.mark.parametrize("shape", [(8, 8), (5, 9), (9, 7, 3), (4, 4, 1), (70, 66), (16, 1100)])
 def test_convolutional_presets_take_images_of_any_shape(preset, shape):
     rng = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_a_fit_in_no_time_is_a_model(digits):
         (
             {"preset": "windowed", "precision": "auto", "time_budget": 3},
             "precision and time_budget need units that are trained together, and preset 'windowed' "
-            "has sub-networks; presets accurate, small, tiny",
+            "has sub-networks; presets wide, accurate, small, tiny, nano are accepted",
         ),
         (
             {"preset": None, "time_budget": 3},
@@ -338,7 +338,8 @@ def test_the_default_fits_the_data(shape, given, expected):
         (
             {"preset": None, "augmentation": "none"},
             "augmentation 'none' needs training on batches, and preset 'windowed' has none without "
-            "refine; give refine epochs, or use preset 'accurate', 'small', 'tiny'",
+            "refine; give refine epochs, or use preset 'wide', 'accurate', 'small', "
+            "'tiny', 'nano'",
         ),
         ({"preset": "pereyra", "augmentation": "moves"}, "'pereyra' has none without refine"),
         (
