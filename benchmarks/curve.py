@@ -1,18 +1,17 @@
-"""Accuracy against parameters, bytes and microseconds an image: what to choose for a phone.
+r"""Accuracy against parameters, bytes, microseconds and seconds of training: what to choose.
 
-Our presets at several sizes, the sub-networks of the paper's scheme, logistic regression, an MLP,
-gradient boosting, and plain CNNs of 2 K to 200 K parameters, in one run on the same images. The
-CNNs have our convolutional layers with dense filters, and are trained by the very same code: same
-batches, moved images, schedule, epochs, with the better of two learning rates by validation
-(their seconds count both; ours have one for all sizes). Prediction is timed on one thread in
-batches of 500; both kinds of convolutional networks predict by the same code, normalisation folded
-in. Bytes are those of float32 weights; of these networks also those of an int8 export, with the
-accuracy that it has. The test images are read once for each row.
-Finished rows are kept; the picture is drawn from the result file. Training images and epochs are
-fewer than the presets' own, so that a seed takes some ten minutes on two cores: `accurate.py`
-measures the presets at their full length.
+Our presets at 1 to 450 thousand parameters, the sub-networks of the paper's scheme, logistic
+regression, an MLP, gradient boosting, and rivals at 5, 20, 100 and 450 thousand: a plain CNN, a
+depthwise-separable one and ResNet-20 scaled to the size, in one run on the same images. Rivals are
+trained by the very same code as our preset of the size: same batches, moved images, smoothing,
+schedule, precision, epochs or minutes, by AdamW at the better of two learning rates by validation
+(their seconds count both). Prediction is timed on one thread in batches of 500, all by the same
+code, normalisation folded in. Bytes are those of float32 weights; of convolutional networks also
+those of an int8 export, with the accuracy that it has. The test images are read once for each row.
+Finished rows are kept; the picture is drawn from the result file.
 
-    python benchmarks/curve.py
+    python benchmarks/curve.py                                    # MNIST, about 5 hours
+    python benchmarks/curve.py --dataset cifar10 --minutes 8      # about 9 hours
     python benchmarks/curve.py --draw      # docs/images/curve.png, from the result file
 """
 
@@ -40,7 +39,7 @@ from common import (
     to_measure,
     write_result,
 )
-from curve_models import Convolutional, DenseNetwork
+from curve_models import Convolutional, RivalNetwork, plain, resnet, separable
 from graph_runner import GraphRunner
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet
@@ -63,7 +62,11 @@ MEASURED = (
     "microseconds",
     "fit_seconds",
 )
-OURS, PAPER, DENSE, OTHER = "ours, convolutional", "ours, sub-networks", "CNN", "other"
+OURS, PAPER, OTHER = "ours, convolutional", "ours, sub-networks", "other"
+PLAIN, SEPARABLE, RESNET = "plain CNN", "separable CNN", "ResNet-20, scaled"
+RIVALS = {PLAIN: plain, SEPARABLE: separable, RESNET: resnet}
+SIZES_OF_RIVALS = {5: "tiny", 20: "small", 100: "accurate", 450: "wide"}
+"""Thousands of parameters at most, and whose recipe."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,32 @@ def ours(preset: str, **options: Any) -> Callable[[int, Any], Any]:
     def make(seed: int, args: Any) -> Rankwise:
         known = dict(options)
         if preset != "windowed":
-            known |= {"max_iter": args.epochs}
+            known |= given(args)
         kind = Rankwise if preset == "windowed" else Convolutional
         return kind(classifier_of(preset, n_jobs=args.workers, random_state=seed, **known))
 
     return make
 
 
-def dense(maps: tuple[int, ...], pool: tuple[int, ...]) -> Callable[[int, Any], Any]:
-    """A CNN with dense filters."""
-    return lambda seed, args: DenseNetwork(maps, pool, seed, args.epochs, args.workers)
+def given(args: Any) -> dict[str, Any]:
+    """Epochs or minutes, and the precision, of all convolutional networks."""
+    if args.minutes is None:
+        return {"max_iter": args.epochs, "precision": "auto"}
+    return {"time_budget": args.minutes, "precision": "auto"}
+
+
+def rival(kind: str, thousands: int) -> Callable[[int, Any], Any]:
+    """One of `RIVALS` at a size; two rates share the minutes of one."""
+
+    def make(seed: int, args: Any) -> RivalNetwork:
+        options = given(args)
+        if "time_budget" in options:
+            options["time_budget"] /= 2
+        preset = SIZES_OF_RIVALS[thousands]
+        most = 1000 * thousands
+        return RivalNetwork(RIVALS[kind], most, preset, options, seed, args.workers)
+
+    return make
 
 
 def other(maker: Any) -> Callable[[int, Any], Any]:
@@ -99,21 +118,22 @@ def other(maker: Any) -> Callable[[int, Any], Any]:
 
 
 ROWS = {
-    "tiny-half": Row("tiny, 46 units", OURS, ours("tiny", n_units=46)),
+    "nano": Row("nano", OURS, ours("nano")),
     "tiny": Row("tiny", OURS, ours("tiny")),
     "small-half": Row("small, 104 units", OURS, ours("small", n_units=104)),
     "small": Row("small", OURS, ours("small")),
-    "accurate-half": Row("accurate, 176 units", OURS, ours("accurate", n_units=176)),
+    "accurate-half": Row("accurate, 376 units", OURS, ours("accurate", n_units=376)),
     "accurate": Row("accurate", OURS, ours("accurate")),
+    "wide": Row("wide, 1,648 units", OURS, ours("wide", n_units=1648)),
+    **{
+        f"{kind.split()[0].split('-')[0].lower()}-{n}k": Row(f"{kind}, {n}k", kind, rival(kind, n))
+        for kind in RIVALS
+        for n in SIZES_OF_RIVALS
+    },
     "windowed-500": Row("windowed, 500 units", PAPER, ours("windowed", n_units=500, n_subnets=10)),
     "windowed-2000": Row(
         "windowed, 2000 units", PAPER, ours("windowed", n_units=2000, n_subnets=40)
     ),
-    "cnn-2k": Row("CNN 6-8-8-8", DENSE, dense((6, 8, 8, 8), (2, 1, 2, 2))),
-    "cnn-5k": Row("CNN 8-12-12-16", DENSE, dense((8, 12, 12, 16), (2, 1, 2, 2))),
-    "cnn-17k": Row("CNN 12-24-24-32", DENSE, dense((12, 24, 24, 32), (2, 1, 2, 2))),
-    "cnn-70k": Row("CNN 16-32-32-64-64", DENSE, dense((16, 32, 32, 64, 64), (2, 1, 2, 1, 2))),
-    "cnn-200k": Row("CNN 32-64-112-112", DENSE, dense((32, 64, 112, 112), (2, 2, 1, 2))),
     "logistic": Row("logistic regression", OTHER, other(logistic())),
     "mlp": Row("MLP, 800 hidden units", OTHER, other(mlp())),
     "boosting": Row("gradient boosting", OTHER, other(boosting())),
@@ -124,22 +144,27 @@ def main() -> None:
     """Measure every row that isn't there yet, or draw."""
     parser = argument_parser(__doc__, "curve", SEEDS, resumable=True)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--dataset", choices=["mnist", "cifar10"], default="mnist")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--minutes", type=float, help="of a convolutional row, instead of epochs")
     parser.add_argument("--images", type=int, default=24_000, help="training images, by class")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--draw", action="store_true", help="draw the picture and stop")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
+    if args.dataset != "mnist":
+        args.name = f"curve_{args.dataset}"
     if args.draw:
         draw(json.loads(result_path(args).read_text(encoding="utf-8"))["data"], args.picture)
         return
     if args.quick:
         args.seeds, args.epochs = args.seeds[:1], 1
         args.rows = [r for r in args.rows if ROWS[r].kind != PAPER]
-    train, test = data_sets(args)
+    train, test = data_sets(args, args.dataset)
     if args.images < len(train):
         train = train.subset(stratified_limit(train.labels, args.images, seed=42))
     same = {"data": describe(train, test), "epochs": args.epochs, "workers": args.workers}
+    same |= {"minutes": args.minutes}
     results = earlier(args, same)
     for key, seed in to_measure(args.rows, args.seeds, results):
         results.append(measure(args, key, seed, train, test))
@@ -184,7 +209,7 @@ def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> 
 
 def rounded(model: Any, test: ImageSet) -> dict[str, Any]:
     """Bytes of a convolutional network's weights in int8, and its accuracy with them."""
-    if not isinstance(model, Convolutional | DenseNetwork):
+    if not isinstance(model, Convolutional | RivalNetwork):
         return {"int8_bytes": None, "int8_accuracy": None}
     quantised = quantise(model.graph(), "int8")
     found = GraphRunner(quantised.rounded()).predict(test.images)
@@ -205,7 +230,7 @@ def points(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tables(results: list[dict[str, Any]]) -> list[Table]:
-    """Every row; then ours beside CNNs of the same size."""
+    """Every row; then ours beside the best rivals of the same size."""
     compared = same_size(results)
     return [table(results), *([compared] if compared.rows else [])]
 
@@ -213,7 +238,7 @@ def tables(results: list[dict[str, Any]]) -> list[Table]:
 def table(results: list[dict[str, Any]]) -> Table:
     """Every row, by kind, the smallest first."""
     lines = []
-    order = [OURS, PAPER, DENSE, OTHER]
+    order = [OURS, *RIVALS, PAPER, OTHER]
     for p in sorted(points(results), key=lambda p: (order.index(p["kind"]), p["n_parameters"])):
         runs = [r["accuracy"] for r in results if r["row"] == p["row"]]
         lines.append(
@@ -232,32 +257,54 @@ def table(results: list[dict[str, Any]]) -> Table:
     return Table(TITLE, columns, lines)
 
 
-LESS = "Ours less a CNN of the same size, points of accuracy"
-SIZES = {"n_parameters": "parameters", "int8_bytes": "int8 bytes", "microseconds": "µs/image"}
+LESS = "Ours less the best rival of the same size, points of accuracy"
+SIZES = {
+    "n_parameters": "parameters",
+    "int8_bytes": "int8 bytes",
+    "microseconds": "µs/image",
+    "fit_seconds": "seconds of training",
+}
+
+
+def error_at(found: list[dict[str, Any]], kind: str, size: str, here: float) -> float | None:
+    """The error of a kind of rival at a size, on the line between two measured ones."""
+    theirs = sorted((p for p in found if p["kind"] == kind), key=lambda p: p[size])
+    sizes = np.log([p[size] for p in theirs])
+    if len(theirs) < 2 or not sizes[0] <= np.log(here) <= sizes[-1]:
+        return None
+    errors = np.log([max(1 - p["accuracy"], 1e-6) for p in theirs])
+    return float(np.exp(np.interp(np.log(here), sizes, errors)))
+
+
+def best_rivals(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each of ours and each measure of size the best rival there, and the difference to it."""
+    found, compared = points(results), []
+    for p in sorted((p for p in found if p["kind"] == OURS), key=lambda p: p["n_parameters"]):
+        for size in SIZES:
+            errors = {kind: error_at(found, kind, size, p[size]) for kind in RIVALS}
+            known = {kind: error for kind, error in errors.items() if error is not None}
+            if known:
+                kind = min(known, key=lambda k: known[k])
+                gain = 100 * (p["accuracy"] - (1 - known[kind]))
+                compared.append({"label": p["label"], "size": size, "rival": kind, "gain": gain})
+    return compared
 
 
 def same_size(results: list[dict[str, Any]]) -> Table:
-    """Ours less a CNN of the same size, in points of accuracy.
-
-    The error of a CNN between two measured ones lies on the line that joins them, both axes
-    logarithmic, as in the picture. Beyond the smallest and the largest one there is none.
-    """
-    found = points(results)
+    """Ours less the best rival of the same size, in points of accuracy."""
+    compared = best_rivals(results)
     lines = []
-    for ours_ in sorted((p for p in found if p["kind"] == OURS), key=lambda p: p["n_parameters"]):
-        cells = []
-        for size in SIZES:
-            theirs = sorted((p for p in found if p["kind"] == DENSE), key=lambda p: p[size])
-            sizes = np.log([p[size] for p in theirs])
-            errors = np.log([max(1 - p["accuracy"], 1e-6) for p in theirs])
-            here = np.log(ours_[size])
-            if len(theirs) < 2 or not sizes[0] <= here <= sizes[-1]:
-                cells.append("–")
-                continue
-            error = float(np.exp(np.interp(here, sizes, errors)))
-            cells.append(f"{100 * (ours_['accuracy'] - (1 - error)):+.2f}")
-        lines.append((ours_["label"], *cells))
+    for label in dict.fromkeys(c["label"] for c in compared):
+        here = {c["size"]: c["gain"] for c in compared if c["label"] == label}
+        lines.append((label, *(f"{here[s]:+.2f}" if s in here else "–" for s in SIZES)))
     return Table(LESS, ("model", *SIZES.values()), lines)
+
+
+def interval(results: list[dict[str, Any]]) -> float:
+    """Points within which two rows are alike: twice the deviation over seeds, the median row's."""
+    by_row = {r["row"]: [q["accuracy"] for q in results if q["row"] == r["row"]] for r in results}
+    deviations = [100 * np.std(runs, ddof=1) for runs in by_row.values() if len(runs) > 1]
+    return max(ALIKE, 2 * float(np.median(deviations)) if deviations else 0.0)
 
 
 ALIKE = 0.1
@@ -265,26 +312,38 @@ ALIKE = 0.1
 
 
 def notes(results: list[dict[str, Any]]) -> list[str]:
-    """Which of ours is better than a CNN of the same size, and which isn't, by each measure."""
-    compared = same_size(results)
+    """Which of ours is ahead of the best rival, by each measure; where none is, what to take."""
+    compared, alike = best_rivals(results), interval(results)
     said = [
-        "A CNN of the same size has the error on the line between two measured ones, both axes "
-        "logarithmic; – where none was measured that is as small or as large."
+        "A rival of the same size has the error on the line between two measured ones of its kind, "
+        "both axes logarithmic; – where none was measured that is as small or as large."
     ]
-    for column, name in enumerate(SIZES.values(), start=1):
-        cells = [(row[0], float(row[column])) for row in compared.rows if row[column] != "–"]
+    for size, name in SIZES.items():
+        cells = [c for c in compared if c["size"] == size]
         parts = {
-            "better than a CNN": [label for label, gain in cells if gain > ALIKE],
-            f"alike (within {ALIKE} points)": [n for n, gain in cells if abs(gain) <= ALIKE],
-            "a CNN is the better choice": [label for label, gain in cells if gain < -ALIKE],
+            "ahead of the best rival": [c["label"] for c in cells if c["gain"] > alike],
+            f"alike (within {alike:.2f} points)": [
+                c["label"] for c in cells if abs(c["gain"]) <= alike
+            ],
+            "the rival is the better choice": [
+                f"{c['label']} ({c['rival']})" for c in cells if c["gain"] < -alike
+            ],
         }
         listed = "; ".join(f"{what}: {' – '.join(names)}" for what, names in parts.items() if names)
-        said.append(f"By {name}: {listed}.")
+        if listed:
+            said.append(f"By {name}: {listed}.")
     return said
 
 
-COLOURS = {OURS: "#d95f02", PAPER: "#7570b3", DENSE: "#1b9e77", OTHER: "#666666"}
-LABELS = {OURS: (-6, -9, "right"), PAPER: (6, 5, "left"), DENSE: (6, 5, "left")}
+COLOURS = {
+    OURS: "#d95f02",
+    PAPER: "#7570b3",
+    PLAIN: "#1b9e77",
+    SEPARABLE: "#1f78b4",
+    RESNET: "#a6761d",
+    OTHER: "#666666",
+}
+LABELS = {OURS: (-6, -9, "right")} | dict.fromkeys((PAPER, *RIVALS), (6, 5, "left"))
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:

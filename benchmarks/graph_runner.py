@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from rankwise.networks.convolutional import as_maps
 from rankwise.networks.graph import (
     Activate,
+    Add,
     Affine,
     Convolve,
     ConvolveForms,
@@ -20,13 +21,14 @@ from rankwise.networks.graph import (
     Pool,
     ToMaps,
 )
+from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
 
 class GraphRunner:
-    """Labels of uint8 images by a graph; filters of forms are multiplied out beforehand.
+    """Labels of uint8 images by a graph, forms in the cheaper of two ways.
 
     Parameters
     ----------
@@ -49,6 +51,13 @@ class GraphRunner:
         return torch.cat(found).numpy()
 
 
+def through(steps: list[Step], x: torch.Tensor) -> torch.Tensor:
+    """One step after the other."""
+    for step in steps:
+        x = step(x)
+    return x
+
+
 def step_of(op: object) -> Step:
     """One operation; `ToMaps` makes them channels-last, as convolutions on a CPU like them."""
     match op:
@@ -57,12 +66,19 @@ def step_of(op: object) -> Step:
         case Affine():
             factor, shift = (_tensor(a)[:, None, None] for a in (op.scale, op.shift))
             return lambda x: x * factor + shift
-        case ConvolveForms():
-            return step_of(op.composed())
+        case ConvolveForms(channel=channel, row=row, column=column):
+            sides = (row.shape[2], column.shape[2])
+            if not mixes_first(channel.shape[2], channel.shape[1], sides, "float32"):
+                return step_of(op.composed())
+            vectors = [_tensor(a) for a in (channel, row, column, op.bias)]
+            return lambda x: slid(x, *vectors, padding=op.padding, mixed=True)
         case Convolve():
             weight, bias = _tensor(op.weight), _tensor(op.bias)
             weight = weight.contiguous(memory_format=torch.channels_last)
-            return lambda x: F.conv2d(x, weight, bias, padding=op.padding)
+            return lambda x: F.conv2d(x, weight, bias, op.stride, op.padding, 1, op.groups)
+        case Add():
+            left, right = ([step_of(o) for o in branch] for branch in (op.left, op.right))
+            return lambda x: through(left, x) + through(right, x)
         case Pool(kind="max"):
             return lambda x: F.max_pool2d(x, op.size)
         case Pool():
