@@ -3,57 +3,173 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rankwise._arrays import blocks
 from rankwise._files import atomic_path
 from rankwise._process import ignoring_warnings
+from rankwise.networks.convolutional import ConvolutionalNetwork
+from rankwise.units.convolutional import ConvolutionalUnits
+
+_LOOKED_AT = 500
+_PLACES_AT_ONCE = 16
 
 
-def save_units(network: Any, path: Path, *, most: int = 48) -> None:
-    """Draw the units that weigh most: the form each applies to the image, `most` at most.
+def save_units(
+    network: Any, path: Path, *, images: np.ndarray | None = None, most: int = 48
+) -> None:
+    """Draw the units that weigh most: the form each applies, `most` at most.
 
     A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Forms are summed
-    over channels. Of convolutional units those of the first layer are drawn.
+    over channels. Of convolutional units those of the first layer are drawn, whose forms are
+    patches; below each, the place of some images that it answers to most, in its surroundings.
 
     Parameters
     ----------
     network : QuadraticNetwork or ConvolutionalNetwork
     path : Path
+    images : uint8 array of shape (n, height, width[, channels]), optional
+        Where the places are looked for, in the first `_LOOKED_AT`.
     most : int
     """
+    if isinstance(network, ConvolutionalNetwork):
+        _save_patches(network, path, images, min(most, 24))
+        return
     _, pictures = network.forms(most)
     columns = 12
     rows = -(-len(pictures) // columns)
     figure, axes = _subplots(rows, columns, (columns * 0.75, rows * 0.75 + 0.5))
     for axis, form in zip(axes.flat, pictures, strict=False):
-        limit = np.abs(form).max() or 1.0
-        axis.imshow(form, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        _draw_form(axis, form)
     for axis in axes.flat:
         axis.axis("off")
     shape = "×".join(str(s) for s in network.units.shape)
     figure.suptitle(
-        f"The {len(pictures)} units that weigh most, of {network.n_units} ({shape})", fontsize=10
+        f"The {len(pictures)} units that weigh most, of {network.n_units}: forms of the whole "
+        f"image ({shape})",
+        fontsize=10,
     )
     _save(figure, path)
 
 
+def _save_patches(
+    network: ConvolutionalNetwork, path: Path, images: np.ndarray | None, most: int
+) -> None:
+    order, pictures = network.forms(most)
+    looks = images is not None and len(images) > 0
+    across, each = min(12, len(order)), 2 if looks else 1
+    down = -(-len(order) // across)
+    size = (max(4.5, 0.85 * across), 0.85 * each * down + 0.7)
+    figure, axes = _subplots(each * down, across, size)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, form in enumerate(pictures):
+        _draw_form(axes[each * (i // across), i % across], form)
+    if looks:
+        for i, (place, box) in enumerate(strongest_places(network, images, order)):
+            axis = axes[each * (i // across) + 1, i % across]
+            axis.imshow(place, cmap="gray", vmin=0, vmax=255)
+            x, y, width, height = box
+            axis.add_patch(_rectangle((x - 0.5, y - 0.5), width, height))
+    stage, shrink = network.units.stages[0], network.units.shrink
+    sides = "×".join(map(str, stage.sides))
+    some = f"The {stage.maps}" if len(order) == stage.maps else f"{len(order)} of the {stage.maps}"
+    first = f"{some} units of the first layer: patches of {sides}"
+    if shrink > 1:
+        first += f", of images averaged over {shrink}×{shrink}"
+    below = "\nbelow each, what it answers to most (in the box)" if looks else ""
+    figure.suptitle(first + below, fontsize=9)
+    _save(figure, path)
+
+
+def strongest_places(
+    network: ConvolutionalNetwork, images: np.ndarray, order: Sequence[int] | np.ndarray
+) -> list[tuple[np.ndarray, tuple[int, int, int, int]]]:
+    """Where some images have the largest ``q`` of units of the first layer.
+
+    Parameters
+    ----------
+    network : ConvolutionalNetwork
+    images : uint8 array of shape (n, height, width[, channels])
+    order : int array of shape (k,)
+        Units.
+
+    Returns
+    -------
+    list of (uint8 array, (x, y, width, height))
+        Of each unit the patch with one of its size on every side, as far as the image goes, and
+        where in it the patch lies.
+    """
+    units, stage = network.units, network.units.stages[0]
+    rows, columns = stage.size
+    # The first layer alone, each place a cell; what passes grows with q, so the largest is it.
+    first = ConvolutionalUnits(
+        units.shape,
+        (replace(units.layers[0], pool=1),),
+        shrink=units.shrink,
+        grid=max(rows, columns),
+        activation="softplus",
+    )
+    alone = replace(network, units=first, layers=network.layers[:1])
+    features = alone.features(images)
+    best = np.full(len(order), -np.inf)
+    at = np.zeros((len(order), 3), int)
+    for block in blocks(min(len(images), _LOOKED_AT), _PLACES_AT_ONCE):
+        found = features(block)[:, :-1].reshape(-1, stage.maps, rows * columns)[:, order]
+        found = np.moveaxis(found, 1, 0).reshape(len(order), -1)
+        largest = found.argmax(axis=1)
+        value = found[np.arange(len(order)), largest]
+        image, place = np.divmod(largest, rows * columns)
+        new = np.column_stack([block.start + image, *np.divmod(place, columns)])
+        at[value > best] = new[value > best]
+        best = np.maximum(best, value)
+    result = []
+    for n, y, x in at:
+        spans = []
+        for center, side, length in zip((y, x), stage.sides, images.shape[1:3], strict=True):
+            low, high = (center - side // 2) * units.shrink, (center + side // 2 + 1) * units.shrink
+            wide = high - low
+            start, end = max(0, low - wide), min(length, high + wide)
+            inside = max(low, 0)
+            spans.append((start, end, inside - start, min(high, length) - inside))
+        (top, bottom, *vertical), (left, right, *horizontal) = spans
+        patch = images[n, top:bottom, left:right]
+        box = (horizontal[0], vertical[0], horizontal[1], vertical[1])
+        result.append((patch[..., :3] if patch.ndim == 3 else patch, box))
+    return result
+
+
+def _draw_form(axis: Any, form: np.ndarray) -> None:
+    limit = np.abs(form).max() or 1.0
+    axis.imshow(form, cmap="PuOr_r", vmin=-limit, vmax=limit)
+
+
+def _rectangle(corner: tuple[float, float], width: float, height: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, edgecolor="#ff8c28", linewidth=1.2)
+
+
 def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix: true class down, predicted across, errors shaded."""
+    """Draw a confusion matrix: true class down, predicted across, shaded by share."""
     k = len(names)
     size = min(10.0, 2.2 + 0.42 * k)
     figure, axes = _subplots(1, 1, (size, size))
     axis = axes.flat[0]
-    errors = counts.astype(float).copy()
-    np.fill_diagonal(errors, 0.0)
-    axis.imshow(errors, cmap="Oranges", vmin=0.0, vmax=max(1.0, errors.max()))
+    # Each row as shares: right ones in blue, wrong ones in orange, whose shade grows with the root.
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(k, dtype=bool)
+    axis.imshow(np.ma.masked_array(np.sqrt(shares), right), cmap="Oranges", vmin=0.0, vmax=1.2)
+    axis.imshow(np.ma.masked_array(shares, ~right), cmap="Blues", vmin=0.0, vmax=1.6)
     if k <= 20:
         for i in range(k):
             for j in range(k):
                 if counts[i, j]:
-                    dark = errors[i, j] > 0.6 * max(1.0, errors.max())
+                    dark = i != j and shares[i, j] > 0.5
                     axis.text(
                         j,
                         i,

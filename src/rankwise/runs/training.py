@@ -342,7 +342,7 @@ def _bootstrap(
 def _draw(model: ImageClassifier, outputs: np.ndarray, images: ImageSet, out: Path) -> None:
     from rankwise.plots import save_confusion, save_units
 
-    save_units(model.network_, out / "units.png")
+    save_units(model.network_, out / "units.png", images=images.images)
     save_confusion(
         confusion(model, outputs, images), [str(c) for c in model.classes_], out / "confusion.png"
     )
