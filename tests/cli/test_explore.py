@@ -76,6 +76,10 @@ def test_planted_faults_are_listed_and_left_out(planted, folders, tmp_path, monk
     assert reasons["a/blank.png", "odd"] == "blank: without contrast"
     assert reasons["a/large.png", "odd"] == "of 16×16 pixels, where nearly all have 8×8"
     assert "under two labels" in reasons["a/wrong.png", "repeats"]
+    # One of a group stays, and the list itself can be given to a training.
+    leave = {(line["image"], line["list"]) for line in lines if line["leave"] == "yes"}
+    assert sum((name, "repeats") in leave for name in ("b/copy.png", "b/3-x.png")) <= 1
+    assert set(read_list(tmp_path / "l.csv")) == {name for name, _ in leave}
     trained = load_images(folders, "train", size=8)
     left = tmp_path / "left.csv"
     write_list(left, ("image",), [["a/wrong.png"], [str(folders / "a" / "blank.png")]])
@@ -143,3 +147,5 @@ def test_a_list_is_read_as_it_was_written(tmp_path):
     assert read_list(tmp_path / "l.csv") == names
     (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbfPath , other\r\na.png,1\r\na.png,2\r\n\r\n")
     assert read_list(tmp_path / "m.csv") == ["a.png"]
+    (tmp_path / "n.csv").write_text("leave,image\nno,a.png\nyes,b.png\n,c.png\n")
+    assert read_list(tmp_path / "n.csv") == ["b.png", "c.png"]

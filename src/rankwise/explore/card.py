@@ -103,11 +103,11 @@ def limits(found: Findings, score: dict[str, Any], report: dict[str, Any]) -> li
             f"Its probabilities are off by {_percent(score['ece'])} on average; --calibrate fits "
             "them."
         )
-    across = sum(g["across"] for g in found.groups)
+    across = sum(g["across"] and g["exact"] for g in found.groups)
     if across:
         lines.append(
-            f"{across:,} pictures are in both parts, exactly or nearly: on them the accuracy is of "
-            "images that it was trained on."
+            f"{across:,} pictures are in both parts: on them the accuracy is of images that it was "
+            "trained on."
         )
     named = report.get("warnings") or []
     notes = scored.images.notes

@@ -14,8 +14,8 @@ from rankwise.errors import DataError
 IMAGE_COLUMNS = ("image", "image_id", "file", "path", "filename")
 """Names of the column that `read_list` takes, the first that is there."""
 
-COLUMNS = ("image", "part", "label", "list", "reason", "suggested", "score")
-"""Of a list of faults."""
+COLUMNS = ("image", "leave", "part", "label", "list", "reason", "suggested", "score")
+"""Of a list of faults; `read_list` takes those that ``leave`` doesn't say no of."""
 
 MISTAKE_COLUMNS = ("image", "true", "predicted", "confidence")
 """Of a list of wrong predictions."""
@@ -40,7 +40,8 @@ def read_list(path: Path | str) -> list[str]:
     Parameters
     ----------
     path : path
-        With a column of one of the names `IMAGE_COLUMNS`, and any others beside it.
+        With a column of one of the names `IMAGE_COLUMNS`, and any others beside it. Where one is
+        called ``leave``, lines that say ``no`` there are left alone.
 
     Raises
     ------
@@ -66,5 +67,12 @@ def read_list(path: Path | str) -> list[str]:
             f"{path} has no column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}; "
             f"{accepted}, such as rankwise explore exports."
         )
-    found = [line[column] for line in lines[1:] if len(line) > column and line[column]]
+    leave = header.index("leave") if "leave" in header else None
+    found = [
+        line[column]
+        for line in lines[1:]
+        if len(line) > column
+        and line[column]
+        and (leave is None or len(line) <= leave or line[leave].strip().casefold() != "no")
+    ]
     return list(dict.fromkeys(found))

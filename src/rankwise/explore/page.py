@@ -31,8 +31,8 @@ _PICTURE_BYTES = 1_600_000
 _REASON_BYTES = 1_200_000
 _TOP = 10
 """Classes whose probabilities are shown of an image."""
-_OCCLUDED = 48
-_OCCLUDED_SLOW = 8  # by a head, whose backbone sees each covered image anew
+_OCCLUDED = {"n": 48, "grid": 7}
+_OCCLUDED_SLOW = {"n": 6, "grid": 5}  # by a head, whose backbone sees each covered image anew
 _ALL_CELLS = 25
 """Classes of a confusion matrix that is shown whole."""
 
@@ -96,8 +96,14 @@ def write_page(model: Any, found: Findings, about: About, path: Path | str) -> i
         },
         "lists": lists,
         "groups": [[place[r] for r in g["rows"] if r in place] for g in found.groups[:MOST_LISTED]],
+        "nGroups": len(found.groups),
+        "across": {
+            "exact": sum(g["across"] and g["exact"] for g in found.groups),
+            "near": sum(g["across"] and not g["exact"] for g in found.groups),
+        },
         "pairs": found.pairs,
-        "reasons": _reasons(model, found, rows, near),
+        "likely": sum(e.leave or e.unlikely for e in found.lists["labels"]),
+        "reasons": _reasons(model, found, rows, place, near),
         "command": about.train_command,
     }
     html = _page.render(
@@ -121,7 +127,10 @@ def write_page(model: Any, found: Findings, about: About, path: Path | str) -> i
 
 
 def _shown(found: Findings) -> np.ndarray:
-    """Rows of the images in the page, in order: those listed, and of the scored part `MOST`."""
+    """Rows of the images in the page: those listed first, and of the scored part `MOST`.
+
+    What is listed together lies on few sheets, so that a browser shows it at once.
+    """
     scored = np.arange(found.starts[-1], found.n)
     if len(scored) > MOST:
         wrong = scored[~found.scored.right]
@@ -133,7 +142,8 @@ def _shown(found: Findings) -> np.ndarray:
         scored = np.concatenate([wrong, rng.choice(rest, MOST - len(wrong), replace=False)])
     listed = [e.row for entries in found.lists.values() for e in entries[:MOST_LISTED]]
     listed += [r for g in found.groups[:MOST_LISTED] for r in g["rows"][:8]]
-    return np.unique(np.concatenate([scored, np.array(listed, dtype=np.int64)]))
+    first = np.array(list(dict.fromkeys(listed)), dtype=np.int64)
+    return np.concatenate([first, np.setdiff1d(scored, first)])
 
 
 def _lists(found: Findings, place: dict[int, int]) -> dict[str, Any]:
@@ -164,7 +174,7 @@ def _matrix(counts: np.ndarray) -> dict[str, Any]:
     order = np.arange(len(counts))
     if len(counts) > _ALL_CELLS:
         order = np.sort(np.argsort(-(errors.sum(0) + errors.sum(1)), kind="stable")[:_ALL_CELLS])
-    worst = np.argsort(-errors, axis=None, kind="stable")[:12]
+    worst = np.argsort(-errors, axis=None, kind="stable")[:9]
     pairs = [[int(i // len(counts)), int(i % len(counts))] for i in worst if errors.flat[i]]
     return {
         "classes": order.tolist(),
@@ -175,40 +185,45 @@ def _matrix(counts: np.ndarray) -> dict[str, Any]:
 
 
 def _images(found: Findings, rows: np.ndarray) -> dict[str, Any]:
-    top = min(_TOP, len(found.classes))
-    names: list[str] = []
-    arrays: dict[str, list[np.ndarray]] = {
-        k: [] for k in ("part", "truth", "predicted", "top", "shares")
+    n, top = len(rows), min(_TOP, len(found.classes))
+    names = np.empty(n, dtype=object)
+    number = np.searchsorted(found.starts, rows, side="right") - 1
+    truth, predicted = np.zeros(n, np.uint16), np.zeros(n, np.uint16)
+    classes, shares = np.zeros((n, top), np.uint16), np.zeros((n, top), np.uint16)
+    for k, (part, start) in enumerate(zip(found.parts, found.starts, strict=True)):
+        here = number == k
+        at = rows[here] - start
+        order = np.argsort(-part.probabilities[at], axis=1, kind="stable")[:, :top]
+        best = np.take_along_axis(part.probabilities[at], order, axis=1)
+        names[here] = part.images.ids[at]
+        truth[here], predicted[here] = part.truth[at], part.predicted[at]
+        classes[here], shares[here] = order, np.round(best * 65535)
+    packed = {"truth": truth, "predicted": predicted, "top": classes, "shares": shares}
+    return {
+        "n": n,
+        "per": top,
+        "names": [str(name) for name in names],
+        "part": _packed(number.astype(np.uint8)),
+        **{name: _packed(array) for name, array in packed.items()},
     }
-    for number, (part, start) in enumerate(zip(found.parts, found.starts, strict=True)):
-        here = rows[(rows >= start) & (rows < start + len(part))] - start
-        shares = part.probabilities[here]
-        order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
-        names += part.images.ids[here].tolist()
-        arrays["part"].append(np.full(len(here), number, np.uint8))
-        arrays["truth"].append(part.truth[here].astype(np.uint16))
-        arrays["predicted"].append(part.predicted[here].astype(np.uint16))
-        arrays["top"].append(order.astype(np.uint16))
-        best = np.take_along_axis(shares, order, axis=1)
-        arrays["shares"].append(np.round(best * 65535).astype(np.uint16))
-    joined = {k: _packed(np.concatenate(v)) for k, v in arrays.items()}
-    return {"n": len(rows), "per": top, "names": names, **joined}
 
 
-def _reasons(model: Any, found: Findings, rows: np.ndarray, near: list[int]) -> dict[str, Any]:
+def _reasons(
+    model: Any, found: Findings, rows: np.ndarray, place: dict[int, int], near: list[int]
+) -> dict[str, Any]:
     """Why some of the images get their outputs, as far as the page has room."""
     k = len(found.classes)
     kept = min(k, _TOP)
-    wanted = _with_right_ones(found, rows, near)
+    wanted = _with_right_ones(found, place, near)
     pairs = np.array([_two_classes(found, int(rows[i])) for i in wanted]).reshape(-1, 2)
     result: dict[str, Any] = {"exact": explains(model), "occluded": {}}
-    n_occluded = _OCCLUDED if result["exact"] else _OCCLUDED_SLOW
-    some = wanted[:n_occluded]
-    if hasattr(model, "image_shape_"):
-        maps = occlusion(model, _pixels(found, rows[some]), pairs[:n_occluded])
+    how = _OCCLUDED if hasattr(model, "network_") else _OCCLUDED_SLOW
+    some = wanted[: how["n"]]
+    if some and hasattr(model, "image_shape_"):
+        maps = occlusion(model, _pixels(found, rows[some]), pairs[: len(some)], grid=how["grid"])
         result["occluded"] = {
             "rows": some,
-            "pairs": pairs[:n_occluded].tolist(),
+            "pairs": pairs[: len(some)].tolist(),
             "grid": list(maps.shape[1:]),
             "maps": _packed(maps.astype(np.float32)),
         }
@@ -250,14 +265,13 @@ def _affordable(model: Any, found: Findings) -> int:
     return max(8, int(2e10 / (pixels * network.n_units * (len(found.classes) + 1))))
 
 
-def _with_right_ones(found: Findings, rows: np.ndarray, near: list[int]) -> list[int]:
+def _with_right_ones(found: Findings, place: dict[int, int], near: list[int]) -> list[int]:
     """Listed images, and after the first of these one right image of each class."""
     scored = found.scored
     right = []
     for c in range(min(len(found.classes), 20)):
         of_class = np.flatnonzero(scored.right & (scored.truth == c)) + found.starts[-1]
-        shown = of_class[np.isin(of_class, rows)]
-        right += np.searchsorted(rows, shown[:1]).tolist()
+        right += [place[r] for r in of_class.tolist() if r in place][:1]
     return list(dict.fromkeys([*near[:24], *right, *near[24:]]))
 
 
@@ -293,6 +307,7 @@ def entries_as_rows(found: Findings, lists: dict[str, list[Entry]]) -> list[tupl
             lines.append(
                 (
                     found.name(e.row),
+                    "yes" if e.leave else "no",
                     part.part,
                     found.classes[part.truth[at]],
                     name,

@@ -1,6 +1,6 @@
 // Two charts as SVG; their colours are the page's, so they work in dark and light.
 
-const CHART = { width: 400, height: 290, left: 46, right: 12, top: 14, bottom: 44 };
+const CHART = { width: 400, height: 290, left: 60, right: 24, top: 14, bottom: 44 };
 
 function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -23,7 +23,7 @@ function axes(label, x, y) {
     chart.append(svg("text", { x: atX(tick), y: height - bottom + 17, "text-anchor": "middle" }, shown(tick, x)));
   }
   chart.append(svg("text", { class: "title", x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, x.title));
-  chart.append(svg("text", { class: "title", x: 0, y: 0, transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.title));
+  chart.append(svg("text", { class: "title", x: 0, y: 0, transform: `translate(13 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.title));
   return { chart, atX, atY };
 }
 

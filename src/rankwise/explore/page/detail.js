@@ -113,7 +113,7 @@ function exactly(i, k) {
   a.addEventListener("change", draw);
   b.addEventListener("change", draw);
   draw();
-  return element("div", {}, element("p", { className: "choice" }, "What speaks for ", a, " beside ", b), place);
+  return element("div", {}, element("p", { className: "choice" }, "What speaks for ", a, " rather than ", b), place);
 }
 
 const total = (map) => map.reduce((s, v) => s + v, 0);

@@ -85,7 +85,7 @@ function gallery(entries, make, extra = []) {
 function takeButton(list, entries) {
   const wanted = entries.filter((e) => e[4]);
   if (!wanted.length) return [];
-  const button = element("button", { type: "button", textContent: `Leave out all ${count(wanted.length)} suggested` });
+  const button = element("button", { type: "button", textContent: wanted.length === 1 ? "Leave out the one suggested" : `Leave out the ${count(wanted.length)} suggested` });
   button.addEventListener("click", () => {
     for (const [i, reason, score, suggested] of wanted) basket.set(i, [list, reason, suggested, score]);
     showBasket();
@@ -150,9 +150,9 @@ function csvCell(value) {
 }
 
 function basketAsCsv() {
-  const lines = [["image", "part", "label", "list", "reason", "suggested", "score"]];
+  const lines = [["image", "leave", "part", "label", "list", "reason", "suggested", "score"]];
   for (const [i, [list, reason, suggested, score]] of basket) {
-    lines.push([IMAGES.names[i], partOf(i), RAW_CLASSES[IMAGES.truth[i]], list, reason, suggested, score]);
+    lines.push([IMAGES.names[i], "yes", partOf(i), RAW_CLASSES[IMAGES.truth[i]], list, reason, suggested, score]);
   }
   return lines.map((line) => line.map(csvCell).join(",") + "\r\n").join("");
 }

@@ -36,7 +36,7 @@ function showMatrix() {
       const button = element("button", { type: "button", className: n === 0 ? "none" : r === c ? "right" : "wrong", textContent: count(n) });
       const of = totals[r] ? n / totals[r] : 0;
       // Errors are few, so their shade grows with the root of their share.
-      button.style.setProperty("--share", `${n === 0 ? 0 : r === c ? 8 + 50 * of : 10 + 90 * Math.sqrt(Math.min(1, of))}%`);
+      button.style.setProperty("--share", `${n === 0 ? 0 : r === c ? 8 + 50 * of : 14 + 86 * Math.sqrt(Math.min(1, of))}%`);
       button.setAttribute("aria-label", `${CLASSES[classes[r]]} predicted as ${CLASSES[classes[c]]}: ${count(n)}`);
       button.setAttribute("aria-pressed", "false");
       button.title = `${CLASSES[classes[r]]} → ${CLASSES[classes[c]]}: ${count(n)} of ${count(totals[r])}`;
@@ -45,6 +45,7 @@ function showMatrix() {
       return element("td", {}, button);
     })));
   if (classes.length > 12) table.classList.add("large");
+  if (classes.length < 5) table.classList.add("few");
   table.append(element("thead", {}, head), element("tbody", {}, rows));
   withArrows(table, "button");
   roving(table, "button");
@@ -111,10 +112,12 @@ function showFindings() {
   }
   const weakest = SCORE.by_class.map((v, c) => [v.n ? v.right / v.n : 2, c]).sort((x, y) => x[0] - y[0])[0];
   add("classes", weakest[0] < 0.9 ? "bad" : "", `${CLASSES[weakest[1]]} is the weakest class`, `${percent(weakest[0])} of its ${count(SCORE.by_class[weakest[1]].n)} are right`);
-  add("labels", labels.n ? "open" : "good", labels.n ? `${counted(labels.n, "label")} may be wrong` : "No label looks wrong", labels.n ? "the other images are against them" : "by the other images");
-  const across = DATA.groups.filter((g) => new Set(g.map((i) => IMAGES.part[i])).size > 1).length;
-  if (across) add("repeats", "alarm", `${counted(across, "picture is", "pictures are")} in both parts`, "so the accuracy is partly of images it was trained on");
-  else add("repeats", repeats.n ? "open" : "good", repeats.n ? `${counted(DATA.groups.length, "picture is", "pictures are")} there twice` : "No picture is there twice", repeats.n ? "exactly or nearly" : "in this source");
+  if (DATA.likely) add("labels", "open", `${counted(DATA.likely, "label is", "labels are")} likely wrong`, `the other images give them under 5%; they are against ${count(labels.n)} in all`);
+  else add("labels", "good", "No label is likely wrong", labels.n ? `though the other images are against ${count(labels.n)}` : "by the other images");
+  const { exact, near } = DATA.across;
+  if (exact) add("repeats", "alarm", `${counted(exact, "picture is", "pictures are")} in both parts`, "so the accuracy is partly of images it was trained on");
+  else if (near) add("repeats", "open", `${counted(near, "picture is", "pictures are")} nearly the same in both parts`, "look whether they are the same ones");
+  else add("repeats", repeats.n ? "open" : "good", repeats.n ? `${counted(DATA.nGroups, "picture is", "pictures are")} there twice` : "No picture is there twice", repeats.n ? "exactly or nearly" : "in this source");
   const may = DATA.pairs.filter((p) => p.may).length;
   if (may) add("classes", "alarm", `${counted(may, "pair")} of classes may be one`, "they can hardly be told apart");
   if (odd.n) add("odd", "open", `${counted(odd.n, "odd image")}`, "blank, of another kind, or far from all others");
@@ -123,7 +126,7 @@ function showFindings() {
 }
 
 function showSections() {
-  const numbers = { mistakes: DATA.lists.mistakes.n, labels: DATA.lists.labels.n, repeats: DATA.groups.length, odd: DATA.lists.odd.n };
+  const numbers = { mistakes: DATA.lists.mistakes.n, labels: DATA.lists.labels.n, repeats: DATA.nGroups, odd: DATA.lists.odd.n };
   byId("sections").append(...Array.from(document.querySelectorAll("main > section"), (section) => {
     const n = numbers[section.id];
     return element("li", {}, element("a", { href: `#${section.id}` }, section.dataset.name, n === undefined ? "" : element("small", { textContent: ` ${count(n)}` })));
