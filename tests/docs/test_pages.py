@@ -14,9 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typer.main import get_command
 
+import rankwise
 from cli_cases import call
 from lowrank.photos import photo_crops
 from rankwise.cli import app
+from rankwise.export import export_model
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -81,6 +83,34 @@ def test_every_snippet_runs(path, folders, monkeypatch, capsys):
             compile_c(folders, block)
         else:
             pytest.fail(f"{name_of(path)}: no test runs a block of {language}")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_snippets_on_deploying_run_with_a_model_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "deploying.md").read_text(encoding="utf-8")
+    digits = rankwise.load_images("digits", split="test", limit=20, size=28)
+    namespace = {"images": digits.images, "test_images": digits}
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(snippets) == 3
+    exec(compile(snippets[0], "deploying.md", "exec"), namespace)
+    export_model(namespace["model"], "onnx", tmp_path / "rankwise_model.onnx")
+    exec(compile(snippets[1], "deploying.md", "exec"), namespace)
+    assert namespace["names"] == namespace["model"].predict(digits.images).tolist()
+    exec(compile(snippets[2], "deploying.md", "exec"), namespace)
+    assert "digits_predict" in (tmp_path / "digits.h").read_text()
+    assert namespace["report"]["n_images"] == 20
+    assert namespace["report"]["agreement"] > 0.8  # in int8, digits of 8 pixels made large
+    (body,) = re.findall(r'```c\n#include "rankwise_model.h"\n(.*?)```', text, re.DOTALL)
+    export_model(namespace["model"], "c", tmp_path / "rankwise_model.h")
+    program = '#include <stdio.h>\n#include "rankwise_model.h"\n'
+    program += "static const uint8_t image[rankwise_model_PIXELS];\nint main(void) {\n"
+    compile_c(tmp_path, f"{program}{body}return 0;\n}}\n")
+    (script,) = re.findall(r"```js\n(.*?)```", text, re.DOTALL)
+    page = (ROOT / "src/rankwise/export/page/page.js").read_text(encoding="utf-8")
+    for name, arguments in re.findall(r"^rankwise\.(\w+)\((.*?)\)", script, re.MULTILINE):
+        given = re.search(rf"^  {name}\((.*?)\) {{", page, re.MULTILINE)[1]
+        assert given.replace(" ", "") == arguments.replace(" ", ""), name
 
 
 def compile_c(folder, source):
