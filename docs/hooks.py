@@ -96,7 +96,7 @@ def _placed(path: Path) -> str:
 def _claims() -> str:
     """The last section of ``method.md`` as a page of its own, a level higher."""
     text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-    section = text[text.index("\n## 18. ") :].lstrip("\n#")
+    section = text[text.index("\n## 18. ") :].strip("\n# ")
     section = re.sub(r"^##(#+) [\d.]+ ", r"\1# ", section, flags=re.MULTILINE)
     section = section.replace(
         "sections 12, 13, 14.4 and 15.1 have",

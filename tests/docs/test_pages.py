@@ -26,7 +26,10 @@ RUN = [
     *(DOCS / f"{name}.md" for name in ("tutorial", "classifiers", "low-rank", "rankwise-and")),
     *sorted((DOCS / "how-to").glob("*.md")),
 ]
-READ = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+READ = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted(DOCS.rglob("*.md")),
+]
 FEWER = {
     "train": ["--limit", "120", "--max-iter", "2"],
     "evaluate": ["--limit", "40"],

@@ -37,7 +37,12 @@ PAPER = CHOICES[0]
 PROBE = """<script>
 window.mistakes = [];
 window.addEventListener("error", (e) => window.mistakes.push(String(e.message)));
-window.addEventListener("load", () => setTimeout(() => {
+window.addEventListener("load", async () => {
+  const settled = async () => {
+    do await new Promise((go) => setTimeout(go, 50));
+    while (byId("strengths").textContent.includes("…"));
+  };
+  await settled();
   const coded = (pixels) => btoa(String.fromCharCode(...pixels));
   const told = (copy) => ({ ...copy, pixels: coded(copy.pixels) });
   const on = (id, kind, value) => {
@@ -66,6 +71,7 @@ window.addEventListener("load", () => setTimeout(() => {
   on("energy-number", "input", 80); found.numbered = seen();
   byId("rank-grid").children[0].click(); found.clicked = seen();
   on("channels", "change", "joint"); found.joint = byId("facts").textContent;
+  await settled();
   byId("strengths").children[0].click();
   const key = (key) =>
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
@@ -79,7 +85,7 @@ window.addEventListener("load", () => setTimeout(() => {
   found.scroll = document.documentElement.scrollWidth; found.width = window.innerWidth;
   found.bold = document.querySelectorAll("h1 b").length;
   window.parent.postMessage(JSON.stringify({ ...found, mistakes: window.mistakes }), "*");
-}, 300));
+});
 </script>"""
 
 
@@ -102,7 +108,7 @@ def visited(tmp_path_factory):
         'found.textContent += f[i].getAttribute("src") + f[i].width + " " + e.data + "\\n"; };'
         "</script>"
     )
-    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=9000"]
+    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=20000"]
     command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
     url = (folder / "frames.html").as_uri()
     done = subprocess.run(
@@ -281,4 +287,6 @@ def test_a_set_is_a_page_with_its_copies_and_how_visible_they_are(tmp_path):
 def test_a_page_of_nothing_is_refused(tmp_path, energy, channels):
     with pytest.raises(OptionError, match=r"energy must lie in \(0, 1\]|grey or RGB images"):
         write_image_page(np.zeros((4, 4, channels), np.uint8), tmp_path / "a.html", energy=energy)
+    with pytest.raises(OptionError, match=r"at most 512 pixels a side, not 2×513; give it a smal"):
+        write_image_page(np.zeros((2, 513), np.uint8), tmp_path / "a.html")
     assert not any(tmp_path.iterdir())

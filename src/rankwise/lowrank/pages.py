@@ -14,12 +14,16 @@ from PIL import Image
 from rankwise import _page
 from rankwise._version import __version__
 from rankwise.lowrank._colours import FROM_LUMA_CHROMA, LUMA_CHROMA, mix_colours
+from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.ranks import check_energies
 from rankwise.lowrank.sets import DrawnSet, colours_of, law_of
 from rankwise.lowrank.visibility import STRENGTHS, energy_for_change, mean_change
 
 MOST_PIXELS = 240
 """A side of an image on a page at most, unless another is asked for: what a slider rebuilds."""
+
+LARGEST = 512
+"""A side at most: a square colour image of it makes a page of 20 MB."""
 
 PUBLISHED = (("the paper's mean", 0.975), ("its photographs", 0.9999))
 """Energies of section 3.3, and of malaria and cats vs dogs in the paper's first two tables."""
@@ -56,11 +60,17 @@ def write_image_page(
     Raises
     ------
     OptionError
-        If the energy isn't in (0, 1], or the image has neither one nor three colours.
+        If the energy isn't in (0, 1], the image has neither one nor three colours, or a side
+        above 512 pixels.
     """
     check_energies(energy)
     planes = colours_of(image)
     height, width, colours = planes.shape
+    if max(height, width) > LARGEST:
+        raise OptionError(
+            f"a page rebuilds images of at most {LARGEST} pixels a side, not {height}×{width}; "
+            "give it a smaller one (rankwise show --size)"
+        )
     matrices = np.moveaxis(planes, -1, 0).astype(np.float64)
     groups = {"own": matrices, "joint": np.concatenate(list(matrices), axis=1)[None]}
     groups["luma-chroma"] = mix_colours(matrices, LUMA_CHROMA) if colours == 3 else matrices

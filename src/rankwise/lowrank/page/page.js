@@ -140,26 +140,31 @@ function drawSpectrum(now, curves) {
 
 // -- strengths ------------------------------------------------------------------------------------
 
+// One after another, so that the sliders answer meanwhile; begun anew when the choices change.
+let begun = 0;
 function drawStrengths() {
-  const proposals = DATA.strengths.map(([name, change]) => [name, image.energyFor(change, options())]);
-  const all = [...DATA.published, ...proposals];
-  byId("strengths").replaceChildren(...all.map(([name, energy]) => {
-    const button = element("button", { type: "button" }, name);
-    if (energy === null) {
-      button.disabled = true;
-      button.append(element("small", {}, "no energy changes it so much"));
-      return button;
+  const mine = ++begun, chosen = options();
+  const wanted = [...DATA.published.map(([name, energy]) => [name, () => energy]),
+    ...DATA.strengths.map(([name, change]) => [name, () => image.energyFor(change, chosen)])];
+  const buttons = wanted.map(([name]) => element("button", { type: "button", disabled: true }, name, element("small", {}, "…")));
+  byId("strengths").replaceChildren(...buttons);
+  const fill = (i) => {
+    if (mine !== begun || i === wanted.length) return;
+    const energy = wanted[i][1](), button = buttons[i], said = button.lastChild;
+    if (energy === null) said.textContent = "no energy changes it so much";
+    else {
+      said.textContent = `${+(100 * energy).toFixed(2)}%, changes ${image.copy({ energy, ...chosen }).change.toFixed(2)}`;
+      button.disabled = false;
+      button.onclick = () => { state.energy = energy; state.rank = undefined; show(); };
     }
-    const { change } = image.copy({ energy, ...options() });
-    button.append(element("small", {}, `${+(100 * energy).toFixed(2)}%, changes ${change.toFixed(2)}`));
-    button.onclick = () => { state.energy = energy; state.rank = undefined; show(); };
-    return button;
-  }));
+    setTimeout(fill, 0, i + 1);
+  };
+  setTimeout(fill, 0, 0);
 }
 
 // -- what moves it --------------------------------------------------------------------------------
 
-function all() { drawRanks(); show(); setTimeout(drawStrengths, 0); }
+function all() { drawRanks(); show(); drawStrengths(); }
 
 byId("energy").oninput = (e) => { state.energy = Math.min(1, +e.target.value); state.rank = undefined; show(); };
 byId("energy-number").oninput = (e) => {
