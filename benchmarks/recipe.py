@@ -19,6 +19,7 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+import torch
 
 from common import (
     Table,
@@ -32,9 +33,12 @@ from common import (
     write_result,
 )
 from rankwise.data.split import stratified_limit
-from rankwise.training.augment import SHIFTS, Augmentation
+from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics
 from rankwise.training.convolutional_presets import ConvolutionalPlan, plan_convolutional
+from rankwise.training.joint import JointTraining
+from rankwise.training.starting import convolutional_module
 from rankwise.units.convolutional import Layer
+from recipe_parts import Averaged, Gated, Nesterov, progressive
 
 TITLE = "What each part of the recipe gives"
 ENOUGH = 0.2
@@ -73,6 +77,16 @@ def of_rank_two(plan: ConvolutionalPlan) -> ConvolutionalPlan:
     return units(layers=tuple(layers))(plan)
 
 
+def fewer(share: float) -> Change:
+    """Fewer units in each layer."""
+
+    def change(plan: ConvolutionalPlan) -> ConvolutionalPlan:
+        layers = tuple(replace(x, maps=round(share * x.maps)) for x in plan.units.layers)
+        return units(layers=layers)(plan)
+
+    return change
+
+
 MOVES = replace(SHIFTS, mirror=True)
 ROWS: dict[str, tuple[str, Change]] = {
     "base": ("the preset", lambda plan: plan),
@@ -90,7 +104,13 @@ ROWS: dict[str, tuple[str, Change]] = {
     "no-whitening": ("5×5 forms, not whitening", without_whitening),
     "rank-2": ("rank 2, fewer units", of_rank_two),
     "float32": ("float32", joint(precision="float32")),
+    "gated": ("products of two forms", fewer(0.72)),
+    "averaged": ("averaged weights", lambda plan: plan),
+    "nesterov": ("Nesterov SGD", lambda plan: plan),
+    "progressive": ("28 pixels, then 32", lambda p: joint(extra=progressive(p.joint.epochs))(p)),
 }
+"""What each row says, and what it changes. Distillation isn't among them: it needs a trained
+`wide` first (`frontier.py`)."""
 
 
 def main() -> None:
@@ -102,7 +122,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.rows, args.epochs = args.seeds[:1], ["base", "adamw", "no-skips"], 1
+        args.seeds, args.rows, args.epochs = args.seeds[:1], list(ROWS), 1
     train, _ = data_sets(args, "cifar10")
     n_held = min(5000, len(train) // 4)
     drawn = np.random.default_rng(0).permutation(len(train))
@@ -122,11 +142,6 @@ def main() -> None:
 
 def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, Any]:
     """Train with one change, and look at the validation images once, at the end."""
-    import torch
-
-    from rankwise.training.joint import JointTraining
-    from rankwise.training.starting import convolutional_module
-
     images, labels = train.images, train.labels.astype(np.int64)
     n_classes = int(labels.max()) + 1
     given = {"precision": "auto", "max_iter": args.epochs}
@@ -134,10 +149,16 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     plan = joint(augmentation=Augmentation() if args.quick else MOVES)(plan)
     plan = ROWS[key][1](plan)
     begin = time.process_time()
-    module = convolutional_module(plan.units, images, torch.Generator().manual_seed(seed))
-    training = JointTraining(module, plan.joint, n_classes, seed=seed, workers=args.workers)
+    generator = torch.Generator().manual_seed(seed)
+    module = convolutional_module(plan.units, images, generator)
+    if key == "gated":
+        whitening = module.whitening.numpy() if plan.units.whiten else None
+        module = Gated(plan.units, *channel_statistics(images), generator, whitening)
+    kind = {"averaged": Averaged, "nesterov": Nesterov}.get(key, JointTraining)
+    training = kind(module, plan.joint, n_classes, seed=seed, workers=args.workers)
     result = training.fit(images, labels)
     seconds = time.process_time() - begin
+    of_images = 2 * plan.units.channels + plan.units.n_whitening**2
     accuracy = training.accuracy(held.images, held.labels.astype(np.int64))
     say(f"  {100 * accuracy:.2f}% of the validation images, {seconds:.0f} s of a processor")
     return {
@@ -146,7 +167,7 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
         "seed": seed,
         "validation_accuracy": accuracy,
         "train_loss": result.history[-1]["train_loss"],
-        "n_parameters": plan.units.n_parameters + (plan.units.n_features + 1) * n_classes,
+        "n_parameters": sum(p.numel() for p in training.trained) + of_images,
         "processor_seconds": seconds,
         "precision": result.precision,
         "status": result.status,
