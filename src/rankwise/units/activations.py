@@ -61,6 +61,10 @@ def _logistic(q: Any) -> Any:
 
 
 def _relu(q: Any) -> Any:
+    if is_torch_array(q):
+        from torch.nn import functional as F
+
+        return F.relu(q)  # a third of the time of clip, forward and backward
     return q.clip(0)
 
 
