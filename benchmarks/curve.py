@@ -154,6 +154,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.dataset != "mnist":
         args.name = f"curve_{args.dataset}"
+        if args.picture == PICTURE:
+            args.picture = PICTURE.with_stem(args.name)
     if args.draw:
         draw(json.loads(result_path(args).read_text(encoding="utf-8"))["data"], args.picture)
         return
@@ -346,21 +348,37 @@ COLOURS = {
 LABELS = {OURS: (-6, -9, "right")} | dict.fromkeys((PAPER, *RIVALS), (6, 5, "left"))
 
 
+QUOTED = (
+    ("xvel/cifar10-tiniest", 5.6, {"n_parameters": 97_530}),
+    ("ResNet-20", 8.75, {"n_parameters": 270_000}),
+    ("µNAS", 13.5, {"int8_bytes": 11_400}),
+    ("ResNet-8, MLPerf Tiny", 15.0, {"int8_bytes": 96_000}),
+)
+"""Public points for CIFAR-10: error in per cent, and sizes. Not measured here: from their authors'
+pages and papers, by other splits, epochs and machines."""
+
+
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Error against parameters, bytes and microseconds, all axes logarithmic."""
+    """Error against parameters, bytes, microseconds and seconds, all axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    figure = Figure(figsize=(17, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 3, sharey=True)
+    axes = figure.subplots(1, 4, sharey=True)
     measures = (
         ("n_parameters", "parameters"),
         ("int8_bytes", "bytes, int8 export"),
         ("microseconds", "µs an image, one core"),
+        ("fit_seconds", "seconds of training"),
     )
+    quoted = QUOTED if path.stem.endswith("cifar10") else ()
     for axis, (size, label) in zip(axes, measures, strict=True):
+        for name, error, sizes in quoted:
+            if size in sizes:
+                axis.plot(sizes[size], error, "x", color="#000000")
+                axis.annotate(f"{name}, quoted", (sizes[size], error), fontsize=7)
         for kind in COLOURS:
             _plot(axis, [p for p in points(results) if p["kind"] == kind and p[size]], kind, size)
         axis.set(xscale="log", yscale="log", xlabel=label)
