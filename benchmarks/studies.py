@@ -80,11 +80,11 @@ STUDIES = {
         f"{_LEAK} --protocol notebook",
     ),
     "cats-head": Recorded(
-        "Cats vs dogs, smaller: 2000 images, EfficientNet-Lite0 as it is, last layer solved",
+        "Cats vs dogs, smaller: 800 images, EfficientNet-Lite0 as it is, last layer solved",
         "{here}/designs/cats_head.toml --data cats-vs-dogs={data}/cats_vs_dogs",
     ),
     "malaria-head": Recorded(
-        "Malaria by slide, smaller: 1200 images, EfficientNet-Lite0 as it is, last layer solved",
+        "Malaria by slide, smaller: 800 images, EfficientNet-Lite0 as it is, last layer solved",
         "{here}/designs/malaria_head.toml --data malaria={data}/malaria",
     ),
     "mnist-small": Recorded(

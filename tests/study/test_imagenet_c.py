@@ -81,6 +81,21 @@ def test_sets_are_made_once_and_damaged_ones_again(library, tmp_path):
     np.testing.assert_array_equal(fogs[2], corrupt(IMAGES, "fog", 3))
 
 
+def test_our_own_are_kept_as_far_as_the_room_goes(tmp_path, monkeypatch):
+    found = list(degraded_sets("own", IMAGES, tmp_path))
+    assert len(list(tmp_path.glob("degraded/*.npy"))) == 25
+    monkeypatch.setattr("rankwise.study.degraded_sets.degrade", None)  # nothing is made again
+    again = list(degraded_sets("own", IMAGES, tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr("rankwise.study.degraded_sets.MOST_BYTES", 25 * IMAGES.nbytes - 1)
+    large = list(degraded_sets("own", IMAGES, tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+    for (name, severity, one), *others in zip(found, again, large, strict=True):
+        for other_name, other_severity, other in others:
+            assert (name, severity) == (other_name, other_severity)
+            np.testing.assert_array_equal(one, other)
+
+
 def test_a_cell_is_tested_on_them(library, tmp_path):
     labels = np.array([0, 1, 1])
     fitted = types.SimpleNamespace(

@@ -19,6 +19,8 @@ CORRUPTIONS = {"own": KINDS, "imagenet-c": imagenet_c.NAMES}
 """Names of corruptions by what `Study.corruptions` is."""
 
 FOLDER = "degraded"
+MOST_BYTES = 2**29
+"""Of our own corruptions that are kept; ImageNet-C's always are, each cell's anew took hours."""
 
 
 def degraded_sets(
@@ -26,8 +28,8 @@ def degraded_sets(
 ) -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
     """Name, severity and images, for every corruption.
 
-    ImageNet-C's take milliseconds an image, each cell's anew would take hours: they are kept in
-    ``degraded/`` of the study's folder until it is finished.
+    They take milliseconds an image, and every cell wants the same ones: they are kept in
+    ``degraded/`` of the study's folder until it is finished, as far as `MOST_BYTES` go.
 
     Parameters
     ----------
@@ -38,20 +40,21 @@ def degraded_sets(
     out : Path
         The study's folder.
     """
+    names = CORRUPTIONS[corruptions]
+    kept = corruptions != "own" or len(names) * len(SEVERITIES) * images.nbytes <= MOST_BYTES
     key = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()[:16]
-    for name in CORRUPTIONS[corruptions]:
+    make = degrade if corruptions == "own" else imagenet_c.corrupt
+    for name in names:
         for severity in SEVERITIES:
-            if corruptions == "own":
-                yield name, severity, degrade(images, name, severity)
-                continue
             path = out / FOLDER / f"{name}-{severity}-{key}.npy"
-            kept = _kept(path, images.shape)
-            if kept is None:
-                kept = imagenet_c.corrupt(images, name, severity)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, kept, allow_pickle=False)
-            yield name, severity, kept
+            found = _kept(path, images.shape) if kept else None
+            if found is None:
+                found = make(images, name, severity)
+                if kept:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with atomic_path(path) as temporary, temporary.open("wb") as file:
+                        np.save(file, found, allow_pickle=False)
+            yield name, severity, found
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
