@@ -42,6 +42,7 @@ COMMANDS = (
     ("inference_simulation.py",),
     ("pretrain_backbone.py",),
     ("studies.py",),
+    ("study_costs.py",),
     ("head.py",),
     ("head_memory.py",),
     ("projected_loss.py",),
