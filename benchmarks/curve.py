@@ -410,7 +410,7 @@ def _plot(axis: Any, found: list[dict[str, Any]], kind: str, size: str) -> None:
         further = 10 - further if abs(np.log(error / before)) < 0.06 else 0
         before = error
         axis.annotate(
-            p["label"].removeprefix("CNN "),
+            p["label"].rsplit(", ", 1)[-1] if kind in RIVALS else p["label"],
             (p[size], error),
             textcoords="offset points",
             xytext=(right, up + (further if up > 0 else -further)),

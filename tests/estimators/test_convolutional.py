@@ -145,6 +145,16 @@ def test_minutes_decide_how_many_epochs_there_are():
     assert (plan.joint.time_budget, plan.joint.epochs) == (120.0, 3)
 
 
+def test_a_fit_without_patience_stops_early(digits):
+    images, labels = digits
+    rng = np.random.default_rng(0)
+    options = {"augmentation": "none", "patience": 1}
+    model = classifier_of("tiny", max_iter=30, **options)
+    model.fit(images[:250], rng.permutation(labels[:250]))  # nothing to be learned
+    assert model.status_ == "early-stop"
+    assert len(model.history_) < 30
+
+
 def test_a_fit_in_no_time_is_a_model(digits):
     """One step, and the closed-form output layer: seconds are kept for both."""
     images, labels = digits
@@ -156,6 +166,7 @@ def test_a_fit_in_no_time_is_a_model(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"patience": 0}, "patience must be a whole number"),
         ({"time_budget": 0}, "time_budget must be minutes above 0, got 0"),
         ({"time_budget": "long"}, "time_budget must be minutes above 0, got 'long'"),
         ({"tta": "crops"}, "unknown tta 'crops'; accepted: mirror, shifts, or None"),

@@ -144,6 +144,10 @@ def train(
         float | None,
         typer.Option(help="Train as well as it gets in so many minutes.", metavar="MINUTES"),
     ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many epochs without a better validation accuracy."),
+    ] = None,
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
@@ -207,6 +211,7 @@ def train(
         "augmentation": augmentation,
         "precision": precision,
         "time_budget": time_budget,
+        "patience": patience,
         "squash": squash or None,
         "bias": False if no_bias else None,
         "partition": partition or None,

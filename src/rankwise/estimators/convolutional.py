@@ -29,7 +29,7 @@ from rankwise.training.presets import check_given
 
 _CHOICES = (
     *("n_units", "rank", "activation", "augmentation", "ridge"),
-    *("precision", "time_budget"),
+    *("precision", "time_budget", "patience"),
 )
 
 
@@ -64,6 +64,9 @@ class ConvolutionalClassifier(ImageClassifier):
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
         depends on the machine then. Default: the epochs decide.
+    patience : int, optional
+        Stop when the accuracy on the validation part hasn't risen for so many epochs. Default: not
+        before the schedule ends, whose last epochs are usually the best.
     tta : {"mirror", "shifts"}, optional
         Copies of each image at prediction, whose outputs are averaged: the image and its mirror
         image, where the training images' classes survive it (`mirror_`), twice the time; or also
@@ -102,7 +105,7 @@ class ConvolutionalClassifier(ImageClassifier):
     preset_ : str
     n_parameters_units_, n_parameters_total_ : int
         Fitted parameters of the units, and with the output layer.
-    status_ : {"finished", "non-finite"}
+    status_ : {"finished", "early-stop", "non-finite"}
     statuses_ : dict
     n_iter_ : int
         Epochs.
@@ -157,6 +160,7 @@ class ConvolutionalClassifier(ImageClassifier):
         augmentation: str | None = None,
         precision: str | None = None,
         time_budget: float | None = None,
+        patience: int | None = None,
         tta: str | None = None,
         ridge: Any = None,
         probabilities: str | None = None,
@@ -176,6 +180,7 @@ class ConvolutionalClassifier(ImageClassifier):
         self.augmentation = augmentation
         self.precision = precision
         self.time_budget = time_budget
+        self.patience = patience
         self.tta = tta
         self.ridge = ridge
         self.probabilities = probabilities

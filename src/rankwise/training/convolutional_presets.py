@@ -14,7 +14,7 @@ from rankwise.units.convolutional import ConvolutionalUnits, Layer
 if TYPE_CHECKING:
     from rankwise.training.joint import JointPlan
 
-OWN = ("precision", "time_budget")
+OWN = ("precision", "time_budget", "patience")
 """Choices that only convolutional presets have."""
 
 ACCEPTED = (
@@ -226,6 +226,7 @@ def plan_convolutional(
         extra=low_rank if copies else None,
         precision=given.get("precision", "float32"),
         time_budget=None if minutes is None else 60.0 * float(minutes),
+        patience=given.get("patience"),
     )
     return ConvolutionalPlan(
         units, joint, given.get("ridge", "gcv"), given.get("glue_rcond"), preset.shifts

@@ -365,7 +365,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     for label, accepted in names.items():
         if label in given and given[label] not in accepted:
             raise ValueError(f"unknown {label} {given[label]!r}; accepted: {', '.join(accepted)}")
-    for label in ("rank", "n_units", "n_subnets", "samples_per_subnet"):
+    for label in ("rank", "n_units", "n_subnets", "samples_per_subnet", "patience"):
         if label in given:
             _whole(label, given[label])
     for label in ("max_iter", "grow", "refine"):
