@@ -116,7 +116,8 @@ def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
 def test_another_run_in_the_folder_is_refused(trained, monkeypatch, capsys):
     out, _ = trained
     _, err = call(monkeypatch, capsys, "train", "digits", "--out", out, "--seed", "7", expect=1)
-    assert "holds another run (different: parameters, seed" in err
+    assert "holds another run (different: " in err
+    assert "seed 42, now 7" in err
     assert "--overwrite" in err
 
 
@@ -228,7 +229,7 @@ def test_bootstrap_without_a_preset_trains_subnetworks(tmp_path, monkeypatch, ca
     _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "s", "--bootstrap", expect=1)
     assert "holds this run with preset 'small', the default for these images" in err
     _, err = call(monkeypatch, capsys, *train, "--out", tmp_path / "b", expect=1)
-    assert "holds another run (different: parameters)" in err
+    assert "holds another run (different: unit bilinear, now not given" in err
 
 
 def noise(path, n):

@@ -60,6 +60,12 @@ AB = {"a": 2, "b": 2}
         ("data/train", "data/test", "test"),
         ("a folder/more/train", "a folder/more/test", "test"),
         ("train/train", "test/test", "test"),
+        ("entrenamiento", "prueba", "test"),
+        ("Entra\u00eenement", "validation", "validation"),
+        ("Trainingsdaten", "Testdaten", "test"),
+        ("\u8bad\u7ec3\u96c6", "\u6d4b\u8bd5\u96c6", "test"),
+        ("Training", "PrivateTest", "test"),
+        ("Training", "PublicTest", "validation"),
     ],
 )
 def test_parts_in_every_usual_spelling(plant, train, other, part):
@@ -123,6 +129,13 @@ def test_classes_called_like_parts_inside_a_part(plant):
         (["a/train", "a/test", "b/train", "b/test", "c"], r"a/test, and others without, such as c"),
         (["a", "b", ".net"], r"\.net holds images, and its name begins with a dot"),
         (["a"], r"has images of one class only \('a'\)"),
+        (["images"], r"2 images in the folders images, and no label for them; a folder of images"),
+        (["images", "masks"], r"holds the folders images, masks, whose names say what their files"),
+        (
+            ["train_a", "train_b", "test_a"],
+            r"holds test_a, train_a, train_b: whether they are part",
+        ),
+        (["fold1/a", "fold1/b", "fold2/a", "fold2/b"], r"fold1, fold2 of .* all hold the folders "),
         (["."], r"2 images in the folder itself, and no label for them; a folder of images for"),
         (["caf\u00e9", "cafe\u0301"], r"'cafe\\u0301' and 'caf\\xe9'; rename one"),
         (["train/caf\u00e9", "train/b", "test/cafe\u0301", "test/b"], r"in their Unicode form"),
@@ -140,12 +153,65 @@ def test_what_cannot_be_told_is_refused_by_name(plant, places, message):
         (["train/a", "train/b", "pred"], "left out: the folder pred (2 images), no part of the"),
         (["train/a", "train/b", "test"], "left out: the folder test (2 images, in no class folde"),
         (["a", "b", "."], "left out: 0.png, 1.png in "),
+        (["train/a", "train/b", "val/images"], "left out: the folder val (2 images, in no class"),
+        (["a/x", "a/y", "b/z"], "those inside, such as a/x, count as part of theirs"),
+        (["a/x", "a/y", "b/x", "b/y"], "a, b of "),
     ],
 )
 def test_what_is_left_out_is_told(plant, places, note):
     loaded = Source(plant(*places)).read("all")
     assert set(loaded.class_names) == {"a", "b"}
     assert any(note in line for line in loaded.notes), loaded.notes
+
+
+def test_only_a_validation_part(plant):
+    source = Source(plant("val/a", "val/b"))
+    with pytest.raises(DataError, match=r"has no training part, only validation \(val\); name the"):
+        source.read("train")
+    assert source.read("validation").class_counts == AB
+
+
+def test_one_image_of_each_class_cannot_be_held_out(plant):
+    source = Source(plant("a", "b", "c", n=1))
+    with pytest.raises(
+        DataError, match=r"one image of each class \(3 in all\), so none can be held"
+    ):
+        source.read("train")
+
+
+def test_classes_that_differ_in_capitals_are_told(plant):
+    (note,) = Source(plant("Cat", "cat", "A", "a")).read("all").notes
+    assert note.startswith("'Cat' and 'cat' differ in capitals only")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("data.zip", "unpack it, and name the folder"),
+        ("x.npy", r"save its images, \(n, height, width\) or"),
+        ("fer.csv", r"fer\.csv holds pixels by its looks: save its images"),
+        ("d.jsonl", "save it as a CSV file of file and label"),
+        ("data_batch_1", r"save its images, \(n, height, width\) or"),
+        ("train-images-idx3-ubyte", "it is one file of several; name its folder"),
+        ("a.png", "it is one image; name the folder that holds its set"),
+    ],
+)
+def test_files_of_other_kinds_and_what_to_do_with_them(tmp_path, name, remedy):
+    file = tmp_path / name
+    text = "emotion,pixels,Usage\n" + f"0,{' '.join('7' * 64)},Training\n" * 3
+    file.write_bytes(b"\x80\x03" if name == "data_batch_1" else text.encode())
+    with pytest.raises(DataError, match=remedy):
+        Source(file)
+    if "one" not in remedy:
+        with pytest.raises(DataError, match=f"holds no image, parquet or IDX file; .*{remedy}"):
+            Source(tmp_path)
+
+
+def test_files_beside_the_classes_are_told(plant):
+    root = plant("a", "b")
+    for name in ("classes.json", "README.txt", "LICENSE", "Thumbs.db"):
+        (root / name).write_text("x")
+    assert Source(root).read("all").notes == ("not read: classes.json",)
 
 
 def test_files_are_told_by_content(plant, make):

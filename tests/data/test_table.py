@@ -53,7 +53,8 @@ def test_labels_of_a_table(images, place, data):
     (root / "labels.csv").write_bytes(data)
     for source in (root, root / "labels.csv"):
         assert counts(source) == {"a": 4, "b": 4}
-    assert f"labels: from {root / 'labels.csv'}" in Source(root).read("all").notes
+    (note,) = Source(root).read("all").notes
+    assert note.split(", column ")[0] == f"labels: from {root / 'labels.csv'}"
 
 
 def test_a_column_of_parts(images):
@@ -138,8 +139,58 @@ def test_the_label_column_can_be_named(images):
     (root / "labels.csv").write_text(text_of(rows, "file,fine,coarse"))
     assert counts(root, label_column="coarse") == {"a": 4, "b": 4}
     assert len(counts(root, label_column="fine")) == 4
-    with pytest.raises(DataError, match="has no column 'x'; fine, coarse are accepted"):
+    with pytest.raises(DataError, match="has no column 'x' of labels; fine, coarse are there"):
         Source(root, label_column="x")
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "expected", "note"),
+    [
+        (
+            [(n, int(c == "a"), f"{c == 'b':d}.0") for n, c in ROWS],
+            "image,NV,MEL",
+            {"NV": 4, "MEL": 4},
+            "the one of NV, MEL that is 1",
+        ),
+        ([(n, f"{i % 2}.0") for i, (n, _) in enumerate(ROWS)], "f,label", {"0": 4, "1": 4}, ""),
+        ([(n, c, c + c) for n, c in ROWS], "id,dx,diagnosis", {"a": 4, "b": 4}, "column dx"),
+        (
+            [(n, "a|b" if n == "000.png" else c) for n, c in ROWS],
+            "image,label",
+            {"a": 3, "b": 4, "a|b": 1},
+            "the label 'a|b' holds several by its looks",
+        ),
+    ],
+)
+def test_labels_that_need_a_word(images, rows, header, expected, note):
+    root = images()
+    (root / "labels.csv").write_text(text_of(rows, header))
+    found = Source(root).read("all")
+    assert found.class_counts == expected
+    assert note in "; ".join(found.notes)
+
+
+def test_one_hot_columns_among_others_are_not_guessed(images):
+    root = images()
+    rows = [(n, int(c == "a"), int(c == "b"), i) for i, (n, c) in enumerate(ROWS)]
+    (root / "labels.csv").write_text(text_of(rows, "file,male,female,age"))
+    with pytest.raises(DataError, match="could hold labels in the columns female, age; name"):
+        Source(root)
+
+
+def test_a_file_named_twice_is_no_other_column(images):
+    root = images()
+    rows = [("000.png", "a"), ("000.png", "b"), ("000.png", "b"), ("001.png", "b")]
+    (root / "labels.csv").write_text(text_of(rows))
+    with pytest.raises(DataError, match=r"000\.png is 'a' \(train\) by line 2 of .* and 'b'"):
+        Source(root)
+
+
+def test_names_of_other_files(images):
+    root = images()
+    (root / "labels.csv").write_text(text_of([(f"{i:03}.jpg", "a") for i in range(8)]))
+    with pytest.raises(DataError, match=r"csv names 000\.jpg, which isn't among the images; a fo"):
+        Source(root)
 
 
 def test_what_has_no_line_or_no_file_is_told(images):

@@ -410,10 +410,11 @@ def _train(
         )
     except KeyboardInterrupt:
         parts = runs.finished_parts(out)
-        what = "epochs" if parts["epochs"] else "sub-networks"
+        kept = [f"{n} finished {what}" for what, n in parts.items() if n]
         raise interrupted(
-            f": {parts[what]} finished {what} are kept in {out}; the same command goes on from "
-            "there"
+            f": {' and '.join(kept)} are kept in {out}; the same command goes on from there"
+            if kept
+            else f": nothing was finished yet in {out}; the same command begins anew"
         ) from None
     report = report | footprint(load_model(out))
     if as_json:

@@ -17,7 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rankwise.data.parts import PartName, is_unlabelled, part_of
+from rankwise.data.parts import PartName, is_unlabelled, part_of, says_no_class, words_of
 from rankwise.data.tree import Tree
 from rankwise.errors import DataError
 
@@ -66,8 +66,44 @@ def classes_in(tree: Tree) -> FolderSet | None:
             break
         _check_hidden(node)
         node = filled[0]
+    _check_inner_classes(node, found)
     found.parts["train"] = _class_files(node, found)
     return found
+
+
+def _check_inner_classes(node: Tree, found: FolderSet) -> None:
+    """Refuse folders such as ``fold1`` that all hold the same folders; tell of other inner ones.
+
+    Raises
+    ------
+    DataError
+        If the names of the outer folders are one but for a number.
+    """
+    outer = [folder for folder in node.filled if folder.filled]
+    inner = [{f.path.name for f in folder.filled} for folder in outer]
+    if not any(len(names) > 1 for names in inner):
+        return
+    first, names = outer[0], sorted(inner[0])
+    shared = set.intersection(*inner)
+    same = len(outer) == len(node.filled) > 1 and 2 * len(shared) >= len(set.union(*inner))
+    if not same:
+        found.notes.append(
+            f"classes: the {len(node.filled):,} folders of {node.path}; those inside, such as "
+            f"{first.path.name}/{names[0]}, count as part of theirs"
+        )
+        return
+    shown = listed([folder.path.name for folder in outer])
+    told = f"{shown} of {node.path} all hold the folders {listed(sorted(shared))}"
+    if len({tuple(w for w in words_of(f.path.name) if not w.isdigit()) for f in outer}) == 1:
+        raise DataError(
+            f"{told}: they look like parts of one set, each with its classes. Call them train and "
+            "test, or put the images of each class into one folder; a CSV file of file and label "
+            "is accepted too."
+        )
+    found.notes.append(
+        f"classes: {told}, which count as part of theirs; if these are parts of a set, call them "
+        "train and test"
+    )
 
 
 def _are_flat_parts(filled: list[Tree]) -> bool:
@@ -78,11 +114,17 @@ def _are_flat_parts(filled: list[Tree]) -> bool:
     return len(names) > 1 and flat and len(rests) == 1 and None not in rests
 
 
+def _has_classes(node: Tree) -> bool:
+    """Whether a part's folder holds class folders, not one ``images`` with all its files."""
+    inside = _unwrapped(node).filled
+    return bool(inside) and not (len(inside) == 1 and says_no_class(inside[0].path.name))
+
+
 def _parts(node: Tree, found: FolderSet) -> bool:
     """Read the folders of a node as parts of a set, if they are."""
     filled = node.filled
     named = {folder.path.name: part_of(folder.path.name) for folder in filled}
-    structured = {folder.path.name for folder in filled if folder.filled}
+    structured = {folder.path.name for folder in filled if _has_classes(folder)}
     sets = {name.rest for name in named.values() if name and name.part == "train"}
     if not sets:
         # Parts without training images, if there is nothing else.
@@ -127,8 +169,9 @@ def _parts(node: Tree, found: FolderSet) -> bool:
 
 
 def _refuse_parts(node: Tree, inside: list[str], others: list[str]) -> None:
+    beside = f" beside {listed(others)}" if others else ""
     raise DataError(
-        f"{node.path} holds {listed(inside)} beside {listed(others)}: whether "
+        f"{node.path} holds {listed(inside)}{beside}: whether "
         f"{'they are parts of a set' if len(inside) > 1 else 'it is a part of a set'} or "
         f"{'classes' if len(inside) > 1 else 'a class'} can't be told; name one of the folders "
         "inside it as the source, or move the others away."

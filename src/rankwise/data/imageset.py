@@ -240,7 +240,13 @@ class ImageSet:
 def check_pixels(dtype: np.dtype[Any], shape: tuple[int, ...], what: str) -> None:
     """Raise `DataError` unless these are uint8 images of shape (n, H, W) or (n, H, W, C)."""
     if dtype != np.uint8:
-        raise DataError(f"The {what} have type {dtype}; uint8, 0 to 255, is accepted.")
+        hint = {"f": "(255 * images).round().astype('uint8') where they are in 0..1, ", "b": ""}
+        raise DataError(
+            f"The {what} have type {dtype}; uint8, 0 to 255, is accepted: "
+            f"{hint.get(dtype.kind, '')}"
+            f"{'255 * ' if dtype.kind == 'b' else ''}images.astype('uint8')"
+            f"{'' if dtype.kind == 'b' else ' where they are in 0..255'} gives it."
+        )
     if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise DataError(
             f"The {what} have shape {shape}; (n, height, width) or "

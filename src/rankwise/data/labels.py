@@ -151,6 +151,19 @@ def check_twins(names: Sequence[str], where: str) -> None:
             )
 
 
+def capital_twins(names: Sequence[str]) -> list[str]:
+    """A line on two class names that differ in capitals only; letters (``a`` and ``A``) may."""
+    forms: dict[str, str] = {}
+    for name in names:
+        other = forms.setdefault(name.casefold(), name)
+        if other != name and len(name) > 1:
+            return [
+                f"{other!r} and {name!r} differ in capitals only, and are read as two classes; "
+                "rename one if they are one class"
+            ]
+    return []
+
+
 def names_of(*values: NDArray[Any]) -> NDArray[Any]:
     """Give the distinct label values over all splits, sorted: the classes where no names exist."""
     if not values:

@@ -241,6 +241,12 @@ class Source:
             check_classes(samples.labels[usable], samples.class_names, where)
         if held_out:
             rest, test = hold_out_by_source(samples.labels[usable], ids[usable], seed=seed)
+            if not len(test):
+                raise DataError(
+                    f"{self.source} has no test part, and one image of each class "
+                    f"({len(usable):,} in all), so none can be held out to test on; two of a class "
+                    "or more, or a test part, are needed."
+                )
             usable = usable[test if split == "test" else rest]
             check_classes(samples.labels[usable], samples.class_names, where)
         if limit is not None:
@@ -387,6 +393,12 @@ class Source:
             return usual, (self.test_part,)
         if usual in ("train", "test") and self.test_part is None:
             return usual, (("train",) if "train" in splits else splits)
+        if usual == "train":
+            there = " and ".join(f"{s} ({self.own_name(s)})" for s in splits)
+            raise DataError(
+                f"{self.source} has no training part, only {there}; name the folder or file of one "
+                "as the source to train on that."
+            )
         own_splits = ("train", "test", "all") if self.test_part is None else ("all",)
         accepted = dict.fromkeys((*splits, *own_splits))
         raise DataError(

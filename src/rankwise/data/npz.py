@@ -139,6 +139,11 @@ def _checked_header(
     info = archive.getinfo(member)
     with archive.open(member) as stream:
         shape, fortran, dtype = _header(stream, f"{member} of {path}")
+    if dtype.hasobject:
+        raise DataError(
+            f"{member} of {path} holds Python objects, which aren't read since that could run "
+            "code; numbers or, for labels, text are accepted: labels.astype(str) gives it."
+        )
     promised = prod(shape) * dtype.itemsize
     held = min(info.file_size, EXPANSION * min(info.compress_size, path.stat().st_size) + 1024)
     if promised > held:

@@ -7,14 +7,18 @@ import os
 import re
 from pathlib import Path
 
+from rankwise.data.kinds import remedy_of
+from rankwise.data.lines import ENDINGS
 from rankwise.data.reader import Reader
 from rankwise.data.shards import ShardReader, holds_shards, is_address
+from rankwise.data.tree import has_image_ending
 from rankwise.errors import DataError
 
 _ACCEPTED = (
-    "'digits', a hub id such as 'ylecun/mnist', a folder of the hub's parquet files, a folder with "
-    "one sub-folder per class, a CSV file of file and label, a folder of IDX files, an .npz "
-    "archive, and shards (rankwise shard) in a folder or at an address such as s3://… are accepted"
+    "'digits', a hub id such as 'ylecun/mnist', a parquet file or a folder of the hub's, a folder "
+    "with one sub-folder per class, a CSV file or list of file and label, a folder of IDX files, "
+    "an .npz archive, and shards (rankwise shard) in a folder or at an address such as s3://… are "
+    "accepted"
 )
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -26,7 +30,12 @@ def open_reader(
     label_column: str | None = None,
 ) -> Reader:
     """Find the reader of a source. A new kind of source needs a line here."""
-    if source == "" or not isinstance(source, (str, os.PathLike)):
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(
+            f"The source is of type {type(source).__name__}; {_ACCEPTED}. Images in memory become "
+            "a set by ImageSet.from_arrays(images, labels)."
+        )
+    if source == "":
         raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
     if is_address(source) or holds_shards(str(source)):
         return ShardReader(str(source))
@@ -41,19 +50,33 @@ def open_reader(
         from rankwise.data.npz import npz_reader
 
         return npz_reader(path)
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+    if path.suffix.lower() in ENDINGS and path.is_file():
         from rankwise.data.folder import table_reader
 
         return table_reader(path, label_column)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        from rankwise.data.parquet import file_reader
+
+        return file_reader(path, image_column, label_column)
     if isinstance(source, str) and not path.exists() and _HUB_ID.fullmatch(source):
         from rankwise.data.hub import hub_reader
 
         _check_mistyped(path)
         return hub_reader(source, image_column, label_column)
+    if path.is_file() and (remedy := remedy_of(path) or _of_a_set(path)):
+        raise DataError(f"{source} isn't read by itself: {remedy}.")
     state = "is a file of another kind" if path.exists() else "doesn't exist"
     if path.is_symlink() and not path.exists():
         raise DataError(f"{source} is a link that leads nowhere ({os.readlink(path)} isn't there).")
     raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
+
+
+def _of_a_set(path: Path) -> str:
+    """What to name instead of one file of a set."""
+    if has_image_ending(path):
+        return "it is one image; name the folder that holds its set"
+    name = path.name.lower()
+    return "it is one file of several; name its folder" if "idx" in name and "ubyte" in name else ""
 
 
 def _check_mistyped(path: Path) -> None:

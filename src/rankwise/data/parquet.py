@@ -101,6 +101,14 @@ def parquet_reader(
     return ArrowReader(name, str(folder), parts, folder, image_column, label_column)
 
 
+def file_reader(
+    path: Path, image_column: str | None = None, label_column: str | None = None
+) -> ArrowReader:
+    """Reader of one parquet file, all of whose rows are the training part."""
+    parts: dict[str, ArrowSplit] = {"train": ParquetSplit([path])}
+    return ArrowReader(path.stem, str(path), parts, path.parent, image_column, label_column)
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Turn pyarrow's complaints about a file into a `DataError` that names it."""

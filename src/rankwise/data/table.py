@@ -1,33 +1,34 @@
-"""A CSV file of files and labels, beside the images or as the source itself."""
+"""A CSV file or a list of files and labels, beside the images or as the source itself."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankwise.data.class_folders import FolderSet, images_in
+from rankwise.data.class_folders import FolderSet, images_in, listed
+from rankwise.data.kinds import ARRAYS
+from rankwise.data.lines import ENDINGS, LISTS, Lines, lines_of
 from rankwise.data.parts import PartName, part_of, words_of
-from rankwise.data.tree import Tree, below
-from rankwise.errors import DataError, is_shortage
+from rankwise.data.tree import Tree, below, has_image_ending
+from rankwise.errors import DataError
 
-ENDINGS = (".csv", ".tsv")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 """Names of a column of labels, in tables, in parquet files and on the hub."""
 
-_MOST_BYTES = 2**30
 _FILE_WORDS = ("file", "filename", "path", "image", "img", "id", "name")
+_BITS = {"0", "1", "0.0", "1.0"}  # of labels as columns of their own
 _LOOKED_AT = 200  # rows by which a column of files is known
+_FRACTION = re.compile(r"(?<=\d)\.0*\s*$")
 _NO_LABELS = re.compile("submission|sample")  # of a contest: what to hand in, no labels
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a CSV file whose files are there.
+    """Rows of a table whose files are there.
 
     Parameters
     ----------
@@ -35,13 +36,38 @@ class Table:
     rows : list of (file, label, part or None, line)
     missing : list of (text, line)
         Files of the table that aren't there.
+    labels : Labels or None
+        None where only the parts of files were asked for, and no column holds labels.
     """
 
     path: Path
     rows: list[tuple[Path, str, str | None, int]]
     missing: list[tuple[str, int]]
+    labels: Labels | None
+
+    @property
+    def told(self) -> str:
+        """What its labels are taken from."""
+        column = self.labels.column if self.labels else ""
+        return f"{self.path}{f', {column}' if column else ''}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a table, one a row.
+
+    Parameters
+    ----------
+    values : list of str
+    column : str
+        Where they come from, if there was a choice.
+    usual : bool
+        Whether the column is called so.
+    """
+
+    values: list[str]
+    column: str
     usual: bool
-    """Whether the column of labels is called so."""
 
 
 class Files:
@@ -71,7 +97,7 @@ class Files:
 
 
 def tables_beside(folder: Path) -> list[Path]:
-    """CSV files in a folder that may hold labels."""
+    """CSV files and lists in a folder that may hold labels."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -82,36 +108,46 @@ def tables_beside(folder: Path) -> list[Path]:
     )
 
 
-def read_table(path: Path, files: Files, label_column: str | None = None) -> Table | None:
-    """The files and labels of a CSV file; None if no column names files, or none labels.
+def read_table(
+    path: Path,
+    files: Files,
+    label_column: str | None = None,
+    *,
+    beside: AbstractSet[str] = frozenset(),
+) -> Table | None:
+    """The files and labels of a table; None if no column names files, or none labels.
+
+    `beside` are the names of class folders, where it lies beside such. There files alone do, if
+    the table's name or a column says their part, and the one column of such names is the label.
 
     Raises
     ------
     DataError
         If it can't be read, or the columns can't be told apart.
     """
-    lines = _lines(path)
+    lines = lines_of(path)
     if not lines:
         return None
+    is_list = path.suffix.lower() in LISTS
+    header, body = _header(lines, files, is_list)
+    column = _file_column(path, header, body, files, is_list)
     width = Counter(len(cells) for cells, _ in lines).most_common(1)[0][0]
-    header, body = _header(lines, files)
     for cells, line in lines:
-        if len(cells) != width:
+        if len(cells) != width and (column is not None or not is_list):
             raise DataError(
                 f"Line {line} of {path} has {len(cells)} cells, most lines have {width}; one for "
                 "each column is accepted."
             )
-    column = _file_column(path, header, body, files)
     if column is None:
         return None
     part = next((i for i, _ in enumerate(header) if i != column and _is_parts(body, i)), None)
-    label = _label_column(path, header, body, {column, part}, label_column)
-    if label is None:
-        return None
-    _check_no_fractions(path, body, label)
-    rows, missing = [], []
     of_table = part_of(path.stem)
-    for cells, line in body:
+    labels = _labels(path, header, body, {column, part}, label_column, beside)
+    if labels is None and not (beside and (part is not None or of_table is not None)):
+        return None
+    rows, missing = [], []
+    values = labels.values if labels else [""] * len(body)
+    for (cells, line), label in zip(body, values, strict=True):
         named = part_of(cells[part]) if part is not None else of_table
         found = _nearest(files.find(cells[column]), path.parent, named)
         if len(found) > 1:
@@ -122,9 +158,27 @@ def read_table(path: Path, files: Files, label_column: str | None = None) -> Tab
         if not found:
             missing.append((cells[column], line))
             continue
-        rows.append((found[0], cells[label], named.part if named else None, line))
-    usual = label_column is not None or bool(set(words_of(header[label])) & set(LABEL_NAMES))
-    return Table(path, rows, missing, usual)
+        rows.append((found[0], label, named.part if named else None, line))
+    return Table(path, rows, missing, labels)
+
+
+def _holds_pixels(lines: Lines) -> bool:
+    """Whether lines have very many cells, or one cell of very many numbers (FER-2013)."""
+    return any(len(cells) > 48 or any(c.count(" ") > 48 for c in cells) for cells, _ in lines[1:3])
+
+
+def why_not(path: Path, files: Files) -> str:
+    """Why a table gives no labels, for an error."""
+    try:
+        lines = lines_of(path)
+    except DataError as error:
+        return str(error).rstrip(".")
+    if _holds_pixels(lines):
+        return f"{path.name} holds pixels by its looks: {ARRAYS}"
+    named = next((cell for cells, _ in lines for cell in cells if _is_file_name(cell)), None)
+    if named is not None and not files.find(named):
+        return f"{path.name} names {named}, which isn't among the images"
+    return f"no columns of files and labels in {path.name}"
 
 
 def _nearest(found: list[Path], folder: Path, part: PartName | None) -> list[Path]:
@@ -142,19 +196,20 @@ def _nearest(found: list[Path], folder: Path, part: PartName | None) -> list[Pat
     return meant or inside
 
 
-def _check_no_fractions(path: Path, body: list[tuple[list[str], int]], i: int) -> None:
-    """Refuse a column of measurements as labels."""
-    values = [(cells[i].strip(), line) for cells, line in body if cells[i].strip()]
+def _whole(path: Path, values: list[str], body: Lines) -> list[str]:
+    """Labels, whole numbers without their ``.0``; a column of measurements is refused."""
     try:
-        numbers = [(float(value), value, line) for value, line in values]
+        numbers = [float(value) for value in values if value.strip()]
     except ValueError:
-        return  # names
-    for number, value, line in numbers:
-        if not number.is_integer():
-            raise DataError(
-                f"Label {value} in line {line} of {path} isn't an integer; integers or class names "
-                "are accepted."
-            )
+        return values  # names
+    fractions = [i for i, n in enumerate(numbers) if n == n and not n.is_integer()]
+    if fractions:
+        at = [i for i, value in enumerate(values) if value.strip()][fractions[0]]
+        raise DataError(
+            f"Label {values[at].strip()} in line {body[at][1]} of {path} isn't an integer; "
+            "integers or class names are accepted."
+        )
+    return [_FRACTION.sub("", value) for value in values]
 
 
 def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
@@ -179,14 +234,8 @@ def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
                     f"{path} is {before[0]!r} ({before[1]}) by {before[2]} and {label!r} ({split}) "
                     f"by {where}; one of them is accepted."
                 )
-        if table.missing:
-            text, line = table.missing[0]
-            more = len(table.missing) - 1
-            also = f" and {more:,} more of its files" if more else ""
-            found.notes.append(
-                f"left out: {text} (line {line} of {table.path}){also}: not among the images"
-            )
-        found.notes.append(f"labels: from {table.path}")
+        note_missing(table, found)
+        found.notes.append(f"labels: from {table.told}")
     for path, (label, split, _) in sorted(known.items()):
         found.parts.setdefault(split, []).append((path, label))
     left = [path for path in images_in(tree) if path not in known]
@@ -194,62 +243,69 @@ def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
         found.notes.append(
             f"left out: {len(left):,} images without a line in the table, such as {left[0]}"
         )
+    _note_several({label for label, _, _ in known.values()}, found)
     return found
 
 
-def _lines(path: Path) -> list[tuple[list[str], int]]:
-    """Cells and number of each line that isn't empty."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path} has over {_MOST_BYTES >> 20} MiB; a table of labels is less.")
-        data = path.read_bytes()
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        raise DataError(f"{path} can't be read ({error.strerror or error}).") from error
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets save "Unicode text"
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} isn't in UTF-8 (byte {error.start}), and other encodings can't be told "
-            "apart; save it as UTF-8."
-        ) from error
-    if "\0" in text:
-        raise DataError(f"{path} isn't a table: it holds bytes of value zero.")
-    first = text.split("\n", 1)[0]
-    separator = max(
-        ("," if path.suffix.lower() != ".tsv" else "\t", ",", ";", "\t"), key=first.count
-    )
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
-    )
-    try:
-        return [(cells, reader.line_num) for cells in reader if any(c.strip() for c in cells)]
-    except csv.Error as error:
-        raise DataError(f"Line {reader.line_num} of {path} can't be read ({error}).") from error
+def note_missing(table: Table, found: FolderSet) -> None:
+    """Say which files of a table aren't there."""
+    if table.missing:
+        text, line = table.missing[0]
+        more = len(table.missing) - 1
+        also = f" and {more:,} more of its files" if more else ""
+        found.notes.append(
+            f"left out: {text} (line {line} of {table.path}){also}: not among the images"
+        )
 
 
-def _header(
-    lines: list[tuple[list[str], int]], files: Files
-) -> tuple[list[str], list[tuple[list[str], int]]]:
+def _note_several(labels: set[str], found: FolderSet) -> None:
+    """Say that several labels of one image, ``cat|dog``, are read as one class."""
+    plain = {label.strip() for label in labels}
+    for label in sorted(plain):
+        for sign in "|;,":
+            pieces = [piece.strip() for piece in label.split(sign)]
+            if len(pieces) > 1 and any(piece in plain for piece in pieces):
+                found.notes.append(
+                    f"the label {label!r} holds several by its looks; it is read as a class of its "
+                    "own, since an image has one label"
+                )
+                return
+
+
+def _header(lines: Lines, files: Files, is_list: bool) -> tuple[list[str], Lines]:
     """Names of the columns, numbers from 1 where the first line names a file already."""
     first = lines[0][0]
-    if any(files.find(cell) for cell in first):
+    if any(_names_file(cell, files, bare=not is_list) for cell in first):
+        return [str(i) for i in range(1, len(first) + 1)], lines
+    if is_list and not any(set(words_of(cell)) & {*_FILE_WORDS, *LABEL_NAMES} for cell in first):
         return [str(i) for i in range(1, len(first) + 1)], lines
     return [cell.strip() for cell in first], lines[1:]
 
 
+def _names_file(cell: str, files: Files, *, bare: bool) -> bool:
+    """Whether a cell names a file; a number alone does so where `bare`."""
+    return bool(files.find(cell)) and (bare or not cell.strip().isdigit())
+
+
+def _is_file_name(cell: str) -> bool:
+    return has_image_ending(Path(cell.strip())) and len(cell) < 1000
+
+
 def _file_column(
-    path: Path, header: list[str], body: list[tuple[list[str], int]], files: Files
+    path: Path, header: list[str], body: Lines, files: Files, is_list: bool
 ) -> int | None:
-    """The column whose cells name files of the tree, most of them different ones."""
+    """The column whose cells name files of the tree, most of them different ones.
+
+    A number names a file too, but in a list only where a header says so: there it is a label.
+    """
     looked_at = body[:: max(1, len(body) // _LOOKED_AT)]
     scores = {}
     for i in range(len(header)):
-        cells = [cells[i] for cells, _ in looked_at]
-        named = sum(bool(files.find(cell)) for cell in cells)
-        if 2 * named >= len(cells) > 0 and 2 * len(set(cells)) >= len(cells):
+        cells = [cells[i] for cells, _ in looked_at if i < len(cells)]
+        bare = not is_list or bool(set(words_of(header[i])) & set(_FILE_WORDS))
+        named = sum(_names_file(cell, files, bare=bare) for cell in cells)
+        differ = 2 * len(set(cells)) >= len(cells) or all(map(_is_file_name, cells))
+        if 2 * named >= len(cells) > 0 and differ:
             scores[i] = named
     best = [i for i, score in scores.items() if score == max(scores.values())]
     usual = [i for i in best if set(words_of(header[i])) & set(_FILE_WORDS)]
@@ -262,33 +318,60 @@ def _file_column(
     return best[0] if best else None
 
 
-def _is_parts(body: list[tuple[list[str], int]], i: int) -> bool:
+def _is_parts(body: Lines, i: int) -> bool:
     values = {cells[i] for cells, _ in body}
     return 1 <= len(values) <= 8 and all(map(part_of, values))
+
+
+def _labels(
+    path: Path,
+    header: list[str],
+    body: Lines,
+    taken: set[int | None],
+    wanted: str | None,
+    beside: AbstractSet[str],
+) -> Labels | None:
+    """The label of each row: of one column, or the one column of several that has a 1."""
+    left = [i for i in range(len(header)) if i not in taken]
+    usual = [i for i in left if set(words_of(header[i])) & set(LABEL_NAMES)]
+    if wanted is None and not usual:
+        hot = [i for i in left if {cells[i].strip() for cells, _ in body} <= _BITS]
+        ones = [[header[i] for i in hot if float(cells[i]) == 1] for cells, _ in body]
+        if len(hot) > 1 and hot == left and all(len(names) == 1 for names in ones):
+            shown = listed([header[i] for i in hot])
+            return Labels([names[0] for names in ones], f"the one of {shown} that is 1", True)
+    if wanted is None and len(usual) != 1 and beside:
+        usual = [i for i in left if {cells[i].strip() for cells, _ in body} <= beside] or usual
+    column = _label_column(path, header, body, left, usual, wanted)
+    if column is None:
+        return None
+    values = _whole(path, [cells[column] for cells, _ in body], body)
+    told = f"column {header[column]}" if len(left) > 1 else ""
+    return Labels(values, told, wanted is not None or column in usual)
 
 
 def _label_column(
     path: Path,
     header: list[str],
-    body: list[tuple[list[str], int]],
-    taken: set[int | None],
+    body: Lines,
+    left: list[int],
+    usual: list[int],
     wanted: str | None,
 ) -> int | None:
-    left = [i for i in range(len(header)) if i not in taken]
     if wanted is not None:
         named = [i for i in left if header[i] == wanted]
         if not named:
+            names = ", ".join(header[i] for i in left)
             raise DataError(
-                f"{path} has no column {wanted!r}; "
-                f"{', '.join(header[i] for i in left)} are accepted."
+                f"{path} has no column {wanted!r} of labels; {names or 'no other'} "
+                f"{'is' if len(left) < 2 else 'are'} there."
             )
         return named[0]
-    usual = [i for i in left if set(words_of(header[i])) & set(LABEL_NAMES)]
     candidates = usual or left
     # Two spellings of one label, a number and its name, are one: the name is shown.
     while len(candidates) > 1 and _same(body, candidates[0], candidates[1]):
         numbers = all(cells[candidates[0]].strip().isdigit() for cells, _ in body)
-        candidates.pop(0 if numbers else 1)
+        candidates = [c for c in candidates if c != candidates[0 if numbers else 1]]
     if len(candidates) > 1:
         raise DataError(
             f"{path} could hold labels in the columns {', '.join(header[i] for i in candidates)}; "
@@ -297,6 +380,6 @@ def _label_column(
     return candidates[0] if candidates else None
 
 
-def _same(body: list[tuple[list[str], int]], one: int, other: int) -> bool:
+def _same(body: Lines, one: int, other: int) -> bool:
     pairs = {(cells[one], cells[other]) for cells, _ in body}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})

@@ -137,6 +137,8 @@ def lines_on(
             "are left to choose epochs and output layers by, and never trained on"
         )
         used.add("validation")
+    if part is None and "train" not in opened.reader.splits:  # then all were joined
+        used.update(opened.reader.splits)
     left = [split for split in opened.reader.splits if split not in used]
     lines += [
         f"not used: the {split} part ({opened.own_name(split)}); evaluate --split {split} scores it"

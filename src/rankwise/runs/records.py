@@ -41,6 +41,7 @@ _MODEL_FILES = (
 
 
 _NUMBER = (int, float)
+_IN_WORDS = {"train_fingerprint": "the training images", "test_fingerprint": "the test images"}
 _SHOWN: dict[str, tuple[type, ...]] = {
     "inductive_accuracy": _NUMBER,
     "train_accuracy": _NUMBER,
@@ -137,7 +138,7 @@ def claim(out: Path, configuration: dict[str, Any], overwrite: bool) -> dict[str
         different = _differences(read_record(path), configuration)
         if different:
             raise RunError(
-                f"{out} holds another run (different: {', '.join(different)}); choose another "
+                f"{out} holds another run (different: {'; '.join(different)}); choose another "
                 "folder, or discard it with --overwrite"
             )
         return _complete(out, configuration)
@@ -194,11 +195,27 @@ def refuse_model_file(path: Path, folder: Path) -> None:
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     # The fingerprints say what these say too, and earlier records don't have them.
     apart = {"run", *ORIGIN}
-    names = [k for k in wanted if k not in apart and found.get(k) != wanted[k]]
-    run = found.get("run", {})
+    names = [_IN_WORDS.get(k, k) for k in wanted if k not in apart and found.get(k) != wanted[k]]
     # The source may be spelled differently: the fingerprints say whether it's the same.
-    asked = [k for k in wanted["run"] if k != "source" and run.get(k) != wanted["run"][k]]
-    return asked + names
+    run = {k: v for k, v in wanted["run"].items() if k != "source"}
+    return [*_values_apart({k: found.get("run", {}).get(k) for k in run}, run), *names]
+
+
+def _values_apart(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Choices that differ, each with both values."""
+    apart: list[str] = []
+    for name in dict.fromkeys((*here, *there)):
+        known, value = there.get(name), here.get(name)
+        if isinstance(known, dict) and isinstance(value, dict):
+            apart += _values_apart(known, value)
+        elif known != value:
+            apart.append(f"{name} {_shown(known)}, now {_shown(value)}")
+    return apart
+
+
+def _shown(value: Any) -> str:
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def read_record(path: Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
