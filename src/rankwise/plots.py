@@ -137,7 +137,7 @@ def strongest_places(
             inside = max(low, 0)
             spans.append((start, end, inside - start, min(high, length) - inside))
         (top, bottom, *vertical), (left, right, *horizontal) = spans
-        patch = images[n, top:bottom, left:right]
+        patch = images[n][top:bottom, left:right]  # of shards, too, one image is read
         box = (horizontal[0], vertical[0], horizontal[1], vertical[1])
         result.append((patch[..., :3] if patch.ndim == 3 else patch, box))
     return result

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rankwise._arrays import Images
+
 if TYPE_CHECKING:
     from rankwise.training.convolutional_presets import ConvolutionalPlan
 
@@ -55,7 +57,7 @@ class Expectation:
 
 def expectation(
     plan: ConvolutionalPlan,
-    images: np.ndarray,
+    images: Images,
     encoded: np.ndarray,
     n_classes: int,
     *,
