@@ -90,7 +90,8 @@ def test_groups_are_the_longest_runs_that_are_not_parted():
 
 def test_the_diagram_has_every_arm_within_its_frame():
     svg = rank_diagram(["a<b", "b", "c"], [1.2, 2.0, 2.8], 9.0, [(0, 2)], "Arms")
-    assert "a&lt;b 1.20" in svg
+    assert ">a&lt;b</text>" in svg
+    assert ">1.20</text>" in svg
     assert "critical difference 9.00, wider than the scale" in svg
     assert svg.count('class="group"') == 1
     numbers = [float(x) for x in re.findall(r'\bx[12]?="([\d.]+)"', svg)]

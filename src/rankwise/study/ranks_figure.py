@@ -1,4 +1,4 @@
-"""Demšar's critical-difference diagram as inline SVG."""
+"""Demšar's critical-difference diagram as inline SVG, an arm a row, so that a phone shows it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from rankwise.study.figures import open_svg
 
 _WIDTH, _EDGE = 360.0, 26.0
-_AXIS, _BAR, _ROW = 44.0, 9.0, 18.0
+_TOP, _BAR, _ROW = 28.0, 9.0, 30.0
 
 
 def rank_diagram(
@@ -50,32 +50,28 @@ def rank_diagram(
     def at(rank: float) -> float:
         return _EDGE + (rank - 1) / (k - 1) * (_WIDTH - 2 * _EDGE)
 
-    rows = -(-k // 2)
-    below = _AXIS + 8 + _BAR * len(groups)
-    height = below + _ROW * rows + 12
+    floor = _TOP + _ROW * k + _BAR * len(groups) + 6
     words = "; ".join(f"{a}: {r:.2f}" for a, r in zip(arms, mean_ranks, strict=True))
-    parts = [open_svg(_WIDTH, height, title, f"Mean ranks: {words}")]
-    parts.append(_line("axis", at(1), at(k), _AXIS, _AXIS))
-    for tick in range(1, k + 1):
-        parts.append(_line("axis", at(tick), at(tick), _AXIS - 4, _AXIS))
-        parts.append(_text("tick", at(tick), _AXIS - 8, "middle", str(tick)))
+    parts = [open_svg(_WIDTH, floor + 22, title, f"Mean ranks: {words}")]
     reach = min(at(1) + critical_difference / (k - 1) * (_WIDTH - 2 * _EDGE), _WIDTH - 2)
-    parts.append(_line("interval", at(1), reach, 16, 16))
     beyond = "" if reach < _WIDTH - 2 else ", wider than the scale"
     parts.append(
-        _text("tick", at(1), 11, "start", f"critical difference {critical_difference:.2f}{beyond}")
+        _text("tick", at(1), 12, "start", f"critical difference {critical_difference:.2f}{beyond}")
     )
-    for i, (first, last) in enumerate(groups):
-        y = _AXIS + 8 + _BAR * i
-        parts.append(_line("group", at(mean_ranks[first]) - 3, at(mean_ranks[last]) + 3, y, y))
+    parts.append(_line("interval", at(1), reach, 18, 18))
     for i, (arm, rank) in enumerate(zip(arms, mean_ranks, strict=True)):
-        left = i < rows
-        y = below + _ROW * (i if left else k - 1 - i) + 8
-        end = 4.0 if left else _WIDTH - 4
-        parts.append(_line("axis", at(rank), at(rank), _AXIS, y))
-        parts.append(_line("axis", at(rank), end, y, y))
-        anchor = "start" if left else "end"
-        parts.append(_text("label", end, y - 3, anchor, f"{_cut(arm)} {rank:.2f}"))
+        y = _TOP + _ROW * i
+        parts.append(_text("label", at(1), y + 12, "start", _cut(arm)))
+        parts.append(_text("tick", _WIDTH - _EDGE, y + 12, "end", f"{rank:.2f}"))
+        parts.append(_line("grid", at(1), at(k), y + 20, y + 20))
+        parts.append(f'<circle class="point" cx="{at(rank):.1f}" cy="{y + 20:.1f}" r="4.2"/>')
+    for i, (first, last) in enumerate(groups):
+        y = _TOP + _ROW * k + _BAR * i + 4
+        parts.append(_line("group", at(mean_ranks[first]) - 4, at(mean_ranks[last]) + 4, y, y))
+    parts.append(_line("axis", at(1), at(k), floor, floor))
+    for tick in range(1, k + 1):
+        parts.append(_line("axis", at(tick), at(tick), floor, floor + 4))
+        parts.append(_text("tick", at(tick), floor + 16, "middle", str(tick)))
     return "".join([*parts, "</svg>"])
 
 
@@ -90,4 +86,4 @@ def _text(name: str, x: float, y: float, anchor: str, text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:23]}…"
+    return text if len(text) <= 44 else f"{text[:43]}…"

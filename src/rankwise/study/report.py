@@ -78,6 +78,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         "seconds": seconds,
         "whole": whole,
         "interval": interval,
+        "shares": shares,
         "counts": counts,
         "label": sections.label,
     }
@@ -168,6 +169,13 @@ def whole(value: float | None) -> str:
 def interval(value: tuple[float, float] | list[float] | None) -> str:
     """An interval as the paper prints it."""
     return "–" if value is None else f"[{100 * value[0]:.2f}%, {100 * value[1]:.2f}%]"
+
+
+def shares(values: list[float | None]) -> str:
+    """Probabilities beside one another, in per cent."""
+    if any(value is None for value in values):
+        return "–"
+    return " / ".join(f"{100 * value:.1f}" for value in values if value is not None)
 
 
 def counts(value: int | list[int] | None) -> str:
