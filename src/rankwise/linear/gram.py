@@ -144,10 +144,11 @@ def accumulate_gram(
                 fold.push(_block_gram(features, targets, weights, whole, block, pool))
                 advance(block.stop - block.start)
         total = fold.total()
-    gram = total.gram
+    # What comes from elsewhere may be read-only.
+    gram = total.gram if total.gram.flags.writeable else total.gram.copy()
     lower = np.tril_indices(len(gram), -1)
     gram[lower] = gram.T[lower]
-    return replace(total, n=n if weights is None else float(np.sum(weights)))
+    return replace(total, gram=gram, n=n if weights is None else float(np.sum(weights)))
 
 
 def in_rows(advance: Callable[[int], object], leaves: Sequence[slice]) -> Callable[[int], object]:
