@@ -48,6 +48,7 @@ COMMANDS = (
     ("projected_loss.py",),
     ("wrong_labels.py",),
     ("device.py",),
+    ("cluster.py",),
 )
 RESUMABLE = (
     "ablation.py",
