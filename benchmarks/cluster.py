@@ -190,11 +190,12 @@ def faults(images: str, quick: bool) -> dict[str, Any]:
     """Fits of which each loses a worker at a random moment."""
     pixels, labels = open_shards(images)
     held = pixels[:]
-    model = network(6, 10, 200) if quick else network(12, 40, 1000)
+    model = network(6, 10, 200) if quick else network(12, 25, 1000)
     expected = digest(model.fit(held, labels).network_.coef)
     rng = np.random.default_rng(SEED)
     right, seconds = 0, []
     with dask(2) as processes, rankwise.cluster(processes.address):
+        model.fit(held, labels)  # workers import what they need
         usual, _ = timed(lambda: model.fit(held, labels))
         for run in range(2 if quick else 20):
             moment = float(rng.uniform(0, usual))
@@ -218,10 +219,10 @@ def faults(images: str, quick: bool) -> dict[str, Any]:
 
 
 class AnonymousPeak:
-    """The largest ``RssAnon`` of this process while a block runs, less that at its beginning."""
+    """The largest ``RssAnon`` of this process while a block runs, in MB."""
 
     def __enter__(self) -> AnonymousPeak:
-        self._first = self.megabytes = _anonymous()
+        self.megabytes = _anonymous()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -230,7 +231,7 @@ class AnonymousPeak:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.megabytes = max(self.megabytes, _anonymous()) - self._first
+        self.megabytes = max(self.megabytes, _anonymous())
 
     def _watch(self) -> None:
         while not self._stop.wait(0.005):
@@ -243,7 +244,7 @@ def _anonymous() -> float:
 
 
 def peaks(folder: str, n: int) -> dict[str, float]:
-    """Peak anonymous MB of each command's work on so many rows, after a warm-up on a block."""
+    """Peak anonymous MB of each command's work on so many rows."""
     rng = np.random.default_rng(SEED)
     size = 8192
     pixels = written_rows(Path(folder) / f"images-{n}", n, (16, 16), np.uint8, size, rng)
@@ -251,8 +252,6 @@ def peaks(folder: str, n: int) -> dict[str, float]:
     images, names = open_shards(pixels)
     codes = names.astype(np.int8)
     model = network(2, 25, 1000)
-    first = images.chosen(np.arange(8192))
-    model.fit(first, codes[:8192]).outputs(first)
     found = {}
     with AnonymousPeak() as peak:
         model.fit(images, codes)
@@ -330,7 +329,10 @@ def tables_of(found: dict[str, Any]) -> list[Table]:
         lines = [
             (f"{r['n']:,} rows", *(f"{r['mb'][k]:.0f}" for k in names)) for r in found["memory"]
         ]
-        tables.append(Table("Peak anonymous memory beyond the start, MB", ("", *names), lines))
+        first, last = found["memory"][0]["mb"], found["memory"][-1]["mb"]
+        lines.append(("last / first", *(f"{last[k] / first[k]:.2f}" for k in names)))
+        title = f"Peak anonymous memory, MB (bar: {BAR_MEMORY})"
+        tables.append(Table(title, ("", *names), lines))
     return tables
 
 
