@@ -10,6 +10,8 @@ to its connections. Images are those of the data set in shards, read by address.
   interleaved rounds, the ratio of each round; and the client's bytes against the images'.
 - faults: a worker is ended by SIGKILL at a random moment of a fit on images that the client holds,
   so the only holder of anything may go; another joins; the digest stays.
+- constants: CPU seconds of one core for a sub-network, a row of the glue and of a head, the solve,
+  and decoding an image; from these, computed and not measured, what 10⁶ to 10⁹ images would take.
 - memory: peak anonymous memory of fit, prediction, head and copies by the number of rows.
 
 python benchmarks/cluster.py --data ../shared/data
@@ -52,7 +54,7 @@ from common import (
 from rankwise import LowRankAugmenter, QuadraticClassifier, RandomLowRank, Subnetworks, VarProHead
 from rankwise.data.shards import ShardWriter, open_shards
 
-PARTS = ("bits", "overhead", "faults", "memory")
+PARTS = ("constants", "memory", "overhead", "faults", "bits")
 BAR_OVERHEAD, BAR_BYTES, BAR_MEMORY = 1.15, 0.01, 1.1
 SEED = 42
 
@@ -166,12 +168,12 @@ def bits(images: str, features: str, quick: bool) -> list[dict[str, Any]]:
 def overhead(images: str, quick: bool) -> dict[str, Any]:
     """Seconds of joblib and of Dask with as many processes, round by round, and bytes."""
     pixels, labels = open_shards(images)
-    model = network(4, 10, 200) if quick else network(24, 50, 2000)
+    model = network(4, 10, 200) if quick else network(24, 50, 1000)
     seconds: dict[str, list[float]] = {"joblib": [], "dask": []}
     found, sent = {}, 0
     with dask(2) as processes:
         addresses = {"joblib": "local:2", "dask": processes.address}
-        for number in range(2 if quick else 4):
+        for number in range(2 if quick else 3):
             order = list(addresses)[:: 1 if number % 2 else -1]
             for name in order:
                 with counted_bytes() as each, rankwise.cluster(addresses[name]):
@@ -213,6 +215,101 @@ def faults(images: str, quick: bool) -> dict[str, Any]:
             seconds.append(took)
             say(f"kill {run} at {moment:.1f} s: {right} right")
     return {"runs": len(seconds), "right": right, "usual": usual, "seconds": seconds}
+
+
+# -- a cost model ------------------------------------------------------------------------------
+
+COLUMNS, SUBNETS, HEAD = 5201, 104, 512
+"""The paper's network, and a backbone's features."""
+NETWORK_BYTES = 125e6
+"""A second, on a link of 1 Gbit/s: assumed, not measured."""
+
+
+def constants(images: str, quick: bool) -> dict[str, float]:
+    """CPU seconds of one core."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from rankwise.data.decode import layout_of, open_image, to_array
+    from rankwise.linear.gram import accumulate_gram
+    from rankwise.linear.output_layer import solve_gram
+    from rankwise.linear.statistics import block_statistics
+
+    pixels, labels = open_shards(images)
+    units, samples = (10, 200) if quick else (50, 2000)
+    m, n = (200, 2048) if quick else (1201, 8192)
+    rng = np.random.default_rng(SEED)
+    phi = rng.standard_normal((n, m), dtype=np.float32)
+    targets = np.eye(10)[np.arange(n) % 10]
+    model = network(1, units, samples)
+    model.fit(pixels, labels)
+    subnet = _cpu(lambda: model.fit(pixels.chosen(np.arange(samples)), labels[:samples]))
+    row = _cpu(lambda: accumulate_gram(lambda b: phi[b], targets)) / n
+    statistics = accumulate_gram(lambda b: phi[b], targets)
+    solve = _cpu(lambda: solve_gram(statistics))
+    rows = phi[:, : min(m, HEAD)]
+    head = _cpu(lambda: block_statistics(rows, np.arange(n) % 10)) / n
+    buffer = BytesIO()
+    Image.fromarray(pixels[0]).save(buffer, "PNG")
+    layout, encoded = layout_of(pixels.row_shape), buffer.getvalue()
+    decode = _cpu(lambda: [to_array(open_image(encoded), layout, None) for _ in range(500)]) / 500
+    return {
+        "sub-network": subnet,
+        "glue, a row": row * (COLUMNS / m) ** 2,
+        "solve": solve * (COLUMNS / m) ** 3,
+        "head, a row and pass": head * (HEAD / rows.shape[1]) ** 2,
+        "decode, an image": decode,
+    }
+
+
+def _cpu(run: Callable[[], Any]) -> float:
+    """CPU seconds of this process, the least of three: other programs don't count."""
+    found = []
+    for _ in range(3):
+        begin = time.process_time()
+        run()
+        found.append(time.process_time() - begin)
+    return min(found)
+
+
+def costs(known: dict[str, float], n: float, workers: int) -> dict[str, float]:
+    """Seconds of each step for so many images on so many workers, by the model."""
+    square = 8.0 * COLUMNS**2
+    leaves = min(2 * workers, max(1, n / 4096))
+    levels = np.ceil(np.log(max(leaves, 1.0)) / np.log(8)) if workers > 1 else 0
+    return {
+        "decoding": n * known["decode, an image"] / workers,
+        "sub-networks": known["sub-network"] * np.ceil(SUBNETS / min(workers, SUBNETS)),
+        "glue": n * known["glue, a row"] / workers,
+        "sums on their way": levels * 7 * square / NETWORK_BYTES,
+        "solve": known["solve"],
+    }
+
+
+def model_rows(known: dict[str, float]) -> list[tuple[str, ...]]:
+    rows = []
+    for n in (1e6, 1e8, 1e9):
+        for workers in (1, 10, 100, 1000):
+            found = costs(known, n, workers)
+            head = 2 * n * known["head, a row and pass"] / workers
+            rows.append(
+                (
+                    f"10^{np.log10(n):.0f} images, {workers:,} workers",
+                    _duration(sum(found.values())),
+                    max(found, key=lambda name: found[name]),
+                    f"{(2 * workers if workers > 1 else 0) * 8e-9 * COLUMNS**2:,.1f}",
+                    _duration(head),
+                )
+            )
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 # -- memory -------------------------------------------------------------------------------------
@@ -297,6 +394,15 @@ def memory(quick: bool) -> list[dict[str, Any]]:
 
 def tables_of(found: dict[str, Any]) -> list[Table]:
     tables = []
+    if "constants" in found:
+        known = found["constants"]
+        lines = [(name, f"{1e6 * value:,.0f}") for name, value in known.items()]
+        tables.append(Table("CPU time of one core, microseconds", ("", "us"), lines))
+        columns = ("", "network", "most of it", "GB of sums", "head")
+        title = (
+            f"Computed, not measured: {SUBNETS} sub-networks, {COLUMNS} columns; a head of {HEAD}"
+        )
+        tables.append(Table(title, columns, model_rows(known)))
     if "bits" in found:
         rows = found["bits"]
         names = list(dict.fromkeys(r["job"] for r in rows))
@@ -359,6 +465,7 @@ def main() -> None:
         features = written(Path(folder) / "features", rows, codes, 4, 4096)
         for part in args.parts:
             found[part] = {
+                "constants": lambda: constants(images, args.quick),
                 "bits": lambda: bits(images, features, args.quick),
                 "overhead": lambda: overhead(images, args.quick),
                 "faults": lambda: faults(images, args.quick),
@@ -377,6 +484,12 @@ def main() -> None:
             each.setdefault(r["job"], set()).add(r["digest"])
         same = all(len(v) == 1 for v in each.values())
         notes.append(f"All engines give one digest a job: {'yes' if same else 'NO'}.")
+    if "constants" in found:
+        notes.append(
+            "Constants at other sizes are scaled: a row of the glue and of a head by columns "
+            "squared, the solve by columns cubed. The model assumes links of 1 Gbit/s, sums of "
+            "eight in a row at each level, workers that read their own shards, one core each."
+        )
     if "overhead" in found:
         ratio = median(found["overhead"]["ratios"])
         notes.append(f"Overhead {ratio:.2f}; bar {BAR_OVERHEAD}.")

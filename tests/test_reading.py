@@ -6,6 +6,7 @@ import errno
 import json
 from contextlib import suppress
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,7 @@ def test_shortages_are_told_from_damage() -> None:
         RuntimeError("can't start new thread"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
         behind,
+        pa.ArrowException("Failed to launch worker thread: Resource temporarily unavailable"),
     ):
         assert is_shortage(error), error
     for error in (

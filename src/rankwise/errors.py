@@ -68,7 +68,8 @@ def is_shortage(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _SHORTAGES:
             return True
         # Libraries in other languages have classes of their own for it.
-        if isinstance(error, (RuntimeError, OSError)) or "Memory" in type(error).__name__:
+        foreign = type(error).__module__.startswith("pyarrow") or "Memory" in type(error).__name__
+        if isinstance(error, (RuntimeError, OSError)) or foreign:
             text = str(error).lower()
             if any(words in text for words in _SHORTAGE_WORDS):
                 return True

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from dask_processes import counted_bytes
@@ -21,9 +22,12 @@ from rankwise import (
     Subnetworks,
     VarProHead,
 )
+from rankwise._arrays import Rows
+from rankwise.cluster import engine
 from rankwise.data.sharding import shard
 from rankwise.data.shards import ShardWriter
 from rankwise.errors import ClusterError
+from rankwise.estimators._inputs import thread_count
 from rankwise.study import run_study
 from rankwise.study.reading import study_from
 from study.run_cases import MINIMAL
@@ -206,6 +210,31 @@ def test_errors_of_tasks_are_their_own_and_of_systems_name_the_worker(dask_proce
             list(executor.map(lambda number: number // 0, [1]))
         with pytest.raises(ClusterError, match=r"worker .* failed: /tmp/x: No space left.*goes on"):
             list(executor.map(full, [1]))
+
+
+def test_joblib_s_own_back_end_keeps_working(dask_processes, images, here, tmp_path, monkeypatch):
+    from distributed import Client
+
+    monkeypatch.chdir(tmp_path)
+    with (
+        counted_bytes() as sent,
+        Client(dask_processes.address, set_as_default=True),
+        joblib.parallel_config("dask"),
+    ):
+        assert engine(2).remote
+        model = classifier(checkpoint_dir="kept", n_jobs=2).fit(*images)
+        assert thread_count(2) == 2  # of this machine, whatever the cluster has
+    assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 6
+    assert sum(sent) < 2 * images[0].nbytes  # once, not with each of six tasks
+
+
+def test_views_and_sets_of_images_have_the_size_that_dask_asks_for(images):
+    from sys import getsizeof
+
+    rows = np.arange(len(images[0]))
+    assert getsizeof(Rows(images[0], rows)) > images[0].nbytes
+    assert getsizeof(rankwise.ImageSet.from_arrays(*images)) > images[0].nbytes
 
 
 def test_inside_a_task_nothing_is_handed_on(dask_processes):

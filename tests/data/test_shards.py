@@ -122,8 +122,11 @@ def test_damage_is_named(digits_twice, tmp_path):
         with pytest.raises(DataError, match=message):
             rankwise.load_images(place, "all")
     place = copied()
-    (place / "train-labels.json").write_text('{"labels": [1], "source_ids": ["a"]}')
-    with pytest.raises(DataError, match=r"train-labels\.json and shards\.json are of different"):
+    np.save(place / "train-labels.npy", np.zeros(3, np.int8))
+    with pytest.raises(DataError, match=r"train-labels\.npy and shards\.json are of different"):
+        rankwise.load_images(place, "all")
+    (place / "train-labels.npy").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"train-labels\.npy is damaged"):
         rankwise.load_images(place, "all")
     with pytest.raises(DataError, match=r"memory://nothing/shards\.json can't be read"):
         rankwise.load_images("memory://nothing", "all")

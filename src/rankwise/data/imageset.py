@@ -80,6 +80,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __sizeof__(self) -> int:
+        # Dask decides by it whether something travels with every task.
+        arrays = (self.images, self.labels, self.source_ids)
+        return object.__sizeof__(self) + sum(int(array.nbytes) for array in arrays)
+
     def __repr__(self) -> str:
         shape = "×".join(str(side) for side in self.image_shape)
         skipped = f", {self.n_skipped} skipped" if self.skipped else ""

@@ -2,8 +2,9 @@
 
 A folder of shards has ``shards.json`` (kind, shape, classes and, for each split, its files and
 fingerprint) and, for each split, ``train-00000-of-00012.npy`` … of decoded pixels and
-``train-labels.json``. It may lie on a disk, whose files are mapped, or at any address of fsspec's:
-``s3://…``, ``gs://…``, ``memory://…``. What travels to a worker are addresses and row numbers.
+``train-labels.npy`` and ``train-sources.npy``. It may lie on a disk, whose files are mapped, or at
+any address of fsspec's: ``s3://…``, ``gs://…``, ``memory://…``. What travels to a worker are
+addresses and row numbers.
 """
 
 from __future__ import annotations
@@ -289,21 +290,30 @@ class ShardReader:
 
     def index(self, split: str) -> Index:
         """Labels and sources of one split."""
-        place = joined(self.address, str(self._splits[split]["labels"]))
-        try:
-            known = parse_json(read_bytes(place))
-            labels = np.asarray(known["labels"], np.int64)
-            sources = list(map(str, known["source_ids"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{place} is damaged ({error}); shard again.") from error
-        if not len(labels) == len(sources) == len(self._shards[split]):
-            raise DataError(f"{place} and {RECORD} are of different sets; shard again.")
-        check_range(labels, self.class_names, place)
-        return Index(labels, self.class_names, None, {}, sources)
+        sources = self._column(split, "sources", "U")
+        return Index(self.labels(split), self.class_names, None, {}, sources.tolist())
 
-    def refer(self, split: str, rows: IntArray) -> Shards:
-        """Images of some rows by reference."""
-        return self._shards[split].chosen(rows)
+    def labels(self, split: str) -> IntArray:
+        """Positions of the classes of one split."""
+        found = self._column(split, "labels", "iu").astype(np.int64)
+        check_range(found, self.class_names, joined(self.address, f"{split}-labels.npy"))
+        return found
+
+    def _column(self, split: str, name: str, kinds: str) -> NDArray[Any]:
+        """What is known of each row of a split."""
+        place = joined(self.address, f"{split}-{name}.npy")
+        try:
+            found = np.load(io.BytesIO(read_bytes(place)), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{place} is damaged ({error}); shard again.") from error
+        if found.dtype.kind not in kinds or found.shape != (len(self._shards[split]),):
+            raise DataError(f"{place} and {RECORD} are of different sets; shard again.")
+        return found
+
+    def refer(self, split: str, rows: IntArray | None) -> Shards:
+        """Images of some rows by reference, or of all."""
+        shards = self._shards[split]
+        return shards if rows is None else shards.chosen(rows)
 
     def read(self, split: str, rows: IntArray) -> Iterator[Block]:
         """Images of some rows, read."""
@@ -345,7 +355,7 @@ def open_shards(
             raise DataError(
                 f"{reader.address} has no split {split!r}; {', '.join(reader.splits)} are accepted."
             )
-        part = reader.refer(split, np.arange(len(reader.index(split))))
+        part = reader.refer(split, None)
         found.append(part)
         if (part.row_shape, part.dtype) != (found[0].row_shape, found[0].dtype):
             raise DataError(
@@ -361,9 +371,7 @@ def open_shards(
         found[0].dtype,
         found[0].digest if len(found) == 1 else digest,
     )
-    names = [
-        np.asarray(reader.class_names, dtype=str)[reader.index(split).labels] for reader in readers
-    ]
+    names = [np.asarray(reader.class_names, dtype=str)[reader.labels(split)] for reader in readers]
     return whole, np.concatenate(names)
 
 
@@ -401,15 +409,16 @@ class ShardWriter:
     ) -> None:
         """A split whose files are written."""
         kept = [file for file in files if file[1]]
-        named = f"{split}-labels.json"
-        known = {"labels": labels.tolist(), "source_ids": source_ids.tolist()}
-        write_file(joined(self.address, named), json.dumps(known).encode())
+        small = np.min_scalar_type(max(1, len(self.class_names) - 1))
+        for name, values in (("labels", labels.astype(small)), ("sources", source_ids)):
+            buffer = io.BytesIO()
+            np.save(buffer, values, allow_pickle=False)
+            write_file(joined(self.address, f"{split}-{name}.npy"), buffer.getvalue())
         starts = tuple(np.cumsum([0, *(n for _, n in kept)]).tolist())
         places = tuple(joined(self.address, name) for name, _ in kept)
         shards = Shards(places, starts, self._row_shape, self._dtype)
         self._splits[split] = {
             "files": kept,
-            "labels": named,
             "fingerprint": fingerprint(shards, labels, self.class_names),  # type: ignore[arg-type]
         }
 
