@@ -471,12 +471,16 @@ def main() -> None:
                 "faults": lambda: faults(images, args.quick),
                 "memory": lambda: memory(args.quick),
             }[part]()
-    tables = tables_of(found)
-    for table in tables:
-        print(table.text(), end="\n\n")
+            for table in tables_of({part: found[part]}):
+                print(table.text(), end="\n\n")
+            record(args, found, describe(train))  # what is measured is kept
+
+
+def record(args: Any, found: dict[str, Any], data: Any) -> None:
+    """Write what has been measured so far."""
     notes = [
         "Scheduler, workers and client on one machine, over loopback; BLAS on one thread in each "
-        "task. One load average is recorded: another load of the machine shows in the times.",
+        "task. Other programs on the machine show in the times, not in CPU seconds.",
     ]
     if "bits" in found:
         each: dict[str, set[str]] = {}
@@ -493,9 +497,8 @@ def main() -> None:
     if "overhead" in found:
         ratio = median(found["overhead"]["ratios"])
         notes.append(f"Overhead {ratio:.2f}; bar {BAR_OVERHEAD}.")
-    write_result(
-        args, "Clusters", tables, found, {"data": describe(train), "parts": args.parts}, notes
-    )
+    known = {"data": data, "parts": list(found)}
+    write_result(args, "Clusters", tables_of(found), found, known, notes)
 
 
 if __name__ == "__main__":
