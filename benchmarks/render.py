@@ -43,6 +43,8 @@ SECTIONS = {
     "Studies": ("study_mnist_*", "study_leak_*", "study_*", "study_costs", "inference_simulation"),
     "Networks and the last layer": (
         "training_overhead",
+        "probes",
+        "head_scale",
         "pretrain_backbone",
         "head",
         "head_memory",

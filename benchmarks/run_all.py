@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 COMMANDS = (
     ("presets.py",),
-    ("backbones.py",),
+    ("probes.py",),
     ("solver_race.py",),
     ("solver_race.py", "--damping"),
     ("nist.py",),
@@ -62,7 +62,7 @@ RESUMABLE = (
     "recipe.py",
     "frontier.py",
     "head.py",
-    "backbones.py",
+    "probes.py",
     "projected_loss.py",
     "wrong_labels.py",
 )

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def _limit_this_thread() -> Undo:
 
 def _to_one(user_api: str) -> Undo:
     """Set all loaded libraries of a kind to one thread."""
-    libraries = ThreadpoolController().select(user_api=user_api).lib_controllers
+    libraries = _controller(len(sys.modules)).select(user_api=user_api).lib_controllers
     before = [library.num_threads for library in libraries]
     for library in libraries:
         _set(library, 1)
@@ -149,6 +149,18 @@ def _to_one(user_api: str) -> Undo:
             _set(library, number)
 
     return undo
+
+
+@lru_cache(maxsize=1)
+def _controller(n_modules: int) -> ThreadpoolController:
+    """Of all loaded libraries; finding them takes milliseconds, and no more come without a module.
+
+    Parameters
+    ----------
+    n_modules : int
+        Modules imported so far: with another number they are looked for again.
+    """
+    return ThreadpoolController()
 
 
 def _set(library: Any, number: int) -> None:

@@ -1,7 +1,7 @@
 """A backbone on the CPU through onnxruntime, where it is installed and the layers allow it.
 
 On EfficientNet-Lite0 it gives several times the images a second of torch
-(`benchmarks/backbones.py`). Torch computes what can't be written as ONNX, and everything on a GPU.
+(`benchmarks/probes.py`). Torch computes what can't be written as ONNX, and everything on a GPU.
 """
 
 from __future__ import annotations
