@@ -45,6 +45,7 @@ COMMANDS = (
     ("study_costs.py",),
     ("head.py",),
     ("head_memory.py",),
+    ("head_scale.py",),
     ("projected_loss.py",),
     ("wrong_labels.py",),
     ("device.py",),
