@@ -28,7 +28,12 @@ class Bar:
 
 @contextmanager
 def progress_bar(
-    description: str, total: int | None, *, enabled: bool = True, notes: bool = False
+    description: str,
+    total: int | None,
+    *,
+    enabled: bool = True,
+    notes: bool = False,
+    unit: str | None = None,
 ) -> Iterator[Bar]:
     """Show a bar on standard error while the block runs; call what it yields to advance it.
 
@@ -42,6 +47,8 @@ def progress_bar(
         False gives a function that does nothing.
     notes : bool
         Leave room for `Bar.note`.
+    unit : str, optional
+        What a step is, such as ``"images"``: then the steps a second are shown.
 
     Yields
     ------
@@ -55,19 +62,31 @@ def progress_bar(
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Steps a second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
 
     console = Console(stderr=True)
-    columns = [
+    columns: list[ProgressColumn] = [
         TextColumn("{task.description:<16}"),
         BarColumn(bar_width=8 if notes else 24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
+    if unit is not None:
+        columns.append(Speed())
     if notes:
         columns[0] = TextColumn("{task.description}")
         columns.append(TextColumn("{task.fields[note]}"))

@@ -58,6 +58,25 @@ def test_classes_that_arrive_later_give_the_layer_of_all_at_once(digits):
     np.testing.assert_allclose(head.intercept_, whole.intercept_, atol=1e-8)
 
 
+def test_what_each_shard_brought_is_saved_so_later_ones_give_the_same_bits(digits, tmp_path):
+    parts = [VarProHead("gcv").fit(*part) for part in shards(*digits)]
+    parts[1].unlearn(*(v[:5] for v in shards(*digits)[1]))
+    whole = VarProHead("gcv")
+    for part in parts:
+        whole.merge(part)
+    for count in (1, 2, 3):
+        some = VarProHead("gcv")
+        for part in parts[:count]:
+            some.merge(part)
+        some.save(tmp_path / str(count))
+        loaded = VarProHead.load(tmp_path / str(count))
+        for part in parts[count:][::-1]:
+            loaded.merge(part)
+        np.testing.assert_array_equal(loaded.coef_, whole.coef_)
+        np.testing.assert_array_equal(loaded.statistics_.scatter, whole.statistics_.scatter)
+    assert len(VarProHead.load(tmp_path / "3")._parts) == 3
+
+
 def test_shards_choose_the_ridge_by_exact_leave_one_out(digits):
     x, y = digits
     whole = VarProHead().fit(x, y)

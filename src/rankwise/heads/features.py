@@ -130,7 +130,7 @@ def extract_features(
     if parts:
         features = allocate((len(pixels), 4 * parts[0].shape[1])).view(np.float32)
         np.concatenate(parts, out=features[:first])
-    with progress_bar("features", len(pixels), enabled=progress) as advance:
+    with progress_bar("features", len(pixels), enabled=progress, unit="images") as advance:
         advance(first)
         for block in _made(model, pixels, first, step, batch_size, device):
             if not len(features):

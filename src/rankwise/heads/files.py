@@ -67,10 +67,24 @@ def write_head(head: Any, folder: Path) -> None:
     tensors |= {f"statistics.{name}": getattr(statistics, name) for name in _STATISTICS}
     if statistics.rounding is not None:
         tensors["statistics.rounding"] = statistics.rounding
+    # What each shard brought, so that others that come later give the same bits as before.
+    parts = head._parts if head._parts is not None and len(head._parts) > 1 else []
+    for number, part in enumerate(parts):
+        tensors |= {f"part{number}.{name}": getattr(part, name) for name in _STATISTICS}
+        if part.rounding is not None:
+            tensors[f"part{number}.rounding"] = part.rounding
     names = getattr(head, "feature_names_in_", None)
     description: dict[str, Any] = {
         "class": type(head).__name__,
-        "classes": {"dtype": head.classes_.dtype.str, "values": head.classes_.tolist()},
+        "classes": _classes(head.classes_),
+        "parts": [
+            {
+                "classes": _classes(part.classes),
+                "by_class": part.by_class,
+                "feature_eps": part.feature_eps,
+            }
+            for part in parts
+        ],
         "image_shape": list(getattr(head, "image_shape_", ())) or None,
         "feature_names": None if names is None else names.tolist(),
         "parameters": parameters,
@@ -83,6 +97,10 @@ def write_head(head: Any, folder: Path) -> None:
     write_model(
         folder, tensors, format_name=FORMAT, version=FORMAT_VERSION, description=description
     )
+
+
+def _classes(classes: np.ndarray) -> dict[str, Any]:
+    return {"dtype": classes.dtype.str, "values": classes.tolist()}
 
 
 def _described(head: VarProHead) -> tuple[dict[str, Any] | None, Any]:
@@ -142,7 +160,11 @@ def _build(
     if description["backbone"] is not None and head.backbone is None:
         head.backbone_reference_ = description["backbone"]
     statistics = _statistics(description, tensors)
-    head._adopt(statistics)
+    parts = [
+        _statistics(part, tensors, f"part{number}")
+        for number, part in enumerate(description.get("parts", []))
+    ]
+    head._adopt(statistics, parts or None)
     head._solved = _solution(description["solved"], tensors, statistics)
     if description["image_shape"] is not None:
         head.image_shape_ = image_shape_of(description["image_shape"])
@@ -162,14 +184,39 @@ def _parameters(description: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _statistics(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> ClassStatistics:
+def _statistics(
+    description: dict[str, Any], tensors: dict[str, np.ndarray], prefix: str = "statistics"
+) -> ClassStatistics:
+    """Statistics whose sizes fit each other, of all samples or of a part."""
+    classes = classes_of(description["classes"])
+    k, by_class = len(classes), bool(description["by_class"])
+    means = tensors[f"{prefix}.means"]
+    d = means.shape[1] if means.ndim == 2 else 0
+    expected = {
+        "counts": (k,),
+        "weights": (k,),
+        "means": (k, d),
+        "scatter": (k if by_class else 1, d, d),
+    }
+    _check_sizes(tensors, {f"{prefix}.{name}": shape for name, shape in expected.items()})
     return ClassStatistics(
-        classes=classes_of(description["classes"]),
-        **{name: tensors[f"statistics.{name}"] for name in _STATISTICS},
-        by_class=bool(description["by_class"]),
-        rounding=tensors.get("statistics.rounding"),
+        classes=classes,
+        **{name: tensors[f"{prefix}.{name}"] for name in _STATISTICS},
+        by_class=by_class,
+        rounding=tensors.get(f"{prefix}.rounding"),
         feature_eps=float(description.get("feature_eps", EPS)),
     )
+
+
+def _check_sizes(tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise where an array has another shape or kind than the description says."""
+    for name, shape in expected.items():
+        found = tensors[name]
+        if found.shape != shape or found.dtype.kind != ("i" if name.endswith("counts") else "f"):
+            raise ModelFileError(
+                f"{WEIGHTS} doesn't fit {DESCRIPTION}: {name} is {found.dtype} of shape "
+                f"{found.shape} instead of {shape}"
+            )
 
 
 def _backbone(folder: Path, description: dict[str, Any]) -> Any:
@@ -199,24 +246,8 @@ def _solution(
     described: dict[str, Any], tensors: dict[str, np.ndarray], statistics: ClassStatistics
 ) -> HeadSolution:
     """The solved layer, whose sizes are those of the classes and features."""
-    k, coef = len(statistics.classes), tensors["coef"]
-    d = coef.shape[1] if coef.ndim == 2 else 0
-    groups = k if statistics.by_class else 1
-    expected = {
-        "coef": (k, d),
-        "intercept": (k,),
-        "statistics.counts": (k,),
-        "statistics.weights": (k,),
-        "statistics.means": (k, d),
-        "statistics.scatter": (groups, d, d),
-    }
-    for name, shape in expected.items():
-        found = tensors[name]
-        if found.shape != shape or found.dtype.kind != ("i" if name.endswith("counts") else "f"):
-            raise ModelFileError(
-                f"{WEIGHTS} doesn't fit {DESCRIPTION}: {name} is {found.dtype} of shape "
-                f"{found.shape} instead of {shape}"
-            )
+    k, d = statistics.means.shape
+    _check_sizes(tensors, {"coef": (k, d), "intercept": (k,)})
     values = dict(described)
     values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
     for name in ("temperature", "curvature", "ridge"):
@@ -224,4 +255,4 @@ def _solution(
         least = 0.0 if name == "ridge" else np.finfo(float).tiny
         if type(number) not in (int, float) or not least <= number < np.inf:
             raise ModelFileError(f"{DESCRIPTION} is damaged: its {name} is {number!r:.40}")
-    return HeadSolution(coef=coef, intercept=tensors["intercept"], **values)
+    return HeadSolution(coef=tensors["coef"], intercept=tensors["intercept"], **values)
