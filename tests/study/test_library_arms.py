@@ -9,7 +9,7 @@ import torch
 
 from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError
-from rankwise.study import StudyError
+from rankwise.study import StudyError, conditions_of
 from rankwise.study.arms import batch_augmentation, check_arm, make_copies
 from rankwise.study.design import Arm
 from study.run_cases import run, study
@@ -131,3 +131,18 @@ def test_names_in_a_list_and_a_study_of_them(tmp_path):
     results = run(design, tmp_path / "out")
     assert [c["arm"] for c in results["conditions"]] == ["none", "RandomErasing"]
     assert len(results["cells"]) == 4
+
+
+def test_another_version_of_the_library_is_another_study(tmp_path, torchvision):
+    from rankwise.errors import RunError
+    from rankwise.study.claim import claim
+    from rankwise.study.run import load_data
+
+    design = study(["none", "torchvision:RandomHorizontalFlip"])
+    data_sets = load_data(design, conditions_of(design))
+    claim(design, data_sets, tmp_path)
+    claim(design, data_sets, tmp_path)
+    sys.modules["torchvision"].__version__ = "10.0"
+    place = r"the version of arms.RandomHorizontalFlip.library"
+    with pytest.raises(RunError, match=rf"holds another study \(different: {place}\)"):
+        claim(design, data_sets, tmp_path)

@@ -13,7 +13,10 @@ The paper's experiments are presets; anyone's data, models and augmentations are
 How to add …
 
 - *an arm of copies*: a kind in `rankwise.study.design.COPY_KINDS`, a branch of
-  `rankwise.study.arms.make_copies`; one without code is an Albumentations pipeline or a callable.
+  `rankwise.study.arms.make_copies`; without code it is an augmentation of a library by name, an
+  Albumentations pipeline or a callable.
+- *a library of augmentations*: its place in `rankwise.study.library_arms`, its name in `LIBRARIES`.
+- *a corruption of test images*: a row of `rankwise.study.degrade`.
 - *a protocol*: an entry in `rankwise.study.protocols`.
 - *a model*: nothing to add; ``package.module:callable`` names any function that makes a network.
 """

@@ -16,6 +16,7 @@ from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.study.arms import find_callable
 from rankwise.study.design import Study, StudyError
+from rankwise.study.library_arms import version_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 
@@ -134,7 +135,9 @@ def looks_of(found: dict[str, Any]) -> list[list[int]]:
 
 
 def weight_files(study: Study) -> dict[str, str]:
-    """What a study has from elsewhere: SHA-256 of files and of functions, other names as they are.
+    """What a study has from elsewhere: SHA-256 of files and of functions, libraries' versions.
+
+    Names of what lies in no file are as they are.
 
     Raises
     ------
@@ -148,6 +151,9 @@ def weight_files(study: Study) -> dict[str, str]:
         for name, model in study.models.items()
         if ":" in model.network and not model.network.startswith("timm:")
     }
+    for name, arm in study.arms.items():
+        if arm.library is not None:
+            found[f"arms.{name}.library"] = f"{arm.library} {version_of(arm.library)}"
     for place, spelled in functions.items():
         if spelled is None:
             continue
@@ -197,6 +203,13 @@ def claimed_study(out: Path) -> Study:
     return Study.model_validate(written.model_dump(mode="json", exclude_defaults=True))
 
 
+def _what(place: str) -> str:
+    """What a study has from elsewhere, in a word."""
+    if place.endswith(".library"):
+        return "version"
+    return "code" if place.endswith((".function", ".network")) else "file"
+
+
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     # Claims of earlier versions have no digests: then the names of files count.
     files = found.get("files", wanted["files"])
@@ -215,7 +228,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]
     names += [
-        f"the {'code' if place.endswith(('.function', '.network')) else 'file'} of {place}"
+        f"the {_what(place)} of {place}"
         for place, digest in wanted["files"].items()
         if files.get(place) != digest
     ]
