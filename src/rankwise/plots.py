@@ -69,7 +69,7 @@ def _save_patches(
         axis.axis("off")
     for i, form in enumerate(pictures):
         _draw_form(axes[each * (i // across), i % across], form)
-    if looks:
+    if looks and images is not None:
         for i, (place, box) in enumerate(strongest_places(network, images, order)):
             axis = axes[each * (i // across) + 1, i % across]
             axis.imshow(place, cmap="gray", vmin=0, vmax=255)
