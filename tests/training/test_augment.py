@@ -1,11 +1,13 @@
 """Random affine maps of batches, and the probe for mirror images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from rankwise.training.affine import moved
-from rankwise.training.augment import Augmentation, channel_statistics, with_mirrors
+from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics, with_mirrors
 
 STILL = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
 
@@ -101,6 +103,10 @@ def test_classes_that_survive_a_mirror_are_found(axis, mirror, flip):
     found = with_mirrors(Augmentation(), images, labels, seed=1)
     assert (found.mirror, found.flip) == (mirror, flip)
     assert found == with_mirrors(Augmentation(), images, labels, seed=1)
+    # What takes the place of the moves where mirror images are images too.
+    other = with_mirrors(Augmentation(), images, labels, seed=1, mirrored=SHIFTS)
+    chosen = SHIFTS if mirror else Augmentation()
+    assert other == replace(chosen, mirror=mirror, flip=flip)
 
 
 def test_few_images_are_not_probed():

@@ -122,3 +122,13 @@ def test_only_images_large_enough_are_whitened():
 def test_too_few_units_are_refused():
     with pytest.raises(ValueError, match="n_units must be at least 5, one a layer"):
         scaled_to(CONVOLUTIONAL_PRESETS["small"].layers, 4)
+
+
+def test_shifts_take_the_place_of_affine_maps_where_there_are_many_images():
+    def shifted(preset, n):
+        return plan_convolutional(preset, {}, (32, 32, 3), n_samples=n).shifts
+
+    assert shifted("accurate", 10_000)
+    assert shifted("wide", 50_000)
+    assert not shifted("accurate", 9_999)
+    assert not shifted("small", 50_000)

@@ -35,6 +35,7 @@ _USUAL_EPOCHS = 24
 _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
 _MOST_IN_A_BUDGET = 200
+_ENOUGH_FOR_SHIFTS = 10_000
 _SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
 
 
@@ -57,8 +58,8 @@ class ConvolutionalPreset:
     whiten : int
         See `ConvolutionalUnits`; not for images with a side below 8.
     shifts : bool
-        Where mirror images are found to be images of the same class, move images by `SHIFTS`
-        instead of affine maps.
+        Where there are 10,000 images, and mirror images are found to be images of the same class,
+        move images by `SHIFTS` instead of affine maps; fewer images need stronger moves.
     """
 
     layers: tuple[Layer, ...]
@@ -113,12 +114,10 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
             Layer(64, pool=2),
         ),
         images_seen=720_000,
-        shifts=True,
     ),
     "tiny": ConvolutionalPreset(
         layers=(Layer(12, side=5, pool=2), Layer(24), Layer(24, pool=2), Layer(32, pool=2)),
         images_seen=720_000,
-        shifts=True,
     ),
     "nano": ConvolutionalPreset(
         layers=(
@@ -129,7 +128,6 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
             Layer(14, rank=1, pool=2),
         ),
         images_seen=720_000,
-        shifts=True,
     ),
 }
 
@@ -229,7 +227,11 @@ def plan_convolutional(
         patience=given.get("patience"),
     )
     return ConvolutionalPlan(
-        units, joint, given.get("ridge", "gcv"), given.get("glue_rcond"), preset.shifts
+        units,
+        joint,
+        given.get("ridge", "gcv"),
+        given.get("glue_rcond"),
+        shifts=preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS,
     )
 
 
