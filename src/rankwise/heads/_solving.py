@@ -36,8 +36,8 @@ from rankwise.linear.wide import wide_design
 CALIBRATION_SAMPLES = 5000
 """Samples, evenly spaced, whose left-out outputs the temperature is fitted on, at most."""
 
-_MANY_PRODUCTS = 2e12
-"""Products of all ridges, classes and samples, about a minute's, from which a few ridges do."""
+_MANY_PRODUCTS = 2e11
+"""Products of all ridges, classes and samples, about ten seconds', from which a few ridges do."""
 
 _ROUGH_SAMPLES = 20_000
 _NEAR = 3
