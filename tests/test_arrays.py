@@ -35,7 +35,8 @@ def test_a_view_is_the_copy_it_spares():
 def test_a_fit_copies_blocks_of_a_mapped_set(tmp_path, monkeypatch, options):
     images = np.memmap(tmp_path / "images.u8", np.uint8, "w+", shape=(12_000, 16, 16))
     labels = np.arange(len(images)) % 2
-    images[labels == 1, :8] = 200
+    images[:] = np.random.default_rng(0).integers(0, 50, images.shape)
+    images[labels == 1, :8] += 150
     images.flush()
     # The probe for mirror images has a fixed size, here a small one.
     monkeypatch.setattr(augment, "_PROBE_SAMPLES", 300)

@@ -68,11 +68,16 @@ def test_labels_of_any_kind_are_strings_in_c(all_operations, tmp_path):
 
 @needs_compiler
 def test_labels_with_tabs_and_line_ends_are_one_field(all_operations, tmp_path):
-    graph = dataclasses.replace(all_operations(), classes=("a\tb\nc", "d", "e\u2028f\x85"))
-    write_c(graph, tmp_path / "m.h")
+    graph = all_operations()
     images = np.random.default_rng(3).integers(0, 256, (40, 6, 7, 2), dtype=np.uint8)
     reference = probabilities(run(graph, images), graph.output)
-    assert {0, 2} <= set(reference.argmax(axis=1))
+    # The two classes that are found most often have the labels.
+    first, second = np.argsort(-np.bincount(reference.argmax(axis=1), minlength=3))[:2]
+    assert {first, second} <= set(reference.argmax(axis=1))
+    classes = ["d"] * 3
+    classes[first], classes[second] = "a\tb\nc", "e\u2028f\x85"
+    graph = dataclasses.replace(graph, classes=tuple(classes))
+    write_c(graph, tmp_path / "m.h")
     np.testing.assert_allclose(run_c(tmp_path / "m.h", images), reference, atol=2e-5)
     program = compiled(graph, tmp_path / "n.h")
     result = subprocess.run(
