@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from rankwise import QuadraticClassifier
+from rankwise import ConvolutionalClassifier, QuadraticClassifier
 from rankwise.errors import DataWarning, ModelFileError
 from rankwise.estimators import _inputs
 from rankwise.estimators.options import classifier_of
-from rankwise.training import groups
+from rankwise.training import groups, room
 from rankwise.units.multilinear import Units
 
 rng = np.random.default_rng(0)
@@ -175,3 +175,41 @@ def test_sub_networks_without_room_are_refused_before_they_take_any(monkeypatch,
     groups.check_room(plan, 100, 2, 1)
     with pytest.raises(ValueError, match=r"need about 1 GiB of memory and 0\.3 GiB are"):
         groups.check_room(plan, 2000, 30, 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (
+            ["a.png"] * 40,
+            Y,
+            r"X holds names, such as 'a\.png'; images are accepted: rankwise\.load_",
+        ),
+        (
+            [np.ones((8, 8)), np.ones((7, 8))] * 20,
+            Y,
+            r"X holds images of shapes \(8, 8\) and \(7, 8\); images of one shape are accepted",
+        ),
+        (None, [None, *Y[1:]], "Input y contains NaN or None, in row 0 first; a label for each"),
+        (None, [*"ab" * 19, np.nan, "b"], "Input y contains NaN or None, in row 38 first"),
+        (None, ["a", *Y[1:].tolist()], "y holds text, such as 'a', and other labels, such as 1; l"),
+    ],
+)
+def test_kinds_that_cannot_be_meant(images, labels, message):
+    X = np.ones((40, 8, 8)) if images is None else images
+    with pytest.raises(ValueError, match=message):
+        QuadraticClassifier().fit(X, labels)
+
+
+@pytest.mark.parametrize("weights", ["balanced", {0: 1.0, 1: 2.0}, ["1"] * 40])
+def test_weights_that_are_no_numbers(weights):
+    with pytest.raises(ValueError, match="a number at least 0 for each sample is accepted"):
+        classifier_of(n_units=4, n_subnets=1, max_iter=1).fit(
+            rng.random((40, 8, 8)), Y, sample_weight=weights
+        )
+
+
+def test_a_convolutional_training_without_room_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(room, "available_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"on images of 8×8 needs .* GiB of memory or more"):
+        ConvolutionalClassifier("tiny", epochs=1).fit(rng.random((40, 8, 8)), Y)

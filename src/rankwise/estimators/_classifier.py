@@ -181,7 +181,14 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         n = len(encoded)
         weights = np.ones(n)
         if sample_weight is not None:
-            weights = np.asarray(sample_weight, dtype=np.float64)
+            weights = np.asarray(sample_weight)
+            if weights.dtype.kind not in "biuf":
+                raise ValueError(
+                    f"sample_weight is {str(sample_weight)[:40]}, of type {weights.dtype}; a "
+                    "number at least 0 for each sample is accepted (class_weight takes a dict by "
+                    "class, or 'balanced')"
+                )
+            weights = weights.astype(np.float64)
             if weights.ndim == 0:
                 weights = np.full(n, float(weights))
             if weights.shape != (n,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from math import isqrt, prod
 from typing import Any
@@ -47,6 +48,7 @@ class ImageInput:
         if isinstance(X, Referred):
             return self._referred_fit(X, y)
         check_axes(X, y, self.image_shape)
+        check_kinds(X, y)
         check_room_for(X, self._accepted_dtype(X))
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
         check_classification_targets(y)
@@ -79,6 +81,7 @@ class ImageInput:
             return X
         dtype = self._accepted_dtype(X)
         check_batch(X, self.image_shape_)
+        check_kinds(X)
         check_room_for(X, dtype)
         if getattr(X, "ndim", 2) == 2:
             X = validate_data(self, X, reset=False, dtype=dtype)
@@ -241,6 +244,44 @@ def check_axes(X: Any, y: Any, given: Any) -> None:
             f"X has shape {shape} for one label: one image alone is X[None], and a fit needs "
             "images of at least two classes"
         )
+
+
+def check_kinds(X: Any, y: Any = None) -> None:
+    """Say at once where names of files, images of several shapes or labels of two kinds are given.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(X, (list, tuple)) and len(X):
+        if isinstance(X[0], (str, os.PathLike)):
+            raise ValueError(
+                f"X holds names, such as {str(X[0])!r}; images are accepted: "
+                "rankwise.load_images(folder) reads files"
+            )
+        shapes = dict.fromkeys(np.shape(x) for x in X if hasattr(x, "shape"))
+        if len(shapes) > 1:
+            some = " and ".join(map(str, list(shapes)[:2]))
+            raise ValueError(f"X holds images of shapes {some}; images of one shape are accepted")
+    if isinstance(y, (list, tuple)) or getattr(getattr(y, "dtype", None), "kind", "") == "O":
+        values = list(np.ravel(np.asarray(y, dtype=object)))
+        row = next((i for i, v in enumerate(values) if _is_missing(v)), None)
+        if row is not None:
+            raise ValueError(
+                f"Input y contains NaN or None, in row {row} first; a label for each image is "
+                "accepted: leave the others out"
+            )
+        text = [isinstance(v, str) for v in values]
+        if any(text) and not all(text):
+            raise ValueError(
+                f"y holds text, such as {values[text.index(True)]!r}, and other labels, such as "
+                f"{values[text.index(False)]!r}; labels of one kind are accepted"
+            )
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a label is None, NaN or pandas' NA."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def check_batch(X: Any, image_shape: tuple[int, ...]) -> None:

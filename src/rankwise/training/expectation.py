@@ -78,8 +78,11 @@ def expectation(
     import torch
 
     from rankwise.training.joint import JointTraining
+    from rankwise.training.room import check_room
     from rankwise.training.starting import convolutional_module
 
+    if device.startswith("cpu"):
+        check_room(plan.units, plan.joint, len(encoded), threads)
     n_parameters = plan.units.n_parameters + (plan.units.n_features + 1) * n_classes
     budget = plan.joint.time_budget
     if budget is not None:

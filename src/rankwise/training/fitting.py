@@ -408,9 +408,12 @@ def fit_convolutional(
 
     from rankwise.training.augment import SHIFTS, with_mirrors
     from rankwise.training.joint import JointTraining
+    from rankwise.training.room import check_room as check_room_for_maps
     from rankwise.training.starting import convolutional_module
 
     begin = time.perf_counter()
+    if device.startswith("cpu"):
+        check_room_for_maps(plan.units, plan.joint, len(encoded), threads)
     fit, held_out = validation_split(encoded, seed, groups, validation_rows)
     validation = (chosen(images, held_out), encoded[held_out]) if len(held_out) else None
     rest, labels = chosen(images, fit), encoded[fit]
