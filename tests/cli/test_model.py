@@ -8,6 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cli_cases import CONVOLUTIONAL, FAST, call, cells, class_folders, run
+from rankwise.data.decode import Header
+from rankwise.runs.use import _changes
 
 
 def test_train_prints_one_json_object(trained):
@@ -379,3 +381,26 @@ def test_names_in_brackets_and_foreign_scripts_are_printed(tmp_path, monkeypatch
     assert "[old]" in "".join(stdout.split())
     stdout, _ = call(monkeypatch, capsys, "evaluate", tmp_path / "m", arguments[0])
     assert "[red]é" in stdout
+
+
+@pytest.mark.parametrize(
+    ("header", "shape", "changes"),
+    [
+        (Header(8, 8, True), (8, 8), []),
+        (Header(32, 33, True), (8, 8), ["resized to 8×8 (height×width)"]),
+        (
+            Header(4, 8, False),
+            (8, 8),
+            ["squeezed to 8×8 (height×width)", "turned from colour to g"],
+        ),
+        (
+            Header(8, 8, True, pages=True),
+            (8, 8, 3),
+            ["turned from grey to RGB", "read as the first "],
+        ),
+    ],
+)
+def test_what_is_done_to_an_image_that_is_unlike_the_models(header, shape, changes):
+    found = _changes(header, shape)
+    assert len(found) == len(changes)
+    assert all(a.startswith(b) for a, b in zip(found, changes, strict=True))

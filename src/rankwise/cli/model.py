@@ -381,11 +381,23 @@ def predict(
     elif predictions:
         rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
         print_table(None, ("file", "label", "probability"), rows)
+    for change, files in _by_change(predictions).items():
+        count = f"{len(files):,} of {len(predictions):,} images"
+        say(f"note: {count} {change}, which the model takes: {plain(files[0])} first", err=True)
     for entry in failed:
         word = "skipped" if skip_bad else "error"
         say(f"{word}: {plain(entry['error'])}", err=True)
     if failed and not (skip_bad and predictions):
         raise typer.Exit(1)
+
+
+def _by_change(predictions: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The files that each change was made to."""
+    found: dict[str, list[str]] = {}
+    for entry in predictions:
+        for change in entry["changed"]:
+            found.setdefault(change, []).append(entry["file"])
+    return found
 
 
 def _train(

@@ -11,6 +11,7 @@ import numpy as np
 
 from rankwise._arrays import part_rows
 from rankwise.data import ImageSet, read_image
+from rankwise.data.decode import Header, header_of
 from rankwise.data.load import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
@@ -173,8 +174,9 @@ def predict(
     Returns
     -------
     list of dict
-        For each file ``file``, ``label``, ``probability`` and ``probabilities``; with "record"
-        ``file`` and ``error`` for one that can't be read.
+        For each file ``file``, ``changed`` (what it was brought to, where the model's images are
+        otherwise), ``label``, ``probability`` and ``probabilities``; with "record" ``file`` and
+        ``error`` for one that can't be read.
 
     Raises
     ------
@@ -197,7 +199,8 @@ def predict(
         for path in files[first : first + step]:
             try:
                 images.append(read_image(path, image_shape=shape, bits=bits))
-                entries.append({"file": str(path)})
+                changed = _changes(header_of(path.expanduser()), shape)
+                entries.append({"file": str(path), "changed": changed})
             except DataError as error:
                 if on_error == "raise" or is_shortage(error):
                     raise
@@ -222,6 +225,22 @@ def _labelled(probabilities: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         "probability": float(probabilities[best]),
         "probabilities": {str(c): float(p) for c, p in pairs},
     }
+
+
+def _changes(header: Header, shape: tuple[int, ...]) -> list[str]:
+    """What an image wasn't like those of the model, and was brought to."""
+    found = []
+    if (header.height, header.width) != shape[:2]:
+        own, wanted = header.height / header.width, shape[0] / shape[1]
+        how = "resized" if max(own, wanted) <= 1.1 * min(own, wanted) else "squeezed"
+        found.append(f"{how} to {shape[0]}×{shape[1]} (height×width)")
+    if len(shape) == 2 and not header.grey:
+        found.append("turned from colour to grey")
+    if len(shape) == 3 and shape[2] == 3 and header.grey:
+        found.append("turned from grey to RGB")
+    if header.pages:
+        found.append("read as the first of several pictures")
+    return found
 
 
 def _files_of(paths: Sequence[Path]) -> list[Path]:
