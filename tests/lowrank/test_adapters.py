@@ -160,6 +160,19 @@ class TestKeras:
         again = first(turned, training=True).permute(0, 2, 3, 1)
         assert torch.allclose(again, expected, atol=1e-6)
 
+    def test_the_input_gets_a_gradient_and_a_compiled_graph_breaks_once(self):
+        images = torch.from_numpy(photo_crops(16)[:3] / 255).float()
+        layer = with_keras.RandomLowRank(energy=0.7, p=1)
+        plain = layer(images, training=True)
+        moved = images.clone().requires_grad_()
+        copies = layer(moved, training=True)
+        assert torch.equal(copies, plain)
+        weights = torch.arange(copies.numel()).reshape(copies.shape).float()
+        (copies * weights).sum().backward()
+        assert torch.equal(moved.grad, weights)
+        found = torch._dynamo.explain(lambda x: layer.call(x * 2, training=True) + 1)(images)
+        assert found.graph_count <= 3
+
     def test_seed_and_probability(self):
         images = torch.from_numpy(photo_crops(32)[:20] / 255).float()
 

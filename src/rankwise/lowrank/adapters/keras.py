@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, no_type_check
 
 import numpy as np
+import torch
 
 from rankwise.errors import MissingDependencyError
 from rankwise.lowrank._matrices import Wanted
@@ -99,14 +100,23 @@ class RandomLowRank(keras.layers.Layer):
         """Approximate each image of a batch with probability `p`; the others stay."""
         if not training or self.p == 0 or inputs.device.type == "meta":
             return inputs
+        return self._approximated(inputs)
+
+    @no_type_check
+    @torch.compiler.disable  # one break of a compiled graph, not one in each function below
+    def _approximated(self, inputs: Any) -> Any:
+        """The copies; to the input goes the gradient that they get, as if it were passed on."""
         batched = inputs.ndim == 4
         images = inputs if batched else inputs[None]
         drawn = keras.random.uniform((2, len(images)), seed=self.generator)
         chosen, places = keras.ops.convert_to_numpy(drawn).astype(np.float64)
         energies = np.where(chosen < self.p, self.energy.of(places), 1.0)
         layout = layout_of(images, -1 if self.data_format == "channels_last" else -3)
-        copies, _ = approximate(images, layout, Wanted(energies[None]), self.options)
-        return copies[0] if batched else copies[0][0]
+        copies, _ = approximate(images.detach(), layout, Wanted(energies[None]), self.options)
+        result = copies[0] if batched else copies[0][0]
+        if inputs.requires_grad:
+            result = result + (inputs - inputs.detach())  # zero, with a gradient of one
+        return result
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""
