@@ -50,6 +50,7 @@ SECTIONS = {
         "head_memory",
         "projected_loss",
         "wrong_labels",
+        "explore",
     ),
     "Others": ("*",),
 }

@@ -48,6 +48,7 @@ COMMANDS = (
     ("head_scale.py",),
     ("projected_loss.py",),
     ("wrong_labels.py",),
+    ("explore.py",),
     ("device.py",),
     ("cluster.py",),
 )

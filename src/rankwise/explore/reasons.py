@@ -27,6 +27,7 @@ LARGEST = 14
 """Rows and columns of a map at most: neighbours are then summed."""
 _BLOCK = 64
 _NUMBERS = 2**22
+_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -221,19 +222,31 @@ def occlusion(
     height, width = images.shape[1:3]
     rows, columns = min(grid, height), min(grid, width)
     found = np.empty((len(images), rows, columns))
-    for i, (image, (a, b)) in enumerate(zip(images, pairs, strict=True)):
-        mean = image.reshape(height * width, -1).mean(axis=0).round().astype(image.dtype)
-        covered = np.repeat(image[None], rows * columns + 1, axis=0)
-        for y in range(rows):
-            for x in range(columns):
-                top, bottom = _edges(y, rows, height)
-                left, right = _edges(x, columns, width)
-                covered[1 + y * columns + x, top:bottom, left:right] = (
-                    mean if image.ndim == 3 else mean[0]
-                )
-        outputs = outputs_of(model, covered)
-        lead = outputs[:, a] - outputs[:, b]
-        found[i] = (lead[0] - lead[1:]).reshape(rows, columns)
+    step = max(1, _BYTES // ((rows * columns + 1) * images[0].nbytes)) if len(images) else 1
+    for start in range(0, len(images), step):
+        block = slice(start, start + step)
+        covered = np.stack([_covered(image, rows, columns) for image in images[block]])
+        outputs = outputs_of(model, covered.reshape(-1, *images.shape[1:]))
+        outputs = outputs.reshape(*covered.shape[:2], -1)
+        at = np.arange(len(covered))
+        a, b = pairs[block].T
+        lead = outputs[at, :, a] - outputs[at, :, b]
+        found[block] = (lead[:, :1] - lead[:, 1:]).reshape(-1, rows, columns)
+    return found
+
+
+def _covered(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """An image, and it with each cell of a grid covered."""
+    height, width = image.shape[:2]
+    mean = image.reshape(height * width, -1).mean(axis=0).round().astype(image.dtype)
+    found = np.repeat(image[None], rows * columns + 1, axis=0)
+    for y in range(rows):
+        for x in range(columns):
+            top, bottom = _edges(y, rows, height)
+            left, right = _edges(x, columns, width)
+            found[1 + y * columns + x, top:bottom, left:right] = (
+                mean if image.ndim == 3 else mean[0]
+            )
     return found
 
 
