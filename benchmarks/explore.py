@@ -33,8 +33,9 @@ from common import (
     timed,
     write_result,
 )
-from rankwise import ConvolutionalClassifier, QuadraticClassifier
+from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet, load_images
+from rankwise.estimators.options import classifier_of
 from rankwise.explore import faults
 from rankwise.explore.findings import find
 from rankwise.explore.page import About, write_page
@@ -200,7 +201,7 @@ def features_of(
     if name == "digits":
         model: Any = QuadraticClassifier(n_units=200, n_subnets=2, max_iter=5, random_state=seed)
     else:
-        model = ConvolutionalClassifier(preset="tiny", max_iter=5, random_state=seed)
+        model = classifier_of("tiny", max_iter=5, random_state=seed)
     model.fit(images, labels)
     return unit_features(model.network_, images), unit_features(model.network_, test_images)
 
@@ -274,7 +275,7 @@ def page_seconds(args: argparse.Namespace) -> dict[str, Any]:
     else:
         images = load_images(str(Path(args.data) / "cifar10"), "test")
         some = load_images(str(Path(args.data) / "cifar10"), "train", limit=2000)
-        model = ConvolutionalClassifier(preset="tiny", max_iter=1, random_state=0)
+        model = classifier_of("tiny", max_iter=1, random_state=0)
         model.fit(some.images, np.array(some.class_names)[some.labels])
     predicting, part = timed(lambda: seen(model, images, "test"))
     seconds, cpu = [], []

@@ -126,7 +126,7 @@ function showFindings() {
 }
 
 function showSections() {
-  const numbers = { mistakes: DATA.lists.mistakes.n, labels: DATA.lists.labels.n, repeats: DATA.nGroups, odd: DATA.lists.odd.n };
+  const numbers = { mistakes: DATA.lists.mistakes.n, labels: DATA.likely, repeats: DATA.nGroups, odd: DATA.lists.odd.n };
   byId("sections").append(...Array.from(document.querySelectorAll("main > section"), (section) => {
     const n = numbers[section.id];
     return element("li", {}, element("a", { href: `#${section.id}` }, section.dataset.name, n === undefined ? "" : element("small", { textContent: ` ${count(n)}` })));
