@@ -117,6 +117,26 @@ def test_wrong_labels_come_first(digits):
     others = dict(zip(found.rows.tolist(), found.others.tolist(), strict=True))
     assert np.mean([others[i] == labels[i] for i in planted]) >= 0.9
     assert (found.probabilities[:18] < 0.5).all()
+    assert 9 <= found.n_likely <= 27
+
+
+def test_unsure_outputs_are_no_sign_of_wrong_labels():
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.full(5, 0.4), 4000)
+    truth = np.array([rng.choice(5, p=p) for p in shares])
+    layer = LeftOut(np.log(shares + 1e-12), 1.0, 1.0)
+    found = faults.wrong_labels(layer, truth)
+    assert found.n_likely == 0
+    assert found.n_against > 300
+    truth[:200] = (truth[:200] + 1) % 5
+    assert 60 <= faults.wrong_labels(layer, truth).n_likely <= 240
+
+
+def test_a_weak_model_says_nothing_of_classes():
+    rng = np.random.default_rng(0)
+    truth = np.arange(900) % 4
+    outputs = np.eye(4)[truth] + 1.5 * rng.normal(size=(900, 4))
+    assert not any(p["may"] for p in faults.one_class(LeftOut(outputs, 1.0, 1.0), truth))
 
 
 def test_what_is_far_from_all_comes_first():

@@ -92,9 +92,12 @@ def explore(
             ("wrong", f"{found['n_wrong']:,} of {found['n_samples']:,}"),
             ("expected calibration error", f"{found['expected_calibration_error']:.3f}"),
             ("images looked at", f"{found['n_images']:,}"),
-            ("labels that the other images are against", f"{found['n_labels']:,}"),
             (
-                "images that are there twice / groups in both parts",
+                "labels: about so many wrong / others are against",
+                f"{found['n_likely_wrong']:,} / {found['n_labels']:,}",
+            ),
+            (
+                "repeats: images / groups in both parts",
                 f"{found['n_repeated']:,} / {found['n_across_parts']:,}",
             ),
             ("odd images", f"{found['n_odd']:,}"),

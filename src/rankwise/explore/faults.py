@@ -17,6 +17,8 @@ FAR = 3.0
 """An image is far where its distance to others exceeds this multiple of the median one."""
 ONE_CLASS = 0.75
 """Two classes may be one where this balanced accuracy between them is out of their interval."""
+_TOLD_APART = 0.9
+_MOST_NOISE = 0.5
 _NEIGHBOURS = 5
 _DIRECTIONS = 32
 _REFERENCE = 10_000
@@ -37,12 +39,20 @@ class WrongLabels:
         The class of that largest other output.
     probabilities : float array of shape (n,)
         Of the given label, by that layer.
+    wrong : float array of shape (n,)
+        Probability that the label is wrong, see `noise`.
     """
 
     rows: Int[np.ndarray, "n"]
     margins: Float[np.ndarray, "n"]
     others: Int[np.ndarray, "n"]
     probabilities: Float[np.ndarray, "n"]
+    wrong: Float[np.ndarray, "n"]
+
+    @property
+    def n_likely(self) -> int:
+        """About how many labels are wrong; 0 where nothing says that any is."""
+        return round(float(self.wrong.sum()))
 
     @property
     def n_against(self) -> int:
@@ -66,8 +76,50 @@ def wrong_labels(found: LeftOut, truth: Int[np.ndarray, "n"]) -> WrongLabels:
     others = rest.argmax(axis=1)
     margins = given - rest[at, others]
     order = np.argsort(margins, kind="stable")
-    logs = log_probabilities(found.outputs, found.temperature)
-    return WrongLabels(order, margins[order], others[order], np.exp(logs[at, truth])[order])
+    shares = np.exp(log_probabilities(found.outputs, found.temperature))[at, truth]
+    wrong = noise(found.outputs, truth)[order]
+    return WrongLabels(order, margins[order], others[order], shares[order], wrong)
+
+
+def noise(outputs: Float[np.ndarray, "n K"], truth: Int[np.ndarray, "n"]) -> np.ndarray:
+    """Probability that each label is wrong, from outputs that don't know it.
+
+    A share ``η`` of the labels was drawn among the wrong ones, the others by ``p = softmax(o/T)``:
+    label ``g`` has the probability ``(1 − η)·p_g + η·(1 − p_g)/(K − 1)``. ``T`` and ``η`` are those
+    of the largest likelihood; where ``η`` improves it no more than chance does (likelihood ratio,
+    95%), none is wrong. A weak model's outputs explain by ``T`` alone that it's often wrong.
+
+    Returns
+    -------
+    array of shape (n,)
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+    from scipy.stats import chi2
+
+    n, k = outputs.shape
+    at = np.arange(n)
+    scale = max(float(np.ptp(outputs, axis=1).mean()), 1e-12)
+    lead = (outputs - outputs[at, truth][:, None]) / scale
+
+    def given(temperature: float) -> np.ndarray:
+        return 1.0 / np.exp(np.clip(lead / temperature, -700.0, 80.0)).sum(axis=1)
+
+    def likelihood(temperature: float, share: float) -> np.ndarray:
+        p = given(temperature)
+        return (1.0 - share) * p + share * (1.0 - p) / (k - 1)
+
+    def loss(x: np.ndarray) -> float:
+        p = likelihood(float(np.exp(x[0])), float(_MOST_NOISE * expit(x[1])))
+        return -float(np.log(np.maximum(p, 1e-300)).sum())
+
+    alone = minimize(lambda x: loss(np.array([x[0], -50.0])), [-1.5], method="Nelder-Mead")
+    both = minimize(loss, [alone.x[0] - 0.3, -4.0], method="Nelder-Mead")
+    if k < 2 or 2 * (alone.fun - both.fun) < chi2.ppf(0.95, 1):
+        return np.zeros(n)
+    temperature, share = float(np.exp(both.x[0])), float(_MOST_NOISE * expit(both.x[1]))
+    p = given(temperature)
+    return share * (1.0 - p) / (k - 1) / np.maximum(likelihood(temperature, share), 1e-300)
 
 
 def repeated(images: np.ndarray, parts: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
@@ -171,7 +223,8 @@ def one_class(
 
     Between two classes, an image is right where the output for its own exceeds that for the other.
     Half is guessing. Where the interval of the balanced accuracy lies below `ONE_CLASS`, they
-    `may` be one class under two names.
+    `may` be one class under two names; unless half of all pairs are told apart so badly that it
+    says more of the model than of the two.
 
     Returns
     -------
@@ -190,6 +243,7 @@ def one_class(
             right[c] = (outputs[:, [c]] > outputs).mean(axis=0)
     a, b = np.triu_indices(k, 1)
     apart = (right[a, b] + right[b, a]) / 2
+    weak = k > 2 and not np.nanmedian(apart) >= _TOLD_APART
     worst = [i for i in np.argsort(apart, kind="stable") if not np.isnan(apart[i])][:most]
     result = []
     for i in worst:
@@ -204,7 +258,7 @@ def one_class(
                 "apart": float(apart[i]),
                 "low": low,
                 "high": high,
-                "may": high < ONE_CLASS,
+                "may": bool(high < ONE_CLASS and not weak),
             }
         )
     return result

@@ -16,8 +16,6 @@ from rankwise.networks.probabilities import expected_calibration_error
 
 MOST_LISTED = 200
 """Entries of a list at most; the CSV has all."""
-UNLIKELY = 0.05
-"""Leaving an image out is suggested where its label is less probable than that without it."""
 _FAR_SHOWN = 48
 
 
@@ -37,8 +35,6 @@ class Entry:
         Another label, where one is suggested.
     leave : bool
         Whether leaving it out of training is suggested.
-    unlikely : bool
-        Whether its label is less probable than `UNLIKELY` without it.
     """
 
     row: int
@@ -46,7 +42,6 @@ class Entry:
     score: float
     suggested: str = ""
     leave: bool = False
-    unlikely: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,15 +198,10 @@ def _labels(wrong: faults.WrongLabels, names: np.ndarray, classes: Sequence[str]
             f"the others say {classes[other]}",
             float(margin),
             classes[other],
-            leave=bool(names[row] == "train" and share < UNLIKELY),
-            unlikely=bool(share < UNLIKELY),
+            leave=bool(names[row] == "train" and likely > 0.5),
         )
-        for row, margin, other, share in zip(
-            wrong.rows[: wrong.n_against],
-            wrong.margins,
-            wrong.others,
-            wrong.probabilities,
-            strict=False,
+        for row, margin, other, likely in zip(
+            wrong.rows[: wrong.n_against], wrong.margins, wrong.others, wrong.wrong, strict=False
         )
     ]
 

@@ -102,7 +102,7 @@ def write_page(model: Any, found: Findings, about: About, path: Path | str) -> i
             "near": sum(g["across"] and not g["exact"] for g in found.groups),
         },
         "pairs": found.pairs,
-        "likely": sum(e.leave or e.unlikely for e in found.lists["labels"]),
+        "likely": found.labels.n_likely,
         "reasons": _reasons(model, found, rows, place, near),
         "command": about.train_command,
     }

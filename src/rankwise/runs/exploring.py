@@ -235,6 +235,7 @@ def _account(
         "expected_calibration_error": scored["ece"],
         "n_images": found.n,
         "n_labels": found.labels.n_against,
+        "n_likely_wrong": found.labels.n_likely,
         "n_repeated": sum(len(g["rows"]) for g in found.groups),
         "n_across_parts": sum(g["across"] for g in found.groups),
         "n_odd": len(found.lists["odd"]),

@@ -87,7 +87,7 @@ function showClasses() {
   const may = DATA.pairs.filter((p) => p.may);
   byId("pairs-text").textContent = may.length
     ? "Between the two, outputs that don't know the label are right little more often than by guessing: one class under two names, or too little to tell them apart by."
-    : "None: between any two classes, outputs that don't know the label are right far more often than the half that guessing is. The nearest:";
+    : "No two stand out: what guessing gets is half, and these are told apart worst.";
   byId("pairs").append(...(may.length ? may : DATA.pairs.slice(0, 5)).map((p) => element("li", {}, element("div", { className: p.may ? "may" : "" },
     element("span", { textContent: `${CLASSES[p.classes[0]]} and ${CLASSES[p.classes[1]]}` }),
     element("span", { className: "count", textContent: `${percent(p.apart)} told apart` })))));
@@ -112,8 +112,8 @@ function showFindings() {
   }
   const weakest = SCORE.by_class.map((v, c) => [v.n ? v.right / v.n : 2, c]).sort((x, y) => x[0] - y[0])[0];
   add("classes", weakest[0] < 0.9 ? "bad" : "", `${CLASSES[weakest[1]]} is the weakest class`, `${percent(weakest[0])} of its ${count(SCORE.by_class[weakest[1]].n)} are right`);
-  if (DATA.likely) add("labels", "open", `${counted(DATA.likely, "label is", "labels are")} likely wrong`, `the other images give them under 5%; they are against ${count(labels.n)} in all`);
-  else add("labels", "good", "No label is likely wrong", labels.n ? `though the other images are against ${count(labels.n)}` : "by the other images");
+  if (DATA.likely) add("labels", "open", `About ${counted(DATA.likely, "label is", "labels are")} wrong`, `so many more are improbable than chance brings; the other images are against ${count(labels.n)} in all`);
+  else add("labels", "good", "No sign of wrong labels", labels.n ? `the other images are against ${count(labels.n)}, as chance brings` : "by the other images");
   const { exact, near } = DATA.across;
   if (exact) add("repeats", "alarm", `${counted(exact, "picture is", "pictures are")} in both parts`, "so the accuracy is partly of images it was trained on");
   else if (near) add("repeats", "open", `${counted(near, "picture is", "pictures are")} nearly the same in both parts`, "look whether they are the same ones");
