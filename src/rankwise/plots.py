@@ -60,8 +60,8 @@ def _save_patches(
     network: ConvolutionalNetwork, path: Path, images: np.ndarray | None, most: int
 ) -> None:
     order, pictures = network.forms(most)
-    looks = images is not None and len(images) > 0
-    across, each = min(12, len(order)), 2 if looks else 1
+    found = [] if images is None or not len(images) else strongest_places(network, images, order)
+    across, each = min(12, len(order)), 2 if found else 1
     down = -(-len(order) // across)
     size = (max(4.5, 0.85 * across), 0.85 * each * down + 0.7)
     figure, axes = _subplots(each * down, across, size)
@@ -69,19 +69,18 @@ def _save_patches(
         axis.axis("off")
     for i, form in enumerate(pictures):
         _draw_form(axes[each * (i // across), i % across], form)
-    if looks and images is not None:
-        for i, (place, box) in enumerate(strongest_places(network, images, order)):
-            axis = axes[each * (i // across) + 1, i % across]
-            axis.imshow(place, cmap="gray", vmin=0, vmax=255)
-            x, y, width, height = box
-            axis.add_patch(_rectangle((x - 0.5, y - 0.5), width, height))
+    for i, (place, box) in enumerate(found):
+        axis = axes[each * (i // across) + 1, i % across]
+        axis.imshow(place, cmap="gray", vmin=0, vmax=255)
+        x, y, width, height = box
+        axis.add_patch(_rectangle((x - 0.5, y - 0.5), width, height))
     stage, shrink = network.units.stages[0], network.units.shrink
     sides = "×".join(map(str, stage.sides))
     some = f"The {stage.maps}" if len(order) == stage.maps else f"{len(order)} of the {stage.maps}"
     first = f"{some} units of the first layer: patches of {sides}"
     if shrink > 1:
         first += f", of images averaged over {shrink}×{shrink}"
-    below = "\nbelow each, what it answers to most (in the box)" if looks else ""
+    below = "\nbelow each, what it answers to most (in the box)" if found else ""
     figure.suptitle(first + below, fontsize=9)
     _save(figure, path)
 

@@ -1,0 +1,55 @@
+"""Pictures of units: what they say, and where images have the largest form."""
+
+import numpy as np
+from PIL import Image
+
+from rankwise.networks.convolutional import ConvolutionalNetwork
+from rankwise.plots import save_confusion, save_units, strongest_places
+from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights, compose
+
+
+def network_of(shape, shrink=1):
+    rng = np.random.default_rng(0)
+    channels = shape[2] if len(shape) == 3 else 1
+    units = ConvolutionalUnits(shape, (Layer(3, 3, 2, 2),), shrink=shrink)
+    arrays = [rng.normal(size=s) for s in ((3, 2, channels), (3, 2, 3), (3, 2, 3), (3,))]
+    layer = LayerWeights(*(a.astype(np.float32) for a in arrays))
+    one = np.ones(channels, np.float32)
+    coef = rng.normal(size=(units.n_features + 1, 2))
+    return ConvolutionalNetwork(units, (layer,), 0.5 * one, one, coef, softmax=True)
+
+
+def test_places_are_those_of_the_largest_form(tmp_path):
+    network = network_of((12, 10, 3), shrink=2)
+    images = np.random.default_rng(1).integers(0, 256, (20, 12, 10, 3), dtype=np.uint8)
+    found = strongest_places(network, images, [2, 0])
+    w = network.layers[0]
+    filters = compose(w.channel, w.row, w.column)
+    small = images.reshape(20, 6, 2, 5, 2, 3).mean(axis=(2, 4)) / 255 - 0.5
+    padded = np.pad(small, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for unit, (place, (x, y, width, height)) in zip([2, 0], found, strict=True):
+        best, at = -np.inf, None
+        for n in range(20):
+            for i in range(6):
+                for j in range(5):
+                    patch = np.moveaxis(padded[n, i : i + 3, j : j + 3], -1, 0)
+                    q = float((filters[unit] * patch).sum())
+                    best, at = max((best, at), (q, (n, i, j)))
+        n, i, j = at
+        top, left = max(0, 2 * (i - 1)), max(0, 2 * (j - 1))
+        inside = images[n, top : min(12, 2 * (i + 2)), left : min(10, 2 * (j + 2))]
+        np.testing.assert_array_equal(place[y : y + height, x : x + width], inside)
+    for some in (images, None, images[:0]):
+        save_units(network, tmp_path / "u.png", images=some)
+        with Image.open(tmp_path / "u.png") as picture:
+            assert picture.width > 300
+
+
+def test_right_and_wrong_are_told_apart_by_their_colour(tmp_path):
+    save_confusion(np.array([[90, 10], [40, 60]]), ["a", "b"], tmp_path / "c.png")
+    pixels = np.asarray(Image.open(tmp_path / "c.png").convert("RGB")).astype(int)
+    flat = pixels.reshape(-1, 3)
+    blue = (flat[:, 2] > flat[:, 0] + 40).sum()
+    orange = (flat[:, 0] > flat[:, 2] + 40).sum()
+    assert blue > 2000
+    assert orange > 2000
