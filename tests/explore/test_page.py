@@ -151,8 +151,9 @@ def visited(page, folder, widths, *options):
         '<pre id="found"></pre><script>'
         'window.onmessage = (e) => { found.textContent += e.data + "\\n"; };</script>'
     )
-    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=15000", "--enable-logging=stderr"]
+    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=30000", "--enable-logging=stderr"]
     command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}", *options]
+    command += ["--window-size=1800,1000"]  # frames out of sight are given no events of drawing
     url = (folder / "frames.html").as_uri()
     done = subprocess.run(
         [*command, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=120
