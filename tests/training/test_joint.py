@@ -419,10 +419,11 @@ def test_a_time_budget_ends_the_training_in_the_middle_of_an_epoch(digits):
     assert rates[-1] > 0.9, "the schedule ends with the budget"
 
 
-def test_a_budget_that_is_used_up_gives_one_step(digits):
+@pytest.mark.parametrize(("budget", "spent"), [(1e-9, 0.0), (1e6, 1e6)])
+def test_a_budget_that_is_used_up_gives_one_step(digits, budget, spent):
     images, labels = digits
-    run = training(images, epochs=5, time_budget=1e-9)
-    result = run.fit(images[:300], labels[:300])
+    run = training(images, epochs=5, time_budget=budget)
+    result = run.fit(images[:300], labels[:300], spent=spent)
     assert len(result.history) == 1
     assert np.isfinite(result.coef).all()
 

@@ -427,10 +427,6 @@ def fit_convolutional(
         joint = replace(joint, augmentation=moves)
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, rest, generator)
-    if joint.time_budget is not None:
-        behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
-        left = joint.time_budget - behind - (time.perf_counter() - begin)
-        joint = replace(joint, time_budget=max(left, _LEAST_BUDGET))
     training = JointTraining(
         module,
         joint,
@@ -439,10 +435,15 @@ def fit_convolutional(
         workers=threads,
         device="cpu" if device.startswith("cpu") else device,
     )
+    spent = 0.0
+    if joint.time_budget is not None:
+        behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
+        spent = behind + time.perf_counter() - begin
     with progress_bar("epochs", joint.epochs, enabled=progress, notes=True) as advance:
         result = training.fit(
             rest,
             labels,
+            spent=spent,
             weights=own,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
@@ -506,7 +507,7 @@ def fit_convolutional(
     )
 
 
-_SOME, _MARGIN, _LEAST_BUDGET = 256, 1.3, 1e-3
+_SOME, _MARGIN = 256, 1.3
 
 
 def _seconds_behind(module: Any, images: Images, n: int, n_classes: int, threads: int) -> float:

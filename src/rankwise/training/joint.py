@@ -288,6 +288,7 @@ class JointTraining:
         validation: tuple[Images, np.ndarray] | None = None,
         checkpoint: Path | None = None,
         key: str = "",
+        spent: float = 0.0,
         advance: Callable[[int], object] = lambda n: None,
         after_epoch: Callable[[dict[str, Any]], object] = lambda entry: None,
     ) -> JointResult:
@@ -305,6 +306,8 @@ class JointTraining:
             File that keeps every finished epoch.
         key : str
             Names the fit; a checkpoint of another one isn't taken.
+        spent : float
+            Seconds of a time budget that went by before, or are needed behind.
         advance : callable
             Told the number of epochs done.
         after_epoch : callable
@@ -317,6 +320,7 @@ class JointTraining:
         """
         begin, state = time.perf_counter(), _State()
         self._clock.start()
+        self._clock.add(spent)
         if weights is not None:
             weights = weights / weights.mean()
         if checkpoint is not None:
