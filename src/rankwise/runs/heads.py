@@ -217,9 +217,9 @@ def _fit(
     _draw(counts, report["classes"], out)
     wrong = int(np.sum(margins < 0))
     _draw_suspects(train, rows[: min(wrong, SHEET)], others, out)
-    write_json(out / REPORT, report)
     parts = [("train", train), ("test", test)]
     write_explorer(model, parts, report, out, out / EXPLORED, features=features)
+    write_json(out / REPORT, report)
     return report
 
 

@@ -110,10 +110,11 @@ def train(
             report["command"] = command
             report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
             draw()
-            # Only times tell the report of a run that was interrupted from another's.
+            show(report)
+            # Last, since a run with a report is complete. Only times tell the report of a run that
+            # was interrupted from another's.
             kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
             write_json(out / REPORT, kept)
-            show(report)
     return report
 
 
