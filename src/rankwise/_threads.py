@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -104,12 +104,18 @@ def thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 def blas_threads() -> int:
     """Threads that BLAS may use now."""
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    libraries = _controller(len(sys.modules)).select(user_api="blas").lib_controllers
     return max([1, *(library.num_threads or 1 for library in libraries)])
 
 
 def in_threads(f: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
     """Results of ``f`` in the order of the items, each computed on one core; few at a time."""
+    if isinstance(items, Sized) and len(items) == 1:
+        # A thread of its own would take longer to begin than a small block to be done.
+        with one_thread():
+            found = [f(item) for item in items]
+        yield from found
+        return
     with thread_pool(workers) as pool:
         waiting: deque[Any] = deque()
         for item in items:

@@ -43,7 +43,7 @@ def head(
     ] = False,
     rank: Annotated[int | None, typer.Option(help="Leading directions to use.")] = None,
     loss: Annotated[
-        str, typer.Option(help="squared: one pass. logistic: goes on from it to a softmax layer.")
+        str, typer.Option(help="squared: one pass. logistic: a softmax layer, in further passes.")
     ] = "squared",
     limit: Annotated[
         int | None, typer.Option(help="Training images, drawn by class with the seed.")
