@@ -522,7 +522,8 @@ def _command(*arguments: str) -> None:
     if code not in (0, 1, 2):
         raise CommandError(f"ends with {code}")
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
-    if code == 1 and (len(lines) != 1 or len(lines[0]) < 12):
+    # Of several files that can't be used each has its sentence.
+    if code == 1 and (not lines or min(map(len, lines)) < 12):
         raise CommandError(f"ends with 1 and says {said[-300:]!r}")
     if code == 2 and not said.strip():
         raise CommandError("ends with 2 and says nothing")

@@ -118,6 +118,17 @@ Targets = np.ndarray | OneHot
 """Targets ``(n, K)`` that a fit reads block by block."""
 
 
+def refuse_complex(X: Any) -> None:
+    """Say in one sentence, as scikit-learn begins it, that numbers are to be real.
+
+    Raises
+    ------
+    ValueError
+    """
+    if getattr(getattr(X, "dtype", None), "kind", "") == "c":
+        raise ValueError(f"Complex data not supported: X is {X.dtype}; real numbers are accepted")
+
+
 def chosen(images: Images, rows: np.ndarray) -> Rows:
     """Some of the images, in the order of `rows`, without a copy of them."""
     if isinstance(images, Rows):

@@ -13,7 +13,8 @@ def resolve_device(device: str) -> str:
     """
     if device in ("cpu", "cpu:torch"):
         return device
-    if device not in ("auto", "cuda") and not device.startswith("cuda:"):
+    named = isinstance(device, str) and (device in ("auto", "cuda") or device.startswith("cuda:"))
+    if not named:
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
     import torch
 

@@ -21,6 +21,7 @@ from rankwise._reading import (
     read_json,
     read_tensors,
 )
+from rankwise._text import plain
 from rankwise._version import __version__
 from rankwise.errors import ModelFileError
 
@@ -130,8 +131,8 @@ def check_class(folder: Path, saved: str | None, kind: type) -> None:
     """
     if saved is not None and saved not in (base.__name__ for base in kind.__mro__):
         raise ModelFileError(
-            f"{folder} holds a {saved}, which {kind.__name__}.load can't bring back; load it with "
-            f"{saved}.load"
+            f"{folder} holds a {plain(str(saved))}, which {kind.__name__}.load can't bring back; "
+            f"load it with {plain(str(saved))}.load"
         )
 
 

@@ -113,6 +113,7 @@ def not_safetensors(folder):
         ),
         (lambda f: edit(f, units={"rank": 1}), "model.json is damaged: KeyError: 'shape'"),
         (lambda f: edit(f, parameters={"no_such": 1}), "model.json is damaged: TypeError"),
+        (lambda f: edit(f, fitted={}), "model.json is damaged: ValueError: it doesn't say status"),
         (
             lambda f: edit(f, parameters={"verbose": "x"}),
             "verbose is 'x'; a whole number is accepted",

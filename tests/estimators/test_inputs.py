@@ -213,3 +213,10 @@ def test_a_convolutional_training_without_room_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(room, "available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"on images of 8×8 needs .* GiB of memory or more"):
         ConvolutionalClassifier("tiny", epochs=1).fit(rng.random((40, 8, 8)), Y)
+
+
+@pytest.mark.parametrize("kind", [QuadraticClassifier, ConvolutionalClassifier])
+def test_complex_images_are_refused_in_one_sentence(kind):
+    images = np.random.default_rng(0).random((12, 8, 8)) + 0j
+    with pytest.raises(ValueError, match=r"^Complex data not supported: X is complex128; real num"):
+        kind().fit(images, np.arange(12) % 2)

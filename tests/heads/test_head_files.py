@@ -1,5 +1,7 @@
 """Heads on disk with backbones of every make; nothing that a folder names is run."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -134,3 +136,36 @@ def test_head_and_backbone_are_one_onnx_file(photos, shape, batch, tmp_path):
     with pytest.raises(ValueError, match="Branching can't be followed layer by layer"):
         export_model(odd, "onnx", tmp_path / "odd.onnx")
     assert not (tmp_path / "odd.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("device", 3, "device must be 'auto', 'cpu' or 'cuda', got 3"),
+        ("block_size", "x", "block_size must be a whole number, at least 1, got 'x'"),
+        ("verbose", [1], "verbose must be a whole number"),
+        ("cache", 5, "cache must be the path of a folder, or None, got 5"),
+        ("fit_intercept", "no", "fit_intercept must be True or False, got 'no'"),
+    ],
+)
+def test_parameters_of_a_spoilt_file_are_refused_when_it_is_read(tmp_path, name, value, says):
+    VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1]).save(tmp_path)
+    path = tmp_path / "model.json"
+    description = json.loads(path.read_text())
+    description["parameters"][name] = value
+    path.write_text(json.dumps(description))
+    with pytest.raises(ModelFileError, match=says):
+        load_head(tmp_path)
+
+
+def test_a_class_name_is_text(tmp_path):
+    VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1]).save(tmp_path)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"class": "a\nb"}))
+    with pytest.raises(ModelFileError, match=r"holds a a[^\n]*b, which VarProHead.load can't"):
+        load_head(tmp_path)
+
+
+def test_complex_features_are_refused_in_one_sentence():
+    with pytest.raises(ValueError, match=r"^Complex data not supported: X is complex128; real num"):
+        VarProHead().fit(np.eye(4) + 0j, [0, 1, 0, 1])

@@ -227,9 +227,9 @@ def test_small_images_are_neither_padded_nor_pooled_away():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Layer(0), "maps of a layer must be at least 1, got 0"),
+        (lambda: Layer(0), "maps of a layer must be a whole number, at least 1, got 0"),
         (lambda: Layer(3, side=4), "side of a layer must be odd, got 4"),
-        (lambda: Layer(3, rank=0), "rank of a layer must be at least 1, got 0"),
+        (lambda: Layer(3, rank=0), "rank of a layer must be a whole number, at least 1, got 0"),
         (lambda: ConvolutionalUnits((5,), LAYERS), "need images (height, width)"),
         (lambda: ConvolutionalUnits((5, 5), ()), "at least one layer, got none"),
         (lambda: ConvolutionalUnits((5, 5), LAYERS, shrink=6), "between 1 and the shorter side 5"),

@@ -360,6 +360,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         unsaid = {"precision_": trained_in, "mirror_": None}
         for name, value in (unsaid | record.fitted).items():
             setattr(model, name, value)
+        missing = [name for name in LEARNED if not hasattr(model, f"{name}_")]
+        if missing:
+            raise ValueError(f"it doesn't say {', '.join(missing)}")
         return model
 
 

@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from rankwise._arrays import Images, Referred
+from rankwise._arrays import Images, Referred, refuse_complex
 from rankwise._memory import available_memory
 from rankwise.data.imageset import looks_channels_first
 from rankwise.errors import DataWarning
@@ -253,6 +253,7 @@ def check_kinds(X: Any, y: Any = None) -> None:
     ------
     ValueError
     """
+    refuse_complex(X)
     if isinstance(X, (list, tuple)) and len(X):
         if isinstance(X[0], (str, os.PathLike)):
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 
-from rankwise._arrays import Referred, blocks
+from rankwise._arrays import Referred, blocks, refuse_complex
 from rankwise._device import resolve_device
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
@@ -79,6 +80,7 @@ class HeadInput:
         X, y = (to_array(v) if isinstance(v, torch.Tensor) else v for v in (X, y))
         if isinstance(X, Referred) and len(X.shape) == 2:
             return self._referred(X, reset), y
+        refuse_complex(X)
         backbone = self._backbone()
         if backbone is not None:
             X = self._image_features(X, backbone, reset)
@@ -182,6 +184,15 @@ class HeadInput:
                 isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
             ):
                 raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+        for name in ("fit_intercept", "standardise"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.verbose, (int, np.integer)):
+            raise ValueError(f"verbose must be a whole number, got {self.verbose!r}")
+        if self.cache is not None and not isinstance(self.cache, (str, PathLike)):
+            raise ValueError(f"cache must be the path of a folder, or None, got {self.cache!r}")
+        if not isinstance(self.device, str):
+            raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {self.device!r}")
         if self.loss not in ("squared", "logistic"):
             raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
         if self.loss == "logistic" and alpha == "gcv":

@@ -157,6 +157,7 @@ def _build(
     if description["backbone"] is not None:
         parameters["backbone"] = _backbone(folder, description)
     head: Any = kind(**parameters)
+    head._check_parameters()
     if description["backbone"] is not None and head.backbone is None:
         head.backbone_reference_ = description["backbone"]
     statistics = _statistics(description, tensors)

@@ -58,9 +58,9 @@ def write_report(folder: Path | str) -> Path:
     with blamed_on(folder / RESULTS, RunError):
         results = _completed(current_results(folder), folder)
         html = render(results, folder)
+        write_tables(results, folder / "tables")
     path = folder / "report.html"
     _page.write(path, html)
-    write_tables(results, folder / "tables")
     return path
 
 

@@ -84,7 +84,7 @@ def check_room(plan: SubnetPlan, n_samples: int, n_classes: int, workers: int) -
     if needed > free:
         raise ValueError(
             f"sub-networks of {plan.n_units} units with {plan.units.n_params:,} parameters each "
-            f"need about {needed / 2**30:,.0f} GiB of memory and {free / 2**30:,.1f} GiB are free; "
+            f"need about {needed // 2**30:,} GiB of memory and {free / 2**30:,.1f} GiB are free; "
             "smaller images, fewer units in a sub-network, fewer workers or solver 'lbfgs' need "
             "less"
         )

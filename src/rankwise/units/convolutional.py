@@ -52,8 +52,11 @@ class Layer:
 
     def __post_init__(self) -> None:
         for name in ("maps", "side", "rank", "pool"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} of a layer must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(
+                    f"{name} of a layer must be a whole number, at least 1, got {value!r}"
+                )
         if self.side % 2 == 0:
             raise ValueError(f"side of a layer must be odd, got {self.side}")
         if self.skip and self.pool > 1:
@@ -140,6 +143,9 @@ class ConvolutionalUnits:
             )
         if not self.layers:
             raise ValueError("convolutional units need at least one layer, got none")
+        for name in ("shrink", "grid", "whiten"):
+            if not isinstance(getattr(self, name), (int, np.integer)):
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.shrink < 1 or min(self.shape[:2]) < self.shrink:
             raise ValueError(
                 f"shrink must be between 1 and the shorter side {min(self.shape[:2])}, "
