@@ -135,7 +135,7 @@ COMMANDS = {
         "export out --format safetensors --precision int8", (f"train digits --out out {FAST}",)
     ),
 }
-QUICK = {"train": 9, "head": 15, "augment": 13, "export-c": 5}
+QUICK = {"train": 19, "head": 37, "augment": 25, "export-c": 7}
 """With ``--quick``: one in so many operations of these."""
 
 

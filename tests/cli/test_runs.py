@@ -51,7 +51,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""
-    arguments = ["train", "digits", "--units", "96", "--subnets", "8", "--max-iter", "15"]
+    arguments = ["train", "digits", "--units", "64", "--subnets", "8", "--max-iter", "20"]
+    arguments += ["--limit", "600"]
     arguments += ["--seed", "3", "--workers", "2", "--json"]
     command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
     process = subprocess.Popen(

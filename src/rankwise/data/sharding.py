@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from rankwise.errors import DataError
 SHARD_BYTES = 64 * 2**20
 """Of decoded images in one file: a task reads and gives as much."""
 
-Opening = tuple[str, str | None, str | None]
+Opening = tuple[str, str | None, str | None, str]
 
 
 def shard(
@@ -70,7 +72,14 @@ def shard(
         raise DataError(f"{out} isn't empty; a new folder is accepted.")
     opened = Source(source, image_column=image_column, label_column=label_column)
     layout, bits = opened.layout_for(size=size, grey=grey, channels=channels)
-    opening: Opening = (str(source), image_column, label_column)
+    here = Path(source).expanduser()
+    # Workers may stand in another folder, and stay for the next source of that name.
+    opening: Opening = (
+        str(here.absolute()) if here.exists() else source,
+        image_column,
+        label_column,
+        uuid4().hex,
+    )
     skip = on_error == "skip"
     plans = []
     for split in opened.reader.splits:
@@ -103,7 +112,7 @@ def shard(
 
 @lru_cache(maxsize=4)
 def _opened(opening: Opening) -> Source:
-    source, image_column, label_column = opening
+    source, image_column, label_column, _ = opening
     return Source(source, image_column=image_column, label_column=label_column)
 
 
