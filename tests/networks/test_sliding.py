@@ -102,7 +102,8 @@ def test_a_network_that_mixes_first_gives_the_same_however_many_are_asked_for():
     images = np.random.default_rng(0).random((70, 12, 12)).astype(np.float32)
     whole = network.outputs(images)
     for part in (slice(0, 1), slice(3, 5), slice(10, 47)):
-        np.testing.assert_allclose(network.outputs(images[part]), whole[part], rtol=0, atol=1e-10)
+        # Mixing is a matrix product in float32, whose sums some processors order by its rows.
+        np.testing.assert_allclose(network.outputs(images[part]), whole[part], rtol=0, atol=1e-6)
 
 
 def test_a_network_that_mixes_first_is_its_graph():
