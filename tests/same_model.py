@@ -15,7 +15,7 @@ import torch
 from sklearn.base import clone
 
 ANSWERS = ("outputs", "decision_function", "predict", "predict_proba", "predict_log_proba")
-TIMES = ("seconds", "seconds_", "seconds_per_iteration")
+TIMES = ("seconds", "seconds_", "seconds_per_iteration", "time")
 """What another fit can't repeat."""
 
 
