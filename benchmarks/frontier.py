@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, help="instead of the minutes")
+    parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--tta", choices=["mirror", "shifts"], help="scored beside the plain one")
     args = parser.parse_args()
     if args.quick:
@@ -125,10 +126,12 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         time_budget=budget,
         precision="auto",
         n_jobs=args.workers,
+        device=args.device,
         random_state=seed,
         verbose=1,
     )
-    say(f"  {model.expect(train.images, train.labels)}")
+    if args.device == "cpu":
+        say(f"  {model.expect(train.images, train.labels)}")
     begin, busy = time.perf_counter(), time.process_time()
     model.fit(train.images, train.labels, groups=train.source_ids)
     seconds, busy = time.perf_counter() - begin, time.process_time() - busy
@@ -151,6 +154,7 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         "seconds": seconds,
         "processor_seconds": busy,
         "workers": args.workers,
+        "device": device_name(args.device),
         "epochs": model.n_iter_,
         "precision": model.precision_,
         "mirror": model.mirror_,
@@ -160,6 +164,13 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         "images": describe(train, test),
         "shape": list(train.image_shape),
     }
+
+
+def device_name(device: str) -> str:
+    """``"cpu"``, or what the GPU is called."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 TARGETS = (0.85, 0.90, 0.92, 0.937)

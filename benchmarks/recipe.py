@@ -1,6 +1,6 @@
-r"""What each part of the recipe gives: one change at a time, on validation images alone.
+r"""What each part of a recipe gives: one change at a time, on validation images alone.
 
-The base is the preset `accurate` on CIFAR-10, with fewer images and epochs, so that a row takes a
+The base is a preset, with fewer images and epochs where that is asked for, so that a row takes a
 few minutes. Each row changes one thing. Training and validation images are both cut from the
 training images: 5000 validate and choose nothing, the last epoch counts. No test image is read. A
 part keeps its place if it gives 0.2 points, or a tenth of the time; seconds are a processor's,
@@ -8,6 +8,10 @@ which others may use at the same time. Finished rows are kept.
 
     python benchmarks/recipe.py                 # 3 seeds, about 1.5 hours on one core
     python benchmarks/recipe.py --rows base relu --seeds 42
+    python benchmarks/recipe.py --preset nano --on mnist --images 60000 --epochs 24 --device cuda
+
+On a GPU a batch is one shard (``--shards 1``), which is faster there; normalisation then has the
+moments of the whole batch. `join.py` puts the files of several such runs into one.
 """
 
 from __future__ import annotations
@@ -33,8 +37,12 @@ from common import (
     write_result,
 )
 from rankwise.data.split import stratified_limit
-from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics
-from rankwise.training.convolutional_presets import ConvolutionalPlan, plan_convolutional
+from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics, with_mirrors
+from rankwise.training.convolutional_presets import (
+    CONVOLUTIONAL_PRESETS,
+    ConvolutionalPlan,
+    plan_convolutional,
+)
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
 from rankwise.units.convolutional import Layer
@@ -87,9 +95,56 @@ def fewer(share: float) -> Change:
     return change
 
 
+def moved_less(plan: ConvolutionalPlan, share: float) -> ConvolutionalPlan:
+    """Affine moves of another strength."""
+    moves = plan.joint.augmentation
+    assert moves is not None
+    strength = {
+        name: getattr(moves, name) * share for name in ("rotation", "scale", "shear", "shift")
+    }
+    return joint(augmentation=replace(moves, **strength))(plan)
+
+
+def three_blocks(*maps: int) -> Change:
+    """Sizes like those of `accurate`, and its activation and whitening."""
+
+    def change(plan: ConvolutionalPlan) -> ConvolutionalPlan:
+        blocks = [(Layer(m, rank=1, pool=2), Layer(m, rank=1, skip=True)) for m in maps]
+        layers = tuple(layer for pair in blocks for layer in pair)
+        return units(layers=layers, whiten=2, activation="gelu")(plan)
+
+    return change
+
+
 MOVES = replace(SHIFTS, mirror=True)
+MUON: dict[str, Any] = {"optimiser": "muon", "matrix_rate": 0.1, "schedule": "triangle"}
+SIMPLE: dict[str, tuple[str, Change]] = {
+    "base": ("the preset", lambda plan: plan),
+    "muon": ("Muon, triangle", joint(**MUON)),
+    "muon-250": ("Muon, triangle, batches of 250", joint(**MUON, batch_size=250)),
+    "triangle": ("AdamW, triangle", joint(schedule="triangle")),
+    "rate-02": ("AdamW, twice the rate", joint(learning_rate=2e-2)),
+    "smoothing-0": ("labels as they are", joint(smoothing=0.0)),
+    "smoothing-01": ("labels smoothed by 0.1", joint(smoothing=0.1)),
+    "batch-250": ("batches of 250", joint(batch_size=250)),
+    "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
+    "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
+    "gelu": ("GELU", units(activation="gelu")),
+    "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
+    "blocks-20k": (
+        "three blocks, 19 k, today's",
+        lambda p: joint(**MUON)(three_blocks(24, 56, 80)(p)),
+    ),
+    "blocks-5k": (
+        "three blocks, 5 k, today's",
+        lambda p: joint(**MUON)(three_blocks(12, 28, 32)(p)),
+    ),
+}
+"""What each row of `small`, `tiny` and `nano` says, and what it changes."""
 ROWS: dict[str, tuple[str, Change]] = {
     "base": ("the preset", lambda plan: plan),
+    "shards-4": ("normalised by quarters of a batch", joint(n_shards=4)),
+    "smoothing-01": ("labels smoothed by 0.1", joint(smoothing=0.1)),
     "adamw": ("AdamW, one cycle", joint(optimiser="adamw", schedule="one-cycle")),
     "one-cycle": ("Muon, one cycle", joint(schedule="one-cycle")),
     "rate-003": ("Muon, rate 0.03", joint(matrix_rate=0.03)),
@@ -113,31 +168,48 @@ ROWS: dict[str, tuple[str, Change]] = {
 `wide` first (`frontier.py`)."""
 
 
+def rows_of(preset: str) -> dict[str, tuple[str, Change]]:
+    """Rows of a preset's table."""
+    return ROWS if preset in ("accurate", "wide") else SIMPLE
+
+
 def main() -> None:
     """Measure every row that isn't there yet."""
     parser = argument_parser(__doc__, "recipe", resumable=True)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=sorted({*ROWS, *SIMPLE}))
+    parser.add_argument("--preset", choices=list(CONVOLUTIONAL_PRESETS), default="accurate")
+    parser.add_argument("--on", choices=["cifar10", "mnist"], default="cifar10", help="data set")
     parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="a torch device")
+    parser.add_argument("--shards", type=int, default=4, help="of a batch, normalised each alone")
     args = parser.parse_args()
+    args.rows = args.rows or list(rows_of(args.preset))
     if args.quick:
-        args.seeds, args.rows, args.epochs = args.seeds[:1], list(ROWS), 1
-    train, _ = data_sets(args, "cifar10")
+        args.seeds, args.epochs = args.seeds[:1], 1
+    train, _ = data_sets(args, args.on)
     n_held = min(5000, len(train) // 4)
     drawn = np.random.default_rng(0).permutation(len(train))
     held, rest = train.subset(np.sort(drawn[:n_held])), train.subset(np.sort(drawn[n_held:]))
     if args.images < len(rest):
         rest = rest.subset(stratified_limit(rest.labels, args.images, seed=42))
-    same = {"data": describe(rest, held), "epochs": args.epochs, "workers": args.workers}
+    chosen = ("preset", "epochs", "workers", "device", "shards")
+    same = {"data": describe(rest, held), **{name: getattr(args, name) for name in chosen}}
     results = earlier(args, same)
     for key, seed in to_measure(args.rows, args.seeds, results):
         results.append(measure(args, key, seed, rest, held))
         known = same | {"seeds": sorted({r["seed"] for r in results}), "spread": "mean (min–max)"}
+        known |= {"gpu": gpu_name(args.device)}
         write_result(args, TITLE, [table(results)], results, known, notes(results))
     print(table(results).text())
     for note in notes(results):
         print(note)
+
+
+def gpu_name(device: str) -> str | None:
+    """What a torch device is called; None for the CPU."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
 
 
 def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, Any]:
@@ -145,30 +217,37 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     images, labels = train.images, train.labels.astype(np.int64)
     n_classes = int(labels.max()) + 1
     given = {"precision": "auto", "max_iter": args.epochs}
-    plan = plan_convolutional("accurate", given, images.shape[1:], n_samples=50_000)
-    plan = joint(augmentation=Augmentation() if args.quick else MOVES)(plan)
-    plan = ROWS[key][1](plan)
-    begin = time.process_time()
+    plan = plan_convolutional(args.preset, given, images.shape[1:], n_samples=50_000)
+    plan = joint(n_shards=args.shards)(plan)
+    if not args.quick:
+        shifts = SHIFTS if plan.shifts else None
+        moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=shifts)
+        plan = joint(augmentation=moves)(plan)
+    plan = rows_of(args.preset)[key][1](plan)
+    begin, tick = time.process_time(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, images, generator)
     if key == "gated":
         whitening = module.whitening.numpy() if plan.units.whiten else None
         module = Gated(plan.units, *channel_statistics(images), generator, whitening)
     kind = {"averaged": Averaged, "nesterov": Nesterov}.get(key, JointTraining)
-    training = kind(module, plan.joint, n_classes, seed=seed, workers=args.workers)
+    training = kind(
+        module, plan.joint, n_classes, seed=seed, workers=args.workers, device=args.device
+    )
     result = training.fit(images, labels)
-    seconds = time.process_time() - begin
+    seconds, clock = time.process_time() - begin, time.perf_counter() - tick
     of_images = 2 * plan.units.channels + plan.units.n_whitening**2
     accuracy = training.accuracy(held.images, held.labels.astype(np.int64))
     say(f"  {100 * accuracy:.2f}% of the validation images, {seconds:.0f} s of a processor")
     return {
         "row": key,
-        "label": ROWS[key][0],
+        "label": rows_of(args.preset)[key][0],
         "seed": seed,
         "validation_accuracy": accuracy,
         "train_loss": result.history[-1]["train_loss"],
         "n_parameters": sum(p.numel() for p in training.trained) + of_images,
         "processor_seconds": seconds,
+        "seconds": clock,
         "precision": result.precision,
         "status": result.status,
     }
@@ -185,10 +264,11 @@ def table(results: list[dict[str, Any]]) -> Table:
     lines = []
     for key in dict.fromkeys(r["row"] for r in results):
         runs = of_row(results, key, "validation_accuracy")
+        runs_of = [r for r in results if r["row"] == key]
         gains = [100 * (a - base[s]) for s, a in runs.items() if s in base]
         lines.append(
             (
-                ROWS[key][0],
+                runs_of[0]["label"],
                 str(len(runs)),
                 spread([100 * a for a in runs.values()], 2),
                 spread(gains, 2) if gains else "–",
@@ -206,10 +286,11 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
     for key in dict.fromkeys(r["row"] for r in results if r["row"] != "base"):
         runs = of_row(results, key, "validation_accuracy")
         lost = [100 * (base[s] - a) for s, a in runs.items() if s in base]
+        label = next(r["label"] for r in results if r["row"] == key)
         if lost:
             said = "keeps its place" if np.mean(lost) >= ENOUGH else "isn't shown to be better"
             found.append(
-                f"{ROWS[key][0]}: the base has {np.mean(lost):+.2f} points, mean of {len(lost)}; "
+                f"{label}: the base has {np.mean(lost):+.2f} points, mean of {len(lost)}; "
                 f"what the base has instead {said}."
             )
     return found
