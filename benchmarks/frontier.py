@@ -5,10 +5,12 @@ all training images of a data set; a validation part that the call itself cuts f
 images chooses the epoch and the output layer. The test images are read once, at the end, and with
 the copies of `tta` where a row says so. Minutes are those of the clock on two threads. On a machine
 that others use, ``--epochs`` trains so many epochs instead: each row has its processor seconds,
-which are to be compared with twice the minutes. Finished rows are kept.
+which are to be compared with twice the minutes. ``--device cuda`` takes a GPU, for as many epochs
+as ``--pace`` says that two cores do in the minutes asked for. Finished rows are kept.
 
     python benchmarks/frontier.py                          # all, about 20 hours
     python benchmarks/frontier.py --rows mnist-small --seeds 42
+    python benchmarks/frontier.py --pace                   # seconds an epoch of two threads
     python benchmarks/frontier.py --rows cifar10-120k --workers 1 --epochs 17 --seeds 42
 
 The malaria test images are of other slides than the training images; cats_vs_dogs has no test
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, help="instead of the minutes")
+    parser.add_argument("--minutes", type=float, help="others than a row's; with --epochs at most")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--tta", choices=["mirror", "shifts"], help="scored beside the plain one")
     args = parser.parse_args()
@@ -118,7 +121,7 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
     row = ROWS[key]
     train, test = _images(args, row, seed)
     epochs = 2 if args.quick else args.epochs
-    budget = None if epochs is not None else row.minutes
+    budget = args.minutes or (None if epochs is not None else row.minutes)
     model = ConvolutionalClassifier(
         row.preset,
         **row.options,
