@@ -107,13 +107,15 @@ class ConvolutionalModule(nn.Module):
             x = self._slid(i, x)
             if max(stage.pool) > 1:
                 x = F.max_pool2d(x, stage.pool)
+            # Not None on a GPU, where torch has no gradient in a bias that stands alone.
+            factor = torch.ones_like(self.shift[i]) if x.is_cuda else None
             if moments is None:
                 mean, variance = getattr(self, f"mean{i}"), getattr(self, f"variance{i}")
-                x = F.batch_norm(x, mean, variance, None, self.shift[i], eps=_EPS)
+                x = F.batch_norm(x, mean, variance, factor, self.shift[i], eps=_EPS)
             else:
                 mean, variance = torch.zeros_like(self.shift[i]), torch.ones_like(self.shift[i])
                 x = F.batch_norm(
-                    x, mean, variance, None, self.shift[i], training=True, momentum=1.0, eps=_EPS
+                    x, mean, variance, factor, self.shift[i], training=True, momentum=1.0, eps=_EPS
                 )
                 moments.append((mean.detach(), variance.detach()))
             x = sigma(x)
