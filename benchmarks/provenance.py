@@ -90,16 +90,15 @@ def is_uncommitted(known: Mapping[str, Any]) -> bool:
 def commit() -> str | None:
     """The commit that is measured, ``-dirty`` if code differs from it; None without git.
 
-    A copy of a checkout without its ``.git``, on a machine lent for an hour, is what the variable
-    ``RANKWISE_COMMIT`` says; the digests of its files are recorded as ever.
+    A copy of a checkout on a machine lent for an hour is what the variable ``RANKWISE_COMMIT`` says;
+    the digests of its files are recorded as ever.
     """
     code = [":(top)src", ":(top)benchmarks", ":(top)pyproject.toml", ":(top)constraints.txt"]
     outcomes = ":(top,exclude)benchmarks/results"
     found = _git("rev-parse", "--short", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=normal", "--", *code, outcomes)
-    if found is None:
-        return os.environ.get("RANKWISE_COMMIT")
-    return f"{found}-dirty" if changes else found
+    told = os.environ.get("RANKWISE_COMMIT")
+    return told or (f"{found}-dirty" if found and changes else found)
 
 
 def list_stale(folder: Path) -> Iterator[str]:
