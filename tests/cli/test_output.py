@@ -146,8 +146,10 @@ def test_a_signal_ends_a_command_with_one_line(name, tmp_path):
     """The status is what a shell expects, and the temporary folder is empty."""
     number = getattr(signal, name)
     script = (
-        "import os, sys, rankwise.cli as cli, rankwise.runs as runs\n"
+        "import os, signal, sys, rankwise.cli as cli, rankwise.runs as runs\n"
         "from rankwise._files import temporary_folder\n"
+        # As from a terminal: under nohup a child is born deaf to SIGHUP, and stays so.
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"
         "def predict(*a, **k):\n"
         "    with temporary_folder():\n"
         f"        os.kill(os.getpid(), {int(number)})\n"

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 import oracles
+from rankwise._arrays import blocks
 from rankwise.linear import gram
-from rankwise.linear.gram import accumulate_gram
+from rankwise.linear.gram import accumulate_gram, sum_in_threads
 from rankwise.linear.output_layer import solve_output_layer, solve_tsqr
 from rankwise.linear.ridge_choice import leave_one_out_errors, ridge_path
 
@@ -164,3 +166,22 @@ def test_errors(options, message):
 def test_no_samples(method):
     with pytest.raises(ValueError, match="needs at least one sample, got none"):
         solve_output_layer(lambda b: np.zeros((0, 3)), np.zeros((0, 2)), ridge=0.0, method=method)
+
+
+def test_a_sum_over_blocks_has_the_same_bits_whatever_threads_blas_has():
+    """So have a cluster's tasks, which compute on one core each."""
+    rows = np.random.default_rng(0).standard_normal((3000, 90))
+    told: list[int] = []
+
+    def product(block: slice) -> np.ndarray:
+        return rows[block].T @ rows[block]
+
+    def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a @ b / np.abs(b).max()
+
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(sum_in_threads(product, list(blocks(3000, 500)), times, told.append))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert told == [1] * 12

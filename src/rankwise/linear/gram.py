@@ -6,7 +6,7 @@ not depend, to the last bit, on the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from operator import add
@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rankwise._arrays import BLOCK, Targets, blocks, part_rows
-from rankwise._threads import thread_pool
+from rankwise._threads import blas_threads, in_threads, one_blas_thread, thread_pool
 from rankwise.cluster import Fold, elsewhere
+from rankwise.cluster.tree import sum_of
 
 EPS = float(np.finfo(np.float64).eps)
 """Relative rounding of float64."""
@@ -149,6 +150,34 @@ def accumulate_gram(
     lower = np.tril_indices(len(gram), -1)
     gram[lower] = gram.T[lower]
     return replace(total, gram=gram, n=n if weights is None else float(np.sum(weights)))
+
+
+def sum_in_threads(
+    leaf: Callable[[slice], Any],
+    leaves: Sequence[slice],
+    add: Callable[[Any, Any], Any],
+    told: Callable[[int], object],
+) -> Any:
+    """The sum of a function of each block, as a cluster's tasks have it: all on one core each.
+
+    Parameters
+    ----------
+    leaf : callable
+        Of a block of rows.
+    leaves : sequence of slice
+    add : callable
+    told : callable
+        Told the number of blocks done.
+    """
+    threads = blas_threads()
+
+    def one_by_one() -> Iterator[Any]:
+        for found in in_threads(leaf, leaves, threads):
+            told(1)
+            yield found
+
+    with one_blas_thread():
+        return sum_of(one_by_one(), add)
 
 
 def in_rows(advance: Callable[[int], object], leaves: Sequence[slice]) -> Callable[[int], object]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from rankwise._arrays import OneHot, Targets, blocks
+from rankwise._threads import in_threads
 from rankwise.cluster import elsewhere
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.gram import Features, accumulate_gram
@@ -43,7 +45,7 @@ def left_out_outputs(
     leaves, away = list(blocks(len(targets))), elsewhere()
     if away is not None:
         return np.concatenate(list(away.map(_left_out, leaves, common)))
-    return np.concatenate([_left_out(common, block) for block in leaves])
+    return np.concatenate(list(in_threads(partial(_left_out, common), leaves, workers)))
 
 
 def _left_out(common: tuple[Any, ...], block: slice) -> np.ndarray:

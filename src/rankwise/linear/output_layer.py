@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,15 @@ from scipy import linalg
 
 from rankwise._arrays import BLOCK, Targets, blocks, own
 from rankwise.cluster import elsewhere
-from rankwise.cluster.tree import sum_of
-from rankwise.linear.gram import EPS, Features, GramStatistics, accumulate_gram, in_rows, parts_of
+from rankwise.linear.gram import (
+    EPS,
+    Features,
+    GramStatistics,
+    accumulate_gram,
+    in_rows,
+    parts_of,
+    sum_in_threads,
+)
 from rankwise.linear.ridge_choice import (
     eigen_directions,
     gcv_error,
@@ -158,13 +166,8 @@ def solve_tsqr(
     if away is not None:
         factor, eps = away.tree(_factor_of_block, leaves, _factor_of_both, common, told)
     else:
-
-        def leaf(block: slice) -> tuple[np.ndarray, float]:
-            found = _factor_of_block(common, block)
-            told(1)
-            return found
-
-        factor, eps = sum_of(map(leaf, leaves), _factor_of_both)
+        leaf = partial(_factor_of_block, common)
+        factor, eps = sum_in_threads(leaf, leaves, _factor_of_both, told)
     m = factor.shape[1] - n_targets
     u, s, vt = linalg.svd(factor[:m, :m], full_matrices=False, check_finite=False)
     if rcond is None:

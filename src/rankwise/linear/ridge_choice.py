@@ -6,6 +6,7 @@ One eigendecomposition of the Gram matrix serves all ridges of a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import add
 from typing import Any
 
@@ -16,8 +17,7 @@ from scipy import linalg
 from rankwise._arrays import Targets, blocks
 from rankwise._threads import one_blas_thread
 from rankwise.cluster import elsewhere
-from rankwise.cluster.tree import sum_of
-from rankwise.linear.gram import EPS, Features, GramStatistics, in_rows, parts_of
+from rankwise.linear.gram import EPS, Features, GramStatistics, in_rows, parts_of, sum_in_threads
 
 
 def ridge_path(
@@ -53,7 +53,8 @@ def eigen_directions(
         floor = max(m * statistics.eps, statistics.rounding)
     kept = values > floor * largest
     kept[: max(m - statistics.max_rank, 0)] = False
-    return values[kept], vectors[:, kept]
+    # In one order in memory, here and where they are sent: products of another have other bits.
+    return values[kept], np.ascontiguousarray(vectors[:, kept])
 
 
 _ONE_THREAD = 2048
@@ -201,13 +202,7 @@ def leave_one_out_errors(
     if away is not None:
         totals = away.tree(_left_out_squares, leaves, add, common, told)
     else:
-
-        def leaf(block: slice) -> np.ndarray:
-            found = _left_out_squares(common, block)
-            told(1)
-            return found
-
-        totals = sum_of(map(leaf, leaves), add)
+        totals = sum_in_threads(partial(_left_out_squares, common), leaves, add, told)
     return [(float(mu), float(t / statistics.n)) for mu, t in zip(ridges, totals, strict=True)]
 
 
