@@ -90,8 +90,8 @@ def is_uncommitted(known: Mapping[str, Any]) -> bool:
 def commit() -> str | None:
     """The commit that is measured, ``-dirty`` if code differs from it; None without git.
 
-    A copy of a checkout on a machine lent for an hour is what the variable ``RANKWISE_COMMIT`` says;
-    the digests of its files are recorded as ever.
+    A copy of a checkout on a lent machine is what the variable ``RANKWISE_COMMIT`` says; the
+    digests of its files are recorded as ever.
     """
     code = [":(top)src", ":(top)benchmarks", ":(top)pyproject.toml", ":(top)constraints.txt"]
     outcomes = ":(top,exclude)benchmarks/results"

@@ -117,7 +117,7 @@ def three_blocks(*maps: int) -> Change:
 
 
 MOVES = replace(SHIFTS, mirror=True)
-MUON: dict[str, Any] = {"optimiser": "muon", "matrix_rate": 0.1, "schedule": "triangle"}
+MUON: dict[str, Any] = {"optimiser": "muon", "matrix_rate": 0.03, "schedule": "triangle"}
 SIMPLE: dict[str, tuple[str, Change]] = {
     "base": ("the preset", lambda plan: plan),
     "muon": ("Muon, triangle", joint(**MUON)),
@@ -147,7 +147,8 @@ ROWS: dict[str, tuple[str, Change]] = {
     "smoothing-01": ("labels smoothed by 0.1", joint(smoothing=0.1)),
     "adamw": ("AdamW, one cycle", joint(optimiser="adamw", schedule="one-cycle")),
     "one-cycle": ("Muon, one cycle", joint(schedule="one-cycle")),
-    "rate-003": ("Muon, rate 0.03", joint(matrix_rate=0.03)),
+    "rate-01": ("Muon, rate 0.1", joint(matrix_rate=0.1)),
+    "rate-001": ("Muon, rate 0.01", joint(matrix_rate=0.01)),
     "smoothing-005": ("labels smoothed by 0.05", joint(smoothing=0.05)),
     "random-flips": (
         "mirror images at random",

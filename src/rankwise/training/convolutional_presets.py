@@ -85,6 +85,7 @@ _OF_TODAY: dict[str, Any] = {
     "activation": "gelu",
     "batch_size": 250,
     "optimiser": "muon",
+    "matrix_rate": 0.03,
     "schedule": "triangle",
     "smoothing": 0.2,
     "whiten": 2,
