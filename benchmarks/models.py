@@ -95,7 +95,7 @@ def write(name: str, shipped: Shipped, args: argparse.Namespace) -> None:
     source = "digits" if args.quick else str(Path(args.data) / shipped.data)
     reports = []
     for seed in args.seeds:
-        parameters: dict[str, Any] = {"max_iter": 1} if args.quick else {}
+        parameters: dict[str, Any] = {"precision": "auto"} | ({"max_iter": 1} if args.quick else {})
         run = runs.TrainingRun(source, preset=shipped.preset, parameters=parameters, seed=seed)
         folder = args.runs / f"{name}-{seed}"
         reports.append(runs.train(run, folder, workers=-1))
@@ -118,7 +118,8 @@ def facts(
     source = c_source(to_graph(model))
     rows = {
         "data": f"{shipped.about}; {train:,} training and {test:,} test images",
-        "command": f"`rankwise train DATA --preset {shipped.preset} --seed {seeds[0]}`",
+        "command": f"`rankwise train DATA --preset {shipped.preset} --precision auto "
+        f"--seed {seeds[0]}`",
         "accuracy": f"{percent(accuracies[:1])}% of the test images, never seen in training",
     }
     if len(seeds) > 1:

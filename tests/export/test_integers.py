@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -20,8 +21,12 @@ from rankwise.networks.probabilities import OUTPUTS, probabilities
 STRICT = (*C_FLAGS, "-Wconversion", "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
-def random_chain(seed, output="softmax"):
-    """Layers of random sizes, units that don't come in fours among them."""
+def random_chain(seed, output="softmax", activation="relu", *, skips=False):
+    """Layers of random sizes, units that don't come in fours among them.
+
+    With `skips` there is a first layer of dense filters, and what comes into a layer is added to
+    what it makes of it.
+    """
     rng = np.random.default_rng(seed)
     channels = (1, 3)[seed % 2]
     shrink = 1 + seed % 3
@@ -34,6 +39,10 @@ def random_chain(seed, output="softmax"):
     if shrink > 1:
         ops.append(g.Pool("mean", shrink))
     ops.append(g.Affine(np.full(channels, 3.0), -3 * rng.random(channels)))
+    if skips:
+        dense = g.Convolve(r(6, channels, 2, 3) / 3, r(6) / 4, padding=seed % 2)
+        ops += [dense, g.Activate(activation)]
+        channels = 6
     for i in range(3):
         maps, rank = int(rng.integers(3, 14)), int(rng.integers(1, 4))
         side = (5, 3, 1)[(i + seed) % 3]
@@ -42,8 +51,13 @@ def random_chain(seed, output="softmax"):
         ops.append(g.ConvolveForms(*vectors, r(maps) / 4, padding=side // 2))
         if i == seed % 3:
             ops.append(g.Pool("max", 2))
-        ops.append(g.Activate("relu"))
+        ops.append(g.Activate(activation))
         channels = maps
+        if skips and i < 2:
+            side = (3, 1, 5)[i + seed % 2]
+            vectors = [r(maps, 2, n) / np.sqrt(n) for n in (maps, side, side)]
+            forms = g.ConvolveForms(*vectors, r(maps) / 4, padding=side // 2)
+            ops.append(g.Add((forms, g.Activate(activation)), ()))
     sides = g.output_shape(ops, shape)[1:]
     ops += [g.Pool("mean", tuple(max(1, n // 2) for n in sides)), g.Flatten()]
     n = g.output_shape(ops, shape)[0]
@@ -64,11 +78,21 @@ def ran(path, images, flags=STRICT, libraries=()):
 
 
 @needs_compiler
-@pytest.mark.parametrize("precision", ["int8", "int4"])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_program_is_its_reference(tmp_path, seed, precision):
+@pytest.mark.parametrize(
+    ("seed", "precision", "activation", "skips"),
+    [
+        *product(range(6), ["int8", "int4"], ["relu"], [False]),
+        (0, "int8", "gelu", True),
+        (1, "int8", "gelu", True),
+        (2, "int4", "gelu", True),
+        (3, "int8", "relu", True),
+        (4, "int8", "tanh", True),
+        (5, "int4", "tanh", False),
+    ],
+)
+def test_the_program_is_its_reference(tmp_path, seed, precision, activation, skips):
     output = OUTPUTS[seed % 3]
-    graph, images = random_chain(seed, output)
+    graph, images = random_chain(seed, output, activation, skips=skips)
     network = to_integers(graph, images, precision)
     write_c(network, tmp_path / "m.h")
     # The brightest and the darkest image are where sums are largest.
@@ -81,8 +105,9 @@ def test_the_program_is_its_reference(tmp_path, seed, precision):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whole_numbers_are_close_to_the_network(seed):
-    graph, images = random_chain(seed)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+def test_whole_numbers_are_close_to_the_network(seed, activation):
+    graph, images = random_chain(seed, activation=activation, skips=activation != "relu")
     logits = g.run(graph, images)
     found = run_integers(to_integers(graph, images), images)
     assert np.abs(found - logits).max() < 0.1 * np.ptp(logits)
@@ -147,7 +172,7 @@ def test_the_shipped_small_network_in_whole_numbers():
 
 def test_what_cannot_be_whole_numbers_is_said(fitted, tmp_path):
     windowed, _, _ = fitted("bilinear")
-    message = "int4 is for convolutional networks whose activation is relu; int8 stores"
+    message = "int4 is for convolutional networks; int8 stores"
     with pytest.raises(ValueError, match=message):
         export_model(windowed, "c", tmp_path / "m.h", precision="int4")
     report = export_model(windowed, "c", tmp_path / "m.h", precision="int8")
@@ -159,7 +184,7 @@ def test_what_cannot_be_whole_numbers_is_said(fitted, tmp_path):
         export_model(model, "c", tmp_path / "m.h", precision="int8", calibration=images[:0])
     report = export_model(model, "c", tmp_path / "m.h", precision="int8", calibration=images)
     assert report["integers_only"] is True
-    with pytest.raises(ValueError, match="only convolutional networks whose activation is relu"):
+    with pytest.raises(ValueError, match="only convolutional networks are"):
         to_integers(to_graph(windowed), images)
 
 
@@ -167,8 +192,11 @@ def test_what_counts_as_a_chain():
     graph, _ = random_chain(0)
     assert is_integral(graph)
     ops = graph.ops
+    with_skips = random_chain(0, activation="gelu", skips=True)[0]
+    assert is_integral(with_skips)
+    both = [g.Add(op.left, op.left) if isinstance(op, g.Add) else op for op in with_skips.ops]
+    assert not is_integral(replace(with_skips, ops=tuple(both)))
     for changed in (
-        tuple(g.Activate("tanh") if isinstance(op, g.Activate) else op for op in ops),
         tuple(g.Pool("max", op.size) if op is ops[-3] else op for op in ops),
         (*ops[:-1], g.Activate("relu"), ops[-1]),
     ):

@@ -70,7 +70,7 @@ def export(
         calibration = _calibration(model, folder, calibrate)
     elif calibrate is not None:
         raise typer.BadParameter(
-            "--calibrate is for --format c with int8 or int4, of convolutional networks with relu"
+            "--calibrate is for --format c with int8 or int4, of convolutional networks"
         )
     report = export_model(
         model, file_format, out, precision=precision, batch=batch, calibration=calibration

@@ -63,6 +63,9 @@ class IntegerEmitter:
             outs[i % 2] = max(outs[i % 2], places[i])
             if layer.pool != (1, 1):
                 self._member("int8_t", f"pool{i}", shapes[i + 1][1] * shapes[i + 1][2])
+            if layer.skip:
+                kept = (layer.padding[0] + 1) * shapes[i][1] * shapes[i][2]
+                self._member("int8_t", f"kept{i}", kept)
         for i, size in enumerate(outs):
             if size:
                 self._member("int8_t", f"out{i}", size)
@@ -205,10 +208,14 @@ class IntegerEmitter:
             slid = [f"if (r == 0) {slide}_first{call}", f"else {slide}_more{call}"]
         with_row = [f"for (int r = 0; r < {rank}; ++r) {{", *indented(loop + slid), "}"]
         complete = self._complete(i, layer, places, after)
+        if layer.skip:
+            size, number = before[1] * before[2], f"(int)({count_of(i)} - {above}) % {above + 1}"
+            keep = f"memcpy(m->kept{i} + {number} * {size}, row, {size});"
+            with_row = [keep, *with_row]
         if patches:
             self._function(f"layer{i}", [f"{self._name}_memory *m"], [*with_row, *complete])
             return
-        count = f"m->n[{i}]"
+        count = count_of(i)
         step = [*with_row]
         if above:
             step = ["if (row) {", *indented(with_row), "} else {"]
@@ -234,18 +241,19 @@ class IntegerEmitter:
         multiplier = self._table(layer.multiplier, "multiplier")
         bias = self._table(layer.bias, "bias")
         level, half = 1 << layer.shift - layer.fraction, 1 << layer.shift >> 1
-        out = f"m->out{i % 2}"
+        out, lowest = f"m->out{i % 2}", layer.lowest
         lines = [
             f"for (int i = 0; i < {places * units}; i += {units})",
             f"    for (int o = 0; o < {units}; ++o) {{",
             f"        const int32_t y = ((m->row[i + o] >> {layer.q_shift}) * {multiplier}[o]"
             f" + {bias}[o] * {level} + {half}) >> {layer.shift};",
-            f"        {out}[i + o] = (int8_t)(y < 0 ? 0 : y > 127 ? 127 : y);",
+            f"        {out}[i + o] = (int8_t)(y < {lowest} ? {lowest} : y > 127 ? 127 : y);",
             "    }",
         ]
         (down, across), (rows, columns, _) = layer.pool, after
         if layer.pool == (1, 1):
-            return [*lines, f"{following}(m, {out});"]
+            read = self._activated(i, layer, out, places * units)
+            return [*lines, *read, f"{following}(m, {out});"]
         counter = f"m->n[{i}]" if layer.rows is not None else "m->n[0]++"
         before = layer.height - 1 if layer.rows is not None else 0
         index = f"(int){counter}" + (f" - {before}" if before else "")
@@ -258,7 +266,29 @@ class IntegerEmitter:
             f"    const int begins = y % {down} == 0 && x % {across} == 0;",
             f"    for (int o = 0; o < {units}; ++o) if (begins || v[o] > to[o]) to[o] = v[o];",
             "}",
-            f"if (y < {rows * down} && y % {down} == {down - 1}) {following}(m, m->pool{i});",
+            f"if (y < {rows * down} && y % {down} == {down - 1}) {{",
+            *indented(self._activated(i, layer, f"m->pool{i}", columns * units)),
+            f"    {following}(m, m->pool{i});",
+            "}",
+        ]
+
+    def _activated(self, i: int, layer: IntegerLayer, place: str, size: int) -> list[str]:
+        """What the table makes of a row of levels, and what came in added to it."""
+        if layer.table is None:
+            return []
+        table = self._table(layer.table, "table")
+        each = f"for (int i = 0; i < {size}; ++i)"
+        if not layer.skip:
+            return [f"{each} {place}[i] = {table}[{place}[i] + 128];"]
+        (above, _), half = layer.padding, 1 << layer.bits >> 1
+        number = f"(int)({count_of(i)} - {layer.height - 1}) % {above + 1}"
+        return [
+            f"const int8_t *kept = m->kept{i} + {number} * {size};",
+            f"{each} {{",
+            f"    const int32_t sum = ({table}[{place}[i] + 128] + {layer.skip} * kept[i] + {half})"
+            f" >> {layer.bits};",
+            f"    {place}[i] = (int8_t)(sum < -127 ? -127 : sum > 127 ? 127 : sum);",
+            "}",
         ]
 
     def _zeros(self, i: int, layer: IntegerLayer, length: int) -> list[str]:
@@ -362,6 +392,11 @@ class IntegerEmitter:
             ]
             self._function(f"slide{i}_{'first' if first else 'more'}", parameters, lines)
         return f"{self._name}_slide{i}"
+
+
+def count_of(i: int) -> str:
+    """How many rows a layer was given, those of zeros too."""
+    return f"m->n[{i}]"
 
 
 def _in_blocks(mixing: np.ndarray, packed: bool) -> np.ndarray:

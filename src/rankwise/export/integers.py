@@ -1,13 +1,18 @@
 """A convolutional network in whole numbers: int8 weights and activations, int32 sums.
 
-For chains of forms, pools and rectifiers, which ``small``, ``tiny`` and ``nano`` are. A unit's
-forms are slid one axis after the other (`c_chain`), and each step has a scale of its own:
+For chains of forms, pools and activations, which the convolutional presets are. A unit's forms are
+slid one axis after the other (`c_chain`), and each step has a scale of its own:
 
     t = (Σ_c A_mc·x_c + ½) >> t_shift        int16, A int8 with a scale for each form
     h = (Σ_k V_mk·t_k + ½) >> h_shift        int16, V int8 with a scale for each form
     q = Σ_r Σ_k U_ork·h_rk                   int32, U int8 with a scale for each unit, that takes
                                              up those of A and V
     y = ((q >> q_shift)·M_o + 2ᵏB_o + ½) >> shift  int8, clipped to [0, 127]
+
+Other activations than the rectifier are read from a table of all 256 levels, and where what came in
+is added, table and factor have a few more bits:
+
+    y = (table[clip(y)] + F·x + ½) >> bits    int8, clipped to [−127, 127]
 
 No sum can overflow: the shifts are chosen from the weights' absolute sums. The scales of the
 activations are those of the largest ones on calibration images. Images come in as bytes, less the
@@ -22,25 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.networks.graph import (
-    Activate,
-    Affine,
-    ConvolveForms,
-    Dense,
-    Flatten,
-    Graph,
-    Op,
-    Pool,
-    ToMaps,
-    values,
-)
+from rankwise.export.integer_chain import Stage, chain_of
+from rankwise.networks.graph import GRAPH_ACTIVATIONS, Graph, run_ops
 
-ACCEPTED = "convolutional networks whose activation is relu"
+ACCEPTED = "convolutional networks"
 CALIBRATION_IMAGES = 300
 """More change no accuracy that was measured: the largest activations vary little."""
 
 _LEVELS = {"int8": 127, "int4": 7}
 _INT16 = 32767
+_SKIP_BITS = 7
 _FRACTION = 6  # biases of up to 512 levels, to a 64th of one
 
 
@@ -63,6 +59,10 @@ class IntegerLayer:
     height : int
         Rows of a filter.
     padding, pool : (int, int)
+    table : int8 or int16 array of shape (256,), or None
+        What an activation makes of the levels −128 to 127; None is the rectifier.
+    skip, bits : int
+        The factor of what came in, which is added; 0: nothing is. And the bits of fraction of both.
     """
 
     mixing: np.ndarray
@@ -78,6 +78,14 @@ class IntegerLayer:
     height: int
     padding: tuple[int, int]
     pool: tuple[int, int]
+    table: np.ndarray | None = None
+    skip: int = 0
+    bits: int = 0
+
+    @property
+    def lowest(self) -> int:
+        """The least level of a sum."""
+        return 0 if self.table is None else -128
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,77 +128,13 @@ class IntegerNetwork:
             total += ceil(layer.mixing.size / 2) if packed else layer.mixing.size
             total += layer.columns.size + (0 if layer.rows is None else layer.rows.size)
             total += 2 * layer.multiplier.size + 2 * layer.bias.size
+            total += 0 if layer.table is None else layer.table.nbytes
         return total
-
-
-@dataclass(frozen=True)
-class _Stage:
-    forms: ConvolveForms
-    pool: tuple[int, int]
-    position: int
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """The parts of a graph that can be computed in whole numbers."""
-
-    shrink: int
-    affine: Affine
-    stages: tuple[_Stage, ...]
-    cell: tuple[int, int]
-    dense: Dense
 
 
 def is_integral(graph: Graph) -> bool:
     """Whether a graph can be computed in whole numbers alone."""
-    return _chain_of(graph) is not None
-
-
-def _chain_of(graph: Graph) -> _Chain | None:
-    ops: list[Op] = list(graph.ops)
-    if graph.scale != 255.0 or len(graph.image_shape) not in (2, 3):
-        return None
-    if len(ops) < 6 or not isinstance(ops[0], ToMaps):
-        return None
-    i, shrink = 1, 1
-    first = ops[i]
-    if isinstance(first, Pool):
-        if first.kind != "mean" or first.size != first.stride or len(set(_pair(first.size))) > 1:
-            return None
-        shrink, i = _pair(first.size)[0], i + 1
-    affine = ops[i]
-    if not isinstance(affine, Affine) or not (affine.scale > 0).all():
-        return None
-    i += 1
-    stages = []
-    while i < len(ops) and isinstance(ops[i], ConvolveForms):
-        forms, pool = ops[i], (1, 1)
-        assert isinstance(forms, ConvolveForms)
-        i += 1
-        if isinstance(ops[i], Pool):
-            one: Any = ops[i]
-            if one.kind != "max" or one.size != one.stride:
-                return None
-            pool, i = _pair(one.size), i + 1
-        relu = ops[i]
-        if not (isinstance(relu, Activate) and relu.name == "relu") or forms.stride != (1, 1):
-            return None
-        stages.append(_Stage(forms, pool, i))
-        i += 1
-    rest = ops[i:]
-    channels = 1 if len(graph.image_shape) == 2 else graph.image_shape[2]
-    if not stages or channels > 4 or len(rest) != 3:
-        return None
-    mean, flatten, dense = rest
-    fits = isinstance(mean, Pool) and mean.kind == "mean" and mean.size == mean.stride
-    if not (fits and isinstance(flatten, Flatten) and isinstance(dense, Dense)):
-        return None
-    assert isinstance(mean, Pool)
-    return _Chain(shrink, affine, tuple(stages), _pair(mean.size), dense)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return int(value[0]), int(value[1])
+    return chain_of(graph) is not None
 
 
 def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> IntegerNetwork:
@@ -210,13 +154,11 @@ def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> In
         If the graph has another form, or holds what no export knows.
     """
     graph.check()
-    chain = _chain_of(graph)
+    chain = chain_of(graph)
     if chain is None:
         raise ValueError(f"only {ACCEPTED} are computed in whole numbers")
     if len(images) == 0:
         raise ValueError("calibration needs at least one image")
-    wanted = {stage.position for stage in chain.stages}
-    seen = {i: v for i, v in enumerate(values(graph, images, dtype="float32")) if i in wanted}
     zeros = np.rint(-255.0 * chain.affine.shift / chain.affine.scale).astype(np.int64)
     network = IntegerNetwork(
         graph,
@@ -230,15 +172,24 @@ def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> In
         np.zeros(0, np.float32),
     )
     x = _first_values(network, images)
+    real = run_ops(chain.head, images.astype("float32") / np.float32(graph.scale))
     # What one level of the input means, a channel; what it can be at most.
     unit, most = chain.affine.scale.astype(np.float64) / 255.0, 255
+    scale = 1.0
     for i, stage in enumerate(chain.stages):
-        scale = float(seen[stage.position].max()) / 127.0 or 1.0
+        sums = run_ops(stage.ops, real)
+        came_in, real = real, GRAPH_ACTIVATIONS[stage.activation](sums)
+        if stage.skip:
+            real = real + came_in
+        before, scale = scale, float(np.abs(real).max()) / 127.0 or 1.0
+        rectified = stage.activation == "relu" and not stage.skip
+        own = scale if rectified else _step_of(stage.activation, sums)
         levels = 127 if i == 0 else _LEVELS[precision]
-        layer = _rounded(stage, unit, most, scale, levels, patches=i == 0)
-        x_next = run_layer(layer, x)
+        layer = _rounded(stage, unit, most, own, levels, patches=i == 0)
+        if not rectified:
+            layer = _activated(layer, stage, own, scale, before)
         # What rounding shifts on average, each unit's bias takes back.
-        layer = _centred(layer, x_next, seen[stage.position], scale)
+        layer = _centred(layer, run_sums(layer, x), sums, own)
         x = run_layer(layer, x)
         network = replace(network, layers=(*network.layers, layer))
         unit, most = np.full(x.shape[3], scale), 127
@@ -254,15 +205,41 @@ def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> In
     )
 
 
+def _step_of(activation: str, sums: np.ndarray) -> float:
+    """What one of 127 levels of a layer's sums means: they reach as far as anything changes."""
+    low, high = float(sums.min()), float(sums.max())
+    grid = np.linspace(low, high, 4096)
+    found = np.asarray(GRAPH_ACTIVATIONS[activation](grid))
+    little = float(np.abs(found).max()) / 127.0 / 4.0
+    begin = grid[np.argmax(np.abs(found - found[0]) > little)]
+    end = grid[len(grid) - 1 - np.argmax(np.abs(found - found[-1])[::-1] > little)]
+    return float(max(-begin, end)) / 127.0 or 1.0
+
+
+def _activated(
+    layer: IntegerLayer, stage: Stage, own: float, scale: float, before: float
+) -> IntegerLayer:
+    """A layer with its table, and the factor of what came in."""
+    bits = _SKIP_BITS if stage.skip else 0
+    found = np.asarray(GRAPH_ACTIVATIONS[stage.activation](np.arange(-128, 128) * own))
+    table = np.rint(found / scale * 2.0**bits)
+    if not stage.skip:
+        return replace(layer, table=np.clip(table, -127, 127).astype(np.int8))
+    table = np.clip(table, -_INT16, _INT16).astype(np.int16)
+    skip = int(np.clip(np.rint(before / scale * 2.0**bits), 1, _INT16))
+    return replace(layer, table=table, skip=skip, bits=bits)
+
+
 def _rounded(
-    stage: _Stage, unit: np.ndarray, most: int, scale: float, levels: int, *, patches: bool
+    stage: Stage, unit: np.ndarray, most: int, scale: float, levels: int, *, patches: bool
 ) -> IntegerLayer:
     """One layer in whole numbers; `unit` is what a level of each input channel means."""
-    forms = stage.forms
-    a, u, v = (w.astype(np.float64) for w in (forms.channel, forms.row, forms.column))
+    a, u, v = (w.astype(np.float64) for w in (stage.channel, stage.row, stage.column))
     a = a * unit
     height = u.shape[2]
     mixing = np.einsum("orc,ork->orkc", a, u).reshape(*a.shape[:2], -1) if patches else a
+    if stage.patch is not None:
+        mixing = stage.patch.astype(np.float64) * np.tile(unit, height)
     mixing, a_steps = _with_steps(mixing, levels, axis=2)
     t_bound = np.abs(mixing).sum(axis=2) * most
     t_shift = _shift_for(float(t_bound.max()))
@@ -285,7 +262,7 @@ def _rounded(
     shift = int(np.clip(14 - ceil(log2(factor.max())), 1, 20))
     multiplier = np.rint(factor * 2.0**shift)
     fraction = min(shift, _FRACTION)
-    bias = np.rint(forms.bias.astype(np.float64) / scale * 2.0**fraction)
+    bias = np.rint(stage.bias.astype(np.float64) / scale * 2.0**fraction)
     return IntegerLayer(
         np.transpose(mixing, (1, 2, 0)).astype(np.int8),
         np.transpose(columns, (1, 2, 0)).astype(np.int8),
@@ -298,7 +275,7 @@ def _rounded(
         shift,
         fraction,
         height,
-        _pair(forms.padding),
+        stage.padding,
         stage.pool,
     )
 
@@ -317,9 +294,9 @@ def _shift_for(bound: float) -> int:
 def _centred(
     layer: IntegerLayer, found: np.ndarray, wanted: np.ndarray, scale: float
 ) -> IntegerLayer:
-    """The bias shifted by the mean error of a unit where it isn't 0 or clipped."""
+    """The bias shifted by the mean error of a unit where it isn't clipped."""
     real = np.moveaxis(wanted, 1, 3).astype(np.float64) / scale
-    active = (found > 0) & (found < 127) & (real > 0)
+    active = (found > layer.lowest) & (found < 127) & (real > layer.lowest)
     n = active.sum(axis=(0, 1, 2))
     error = np.where(active, real - found, 0.0).sum(axis=(0, 1, 2)) / np.maximum(n, 1)
     moved = layer.bias + np.rint(error * 2.0**layer.fraction)
@@ -367,6 +344,17 @@ def _first_values(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
 
 def run_layer(layer: IntegerLayer, x: np.ndarray) -> np.ndarray:
     """One layer, ``(n, rows, columns, channels)`` in and out."""
+    y = run_sums(layer, x)
+    if layer.table is None:
+        return y
+    y = layer.table.astype(np.int64)[y + 128]
+    if layer.skip:
+        y = np.clip((y + layer.skip * x + (1 << layer.bits >> 1)) >> layer.bits, -127, 127)
+    return y
+
+
+def run_sums(layer: IntegerLayer, x: np.ndarray) -> np.ndarray:
+    """The sums of one layer, rounded, clipped and pooled: a rectifier has nothing left to do."""
     (above, left), height = layer.padding, layer.height
     x = np.pad(x, ((0, 0), (above, above), (left, left), (0, 0)))
     width, places = layer.columns.shape[1], x.shape[2] - layer.columns.shape[1] + 1
@@ -387,7 +375,7 @@ def run_layer(layer: IntegerLayer, x: np.ndarray) -> np.ndarray:
         q = np.sum(parts, axis=(0, 1))
     bias = (layer.bias.astype(np.int64) << layer.shift - layer.fraction) + (1 << layer.shift >> 1)
     y = ((q >> layer.q_shift) * layer.multiplier.astype(np.int64) + bias) >> layer.shift
-    y = np.clip(y, 0, 127)
+    y = np.clip(y, layer.lowest, 127)
     down, across = layer.pool
     rows, columns = y.shape[1] // down, y.shape[2] // across
     y = y[:, : rows * down, : columns * across]

@@ -11,7 +11,7 @@ takes features. `ToMaps` turns images into maps, `Flatten` maps or images into f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -64,7 +64,6 @@ __all__ = [
     "map_weights",
     "output_shape",
     "run",
-    "values",
 ]
 
 _BLOCK_BYTES = 2**25
@@ -136,32 +135,20 @@ def run(
         )
     step = max(1, _BLOCK_BYTES // (8 * _widest(graph)))
     parts = [
-        _run(graph.ops, images[i : i + step].astype(dtype) / np.asarray(graph.scale, dtype))
+        run_ops(graph.ops, images[i : i + step].astype(dtype) / np.asarray(graph.scale, dtype))
         for i in range(0, len(images), step)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, len(graph.classes)), dtype)
 
 
-def values(
-    graph: Graph, images: Num[np.ndarray, "n ..."], *, dtype: str = "float64"
-) -> Iterator[np.ndarray]:
-    """What each operation of a graph makes of a batch, one after the other.
+def run_ops(ops: Sequence[Op], x: np.ndarray) -> np.ndarray:
+    """What operations make of a batch, one after the other, in its dtype.
 
     Parameters
     ----------
-    graph : Graph
-    images : array of shape (n, *graph.image_shape)
-        All at once: a few hundred.
-    dtype : str
-        Of the computation.
+    ops : sequence of Op
+    x : float array of shape (n, ...)
     """
-    x = images.astype(dtype) / np.asarray(graph.scale, dtype)
-    for op in graph.ops:
-        x = _apply(op, x)
-        yield x
-
-
-def _run(ops: Sequence[Op], x: np.ndarray) -> np.ndarray:
     for op in ops:
         x = _apply(op, x)
     return x
@@ -193,11 +180,11 @@ def _apply(op: Op, x: np.ndarray) -> np.ndarray:
         case RankOneForms():
             return _forms(op, x)
         case Multiply():
-            return _run(op.left, x) * _run(op.right, x)
+            return run_ops(op.left, x) * run_ops(op.right, x)
         case Add():
-            return _run(op.left, x) + _run(op.right, x)
+            return run_ops(op.left, x) + run_ops(op.right, x)
         case Concatenate():
-            return np.concatenate([_run(branch, x) for branch in op.branches], axis=1)
+            return np.concatenate([run_ops(branch, x) for branch in op.branches], axis=1)
 
 
 def _windows(x: np.ndarray, size: Any, stride: Any) -> np.ndarray:
