@@ -135,9 +135,15 @@ def _one(number: int, work: Path, samples: Path, args: argparse.Namespace, pipe:
     drawn = random.choices(_drawn_from(args.only), [t.weight for t in _drawn_from(args.only)])[0]
     pipe.write(f"{number}\t{drawn.name}\tbegun\t\n")
     pipe.flush()
-    shutil.rmtree(work, ignore_errors=True)
+    here = work.with_name("here")
+    for folder in (work, here):
+        shutil.rmtree(folder, ignore_errors=True)
+    # Names that are drawn may be relative ones.
+    here.mkdir()
+    os.chdir(here)
     what = _judged(drawn, random, work, samples, show=args.again is not None)
-    shutil.rmtree(work, ignore_errors=True)
+    for folder in (work, here):
+        shutil.rmtree(folder, ignore_errors=True)
     flat = " ".join(what.split())[:300]
     pipe.write(f"{number}\t{drawn.name}\tended\t{flat}\n")
     pipe.flush()
