@@ -78,6 +78,8 @@ def test_in_text_as_a_page_and_as_json(folders, tmp_path):
     assert html.count("<svg") == 2
     assert "Only in B" in html
     assert "Only in A" not in html
+    # Without the colours' names no interval is drawn.
+    assert "--ink:" in html
     shown = CliRunner().invoke(app, ["study", "compare", *map(str, folders), "--json"])
     assert json.loads(shown.output) == json.loads(json.dumps(side_by_side(*folders)))
     same = write_page(side_by_side(folders[0], folders[0]), tmp_path / "same.html")

@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rankwise._files import atomic_path
+from rankwise import _page
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study.outcomes import OUTCOMES
@@ -23,6 +23,7 @@ from rankwise.study.verdict import points
 
 Record = dict[str, Any]
 
+_ROOM = "rankwise.study/templates"
 _NOT_DESIGN = ("name",)
 
 
@@ -73,6 +74,8 @@ Key = tuple[str, str, str, str, str]
 def _comparisons(results: Record) -> dict[Key, Record]:
     found = {}
     for item in [*results.get("comparisons", []), *results.get("robustness", [])]:
+        if item["effect"].get("mean") is None:
+            continue  # nothing was measured: no test on degraded images was asked for, say
         outcome = item.get("outcome", "validation")
         key = (item["data_set"], item["model"], item["arm"], item["baseline_arm"], outcome)
         found[key] = item
@@ -172,11 +175,6 @@ def write_page(found: Record, path: Path | str) -> Path:
         As `side_by_side` gives it.
     path : path
     """
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     from rankwise.study.forest import ForestRow, forest
     from rankwise.study.verdict import MARKS
 
@@ -198,17 +196,14 @@ def write_page(found: Record, path: Path | str) -> Path:
                     folds=(),
                 )
             )
-    templates = files("rankwise.study") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"effect": _effect, "short": _short}
-    page = environment.from_string((templates / "two.html").read_text(encoding="utf-8"))
-    html = page.render(
+    html = _page.render(
+        _ROOM,
+        "two.html",
+        filters={"effect": _effect, "short": _short},
         found=found,
-        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
-        plots=[(title, Markup(forest(rows, title))) for title, rows in plots.items()],
+        style=_page.markup(_page.shared("base.css"), _page.part(_ROOM, "report.css")),
+        plots=[(title, _page.markup(forest(rows, title))) for title, rows in plots.items()],
         outcomes=OUTCOMES,
     )
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
+    _page.write(Path(path), html)
+    return Path(path)
