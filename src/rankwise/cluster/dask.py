@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.cluster.executor import GOES_ON, Advance, Executor, _nothing, _only
-from rankwise.cluster.tasks import Outcome, Task, added, carry_out, pack, summed
+from rankwise.cluster.tasks import Outcome, Task, added, carry_out, derived, pack, summed
 from rankwise.cluster.tree import Fold, chunks
 from rankwise.errors import ClusterError, MissingDependencyError, RankwiseError
 
@@ -78,7 +78,7 @@ class DaskExecutor(Executor):
                 self._client.close(timeout=5)
 
     def outcomes(
-        self, task: Task, items: Sequence[Any], common: Any
+        self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False
     ) -> Iterator[tuple[int, Outcome]]:
         """As `Executor` says: a window of tasks is under way, which grows with the workers."""
         from distributed import as_completed
@@ -99,6 +99,8 @@ class DaskExecutor(Executor):
                 future = next(done)
                 number, before = numbers.pop(future)
                 outcome = self._outcome(future)
+                if stay and outcome is not None and outcome.error is None:
+                    self._hold(outcome.value, future)
                 del future
                 if outcome is not None:
                     yield number, outcome
@@ -151,6 +153,13 @@ class DaskExecutor(Executor):
             losses += 1
             self._check_losses(losses)
 
+    def same(self, array: np.ndarray, made: Callable[..., Any], parts: Sequence[Any]) -> None:
+        """As `Executor` says. Where what it is made of is lost, the client sends the array."""
+        held = [self._held.get(id(part)) for part in parts]
+        if None not in held and id(array) not in self._held:
+            with self._told():
+                self._hold(array, self._submit(derived, made, *held))
+
     # -- the cluster --------------------------------------------------------------------------
 
     def _submit(self, function: Any, *args: Any) -> Any:
@@ -191,12 +200,17 @@ class DaskExecutor(Executor):
             kept = self._held.get(key)
             if kept is None or again:
                 plain = np.asarray(array)  # of a mapped file, its values
-                future = self._client.scatter(plain, hash=False, direct=False)
-                if kept is None:  # workers let go of it when the client does
-                    weakref.finalize(array, self._held.pop, key, None)
-                kept = self._held[key] = future
+                kept = self._client.scatter(plain, hash=False, direct=False)
+                self._hold(array, kept)
             found.append(kept)
         return found
+
+    def _hold(self, thing: Any, future: Any) -> None:
+        """Let workers keep a thing as long as the client does."""
+        key = id(thing)
+        if key not in self._held:
+            weakref.finalize(thing, self._held.pop, key, None)
+        self._held[key] = future
 
     def _check_workers(self) -> None:
         """Refuse workers without this very package, by name."""

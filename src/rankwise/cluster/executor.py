@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from rankwise.cluster.tasks import Outcome, Task, code_here, summed
 from rankwise.cluster.tree import Fold, chunks
 from rankwise.errors import ClusterError, RankwiseError
@@ -56,15 +58,33 @@ class Executor(ABC):
 
     @abstractmethod
     def outcomes(
-        self, task: Task, items: Sequence[Any], common: Any
+        self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False
     ) -> Iterator[tuple[int, Outcome]]:
         """Number and outcome of each item, as they come; some are tried again by `completed`."""
+
+    def same(self, array: np.ndarray, made: Callable[..., Any], parts: Sequence[Any]) -> None:  # noqa: B027
+        """Tell that `array` is ``made(*parts)``, of values that stayed: it needn't travel then.
+
+        Parameters
+        ----------
+        array : array
+            The client's own.
+        made : callable
+            Gives it to the bit wherever it is called; anything that cloudpickle takes.
+        parts : sequence
+            Values of tasks that stayed, or arrays that were told before; else nothing happens.
+        """
 
     def close(self) -> None:  # noqa: B027  most hold nothing
         """Let go of what is held for this executor's jobs."""
 
     def completed(
-        self, f: Callable[..., Any], items: Sequence[Any], common: Any = None
+        self,
+        f: Callable[..., Any],
+        items: Sequence[Any],
+        common: Any = None,
+        *,
+        stay: bool = False,
     ) -> Iterator[tuple[int, Any]]:
         """Number and value of each item, as they come.
 
@@ -74,6 +94,8 @@ class Executor(ABC):
             ``f(item)`` or, with `common`, ``f(common, item)``; anything that cloudpickle takes.
         items : sequence
         common : object, optional
+        stay : bool, default=False
+            Values stay with their workers as well while the client keeps them; see `same`.
 
         Raises
         ------
@@ -88,7 +110,7 @@ class Executor(ABC):
         while left:
             again = []
             some = items if tries == 1 else [items[n] for n in left]
-            for place, outcome in self.outcomes(task, some, shared):
+            for place, outcome in self.outcomes(task, some, shared, stay=stay):
                 if self.remote and isinstance(outcome.error, OSError) and tries < TRIES:
                     again.append(left[place])
                     continue

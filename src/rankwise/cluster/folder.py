@@ -65,7 +65,7 @@ class FolderExecutor(Executor):
         self._arrays.clear()
 
     def outcomes(
-        self, task: Task, items: Sequence[Any], common: Any
+        self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False
     ) -> Iterator[tuple[int, Outcome]]:
         """As `Executor` says."""
         if not len(items):

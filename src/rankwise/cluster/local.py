@@ -55,7 +55,7 @@ class JoblibExecutor(Executor):
         return self._workers
 
     def outcomes(
-        self, task: Task, items: Sequence[Any], common: Any
+        self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False
     ) -> Iterator[tuple[int, Outcome]]:
         """As `Executor` says."""
         from joblib import Parallel, delayed

@@ -73,7 +73,7 @@ class RayExecutor(Executor):
             self._ray.shutdown()
 
     def outcomes(
-        self, task: Task, items: Sequence[Any], common: Any
+        self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False
     ) -> Iterator[tuple[int, Outcome]]:
         """As `Executor` says: a window of tasks is under way, which grows with the workers."""
         job, arrays = pack(task, common)

@@ -26,7 +26,9 @@ from rankwise.cluster.tree import sum_of
 from rankwise.errors import ClusterError
 
 SMALL = 16 * 2**10
-"""Bytes of an array that travels with each task; larger ones travel once."""
+"""Bytes of an array that travels with its job; larger ones travel once for all jobs."""
+SMALL_JOB = 512
+"""Bytes of a job that travels with each task; larger ones travel once."""
 
 Task = Callable[[Any, Any], Any]
 """``task(common, item)``."""
@@ -116,6 +118,12 @@ def added(add: Callable[[Any, Any], Any], a: Outcome, b: Outcome) -> Outcome:
         return Outcome(error=_portable(error), worker=here, trace=traceback.format_exc())
 
 
+def derived(made: Callable[..., Any], *parts: Any) -> Any:
+    """What the client made of values of tasks, made again where these are."""
+    with alone():
+        return made(*[part.value if isinstance(part, Outcome) else part for part in parts])
+
+
 def summed(common: tuple[Task, Any, Callable[[Any, Any], Any]], leaves: Sequence[Any]) -> Any:
     """A task: the sum of some leaves of a tree."""
     leaf, shared, add = common
@@ -172,8 +180,8 @@ class _Packer:
 def pack(task: Task, common: Any) -> tuple[Any, list[np.ndarray]]:
     """A job's task and what all its tasks share, as bytes, and the large arrays in it apart.
 
-    A job that is large itself, such as a network of torch's, comes as one of these arrays, the
-    last one, and its bytes are its number.
+    A job that isn't tiny itself comes as one of these arrays, the last one, and its bytes are
+    its number.
     """
     from cloudpickle import CloudPickler
 
@@ -187,7 +195,7 @@ def pack(task: Task, common: Any) -> tuple[Any, list[np.ndarray]]:
     buffer.write(uuid4().bytes)
     Pickler(buffer, protocol=5).dump((task, common))
     job = buffer.getvalue()
-    if len(job) < SMALL:
+    if len(job) < SMALL_JOB:
         return job, packer.arrays
     return job[:_TOKEN], [*packer.arrays, np.frombuffer(job, np.uint8).copy()]
 

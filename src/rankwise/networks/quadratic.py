@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -248,7 +248,10 @@ def glue(
     n_active : int, optional
         Fitted parameters of the units; default all.
     """
-    params = np.ascontiguousarray(params, dtype=dtype)
+    given, cast = params, partial(np.ascontiguousarray, dtype=dtype)
+    params, away = cast(given), elsewhere()
+    if away is not None and params is not given:
+        away.same(params, cast, [given])
     layer = solve_output_layer(
         network_features(units, params, images),
         targets,

@@ -19,7 +19,7 @@ from rankwise._arrays import Images, Targets
 from rankwise._files import atomic_path
 from rankwise._reading import parse_json
 from rankwise._threads import one_thread
-from rankwise.cluster import engine
+from rankwise.cluster import elsewhere, engine
 from rankwise.errors import RunError
 from rankwise.training.checkpoints import fit_key, timed_on_disk
 from rankwise.training.groups import (
@@ -162,7 +162,7 @@ def _trained(
         return
     items = [(group, begins[group]) for group in groups]
     common = (images, targets, plan, seed, weights)
-    for number, subnet in engine(workers).completed(_task, items, common):
+    for number, subnet in engine(workers).completed(_task, items, common, stay=True):
         yield groups[number], subnet
 
 
@@ -214,7 +214,12 @@ def _finished(folder: Path, n_subnets: int, key: str | None) -> dict[int, Subnet
 
 def stack(subnets: Sequence[Subnet]) -> tuple[np.ndarray, np.ndarray]:
     """Units of all sub-networks side by side: parameters and active ones, each ``(p, I)``."""
-    return (
-        np.concatenate([s.params for s in subnets], axis=1),
-        np.concatenate([s.active for s in subnets], axis=1),
-    )
+    params = _params_of(*subnets)
+    away = elsewhere()
+    if away is not None:
+        away.same(params, _params_of, subnets)  # what workers have trained isn't sent back to them
+    return params, np.concatenate([s.active for s in subnets], axis=1)
+
+
+def _params_of(*subnets: Subnet) -> np.ndarray:
+    return np.concatenate([s.params for s in subnets], axis=1)
