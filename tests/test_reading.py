@@ -77,6 +77,7 @@ def test_shortages_are_told_from_damage() -> None:
         RuntimeError("can't start new thread"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
         behind,
+        ImportError("a.so: failed to map segment from shared object"),
         pa.ArrowException("Failed to launch worker thread: Resource temporarily unavailable"),
     ):
         assert is_shortage(error), error

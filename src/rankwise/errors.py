@@ -45,6 +45,7 @@ _SHORTAGE_WORDS = (
     "can't start new thread",
     "can't allocate memory",
     "cannot allocate memory",
+    "failed to map segment",
     "bad_alloc",
     "malloc of size",
     "no space left on device",
@@ -69,7 +70,7 @@ def is_shortage(error: BaseException | None) -> bool:
             return True
         # Libraries in other languages have classes of their own for it.
         foreign = type(error).__module__.startswith("pyarrow") or "Memory" in type(error).__name__
-        if isinstance(error, (RuntimeError, OSError)) or foreign:
+        if isinstance(error, (RuntimeError, OSError, ImportError)) or foreign:
             text = str(error).lower()
             if any(words in text for words in _SHORTAGE_WORDS):
                 return True

@@ -224,6 +224,46 @@ def test_a_worker_that_is_killed_costs_time_only_and_a_late_one_gets_work(dask_p
         assert late in {pid for pid, _ in found.values()}
 
 
+def test_a_scheduler_that_dies_is_one_sentence_and_the_same_command_goes_on(
+    dask_processes, tmp_path, monkeypatch, capsys
+):
+    from dask_processes import DaskProcesses
+
+    from rankwise.training import subnetworks
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dask").mkdir()
+    other = DaskProcesses(tmp_path / "dask", workers=1)
+    write, written = subnetworks.write_subnet, []
+
+    def write_and_end(*args):
+        write(*args)
+        written.append(args[1])
+        other.scheduler.kill()
+
+    # More sub-networks than are under way at a time: some aren't trained yet when it dies.
+    fast = ["--units", "66", "--subnets", "33", "--max-iter", "1", "--limit", "200", "--json"]
+    command = ["train", "digits", "--out", "run", *fast]
+    try:
+        monkeypatch.setattr(subnetworks, "write_subnet", write_and_end)
+        _, err = call(monkeypatch, capsys, *command, "--cluster", other.address, expect=1)
+    finally:
+        other.close()
+    sentence = f"error: the scheduler at {other.address} is gone; what is finished is kept, and"
+    assert sentence in " ".join(err.split())
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert 1 <= len(kept) == len(written) < 33
+    again = []
+    monkeypatch.setattr(
+        subnetworks, "write_subnet", lambda *args: (write(*args), again.append(args[1]))
+    )
+    out, _ = call(monkeypatch, capsys, *command, "--cluster", dask_processes.address)
+    assert sorted(written + again) == list(range(33))
+    monkeypatch.setattr(subnetworks, "write_subnet", write)
+    whole, _ = call(monkeypatch, capsys, "train", "digits", "--out", "whole", *fast)
+    assert json.loads(out)["model"] == json.loads(whole)["model"]
+
+
 def test_errors_of_tasks_are_their_own_and_of_systems_name_the_worker(dask_processes):
     def full(number):
         import errno
