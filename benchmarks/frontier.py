@@ -1,9 +1,10 @@
 r"""The frontier of small classifiers: accuracy within parameters and minutes, bar by bar.
 
-Each row is one call, ``ConvolutionalClassifier(preset, time_budget=minutes, precision="auto")``, on
-all training images of a data set; a validation part that the call itself cuts from the training
-images chooses the epoch and the output layer. The test images are read once, at the end, and with
-the copies of `tta` where a row says so. Minutes are those of the clock on two threads. On a machine
+Each row is one call, ``ConvolutionalClassifier(preset, time_budget=minutes)``, in bfloat16 where
+the processor has it, on all training images of a data set; a validation part that the call itself
+cuts from the training images chooses the epoch and the output layer. The test images are read once,
+at the end, and with the copies of `tta` where a row says so. Minutes are those of the clock on two
+threads. On a machine
 that others use, ``--epochs`` trains so many epochs instead: each row has its processor seconds,
 which are to be compared with twice the minutes. ``--device cuda`` takes a GPU. Finished rows are
 kept.
@@ -38,7 +39,7 @@ from common import (
     to_measure,
     write_result,
 )
-from rankwise import ConvolutionalClassifier
+from rankwise import ConvolutionalClassifier, TrainingOptions
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import stratified_limit
 
@@ -126,7 +127,7 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         **row.options,
         epochs=epochs,
         time_budget=budget,
-        precision="auto",
+        training=TrainingOptions(precision="auto"),
         n_jobs=args.workers,
         device=args.device,
         random_state=seed,

@@ -10,14 +10,15 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from rankwise import QuadraticClassifier
+from rankwise import QuadraticClassifier, Subnetworks
 
 
 def main() -> None:
     """Choose the form of the unit and the ridge of the output layer by cross-validation."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
-    pipeline = make_pipeline(MinMaxScaler(), QuadraticClassifier(n_units=100, dtype="float32"))
+    model = QuadraticClassifier(n_units=100, subnets=Subnetworks(dtype="float32"))
+    pipeline = make_pipeline(MinMaxScaler(), model)
     grid = {
         "quadraticclassifier__unit": ["symmetric", "bilinear"],
         "quadraticclassifier__ridge": ["gcv", 1e-3],

@@ -133,8 +133,8 @@ CALLS = {
     "fit, batched": lambda w: classifier_of(**SMALL, device="cpu:torch").fit(
         w.pixels, w.labels
     ),
-    "fit, with a folder": lambda w: classifier_of(**SMALL, checkpoint_dir=w.place()).fit(
-        w.pixels, w.labels
+    "fit, with a folder": lambda w: classifier_of(**SMALL).fit(
+        w.pixels, w.labels, checkpoint_dir=w.place()
     ),
     "predict": lambda w: w.classifier.predict(w.pixels),
     "predict_proba": lambda w: w.classifier.predict_proba(w.pixels),

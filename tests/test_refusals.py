@@ -74,7 +74,7 @@ def classifier():
         {"n_jobs": "two"},
         {"verbose": "much"},
         {"device": "nonsense"},
-        {"dtype": "float16"},
+        {"subnets": Subnetworks(dtype="float16")},
         {"random_state": -1},
     ],
     ids=str,
@@ -115,9 +115,9 @@ def test_calls_that_a_classifier_refuses(classifier, call):
 
 
 def test_a_fit_that_is_interrupted_or_finds_another_s_folder(classifier, tmp_path, monkeypatch):
-    model = copy.deepcopy(classifier).set_params(checkpoint_dir=tmp_path)
-    model.fit(IMAGES, NAMES)
-    unchanged(model, lambda m: m.fit(IMAGES[::-1], OTHER))
+    model = copy.deepcopy(classifier)
+    model.fit(IMAGES, NAMES, checkpoint_dir=tmp_path)
+    unchanged(model, lambda m: m.fit(IMAGES[::-1], OTHER, checkpoint_dir=tmp_path))
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Prune,
         Refine,
         Subnetworks,
+        TrainingOptions,
         UnitForm,
     )
     from rankwise.estimators.convolutional import ConvolutionalClassifier
@@ -49,6 +50,7 @@ _HOMES = {
     "ConvolutionalClassifier": "rankwise.estimators.convolutional",
     "UnitForm": "rankwise.estimators.choices",
     "Subnetworks": "rankwise.estimators.choices",
+    "TrainingOptions": "rankwise.estimators.choices",
     "LeaveOneOut": "rankwise.estimators.choices",
     "GeneralizedCrossValidation": "rankwise.estimators.choices",
     "FixedRidge": "rankwise.estimators.choices",
@@ -80,6 +82,7 @@ __all__ = [
     "Refine",
     "SeparableRegressor",
     "Subnetworks",
+    "TrainingOptions",
     "UnitForm",
     "VarProHead",
     "VariableProjection",

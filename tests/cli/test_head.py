@@ -12,7 +12,6 @@ from cli_cases import FAST, call
 from rankwise._files import PART
 from rankwise.estimators.models import load_model
 from rankwise.heads.backbones import SmallResNet, save_backbone
-from rankwise.runs.heads import calibration_error
 
 
 @pytest.fixture(scope="module")
@@ -219,14 +218,6 @@ def test_a_head_stays_until_the_next_one_is_ready(monkeypatch, capsys, options, 
     assert (report["loss"], report["alpha_chosen_by"]) == ("logistic", "cross-validation")
     assert report["inductive_accuracy"] > 0.7
     assert load_model(out).loss_ == "logistic"
-
-
-def test_calibration_error_is_its_definition():
-    confidence = np.array([0.95, 0.96, 0.55, 1.0])
-    right = np.array([True, False, True, True])
-    # Bins of a fifteenth: three share the last one.
-    expected = abs((0.95 + 0.96 + 1.0) - 2) / 4 + abs(0.55 - 1) / 4
-    assert calibration_error(confidence, right) == pytest.approx(expected)
 
 
 def test_train_with_a_backbone_fits_a_head(monkeypatch, capsys, backbone, tmp_path):

@@ -57,7 +57,7 @@ def here(images):
 def test_a_fit_has_the_bits_of_one_machine(dask_processes, images, here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with rankwise.cluster(dask_processes.address) as executor:
-        model = classifier(checkpoint_dir="kept").fit(*images)
+        model = classifier().fit(*images, checkpoint_dir="kept")
         assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
         assert sum(executor.kernels.values()) > 6
     # The workers live elsewhere: what is kept is written by the client.
@@ -287,7 +287,7 @@ def test_joblib_s_own_back_end_keeps_working(dask_processes, images, here, tmp_p
         joblib.parallel_config("dask"),
     ):
         assert engine(2).remote
-        model = classifier(checkpoint_dir="kept", n_jobs=2).fit(*images)
+        model = classifier(n_jobs=2).fit(*images, checkpoint_dir="kept")
         assert thread_count(2) == 2  # of this machine, whatever the cluster has
     assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 6

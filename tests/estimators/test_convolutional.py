@@ -252,28 +252,29 @@ def test_an_interrupted_convolutional_fit_goes_on(digits, tmp_path, monkeypatch)
 
     monkeypatch.setattr(JointTraining, "_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
-        classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:250], labels[:250])
+        classifier_of(**options).fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
     monkeypatch.setattr(JointTraining, "_epoch", original)
-    resumed = classifier_of(**options, checkpoint_dir=tmp_path)
-    resumed.fit(images[:250], labels[:250])
+    resumed = classifier_of(**options)
+    resumed.fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
     np.testing.assert_array_equal(resumed.outputs(images), whole.outputs(images))
     with pytest.raises(RunError, match="holds the training of another fit"):
-        classifier_of(**options, checkpoint_dir=tmp_path, random_state=1).fit(
-            images[:250], labels[:250]
+        classifier_of(**options, random_state=1).fit(
+            images[:250], labels[:250], checkpoint_dir=tmp_path
         )
 
 
 def test_refinement_goes_on_from_the_glue(digits, tmp_path):
     images, labels = digits
     options = {"n_units": 40, "n_subnets": 2, "max_iter": 2, "activation": "relu", "refine": 6}
-    model = classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    kept = {"checkpoint_dir": tmp_path}
+    model = classifier_of(**options).fit(images[:900], labels[:900], **kept)
     assert set(model.seconds_) == {"subnets", "glue", "joint", "total", "earlier"}
     assert len(model.history_) == 6
     assert model.score(images[900:], labels[900:]) > 0.85
     unrefined = classifier_of(**(options | {"refine": 0})).fit(images[:900], labels[:900])
     assert not np.array_equal(unrefined.network_.params, model.network_.params)
     assert unrefined.network_.n_units == model.network_.n_units
-    again = classifier_of(**options, checkpoint_dir=tmp_path).fit(images[:900], labels[:900])
+    again = classifier_of(**options).fit(images[:900], labels[:900], **kept)
     np.testing.assert_array_equal(again.outputs(images), model.outputs(images))
 
 

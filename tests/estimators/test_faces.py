@@ -28,6 +28,7 @@ from rankwise import (
     QuadraticClassifier,
     Refine,
     Subnetworks,
+    TrainingOptions,
     UnitForm,
     VarProHead,
     load_model,
@@ -37,12 +38,14 @@ from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.varpro.solvers import LBFGS, LevenbergMarquardt, StoppingRule
 
 SMALL = QuadraticClassifier(n_units=12, n_subnets=2, max_iter=3)
-TINY = ConvolutionalClassifier("tiny", n_units=12, rank=1, epochs=12)
+TINY = ConvolutionalClassifier("tiny", n_units=12, unit=UnitForm(rank=1), epochs=12)
 BOTH = pytest.mark.parametrize("model", [SMALL, TINY], ids=["quadratic", "convolutional"])
 ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c", "head"])
 
 
-@parametrize_with_checks([ConvolutionalClassifier("tiny", n_units=40, rank=1, epochs=60)])
+@parametrize_with_checks(
+    [ConvolutionalClassifier("tiny", n_units=40, unit=UnitForm(rank=1), epochs=60)]
+)
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -59,7 +62,7 @@ def rows(digits):
 @pytest.mark.parametrize("kind", [QuadraticClassifier, ConvolutionalClassifier])
 def test_a_classifier_has_only_the_parameters_that_it_reads(kind):
     names = set(inspect.signature(kind).parameters)
-    assert len(names) <= 19
+    assert len(names) <= 16
     documented = kind.__doc__
     for name in names:
         assert f"\n    {name} : " in documented
@@ -216,6 +219,30 @@ def test_single_options_come_to_parameters():
     assert classifier_of(n_subnets=3, ridge=0.1).get_params()["n_subnets"] == 3
     tiny = classifier_of("tiny", max_iter=3, rcond=0.1, ridge=1e-3)
     assert (tiny.epochs, tiny.ridge) == (3, FixedRidge(1e-3, rcond=0.1))
+    tiny = classifier_of("tiny", rank=1, activation="gelu", precision="auto", patience=2)
+    assert tiny.unit == UnitForm(activation="gelu", rank=1)
+    assert tiny.training == TrainingOptions("auto", patience=2)
+    assert classifier_of(dtype="float64").subnets == Subnetworks(dtype="float64")
+    assert classifier_of(dtype="auto").subnets is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"unit": "bilinear"}, "preset 'tiny' has convolutional units and takes no unit; accepted"),
+        ({"unit": UnitForm(bias=False)}, "has convolutional units and takes no bias; accepted"),
+        ({"unit": UnitForm(start="images")}, "has convolutional units and takes no start; accep"),
+        ({"unit": UnitForm(rank=0)}, "rank must be a whole number"),
+        ({"training": "fast"}, "training takes TrainingOptions, of precision and patience, got 'f"),
+        ({"training": Subnetworks()}, "training takes a plain value or Training|training takes Tr"),
+        ({"training": TrainingOptions(precision="half")}, "unknown precision 'half'; accepted"),
+        ({"training": TrainingOptions(patience=0)}, "patience must be a whole number"),
+        ({"ridge": TrainingOptions()}, "ridge takes a plain value or LeaveOneOut, GeneralizedCr"),
+    ],
+)
+def test_choices_that_units_slid_over_the_image_lack_are_refused(rows, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        clone(TINY).set_params(**parameters).fit(*rows)
 
 
 # -- weights --------------------------------------------------------------------------------------
@@ -288,7 +315,7 @@ def test_gauss_newton_refuses_weights(rows):
 def test_a_search_on_two_workers(rows, model):
     grid = {
         QuadraticClassifier: {"unit": ["bilinear", UnitForm(rank=2)]},
-        ConvolutionalClassifier: {"rank": [1, 2]},
+        ConvolutionalClassifier: {"unit": [UnitForm(rank=1), UnitForm(rank=2)]},
         VarProHead: {"alpha": [1.0, 10.0]},
     }[type(model)]
     search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(*rows)
@@ -396,15 +423,23 @@ def test_least_squares_probabilities_need_the_glue(digits, how):
     assert model.as_graph().output == how
 
 
-# -- models of rankwise 0.1 -----------------------------------------------------------------------
+# -- models of earlier versions --------------------------------------------------------------------
 
 OLD = Path(__file__).parent / "models_of_0_1"
+THIRD = Path(__file__).parent / "models_of_format_3"
 
 
-@pytest.mark.parametrize("name", ["windowed", "selected", "refined", "convolutional", "head"])
-def test_models_of_version_0_1_still_load(name):
-    expected = np.load(OLD / name / "expected.npz")
-    model = load_model(OLD / name)
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *(OLD / name for name in ("windowed", "selected", "refined", "convolutional", "head")),
+        *(THIRD / name for name in ("units", "convolutional")),
+    ],
+    ids=lambda folder: f"{folder.parent.name}, {folder.name}",
+)
+def test_models_of_earlier_versions_still_load(folder):
+    expected = np.load(folder / "expected.npz")
+    model = load_model(folder)
     assert model.classes_.tolist() == expected["classes"].tolist()
     for found, known in (
         (model.outputs(expected["images"]), expected["outputs"]),
@@ -424,7 +459,20 @@ def test_parameters_of_version_0_1_have_their_place():
     assert refined.unit == UnitForm("bilinear", window=(0.4, 0.9))
     assert (refined.dtype, refined.refine) == ("float64", 1)
     convolutional = load_model(OLD / "convolutional")
-    assert (convolutional.preset, convolutional.epochs, convolutional.rank) == ("tiny", 1, 1)
+    assert (convolutional.preset, convolutional.epochs) == ("tiny", 1)
+    assert convolutional.unit == UnitForm(rank=1)
+
+
+def test_parameters_that_stood_alone_in_format_3_have_their_place(tmp_path):
+    units, convolutional = (load_model(THIRD / name) for name in ("units", "convolutional"))
+    assert units.subnets == Subnetworks(samples=30, dtype="float64")
+    assert (convolutional.n_units, convolutional.epochs) == (4, 1)
+    assert convolutional.unit == UnitForm(rank=1, activation="gelu")
+    assert convolutional.training == TrainingOptions("bfloat16", patience=3)
+    assert convolutional.random_state is None, "what is None is not the default"
+    for model in (units, convolutional):
+        model.save(tmp_path / model.family)
+        assert load_model(tmp_path / model.family).get_params() == model.get_params()
 
 
 def test_a_solver_of_one_s_own_is_not_written(rows, tmp_path):
@@ -457,7 +505,7 @@ def test_a_solver_of_one_s_own_is_not_written(rows, tmp_path):
     ids=repr,
 )
 def test_parameters_come_back_from_json_with_their_types(value):
-    from rankwise.estimators.choices import from_json, to_json
+    from rankwise.estimators._choices_json import from_json, to_json
 
     found = from_json(json.loads(json.dumps(to_json(value), allow_nan=False)))
     assert found == value

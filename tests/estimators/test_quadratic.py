@@ -192,10 +192,10 @@ def test_an_interrupted_fit_goes_on(digits, tmp_path, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(subnetworks, "train_subnet", interrupted)
-    model = classifier_of(**options, checkpoint_dir=tmp_path)
+    model = classifier_of(**options)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(images, labels)
-    model.fit(images, labels)
+        model.fit(images, labels, checkpoint_dir=tmp_path)
+    model.fit(images, labels, checkpoint_dir=tmp_path)
     assert len(calls) == 4
     np.testing.assert_array_equal(whole.network_.coef, model.network_.coef)
 

@@ -13,6 +13,7 @@ from rankwise.estimators.choices import (
     Prune,
     Refine,
     Subnetworks,
+    TrainingOptions,
     UnitForm,
 )
 from rankwise.varpro import solvers
@@ -44,7 +45,7 @@ QUADRATIC = {
         "n_jobs": 2,
         "device": "cpu:torch",
         "random_state": np.int64(2**32 - 1),
-        "dtype": "float64",
+        "subnets": Subnetworks(dtype="float64"),
     },
     "shape as a list": {"image_shape": [8, 8]},
 }
@@ -52,7 +53,9 @@ CONVOLUTIONAL = {
     "small": {"preset": "small"},
     "tiny": {"preset": "tiny"},
     "calibrated": {"probabilities": "calibrated", "class_weight": "balanced"},
-    "glued": {"probabilities": "sum-to-one", "ridge": 1e-3, "activation": "gelu", "rank": 1},
+    "glued": {"probabilities": "sum-to-one", "ridge": 1e-3},
+    "a form": {"unit": UnitForm(activation="gelu", rank=1)},
+    "a training": {"training": TrainingOptions("bfloat16", patience=1)},
     "machine": {"n_jobs": 2, "random_state": 7, "augmentation": "low-rank"},
 }
 

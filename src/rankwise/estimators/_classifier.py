@@ -61,7 +61,6 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     class_weight: Mapping[Any, float] | str | None
     n_jobs: int
     device: str
-    checkpoint_dir: str | Path | None
     random_state: Any
     verbose: int
 
@@ -106,6 +105,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         *,
         groups: Any = None,
         validation: Any = None,
+        checkpoint_dir: str | Path | None = None,
     ) -> Self:
         """Train the units and solve the output layer.
 
@@ -125,6 +125,9 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         validation : bool array of shape (n_samples,), optional
             Which images are the validation part: they choose epochs and output layers, and are
             never trained on. Default: a part that is cut off, where something is chosen.
+        checkpoint_dir : path, optional
+            Finished sub-networks, or epochs, are kept in this folder, and an interrupted fit goes
+            on from them.
 
         Returns
         -------
@@ -136,11 +139,20 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             If a parameter, the images, the labels or the weights don't fit; one sentence says what
             does. The estimator is then as it was.
         """
-        arrays = map(as_numpy, (X, y, sample_weight, groups, validation))
-        self._fit(*arrays)
+        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        X, y, sample_weight = map(as_numpy, (X, y, sample_weight))
+        self._fit(X, y, sample_weight, as_numpy(groups), as_numpy(validation), folder)
         return self
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, validation: Any) -> None:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        validation: Any,
+        folder: Path | None,
+    ) -> None:
         self._given()
         if self.probabilities not in (None, *PROBABILITIES):
             raise ValueError(
@@ -164,7 +176,6 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         if weights is not None and np.ptp(weights) == 0:
             weights = None
         self._seed = seed_of(self.random_state)
-        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
         fitted = self._trained(
             images,
             encoded,

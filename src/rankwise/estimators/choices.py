@@ -7,17 +7,15 @@ can stand in a grid of `GridSearchCV`: ``{"unit": [UnitForm(rank=1), UnitForm(ra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-from rankwise._parameters import from_json as plain_value
-from rankwise._parameters import to_json as plain_json
-from rankwise.varpro import solvers
 
 
 @dataclass(frozen=True)
 class UnitForm:
-    """What a unit of a sub-network is, and how it starts.
+    """What a unit is, and how it starts.
+
+    Units slid over the image have an activation and a rank; the rest is of sub-networks.
 
     Parameters
     ----------
@@ -70,6 +68,10 @@ class Subnetworks:
     rcond : float, optional
         Singular values of the features under this share of the largest are dropped (paper, 8.1);
         default those that are rounding.
+    dtype : {"auto", "float32", "float64"}, default="auto"
+        Of images, features and the large products, of the output layer and predictions too; solves
+        are float64. ``"auto"`` follows `X`: float32 for uint8 and float32 images, float64 (half the
+        speed) for all others.
     """
 
     samples: int | None = None
@@ -77,9 +79,10 @@ class Subnetworks:
     jacobian: str | None = None
     tol: float | None = None
     rcond: float | None = None
+    dtype: str = "auto"
 
     def given(self) -> dict[str, Any]:
-        """As `rankwise.training.presets` names them, those that are given."""
+        """As `rankwise.training.presets` names them, those that are given; `dtype` isn't one."""
         found = {
             "samples_per_subnet": self.samples,
             "jacobian": self.jacobian,
@@ -87,6 +90,29 @@ class Subnetworks:
             "subnet_rcond": self.rcond,
         }
         return _without_none(found) | ({"partition": True} if self.partition else {})
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How units slid over the image are trained together, where it isn't the usual way.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16", "auto"}, optional
+        Of maps and filters while training: bfloat16 trains two to three times as fast on a
+        processor with instructions for it, which ``"auto"`` asks for. Default: float32, the same on
+        every processor. Predictions are always computed in float32.
+    patience : int, optional
+        Stop when the accuracy on the validation part hasn't risen for so many epochs. Default: not
+        before the schedule ends, whose last epochs are usually the best.
+    """
+
+    precision: str | None = None
+    patience: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As `rankwise.training.presets` names them, those that are given."""
+        return _without_none({"precision": self.precision, "patience": self.patience})
 
 
 @dataclass(frozen=True)
@@ -213,7 +239,7 @@ _ORDER = (Grow, Prune, (Refine, GaussNewton))
 
 
 def given_by(name: str, value: Any) -> dict[str, Any]:
-    """What a parameter of `QuadraticClassifier` comes to, plain or an object.
+    """What a parameter of a classifier comes to, plain or an object.
 
     Parameters
     ----------
@@ -239,11 +265,8 @@ def given_by(name: str, value: Any) -> dict[str, Any]:
             f"{name} takes a plain value{f' or {names}' if names else ''}, got "
             f"{type(value).__name__}"
         )
-    if name == "subnets":
-        raise ValueError(
-            f"subnets takes Subnetworks, which say what each is trained on, got {value!r}; their "
-            "number is n_subnets"
-        )
+    if name in _OBJECTS_ALONE:
+        raise ValueError(f"{name} takes {_OBJECTS_ALONE[name].format(value)}")
     return {plain: value}
 
 
@@ -266,8 +289,14 @@ def _steps(steps: Iterable[Any]) -> dict[str, Any]:
 _OBJECTS: dict[str, tuple[tuple[type, ...], str]] = {
     "unit": ((UnitForm,), "unit"),
     "subnets": ((Subnetworks,), "subnets"),
+    "training": ((TrainingOptions,), "training"),
     "ridge": ((LeaveOneOut, GeneralizedCrossValidation, FixedRidge), "ridge"),
     "refine": ((Grow, Prune, Refine, GaussNewton), "refine"),
+}
+_OBJECTS_ALONE = {
+    "subnets": "Subnetworks, which say what each is trained on, got {!r}; their number is "
+    "n_subnets",
+    "training": "TrainingOptions, of precision and patience, got {!r}; epochs stand beside it",
 }
 
 
@@ -293,7 +322,9 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "tol": take("tol", None),
         "rcond": take("subnet_rcond", rcond),
         "partition": take("partition", False) or None,
+        "dtype": None if options.get("dtype") == "auto" else options.get("dtype"),
     }
+    options.pop("dtype", None)
     own = _without_none(own)
     if own:
         parameters["subnets"] = Subnetworks(**own)
@@ -307,6 +338,38 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
     if squash:
         parameters["probabilities"] = "sigmoid"
     return parameters | options
+
+
+def convolutional_parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of `ConvolutionalClassifier`, whose epochs are ``max_iter``."""
+    options = {name: value for name, value in given.items() if value is not None}
+    form = {name: options.pop(name) for name in ("rank", "activation") if name in options}
+    own = {name: options.pop(name) for name in ("precision", "patience") if name in options}
+    parameters: dict[str, Any] = {"unit": UnitForm(**form)} if form else {}
+    if own:
+        parameters["training"] = TrainingOptions(**own)
+    if "max_iter" in options:
+        parameters["epochs"] = options.pop("max_iter")
+    if options.pop("squash", False):
+        parameters["probabilities"] = "sigmoid"
+    rcond = options.pop("rcond", None)
+    ridge = ridge_of(options.pop("ridge", None), options.pop("glue_rcond", rcond))
+    if ridge is not None:
+        parameters["ridge"] = ridge
+    return parameters | options
+
+
+def of_version_3(family: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a file of version 3, where more of them stood alone, as they are today."""
+    found = dict(parameters)
+    if family == "convolutional":
+        names = ("rank", "activation", "precision", "patience")
+        alone = {name: found.pop(name) for name in names if name in found}
+        return found | convolutional_parameters_of(alone)
+    dtype = found.pop("dtype", "auto")
+    if dtype != "auto":
+        found["subnets"] = replace(found.get("subnets") or Subnetworks(), dtype=dtype)
+    return found
 
 
 def ridge_of(ridge: Any, rcond: float | None, method: str = "auto") -> Any:
@@ -347,73 +410,6 @@ def _steps_of(options: dict[str, Any]) -> Any:
             return refine
         steps.append(Refine(refine, augmentation))
     return tuple(steps) if len(steps) > 1 else steps[0] if steps else None
-
-
-# -- as JSON ---------------------------------------------------------------------------------------
-
-_KNOWN = {
-    kind.__name__: kind
-    for kind in (
-        UnitForm,
-        Subnetworks,
-        LeaveOneOut,
-        GeneralizedCrossValidation,
-        FixedRidge,
-        Grow,
-        Prune,
-        Refine,
-        GaussNewton,
-        solvers.LevenbergMarquardt,
-        solvers.MarquardtDamping,
-        solvers.NielsenDamping,
-        solvers.StoppingRule,
-        solvers.Minpack,
-        solvers.LBFGS,
-        solvers.GradientDescent,
-        solvers.Search,
-    )
-}
-_FUNCTIONS = {"cholesky_solve": solvers.cholesky_solve}
-
-
-def to_json(value: Any) -> Any:
-    """A parameter as JSON holds it; objects of this module and solvers by name and fields.
-
-    Plain values are those of `rankwise._parameters`, but for tuples and lists: files that there
-    are have a tuple as JSON's list.
-
-    Raises
-    ------
-    ValueError
-        If it holds an object of someone else's.
-    """
-    if is_dataclass(value) and type(value).__name__ in _KNOWN:
-        own = {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
-        return {"object": type(value).__name__, **own}
-    if isinstance(value, tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, list):
-        return {"list": [to_json(item) for item in value]}
-    for name, function in _FUNCTIONS.items():
-        if value is function:
-            return {"function": name}
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    return plain_json(value)
-
-
-def from_json(value: Any) -> Any:
-    """What `to_json` was given: a tuple is a list there, and a list says that it is one."""
-    if isinstance(value, list):
-        return tuple(from_json(item) for item in value)
-    if isinstance(value, dict) and "list" in value:
-        return [from_json(item) for item in value["list"]]
-    if isinstance(value, dict) and "object" in value:
-        known = {k: from_json(v) for k, v in value.items() if k != "object"}
-        return _KNOWN[value["object"]](**known)
-    if isinstance(value, dict) and "function" in value:
-        return _FUNCTIONS[value["function"]]
-    return plain_value(value)
 
 
 def _without_none(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,10 +27,7 @@ from rankwise.training.expectation import Expectation, expectation
 from rankwise.training.fitting import Fitted, fit_convolutional
 from rankwise.training.presets import check_given
 
-_CHOICES = (
-    *("n_units", "rank", "activation", "augmentation", "ridge"),
-    *("precision", "time_budget", "patience"),
-)
+_CHOICES = (*("unit", "n_units", "time_budget", "augmentation", "training", "ridge"),)
 
 
 class ConvolutionalClassifier(ImageClassifier):
@@ -46,27 +43,21 @@ class ConvolutionalClassifier(ImageClassifier):
     preset : {"wide", "accurate", "small", "tiny", "nano"}, default="small"
         Size and training: 393,252, 95,764, 19,052, 4,912 and 948 parameters on MNIST
         (`rankwise.training.convolutional_presets`).
+    unit : UnitForm, optional
+        Rank and activation of every unit. Default: the preset's ranks, and ``"gelu"`` in the two
+        largest, else ``"relu"``.
     n_units : int, optional
         Units of all layers, which are scaled alike. Default: the preset's.
-    rank : int, optional
-        Rank-one forms summed in a unit, of every layer. Default: the preset's.
-    activation : {"relu", "tanh", "logistic", "softplus", "silu", "gelu"}, optional
-        Default: the preset's, ``"gelu"`` of the two largest, else ``"relu"``.
     epochs : int, optional
         Default: the preset's for so many images.
-    augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
-        What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
-        copies in the place of a fifth of them (first paper).
-    precision : {"float32", "bfloat16", "auto"}, optional
-        Of maps and filters while training: bfloat16 trains two to three times as fast on a
-        processor with instructions for it, which ``"auto"`` asks for. Default: float32, the same on
-        every processor. Predictions are always computed in float32.
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
         depends on the machine then. Default: the epochs decide.
-    patience : int, optional
-        Stop when the accuracy on the validation part hasn't risen for so many epochs. Default: not
-        before the schedule ends, whose last epochs are usually the best.
+    augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
+        What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
+        copies in the place of a fifth of them (first paper).
+    training : TrainingOptions, optional
+        Its precision, bfloat16 for instance, and the patience after which it stops early.
     tta : {"mirror", "shifts"}, optional
         Copies of each image at prediction, whose outputs are averaged: the image and its mirror
         image, where the training images' classes survive it (`mirror_`), twice the time; or also
@@ -88,8 +79,6 @@ class ConvolutionalClassifier(ImageClassifier):
     n_jobs : int, default=1
         Threads. Any number gives the same model.
     device : {"cpu", "cuda", "auto"}, default="cpu"
-    checkpoint_dir : path, optional
-        Finished epochs are kept here, and an interrupted fit goes on from them.
     random_state : int, RandomState or None, default=42
         The same seed gives the same model.
     verbose : int, default=0
@@ -153,14 +142,12 @@ class ConvolutionalClassifier(ImageClassifier):
         self,
         preset: str = "small",
         *,
+        unit: Any = None,
         n_units: int | None = None,
-        rank: int | None = None,
-        activation: str | None = None,
         epochs: int | None = None,
-        augmentation: str | None = None,
-        precision: str | None = None,
         time_budget: float | None = None,
-        patience: int | None = None,
+        augmentation: str | None = None,
+        training: Any = None,
         tta: str | None = None,
         ridge: Any = None,
         probabilities: str | None = None,
@@ -168,19 +155,16 @@ class ConvolutionalClassifier(ImageClassifier):
         image_shape: tuple[int, ...] | None = None,
         n_jobs: int = 1,
         device: str = "cpu",
-        checkpoint_dir: str | Path | None = None,
         random_state: Any = 42,
         verbose: int = 0,
     ) -> None:
         self.preset = preset
+        self.unit = unit
         self.n_units = n_units
-        self.rank = rank
-        self.activation = activation
         self.epochs = epochs
-        self.augmentation = augmentation
-        self.precision = precision
         self.time_budget = time_budget
-        self.patience = patience
+        self.augmentation = augmentation
+        self.training = training
         self.tta = tta
         self.ridge = ridge
         self.probabilities = probabilities
@@ -188,7 +172,6 @@ class ConvolutionalClassifier(ImageClassifier):
         self.image_shape = image_shape
         self.n_jobs = n_jobs
         self.device = device
-        self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
 

@@ -21,23 +21,26 @@ from rankwise._parameters import from_json as plain_value
 from rankwise._parameters import to_json as plain_json
 from rankwise._reading import classes_of, image_shape_of
 from rankwise.errors import ModelFileError
-from rankwise.estimators.choices import from_json, parameters_of, to_json
+from rankwise.estimators._choices_json import from_json, to_json
+from rankwise.estimators.choices import (
+    convolutional_parameters_of,
+    of_version_3,
+    parameters_of,
+)
 from rankwise.networks.convolutional import ConvolutionalNetwork
 from rankwise.networks.quadratic import QuadraticNetwork
 from rankwise.units.convolutional import ConvolutionalUnits, Layer, LayerWeights, Whitening
 from rankwise.units.multilinear import Units
 
 FORMAT = "rankwise-quadratic-classifier"
-FORMAT_VERSIONS = (2, 3)
-"""Those that can be read: of rankwise 0.1, and the one that is written."""
+FORMAT_VERSIONS = (2, 3, 4)
+"""Those that can be read: of rankwise 0.1, with more parameters alone, and the one written."""
 
 FAMILIES = {"units": "QuadraticClassifier", "convolutional": "ConvolutionalClassifier"}
 """The kinds of network, and the classifiers that have them."""
 
 _VECTORS = ("channel", "row", "column", "bias")
 _WHITENING = ("filters", "bias")
-_NOT_KEPT = ("checkpoint_dir",)
-"""A folder of one machine, which another fit would go on from unasked."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,6 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
     ValueError
         If a parameter can't be kept; nothing is written then.
     """
-    kept = {k: v for k, v in record.parameters.items() if k not in _NOT_KEPT}
     description = {
         "class": record.class_name,
         **_described(record.network),
@@ -100,7 +102,7 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
         "dtype": record.dtype,
         "value_range": record.value_range,
         "classes": {"dtype": record.classes.dtype.str, "values": record.classes.tolist()},
-        "parameters": {name: _parameter_json(name, value) for name, value in kept.items()},
+        "parameters": {k: _parameter_json(k, v) for k, v in record.parameters.items()},
         "fitted": record.fitted,
         "feature_names": record.feature_names,
         "subnet_reports": plain_json(record.reports, "a report"),
@@ -211,9 +213,12 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
     if not all(array.dtype.kind == "f" for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't floating point")
     family = description["network"]
-    if description["format_version"] == FORMAT_VERSIONS[0]:
+    version = description["format_version"]
+    if version == FORMAT_VERSIONS[0]:
         return _of_version_2(description, network, classes, tensors)
     parameters = {k: _parameter_of(k, v) for k, v in description["parameters"].items()}
+    if version == FORMAT_VERSIONS[1]:
+        parameters = of_version_3(family, parameters)
     for name in ("verbose", "n_jobs"):  # what predictions ask for, long after this
         value = parameters.get(name, 0)
         if not isinstance(value, int) and (name == "verbose" or value is not None):
@@ -267,14 +272,19 @@ def _of_version_2(
     flat = {k: tuple(v) if isinstance(v, list) else v for k, v in description["parameters"].items()}
     fitted = {"selection_": {}, "temperature_": None, **description["fitted"]}
     if isinstance(network, ConvolutionalNetwork):
+        names = (
+            "n_units",
+            "rank",
+            "activation",
+            "max_iter",
+            "ridge",
+            "augmentation",
+            "image_shape",
+        )
+        kept = {name: flat.get(name) for name in names}
         squash = bool(flat.get("squash")) and not network.softmax
-        names = ("n_units", "rank", "activation", "ridge", "augmentation", "image_shape")
-        parameters = {
-            "preset": fitted["preset_"],
-            "epochs": flat.get("max_iter"),
-            "probabilities": "sigmoid" if squash else None,
-            **{name: flat.get(name) for name in names},
-        }
+        parameters = convolutional_parameters_of({**kept, "squash": squash})
+        parameters["preset"] = fitted["preset_"]
         dtype = "float32"
     else:
         if flat.get("glue_method") == "auto":

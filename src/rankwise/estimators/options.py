@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rankwise.estimators.choices import parameters_of, ridge_of
+from rankwise.estimators.choices import convolutional_parameters_of, parameters_of
 from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, OWN
@@ -22,7 +22,6 @@ OPTIONS = (
     "dtype",
     "n_jobs",
     "device",
-    "checkpoint_dir",
     "random_state",
     "verbose",
 )
@@ -80,14 +79,9 @@ def classifier_of(
             )
         refuse_own("QuadraticClassifier" if preset is None else f"preset {preset!r}", options)
         return QuadraticClassifier(preset, **parameters_of(options))
-    if options.pop("squash", False):
-        options["probabilities"] = "sigmoid"
-    options["epochs"] = options.pop("max_iter", None)
-    rcond = options.pop("glue_rcond", options.pop("rcond", None))
-    ridge = ridge_of(options.pop("ridge", None), rcond)
     if options.pop("dtype", "auto") not in ("auto", "float32"):
         raise ValueError(f"preset {preset!r} has convolutional units, which compute in float32")
-    return ConvolutionalClassifier(preset, ridge=ridge, **options)
+    return ConvolutionalClassifier(preset, **convolutional_parameters_of(options))
 
 
 def check_options(preset: str | None, options: Mapping[str, Any]) -> None:

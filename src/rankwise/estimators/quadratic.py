@@ -13,7 +13,7 @@ from sklearn.base import clone
 from rankwise._arrays import Images
 from rankwise.estimators._classifier import ImageClassifier, as_numpy
 from rankwise.estimators._inputs import ImageInput, worker_count
-from rankwise.estimators.choices import given_by
+from rankwise.estimators.choices import Subnetworks, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
 from rankwise.training.fitting import Fitted, fit_subnetworks
@@ -50,7 +50,7 @@ class QuadraticClassifier(ImageClassifier):
     n_subnets : int, optional
         Number of sub-networks.
     subnets : Subnetworks, optional
-        Their mini-batches, Jacobian, tolerance and truncation.
+        Their mini-batches, Jacobian, tolerance, truncation and floating-point type.
     solver : str or Solver, optional
         ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
         ``"gradient-descent"``, ``"search"``; or an object of `rankwise.varpro.solvers`, which
@@ -73,15 +73,10 @@ class QuadraticClassifier(ImageClassifier):
     image_shape : tuple of int, optional
         Shape of one image where rows come flat. Default: a square if there is one, else, of up to
         100 values, a single row of pixels.
-    dtype : {"auto", "float32", "float64"}, default="auto"
-        Of images, features and the large products; solves are float64. ``"auto"`` follows `X`:
-        float32 for uint8 and float32 images, float64 (half the speed) for all others.
     n_jobs : int, default=1
         Sub-networks trained at a time. Any number gives the same model.
     device : {"cpu", "cuda", "auto"}, default="cpu"
         Where sub-networks are trained; on a GPU as one batched computation.
-    checkpoint_dir : path, optional
-        Finished sub-networks, or epochs, are kept here, and an interrupted fit goes on from them.
     random_state : int, RandomState or None, default=42
         The same seed gives the same model.
     verbose : int, default=0
@@ -163,10 +158,8 @@ class QuadraticClassifier(ImageClassifier):
         probabilities: str | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         image_shape: tuple[int, ...] | None = None,
-        dtype: str = "auto",
         n_jobs: int = 1,
         device: str = "cpu",
-        checkpoint_dir: str | Path | None = None,
         random_state: Any = 42,
         verbose: int = 0,
     ) -> None:
@@ -182,14 +175,17 @@ class QuadraticClassifier(ImageClassifier):
         self.probabilities = probabilities
         self.class_weight = class_weight
         self.image_shape = image_shape
-        self.dtype = dtype
         self.n_jobs = n_jobs
         self.device = device
-        self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.verbose = verbose
 
     _recipe: NetworkPlan
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]  # follows from a parameter here
+        """Of images, features and the large products, as `subnets` says."""
+        return self.subnets.dtype if isinstance(self.subnets, Subnetworks) else "auto"
 
     def _given(self) -> dict[str, Any]:
         if self.preset is not None and self.preset not in PRESETS:

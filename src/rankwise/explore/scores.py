@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from rankwise.networks.probabilities import confidence_bins
+
 LEVEL = 0.95
 """Of intervals."""
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -55,9 +57,9 @@ def reliability(
 ) -> list[dict[str, float]]:
     """In each tenth of confidence that has images: their number, both means, an interval.
 
-    A bin holds its upper end, as in `expected_calibration_error`.
+    The bins are those of `expected_calibration_error`.
     """
-    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    bins = confidence_bins(confidence, n_bins)
     found = []
     for b in np.unique(bins):
         here = bins == b

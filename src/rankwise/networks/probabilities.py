@@ -68,9 +68,14 @@ def expected_calibration_error(
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == encoded
-    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    bins = confidence_bins(confidence, n_bins)
     gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / max(len(encoded), 1))
+
+
+def confidence_bins(confidence: Float[np.ndarray, "n"], n_bins: int) -> np.ndarray:
+    """Which of so many equal intervals each confidence is in; one holds its upper end."""
+    return np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
 
 
 def normalise(outputs: Float[np.ndarray, "n K"], *, squash: bool = False) -> np.ndarray:

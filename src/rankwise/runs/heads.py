@@ -23,9 +23,11 @@ from rankwise._version import __version__
 from rankwise.cluster import described
 from rankwise.data import ImageSet
 from rankwise.estimators.models import is_head
+from rankwise.explore.scores import reliability
 from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import VarProHead
+from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.runs.exploring import write_explorer
 from rankwise.runs.reading import describe_images, names_of, origin_of, read_parts
 from rankwise.runs.records import (
@@ -172,8 +174,13 @@ def _fit(
         "inductive_accuracy": float(right.mean()),
         "leave_one_out_accuracy": float(np.mean(margins > 0)),
         "accuracy_by_class": _by_class(counts, model),
-        "calibration": calibration(probabilities.max(axis=1), right),
-        "calibration_error": calibration_error(probabilities.max(axis=1), right),
+        "calibration": [
+            {"n_samples" if k == "n" else k: v for k, v in row.items() if k not in ("low", "high")}
+            for row in reliability(probabilities.max(axis=1), right)
+        ],
+        "calibration_error": expected_calibration_error(
+            probabilities, np.where(right, probabilities.argmax(axis=1), -1)
+        ),
         "n_against_label": int(np.sum(margins < 0)),
         "likely_wrong_labels": [
             {
@@ -223,24 +230,6 @@ def _fit(
     return report
 
 
-def calibration(
-    confidence: np.ndarray, right: np.ndarray, n_bins: int = 10
-) -> list[dict[str, float]]:
-    """Reliability: in each tenth of confidence that has images, their number and both means."""
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    return [
-        {
-            "from": b / n_bins,
-            "to": (b + 1) / n_bins,
-            "n_samples": int(np.sum(bins == b)),
-            "confidence": float(confidence[bins == b].mean()),
-            "accuracy": float(right[bins == b].mean()),
-        }
-        for b in range(n_bins)
-        if np.any(bins == b)
-    ]
-
-
 def _by_class(counts: np.ndarray, model: VarProHead) -> dict[str, dict[str, float]]:
     """Share of each class's test images that get its label, and how many there are."""
     return {
@@ -279,14 +268,6 @@ def _draw_suspects(train: ImageSet, rows: np.ndarray, others: np.ndarray, out: P
         given = names_of(train)[rows]
         titles = [f"{g}\nrather {o}?" for g, o in zip(given, others, strict=False)]
         save_labelled(train.images[rows], titles, out / SUSPECTS)
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:
-    """Expected calibration error: ``Σ_b (n_b/n)·|accuracy_b − confidence_b|``, equal-width bins."""
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    counts = np.bincount(bins, minlength=n_bins)
-    gaps = np.bincount(bins, right.astype(float) - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / counts.sum())
 
 
 def _check_folder(out: Path) -> None:

@@ -163,7 +163,6 @@ def _train(
         **run.parameters,
         n_jobs=workers,
         device=device,
-        checkpoint_dir=out / SUBNETS,
         random_state=run.seed,
         verbose=int(verbose),
     )
@@ -178,11 +177,16 @@ def _train(
     if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
         say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
     if validation_set is None:
-        model.fit(train_set.images, names_of(train_set), groups=train_set.source_ids)
+        model.fit(
+            train_set.images,
+            names_of(train_set),
+            groups=train_set.source_ids,
+            checkpoint_dir=out / SUBNETS,
+        )
     else:
         images, validates = joined(train_set, validation_set)
         both = np.concatenate([names_of(train_set), names_of(validation_set)])
-        model.fit(images, both, validation=validates)
+        model.fit(images, both, validation=validates, checkpoint_dir=out / SUBNETS)
     model.save(out)
     fitted = time.perf_counter()
     outputs = model.outputs(test_set.images)

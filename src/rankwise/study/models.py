@@ -432,9 +432,7 @@ def _fit_quadratic(
     if training.n_originals not in (None, len(train[0])):
         equal = equal_choices(classifier, shape, training.n_originals, len(train[0]))
         classifier = _quadratic(model, training.seed, shape, **equal)
-    if "checkpoint_dir" not in model.parameters:
-        classifier.set_params(checkpoint_dir=folder / "subnets")
-    classifier.fit(*train, groups=sources)
+    classifier.fit(*train, groups=sources, checkpoint_dir=folder / "subnets")
 
     def logits(images: NDArray[np.uint8]) -> NDArray[np.floating]:
         # Probabilities may be zero, and a class may have no sample; losses stay finite.
