@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 from dask_processes import counted_bytes
+from distributed.comm import CommClosedError
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -195,6 +196,28 @@ def test_every_pass_of_a_glue_goes_there(dask_processes, images, ridge):
     assert digest(one.network_.coef) == digest(other.network_.coef)
     assert one.temperature_ == other.temperature_
     assert one.ridge_ == other.ridge_
+
+
+def test_a_connection_that_closes_while_an_array_is_sent_costs_another_try(
+    dask_processes, images, here, monkeypatch
+):
+    """So it does where a worker ends in that moment; seen in one of twenty."""
+    monkeypatch.setattr("rankwise.cluster.dask._PAUSE", 0.0)
+    with rankwise.cluster(dask_processes.address) as executor:
+        real, left = executor._client.scatter, [2]
+
+        def scatter(*args, **options):
+            if left[0]:
+                left[0] -= 1
+                raise CommClosedError("in <TCP (closed) ConnectionPool.scatter>: Stream is closed")
+            return real(*args, **options)
+
+        monkeypatch.setattr(executor._client, "scatter", scatter)
+        model = classifier().fit(*images)
+        assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
+        left[0] = 99
+        with pytest.raises(ClusterError, match="the same command goes on from there"):
+            classifier().fit(*images)
 
 
 def test_a_worker_that_is_killed_costs_time_only_and_a_late_one_gets_work(dask_processes):

@@ -22,6 +22,9 @@ _WAIT = 30.0
 _LOSSES = 10
 """Times that what the tasks share may be lost before the cluster is given up."""
 
+_TRIES, _PAUSE = 5, 0.5
+"""To give the workers an array, and seconds between two of them."""
+
 _CODE = (
     "__import__('rankwise.cluster.tasks', fromlist=['code_here']).code_here()"  # evaluated there
 )
@@ -200,10 +203,23 @@ class DaskExecutor(Executor):
             kept = self._held.get(key)
             if kept is None or again:
                 plain = np.asarray(array)  # of a mapped file, its values
-                kept = self._client.scatter(plain, hash=False, direct=False)
+                kept = self._sent(plain)
                 self._hold(array, kept)
             found.append(kept)
         return found
+
+    def _sent(self, array: np.ndarray) -> Any:
+        """An array as a future; a worker that ends while it is given one costs another try."""
+        tries = 0
+        while True:
+            try:
+                return self._client.scatter(array, hash=False, direct=False)
+            except OSError:  # of a connection that closed: the scheduler's, for the worker's sake
+                self._check_scheduler()
+                tries += 1
+                if tries == _TRIES:
+                    raise
+                time.sleep(_PAUSE)
 
     def _hold(self, thing: Any, future: Any) -> None:
         """Let workers keep a thing as long as the client does."""
