@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_FRESH = 2.0
+"""Seconds for which a description that changes is shown as it is."""
 
 
 class Bar:
@@ -28,7 +32,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(
-    description: str,
+    description: str | Callable[[], str],
     total: int | None,
     *,
     enabled: bool = True,
@@ -39,8 +43,8 @@ def progress_bar(
 
     Parameters
     ----------
-    description : str
-        What is under way, a few words.
+    description : str or callable
+        What is under way, a few words; or what gives them anew while the bar moves.
     total : int or None
         Number of steps, or None where it isn't known.
     enabled : bool
@@ -91,13 +95,21 @@ def progress_bar(
         columns[0] = TextColumn("{task.description}")
         columns.append(TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, note="")
+        said = description if callable(description) else lambda: str(description)
+        task, seen = progress.add_task(said(), total=total, note=""), time.monotonic()
+
+        def advance(steps: int) -> None:
+            nonlocal seen
+            progress.advance(task, steps)
+            if callable(description) and time.monotonic() - seen > _FRESH:
+                progress.update(task, description=said())
+                seen = time.monotonic()
 
         def note(done: int, text: str) -> None:
             if console.is_terminal:
                 progress.update(task, note=text)
             else:
                 whole = "" if total is None else f"/{total}"
-                console.print(f"{description} {done}{whole}: {text}", highlight=False, markup=False)
+                console.print(f"{said()} {done}{whole}: {text}", highlight=False, markup=False)
 
-        yield Bar(lambda steps: progress.advance(task, steps), note)
+        yield Bar(advance, note)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import joblib
@@ -55,10 +56,16 @@ def here(images):
     return digest(model.network_.params, model.network_.coef, model.outputs(images[0]))
 
 
-def test_a_fit_has_the_bits_of_one_machine(dask_processes, images, here, tmp_path, monkeypatch):
+def test_a_fit_has_the_bits_of_one_machine(
+    dask_processes, images, here, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     with rankwise.cluster(dask_processes.address) as executor:
-        model = classifier().fit(*images, checkpoint_dir="kept")
+        model = classifier(verbose=1).fit(*images, checkpoint_dir="kept")
+        bars = capsys.readouterr().err
+        for what, steps in (("sub-networks", "6/6"), ("glue", f"{len(images[0])}/")):
+            assert re.search(rf"{what} on 2 workers .* {steps}", bars)
         assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
         assert sum(executor.kernels.values()) > 6
     # The workers live elsewhere: what is kept is written by the client.

@@ -50,6 +50,7 @@ def test_any_number_of_processes_work_off_a_folder(tmp_path):
             with pytest.raises(ZeroDivisionError, match=r"by zero\non worker"):
                 list(executor.map(seventh, [8, 7]))
             assert list(executor.map(abs, [])) == []
+            assert executor.on_workers("copies") == "copies in a folder"  # nobody knows how many
         assert not list(folder.iterdir())
     finally:
         for process in processes:

@@ -11,11 +11,20 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from rankwise.cluster.choice import active, cluster, described, elsewhere, engine
+from rankwise.cluster.choice import active, cluster, described, elsewhere, engine, on_workers
 from rankwise.cluster.executor import Executor
 from rankwise.cluster.tree import Fold
 
-__all__ = ["Executor", "Fold", "active", "cluster", "described", "elsewhere", "engine"]
+__all__ = [
+    "Executor",
+    "Fold",
+    "active",
+    "cluster",
+    "described",
+    "elsewhere",
+    "engine",
+    "on_workers",
+]
 
 
 class _Room(ModuleType):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ def elsewhere() -> Executor | None:
     """The same, where its tasks run elsewhere: what is done with threads here goes there then."""
     executor = active()
     return executor if executor is not None and executor.remote else None
+
+
+def on_workers(what: str, *, processes: bool = False) -> str | Callable[[], str]:
+    """Description of a progress bar: with the number of workers, where a cluster surrounds it.
+
+    Parameters
+    ----------
+    what : str
+        Such as ``"sub-networks"``.
+    processes : bool, default=False
+        Whether processes of this machine take it as well, as `active` has it, or else threads do.
+    """
+    executor = active() if processes else elsewhere()
+    return what if executor is None else partial(executor.on_workers, what)
 
 
 def described() -> dict[str, Any]:

@@ -56,6 +56,10 @@ class Executor(ABC):
     def workers(self) -> int:
         """Tasks at a time, now."""
 
+    def on_workers(self, what: str) -> str:
+        """What is under way and on how many workers now, for a progress bar."""
+        return f"{what} on {self.workers} worker{'' if self.workers == 1 else 's'}"
+
     @abstractmethod
     def outcomes(
         self, task: Task, items: Sequence[Any], common: Any, *, stay: bool = False

@@ -56,6 +56,10 @@ class FolderExecutor(Executor):
         """As many as a sum is cut for."""
         return _PARTS // 2
 
+    def on_workers(self, what: str) -> str:
+        """What is under way: how many work in a folder isn't known."""
+        return f"{what} in a folder"
+
     def close(self) -> None:
         """Remove what this executor's jobs have left: a worker may have looked in meanwhile."""
         for job in self._jobs:

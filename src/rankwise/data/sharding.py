@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._progress import progress_bar
-from rankwise.cluster import engine
+from rankwise.cluster import engine, on_workers
 from rankwise.data.decode import Layout
 from rankwise.data.load import Source, split_sources
 from rankwise.data.pixels import read_pixels
@@ -91,7 +91,8 @@ def shard(
     step = max(1, shard_bytes // max(1, int(np.prod(layout.shape))))
     skipped: list[str] = []
     total = sum(len(usable) for _, _, usable, _, _ in plans)
-    with progress_bar("shards", total, enabled=progress) as advance:
+    taking = on_workers("shards", processes=True)
+    with progress_bar(taking, total, enabled=progress) as advance:
         for split, labels, usable, ids, bad in plans:
             skipped += bad
             parts = [usable[first : first + step] for first in range(0, len(usable), step)]

@@ -18,6 +18,7 @@ from rankwise._hub import OnHub
 from rankwise._model_files import built_from, check_class
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
+from rankwise.cluster import on_workers
 from rankwise.estimators._inputs import (
     ImageInput,
     classes_of,
@@ -259,7 +260,8 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         """Raw outputs of the network, ``ΦA``, of shape (n_samples, n_classes)."""
         check_is_fitted(self, "network_")
         images = in_rows(self._validated_predict(as_numpy(X)))
-        with progress_bar("predict", len(images), enabled=tells(self.verbose)) as advance:
+        taking = on_workers("predict")
+        with progress_bar(taking, len(images), enabled=tells(self.verbose)) as advance:
             return self.network_.outputs(images, workers=thread_count(self.n_jobs), advance=advance)
 
     def decision_function(self, X: Any) -> np.ndarray:

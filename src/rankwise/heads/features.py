@@ -16,7 +16,7 @@ from rankwise._device import resolve_device
 from rankwise._files import atomic_path
 from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._progress import progress_bar
-from rankwise.cluster import elsewhere
+from rankwise.cluster import elsewhere, on_workers
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.errors import is_shortage
@@ -130,7 +130,8 @@ def extract_features(
     if parts:
         features = allocate((len(pixels), 4 * parts[0].shape[1])).view(np.float32)
         np.concatenate(parts, out=features[:first])
-    with progress_bar("features", len(pixels), enabled=progress, unit="images") as advance:
+    taking = on_workers("features")
+    with progress_bar(taking, len(pixels), enabled=progress, unit="images") as advance:
         advance(first)
         for block in _made(model, pixels, first, step, batch_size, device):
             if not len(features):

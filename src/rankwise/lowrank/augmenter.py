@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rankwise._files import temporary_folder
 from rankwise._progress import progress_bar
+from rankwise.cluster import on_workers
 from rankwise.data import ImageSet
 from rankwise.data.storage import allocate
 from rankwise.lowrank._copies import CopyBlock, CopyPlan, make_copies, plan_copies
@@ -156,7 +157,8 @@ class LowRankAugmenter:
             for start in range(0, len(images), plan.block):
                 stop = min(start + plan.block, len(images))
                 pixels[places[start:stop]] = images.images[start:stop]
-            with progress_bar("copies", len(plan.rows), enabled=self.progress) as advance:
+            taking = on_workers("copies", processes=True)
+            with progress_bar(taking, len(plan.rows), enabled=self.progress) as advance:
                 log = _gather(images, plan, blocks, pixels, places[len(images) :], advance)
         parents = np.concatenate([np.arange(len(images)), plan.rows])[order]
         copy_of = np.concatenate([np.full(len(images), -1), np.arange(len(plan.rows))])[order]

@@ -16,7 +16,7 @@ from typing import Any
 from rankwise._claims import LOCK, locked, refuse_foreign
 from rankwise._files import write_json
 from rankwise._progress import progress_bar
-from rankwise.cluster import described, engine
+from rankwise.cluster import described, engine, on_workers
 from rankwise.data import ImageSet, load_images, one_source_each
 from rankwise.errors import DataError, RunError
 from rankwise.study.arms import check_arm, with_pipelines
@@ -125,7 +125,8 @@ def run_study(
         write_json(out / RECORD, record)
     cells = cells_of(study, conditions)
     failed, lost_worker = {}, False
-    with progress_bar("cells", len(cells), enabled=progress) as advance:
+    taking = on_workers("cells", processes=True)
+    with progress_bar(taking, len(cells), enabled=progress) as advance:
         try:
             failed = _run_cells(study, cells, data_sets, out, workers, device, tensorboard, advance)
         except BrokenProcessPool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rankwise._arrays import Images, OneHot, chosen
 from rankwise._progress import progress_bar
+from rankwise.cluster import on_workers
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
 from rankwise.linear.output_layer import OutputLayer, solve_output_layer
@@ -164,7 +165,8 @@ def fit_subnetworks(
         check_room(plan.subnet, len(used), n_classes, min(plan.n_subnets, threads))
     targets = OneHot.of(encoded, n_classes)
     begin = time.perf_counter()
-    with progress_bar("sub-networks", plan.n_subnets, enabled=progress) as advance:
+    taking = on_workers("sub-networks", processes=True) if device == "cpu" else "sub-networks"
+    with progress_bar(taking, plan.n_subnets, enabled=progress) as advance:
         subnets = train_subnets(
             used,
             targets,
@@ -183,7 +185,7 @@ def fit_subnetworks(
     ridge = plan.ridge
 
     def glue_all(params: np.ndarray, active: np.ndarray) -> tuple[QuadraticNetwork, OutputLayer]:
-        with progress_bar("glue", len(used), enabled=progress) as advance:
+        with progress_bar(on_workers("glue"), len(used), enabled=progress) as advance:
             return glue(
                 plan.subnet.units,
                 params,
@@ -456,7 +458,7 @@ def fit_convolutional(
     trained = time.perf_counter()
     network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
     ridge = plan.ridge
-    with progress_bar("glue", len(rest), enabled=progress) as advance:
+    with progress_bar(on_workers("glue"), len(rest), enabled=progress) as advance:
         layer = solve_output_layer(
             network.features(rest),
             OneHot.of(labels, n_classes),
