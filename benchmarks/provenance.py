@@ -24,6 +24,8 @@ PACKAGE = Path(rankwise.__file__).resolve().parent
 _DIGITS = 16
 # What holds versions and runs commands is loaded by much that computes nothing with it.
 _NAMES_ONLY = {"rankwise", "rankwise._version"}
+_RECORDS = "benchmarks/provenance.py"
+"""This file measures nothing."""
 _NOT_FOLLOWED = ("rankwise.cli", "rankwise.runs", "rankwise.__main__")
 
 
@@ -48,7 +50,7 @@ def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
         for module in list(sys.modules.values())
         if (file := getattr(module, "__file__", None)) and Path(file).resolve().parent == HERE
     }
-    return {_spelled(path): digest_of(path) for path in sorted(files)}
+    return {name: digest_of(path) for path in sorted(files) if (name := _spelled(path)) != _RECORDS}
 
 
 def digest_of(path: Path) -> str:
@@ -67,7 +69,8 @@ def changed_since(known: Mapping[str, Any]) -> list[str] | None:
     code = known.get("code")
     if not isinstance(code, dict):
         return None
-    return [name for name, digest in code.items() if _digest_now(name) != digest]
+    changed = (name for name, digest in code.items() if _digest_now(name) != digest)
+    return [name for name in changed if name != _RECORDS]
 
 
 def staleness(known: Mapping[str, Any]) -> str | None:

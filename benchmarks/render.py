@@ -273,11 +273,14 @@ def _origin(known: dict[str, Any]) -> Iterable[str]:
     environment = known["environment"]
     yield f"command: `{known['command']}`"
     yield f"date: {environment['date']}; commit: `{known.get('commit')}`"
-    yield (
-        f"hardware: {environment['processor']}, {environment['cores']} cores; load at the start: "
-        f"{known['load_average_at_start']}"
-    )
-    other = ("date", "processor", "cores")
+    if "processor" in environment:
+        yield (
+            f"hardware: {environment['processor']}, {environment['cores']} cores; load at the "
+            f"start: {known['load_average_at_start']}"
+        )
+    else:
+        yield f"hardware: {environment['gpu']}"
+    other = ("date", "processor", "cores", "gpu")
     yield "versions: " + ", ".join(f"{k} {v}" for k, v in environment.items() if k not in other)
     done = ("command", "environment", "commit", "code", "load_average_at_start")
     for key, value in known.items():
