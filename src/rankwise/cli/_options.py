@@ -7,6 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+TrainingLimit = Annotated[
+    int | None, typer.Option(help="Training images, drawn by class with the seed.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard what the folder holds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Size = Annotated[str | None, typer.Option(help="Resize images to N×N, or HxW.", metavar="N|HxW")]
 Grey = Annotated[bool, typer.Option("--grey", help="Turn colour images to grey.")]

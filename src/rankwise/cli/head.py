@@ -13,13 +13,16 @@ import typer
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     Channels,
+    Device,
     Grey,
     ImageColumn,
     Json,
     LabelColumn,
+    Overwrite,
     Size,
     SkipBad,
     SourcePattern,
+    TrainingLimit,
     Without,
     reading_of,
 )
@@ -45,13 +48,11 @@ def head(
     loss: Annotated[
         str, typer.Option(help="squared: one pass. logistic: a softmax layer, in further passes.")
     ] = "squared",
-    limit: Annotated[
-        int | None, typer.Option(help="Training images, drawn by class with the seed.")
-    ] = None,
+    limit: TrainingLimit = None,
     seed: Annotated[
         int, typer.Option(callback=checked_seed, help="Of the hold-out and the limit.")
     ] = 42,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a forward pass.")] = 64,
     backbone_size: Annotated[
         int | None, typer.Option(min=1, help="Side that the backbone gets; default its own.")
@@ -70,9 +71,7 @@ def head(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     without: Without = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard what the folder holds.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Fit the best linear classifier on a backbone's features, in one pass."""

@@ -14,13 +14,16 @@ from rankwise._seeds import checked_seed
 from rankwise._text import plain
 from rankwise.cli._options import (
     Channels,
+    Device,
     Grey,
     ImageColumn,
     Json,
     LabelColumn,
+    Overwrite,
     Size,
     SkipBad,
     SourcePattern,
+    TrainingLimit,
     Without,
     pruning_of,
     reading_of,
@@ -154,13 +157,11 @@ def train(
     workers: Annotated[
         int, typer.Option(help="Sub-networks or threads at a time; -1 for one a core.")
     ] = -1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     seed: Annotated[
         int, typer.Option(callback=checked_seed, help="The same seed gives the same model.")
     ] = 42,
-    limit: Annotated[
-        int | None, typer.Option(help="Training images, drawn by class with the seed.")
-    ] = None,
+    limit: TrainingLimit = None,
     size: Size = None,
     grey: Grey = False,
     channels: Channels = None,
@@ -181,9 +182,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Passes of --bootstrap, each on the guesses of the one before."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard what the folder holds.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; interrupted, the same command goes on where it stopped."""

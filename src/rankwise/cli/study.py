@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankwise._seeds import checked_seed
+from rankwise.cli._options import Device, Json
 from rankwise.cli._output import say
 from rankwise.cli._stops import stoppable
 from rankwise.cli.cluster import clustered
@@ -26,7 +27,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Design = Annotated[
     str, typer.Argument(help="experiment-1, experiment-2, experiment-3, or a TOML file.")
 ]
@@ -53,7 +53,9 @@ Arms = Annotated[
     str | None, typer.Option(help="Only these arms, such as none,low-rank,jpeg; may add kinds.")
 ]
 Protocol = Annotated[str | None, typer.Option(help="sound, paper, or notebook (leaks on purpose).")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[
+    int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
+]
 
 
 def run(
@@ -78,9 +80,7 @@ def run(
             help="Arms closer than this share are practically equal; 0.005 is half a point."
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
-    ] = -1,
+    workers: Workers = -1,
     device: Device = "auto",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events of every training.")
@@ -131,9 +131,7 @@ def extend(
     folder: Folder,
     seeds: Annotated[str, typer.Option(help="Further seeds, such as 45,46.")],
     data: Data = None,
-    workers: Annotated[
-        int, typer.Option(help="Cells at a time; -1 for one a core. Same numbers for any.")
-    ] = -1,
+    workers: Workers = -1,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rankwise.linear.gram import EPS
-from rankwise.linear.statistics import ClassStatistics, Design, class_factors
+from rankwise.linear.statistics import (
+    ClassStatistics,
+    Design,
+    class_factors,
+    constant_features,
+)
 
 _FAR = 100.0
 """Features whose mean is so many deviations away are multiplied in float64."""
@@ -73,11 +77,16 @@ class Scaling:
 
     def gram(self, x: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "d d"]:
         """Gram matrix of the scaled features, in the type that the products run in."""
-        rows = (x - self.centre) * (np.sqrt(weights)[:, None] / self.scale)
+        rows: np.ndarray = self.rows(x, weights).astype(self.dtype_of(x), copy=False)
+        return (rows.T @ rows).astype(np.float64)
+
+    def rows(self, x: np.ndarray, weights: np.ndarray | None = None) -> Float[np.ndarray, "n d"]:
+        """Scaled features, each sample times the root of its weight."""
+        factors = np.ones((1, 1)) if weights is None else np.sqrt(weights)[:, None]
+        rows = (x - self.centre) * (factors / self.scale)
         if self.fit_intercept:
             rows[:, self.constant] = 0.0
-        rows = rows.astype(self.dtype_of(x), copy=False)
-        return (rows.T @ rows).astype(np.float64)
+        return rows
 
     @property
     def n_rows(self) -> int:
@@ -165,10 +174,7 @@ def scaling_of_samples(
         squares = x - mean
         squares *= squares
         variance = weight @ squares / total
-    if not np.isfinite(variance).all():
-        worst = int(np.argmax(~np.isfinite(variance)))
-        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
-    constant = variance <= n * EPS * variance + (n * mean * EPS) ** 2
+    constant = constant_features(mean, variance, n)
     scale = np.sqrt(np.where(constant, 1.0, variance)) if standardise else np.ones(len(mean))
     centre = mean if fit_intercept else np.zeros(len(mean))
     return Scaling(centre, scale, factors, weights, constant, fit_intercept, mean, variance, n)

@@ -297,12 +297,8 @@ def design(
     with np.errstate(over="ignore", invalid="ignore"):
         scatter = within + from_mean.T @ (weights[:, None] * from_mean)
     variance = scatter.diagonal() / total
-    if not np.isfinite(variance).all():
-        worst = int(np.argmax(~np.isfinite(variance)))
-        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
-    # Under this bound, scikit-learn's, a variance is rounding of the mean.
     n = statistics.n_samples
-    constant = variance <= n * EPS * variance + (n * mean * EPS) ** 2
+    constant = constant_features(mean, variance, n)
     removal = statistics.left_by_removal / total
     constant |= variance <= _CLEAR * removal
     scale = np.sqrt(np.where(constant, 1.0, variance)) if standardise else np.ones(len(mean))
@@ -312,9 +308,7 @@ def design(
         cross[constant] = 0.0
         scatter[constant] = 0.0
         scatter[:, constant] = 0.0
-        # Σ w(1 − w/W), the bracket without a difference: one class may hold nearly all.
-        others = np.where(np.eye(len(weights), dtype=bool), 0.0, weights).sum(axis=1)
-        squared = float(np.sum(weights * others) / total)
+        squared = squares_of_targets(weights)
     else:
         centre, cross = np.zeros(len(mean)), statistics.means.T * weights
         scatter += total * np.outer(mean, mean)
@@ -327,11 +321,41 @@ def design(
         n=float(statistics.weights.sum()),
         eps=max(EPS, _mean(removal[~constant] / variance[~constant])),
         max_rank=n - int(fit_intercept),
-        # Features were rounded at their size, and count at their deviation's.
-        feature_eps=statistics.feature_eps
-        * sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant])),
+        feature_eps=statistics.feature_eps * size_by_deviation(mean, variance, constant),
     )
     return Design(centre, scale, priors, total, factors, gram, fit_intercept)
+
+
+def constant_features(
+    mean: Float[np.ndarray, "d"], variance: Float[np.ndarray, "d"], n_samples: int
+) -> Bool[np.ndarray, "d"]:
+    """Features that don't vary: under this bound, scikit-learn's, a variance is rounding.
+
+    Raises
+    ------
+    ValueError
+        If a variance is no number.
+    """
+    if not np.isfinite(variance).all():
+        worst = int(np.argmax(~np.isfinite(variance)))
+        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
+    return variance <= n_samples * EPS * variance + (n_samples * mean * EPS) ** 2
+
+
+def squares_of_targets(weights: Float[np.ndarray, "K"]) -> float:
+    """``Σ w(1 − w/W)``, of one-hot targets less their means.
+
+    The bracket is without a difference: one class may hold nearly all.
+    """
+    others = np.where(np.eye(len(weights), dtype=bool), 0.0, weights).sum(axis=1)
+    return float(np.sum(weights * others) / weights.sum())
+
+
+def size_by_deviation(
+    mean: Float[np.ndarray, "d"], variance: Float[np.ndarray, "d"], constant: Bool[np.ndarray, "d"]
+) -> float:
+    """Root mean square size of features, in deviations: they were rounded at their size."""
+    return sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant]))
 
 
 def class_factors(

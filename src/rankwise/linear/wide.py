@@ -6,7 +6,6 @@ decomposition of the smaller one serves every ridge, and nothing of ``d²`` is m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from rankwise.linear.gram import EPS, GramStatistics
 from rankwise.linear.scaling import Scaling, scaling_of_samples
-from rankwise.linear.statistics import Design, eps_of
+from rankwise.linear.statistics import Design, eps_of, size_by_deviation, squares_of_targets
 
 
 def wide_design(
@@ -23,60 +22,42 @@ def wide_design(
     codes: np.ndarray,
     sample_weight: np.ndarray,
     classes: np.ndarray,
-    *,
-    class_weight: Mapping[Any, Any] | str | None = None,
-    fit_intercept: bool = True,
-    standardise: bool = True,
+    **choices: Any,
 ) -> Design:
     """What `rankwise.linear.statistics.design` gives, with the samples as `rows`.
 
     Parameters
     ----------
-    features : array of shape (n, d)
-    codes : int array of shape (n,)
-        Positions of the labels in `classes`.
-    sample_weight : array of shape (n,)
-    classes : array of shape (K,)
-    class_weight, fit_intercept, standardise
-        As in `design`.
+    features, codes, sample_weight, classes, **choices
+        As in `rankwise.linear.scaling.scaling_of_samples`.
     """
-    scaling = scaling_of_samples(
-        features,
-        codes,
-        sample_weight,
-        classes,
-        class_weight=class_weight,
-        fit_intercept=fit_intercept,
-        standardise=standardise,
-    )
-    k, total = len(classes), scaling.total
-    mean, variance, constant = scaling.mean, scaling.variance, scaling.constant
+    scaling = scaling_of_samples(features, codes, sample_weight, classes, **choices)
+    weights, total = scaling.class_weights, scaling.total
     weight = sample_weight * scaling.class_factors[codes]
-    weights, scale = scaling.class_weights, scaling.scale
-    priors = weights / total
-    x = np.asarray(features, dtype=np.float64)
-    root = np.sqrt(weight)[:, None]
-    targets = np.eye(k)[codes]
-    if fit_intercept:
-        rows = root * (x - mean) / scale
-        rows[:, constant] = 0.0
-        others = np.where(np.eye(k, dtype=bool), 0.0, weights).sum(axis=1)
-        squared = float(np.sum(weights * others) / total)
+    if scaling.fit_intercept:
+        priors, squared = weights / total, squares_of_targets(weights)
     else:
-        rows = root * x / scale
-        priors, squared = np.zeros(k), total
-    spread = 1.0 + mean[~constant] ** 2 / variance[~constant]
+        priors, squared = np.zeros(len(classes)), total
+    rows = scaling.rows(np.asarray(features, dtype=np.float64), weight)
     gram = GramStatistics(
         gram=rows @ rows.T,
-        cross=root * (targets - priors),
+        cross=np.sqrt(weight)[:, None] * (np.eye(len(classes))[codes] - priors),
         targets_squared=squared,
         n=float(sample_weight.sum()),
         eps=EPS,
-        max_rank=scaling.n_samples - int(fit_intercept),
-        feature_eps=eps_of(features) * np.sqrt(float(spread.mean()) if len(spread) else 0.0),
+        max_rank=scaling.n_samples - int(scaling.fit_intercept),
+        feature_eps=eps_of(features)
+        * size_by_deviation(scaling.mean, scaling.variance, scaling.constant),
     )
     return Design(
-        scaling.centre, scale, priors, total, scaling.class_factors, gram, fit_intercept, rows
+        scaling.centre,
+        scaling.scale,
+        priors,
+        total,
+        scaling.class_factors,
+        gram,
+        scaling.fit_intercept,
+        rows,
     )
 
 
@@ -95,9 +76,7 @@ def samples_side(
     back : array of shape (n, d)
         ``L⁻¹Z`` over the scale: coefficients for the features as they are, for each of ``v``.
     """
-    rows = (np.asarray(features, dtype=np.float64) - scaling.centre) / scaling.scale
-    if scaling.fit_intercept:
-        rows[:, scaling.constant] = 0.0
+    rows = scaling.rows(np.asarray(features, dtype=np.float64))
     gram = rows @ rows.T
     # Directions that the samples lack, as after centring, get a share that changes nothing.
     gram[np.diag_indices(len(gram))] += 1e-11 * max(float(np.trace(gram)) / len(gram), 1e-300)

@@ -272,7 +272,10 @@ def _warnings(report: dict[str, Any], truth: np.ndarray) -> list[str]:
     """What the figures of a run say against it, and what to do, a line each."""
     found = []
     train, test = report["train_accuracy"], report["inductive_accuracy"]
-    seen = [e["validation_accuracy"] for e in report["history"] if e.get("validation_accuracy")]
+    # Beside a glue, joint training's validation accuracies are those of the layer that went.
+    of_this_layer = report["n_subnets"] > 0 or report["output_layer"] == "trained"
+    history = report["history"] if of_this_layer else []
+    seen = [e["validation_accuracy"] for e in history if e.get("validation_accuracy")]
     held_out, name = (max(seen), "validation") if seen else (test, "test")
     if train - held_out > _FAR:
         found.append(

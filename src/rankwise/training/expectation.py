@@ -45,7 +45,7 @@ class Expectation:
 
     def __str__(self) -> str:
         time_said = (
-            f"{self.epochs} epochs in about {self.minutes:.1f} minutes"
+            f"{self.epochs} epoch{'s' * (self.epochs != 1)} in about {self.minutes:.1f} minutes"
             if self.within is None
             else f"as many epochs as fit into {self.within:g} minutes, at most {self.epochs}"
         )
