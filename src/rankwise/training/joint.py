@@ -31,11 +31,13 @@ from torch.nn import functional as F
 
 from rankwise._arrays import Images, blocks, chosen
 from rankwise._threads import thread_pool
+from rankwise.errors import RunError
 from rankwise.linear.running import DivergedError, RunningLayer
 from rankwise.networks.convolutional import as_maps
 from rankwise.training.affine import moved
 from rankwise.training.augment import turned_in
 from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
+from rankwise.training.distributed import check_same, digest_of, is_first, is_parallel, shared_out
 from rankwise.training.joint_plan import JointPlan, JointResult
 from rankwise.training.modules import Moments
 from rankwise.training.precision import resolve_precision
@@ -177,9 +179,10 @@ class JointTraining:
             loss = self.loss(features, y, own) * (len(x) / len(maps))
             gradients = torch.autograd.grad(loss, self.trained)
             roots = features.new_ones(len(y)) if own is None else own.sqrt()
+            moments = [(mean.detach(), variance.detach()) for mean, variance in moments]
             return float(loss.detach()), gradients, moments, (features.detach(), y, roots)
 
-        results = list(self._pool.map(shard, parts))
+        results = shared_out(lambda own: list(self._pool.map(shard, own)), parts)
         for j, parameter in enumerate(self.trained):
             gradient = results[0][1][j]
             for other in results[1:]:
@@ -316,8 +319,13 @@ class JointTraining:
         Raises
         ------
         RunError
-            If the checkpoint is another fit's.
+            If the checkpoint is another fit's, or processes that train together (see
+            `distributed`) differ, have a time budget or compute on another device than the CPU.
         """
+        if is_parallel() and (self.plan.time_budget is not None or self.device != "cpu"):
+            raise RunError(
+                "processes that train together need a number of epochs, no time budget, and CPUs"
+            )
         begin, state = time.perf_counter(), _State()
         self._clock.start()
         self._clock.add(spent)
@@ -328,6 +336,9 @@ class JointTraining:
         if not state.best:
             state.best = self._tensors()
         resumed = state.epoch
+        told = (len(images), self.seed, self.plan.epochs, self.plan.batch_size)
+        check_same("data, options or checkpoints", (*told, key, resumed))
+        check_same("what they start from", digest_of(self._tensors()))
         self._clock.add(float(sum(entry["seconds"] for entry in state.history)))
         if validation is not None:
             self._clock.reserve(
@@ -347,6 +358,7 @@ class JointTraining:
             ):
                 tick = time.perf_counter()
                 loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch, weights)
+                check_same("parameters", digest_of(self._tensors()))
                 accuracy = None if validation is None else self.accuracy(*validation)
                 state.epoch += 1
                 entry = {
@@ -363,7 +375,7 @@ class JointTraining:
                 if accuracy is None or accuracy >= state.best_accuracy:
                     state.best_accuracy = -inf if accuracy is None else accuracy
                     state.best_epoch, state.best = state.epoch, self._tensors()
-                if checkpoint is not None:
+                if checkpoint is not None and is_first():
                     self._keep(checkpoint, key, state)
                 advance(1)
                 if after_epoch(entry) or self._is_stuck(state):

@@ -1,0 +1,80 @@
+"""Two processes of torchrun's train what one trains."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rankwise import ConvolutionalClassifier
+from rankwise.errors import RunError
+from rankwise.training.distributed import check_same, data_parallel, is_first, shared_out
+
+SCRIPT = """
+import sys
+from sklearn.datasets import load_digits
+from rankwise import ConvolutionalClassifier
+from rankwise.errors import RunError
+from rankwise.training.distributed import data_parallel, shared_out
+
+X, y = load_digits(return_X_y=True)
+X = X[:400].reshape(-1, 8, 8)
+with data_parallel() as rank:
+    print(rank, shared_out(lambda some: [(n, rank) for n in some], range(5)), flush=True)
+    model = ConvolutionalClassifier("tiny", epochs=2, random_state=1)
+    model.fit(X, y[:400], checkpoint_dir="kept")
+    model.save(f"model-{rank}.safetensors")
+    try:
+        ConvolutionalClassifier("tiny", epochs=1, random_state=rank).fit(X, y[:400])
+    except RunError as error:
+        print("refused", error, flush=True)
+    try:
+        ConvolutionalClassifier("tiny", time_budget=0.1).fit(X, y[:400])
+    except RunError as error:
+        print("refused", error, flush=True)
+"""
+
+
+def test_two_processes_train_what_one_trains(tmp_path, digits):
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "script.py"],
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shares = [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
+    for rank in (0, 1):
+        assert f"{rank} {shares}" in done.stdout
+    assert done.stdout.count("refused the processes that train together differ in") == 2
+    assert done.stdout.count("refused processes that train together need a number of epochs") == 2
+    first, second = (
+        ConvolutionalClassifier.load(tmp_path / f"model-{rank}.safetensors") for rank in (0, 1)
+    )
+    images, labels = digits
+    images, labels = images[:400] / 255 * 16, labels[:400]
+    np.testing.assert_array_equal(first.outputs(images), second.outputs(images))
+    one = ConvolutionalClassifier("tiny", epochs=2, random_state=1)
+    one.fit(np.round(images), labels)
+    np.testing.assert_allclose(first.outputs(images), one.outputs(images), rtol=1e-4, atol=1e-4)
+    # One process goes on from what two have kept: there is nothing left to do.
+    kept = list((tmp_path / "kept").glob("*.safetensors"))
+    assert len(kept) == 1
+    written = kept[0].stat().st_mtime_ns
+    again = ConvolutionalClassifier("tiny", epochs=2, random_state=1)
+    again.fit(np.round(images), labels, checkpoint_dir=tmp_path / "kept")
+    assert kept[0].stat().st_mtime_ns == written
+
+
+def test_alone_everything_is_this_process_s(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with (
+        pytest.raises(RunError, match=r"belongs to no group .* 'torchrun --nproc-per-node 2 SCR"),
+        data_parallel(),
+    ):
+        pass
+    assert shared_out(list, (1, 2)) == [1, 2]
+    assert is_first()
+    check_same("anything", object())
