@@ -38,13 +38,3 @@ def left_out(features, truth, n_classes, alpha):
         coef = np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ (t - t.mean(axis=0)))
         found.append((z[i] - centre) @ coef + t.mean(axis=0))
     return np.array(found)
-
-
-def margins(outputs, truth):
-    """What the given class has more than the best of the others, image by image."""
-    return np.array(
-        [
-            row[label] - max(v for k, v in enumerate(row) if k != label)
-            for row, label in zip(outputs, truth, strict=True)
-        ]
-    )
