@@ -111,15 +111,14 @@ def one_run(
 
         classes_ = np.array(train.class_names)
 
-    begin = time.perf_counter()
-    found = faults.wrong_labels(left_out(Known, parts), np.concatenate([labels, test_labels]))
-    label_seconds = time.perf_counter() - begin
-    order = found.rows[found.rows < len(images)]
     everything = np.concatenate([images, test_images])
     where = np.repeat(["train", "test"], [len(images), len(test_images)])
-    repeat_seconds, groups = timed(
-        lambda: faults.repeated(everything, where, np.concatenate([labels, test_labels]))
-    )
+    given = np.concatenate([labels, test_labels])
+    repeat_seconds, groups = timed(lambda: faults.repeated(everything, where, given))
+    begin = time.perf_counter()
+    found = faults.wrong_labels(left_out(Known, parts, groups), given)
+    label_seconds = time.perf_counter() - begin
+    order = found.rows[found.rows < len(images)]
     group_of = {row: g for g, group in enumerate(groups) for row in group["rows"]}
     placed = {
         "exact": (exact, n + np.arange(len(exact))),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from explore import oracle
+from rankwise import VarProHead
 from rankwise.data import ImageSet
 from rankwise.data.repeats import CLOSER, NEAR, same_looking, thumbnails
 from rankwise.explore import faults, scores
@@ -88,6 +89,29 @@ def test_left_out_outputs_are_those_of_refits():
     np.testing.assert_allclose(found.outputs[:30], expected, atol=1e-8)
     alone = left_out(Classes(3), [test])
     np.testing.assert_array_equal(alone.outputs, test.outputs)
+
+
+def test_copies_do_not_speak_for_each_others_labels():
+    """All of a group have the outputs of a layer that saw none of them."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 6)).astype(np.float32)
+    truth = rng.integers(0, 3, 40)
+    features[7], truth[7] = features[3], truth[3]
+    features[9], truth[9] = features[5], (truth[5] + 1) % 3
+    images = rng.integers(0, 256, (40, 4, 4), dtype=np.uint8)
+    train = part_of(images, truth, features, n_classes=3)
+    groups = [{"rows": [3, 7, 44]}, {"rows": [5, 9]}, {"rows": [11, 41]}]
+    found = left_out(Classes(3), [train], groups)
+    fitted = np.setdiff1d(np.arange(40), [5, 7, 9])
+    expected = oracle.left_out(features[fitted].astype(float), truth[fitted], 3, found.alpha)
+    np.testing.assert_allclose(found.outputs[fitted], expected, atol=1e-8)
+    np.testing.assert_array_equal(found.outputs[7], found.outputs[3])
+    plain = VarProHead(found.alpha).fit(features[fitted], truth[fitted])
+    np.testing.assert_allclose(found.outputs[[5, 9]], plain.outputs(features[[5, 9]]), atol=1e-8)
+    # Where a class would be lost, its images are fitted for all that.
+    groups = [{"rows": np.flatnonzero(truth == k).tolist()} for k in range(3)]
+    kept = left_out(Classes(3), [train], groups)
+    np.testing.assert_array_equal(kept.outputs, left_out(Classes(3), [train]).outputs)
 
 
 def test_a_class_without_training_images_is_never_suspected():

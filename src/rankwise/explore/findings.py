@@ -118,10 +118,10 @@ def find(model: Any, parts: Sequence[Seen], odd_headers: Sequence[Entry] = ()) -
     classes = tuple(str(c) for c in model.classes_)
     truth = faults.all_of(parts, "truth")
     names = np.concatenate([np.full(len(p), p.part) for p in parts])
-    layer = left_out(model, parts)
-    wrong = faults.wrong_labels(layer, truth)
     images = joined(parts)
     groups = faults.repeated(images, names, truth)
+    layer = left_out(model, parts, groups)
+    wrong = faults.wrong_labels(layer, truth)
     lists = {
         "mistakes": _mistakes(parts[-1], starts[-1], classes),
         "unsure": _unsure(parts[-1], starts[-1], classes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from rankwise.networks.convolutional import ConvolutionalNetwork
 from rankwise.networks.quadratic import network_features
 
 _BLOCK = 1024
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,33 @@ class LeftOut:
     alpha: float
 
 
-def left_out(model: Any, parts: list[Seen]) -> LeftOut:
+def _each_once(
+    truth: np.ndarray, groups: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which training images are fitted, and the one whose left-out outputs each has.
+
+    Of images that look the same the first is; where their labels differ, none.
+    """
+    once, twin = np.ones(len(truth), dtype=bool), np.arange(len(truth))
+    for group in groups:
+        rows = [row for row in group["rows"] if row < len(truth)]
+        same = len(set(truth[rows].tolist())) == 1
+        once[rows[1:] if same else rows] = len(rows) < 2
+        if same:
+            twin[rows] = rows[0]
+    counts = np.bincount(truth[once], minlength=int(truth.max()) + 1)
+    if (counts[np.unique(truth)] < _FEWEST).any():  # a class would be lost
+        return np.ones(len(truth), dtype=bool), np.arange(len(truth))
+    return once, twin
+
+
+def left_out(model: Any, parts: list[Seen], groups: Sequence[Mapping[str, Any]] = ()) -> LeftOut:
     """Outputs for each image that don't know its label.
 
     Of a head they are its own. Of a network, a head is fitted on the features of its last layer:
-    the units have seen the training images, the layer that is left out hasn't. Where there is no
-    training part, the outputs are the model's.
+    the units have seen the training images, the layer that is left out hasn't. A copy of an image
+    would speak for its label, so a head is fitted on one of each group, and all of them have its
+    left-out outputs. Where there is no training part, the outputs are the model's.
 
     Parameters
     ----------
@@ -175,6 +198,8 @@ def left_out(model: Any, parts: list[Seen]) -> LeftOut:
         As for `seen`.
     parts : list of Seen
         The training part first, where there is one.
+    groups : sequence of dict, optional
+        Images that look the same: ``rows`` among all parts; of `faults.repeated`.
     """
     own = isinstance(model, VarProHead)
     train = parts[0]
@@ -183,17 +208,20 @@ def left_out(model: Any, parts: list[Seen]) -> LeftOut:
         known = getattr(model, "temperature_", None)
         return LeftOut(outputs, 1.0 if known is None else float(known), float("nan"))
     k = len(model.classes_)
-    if own:
+    once, twin = _each_once(train.truth, groups)
+    if own and once.all():
         labels = np.asarray(train.images.class_names, dtype=str)[train.images.labels]
         head = copy(model)
         head.backbone = None  # so that features are taken for what they are
         found = head.leave_one_out_predictions(train.features, labels)
+        places = np.arange(k)
     else:
-        head = VarProHead().fit(train.features, train.truth)
-        found = head.leave_one_out_predictions(train.features, train.truth)
+        head = VarProHead().fit(train.features[once], train.truth[once])
+        found = train.features @ head.coef_.T + head.intercept_
+        found[once] = head.leave_one_out_predictions(train.features[once], train.truth[once])
+        found, places = found[twin], head.classes_
     outputs = np.zeros((sum(map(len, parts)), k))
     outputs[:, :] = found.min() - 1.0  # of a class that no training image has
-    places = np.arange(k) if own else head.classes_
     outputs[: len(train), places] = found
     start = len(train)
     for part in parts[1:]:
