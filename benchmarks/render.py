@@ -44,6 +44,7 @@ SECTIONS = {
     "Networks and the last layer": (
         "training_overhead",
         "probes",
+        "expansion",
         "head_scale",
         "pretrain_backbone",
         "head",

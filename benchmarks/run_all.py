@@ -18,6 +18,7 @@ OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 COMMANDS = (
     ("presets.py",),
     ("probes.py",),
+    ("expansion.py",),
     ("solver_race.py",),
     ("solver_race.py", "--damping"),
     ("nist.py",),
@@ -65,6 +66,7 @@ RESUMABLE = (
     "frontier.py",
     "head.py",
     "probes.py",
+    "expansion.py",
     "projected_loss.py",
     "wrong_labels.py",
 )
