@@ -70,7 +70,7 @@ def main() -> None:
     """Each set and seed in turn, row by row; a run that is ended goes on where it was."""
     parser = argument_parser(__doc__, "expansion", SEEDS, resumable=True)
     parser.add_argument("--features", type=Path, default=Path("../features"))
-    parser.add_argument("--n-train", type=int, default=4000)
+    parser.add_argument("--n-train", type=int, default=2000)
     args = parser.parse_args()
     names = ("digits",) if args.quick else SETS
     units = 300 if args.quick else UNITS
