@@ -114,6 +114,81 @@ def test_images_for_a_head_without_backbone_end_in_one_sentence(photos, tmp_path
             predict(tmp_path / name, [tmp_path / "any.png"])
 
 
+def test_a_head_without_its_backbone_says_what_it_needs(photos, tmp_path):
+    from rankwise import ImageSet
+    from rankwise.export import export_model
+
+    VarProHead(1.0, backbone=Branching()).fit(*photos).save(tmp_path / "odd")
+    odd = load_head(tmp_path / "odd")
+    lacks = "the head was saved without its backbone, Branching, which no file could hold; load_he"
+    for images in (photos[0], ImageSet.from_arrays(*photos)):
+        with pytest.raises(ValueError, match=f"images were given, and {lacks}"):
+            odd.predict(images)
+    for call in (odd.as_graph, lambda: odd.as_onnx({})):
+        with pytest.raises(ValueError, match=f"nothing can be exported: {lacks}"):
+            call()
+    for kind in ("onnx", "c"):
+        with pytest.raises(ValueError, match=f"nothing can be exported: {lacks}"):
+            export_model(odd, kind, tmp_path / "m")
+    with pytest.raises(ValueError, match=f"{lacks}.*attach\\(backbone\\) takes one, too"):
+        odd.attach()
+    plain_head = VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="exported: the head was fitted on features, not on im"):
+        export_model(plain_head, "onnx", tmp_path / "m")
+    with pytest.raises(ValueError, match="there is no backbone to attach the head to"):
+        plain_head.attach()
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_command_line_takes_the_backbone_again(photos, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from rankwise import load_model
+    from rankwise.runs import evaluate, predict
+
+    source = (
+        "import torch\n\n"
+        "class Odd(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))\n\n"
+        "def make():\n    return Odd()\n\n"
+        "def other():\n    return torch.nn.Flatten()\n"
+    )
+    (tmp_path / "made_again.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    # What it expects of images comes from the folder.
+    head = VarProHead(1.0, backbone=load_backbone("made_again:make", size=8)).fit(*photos)
+    folder = tmp_path / "head"
+    head.save(folder)
+    assert load_head(folder).backbone is None
+    for label in np.unique(photos[1]):
+        for i in np.flatnonzero(photos[1] == label)[:3]:
+            (tmp_path / "set" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photos[0][i]).save(tmp_path / "set" / str(label) / f"{i}.png")
+    given = load_model(folder, "made_again:make")
+    assert given._backbone().preparation.size == 8
+    np.testing.assert_array_equal(given.predict(photos[0]), head.predict(photos[0]))
+    files = sorted((tmp_path / "set").rglob("*.png"))
+    found = predict(folder, files, backbone="made_again:make")
+    by_hand = head.predict(np.stack([np.asarray(Image.open(f)) for f in files]))
+    assert [entry["label"] for entry in found] == by_hand.astype(str).tolist()
+    report = evaluate(folder, str(tmp_path / "set"), "all", backbone="made_again:make")
+    labels = [f.parent.name for f in files]
+    assert report["accuracy"] == pytest.approx(np.mean(by_hand.astype(str) == labels))
+    with pytest.raises(ModelFileError, match="was fitted on backbone made_again:make, and made_"):
+        load_model(folder, "made_again:other")
+    VarProHead(1.0, backbone=plain()).fit(*photos).save(tmp_path / "whole")
+    with pytest.raises(ModelFileError, match="whole holds the head's backbone, Sequential, so ano"):
+        load_model(tmp_path / "whole", "made_again:make")
+
+
+def test_only_a_head_takes_a_backbone(tmp_path):
+    from rankwise import load_model
+
+    with pytest.raises(ValueError, match="holds no head, and only a head takes a backbone"):
+        load_model(tmp_path, "efficientnet-lite0")
+
+
 @pytest.mark.parametrize("batch", [None, 5])
 @pytest.mark.parametrize("shape", [(12, 12, 3), (14, 10)])
 def test_head_and_backbone_are_one_onnx_file(photos, shape, batch, tmp_path):

@@ -30,6 +30,13 @@ SourcePattern = Annotated[
     str | None,
     typer.Option(help="Regular expression on file names; its first group is the source id."),
 ]
+OwnBackbone = Annotated[
+    str | None,
+    typer.Option(
+        help="For a head that was saved without its backbone: MODULE:FUNCTION or a file.",
+        metavar="BACKBONE",
+    ),
+]
 Without = Annotated[
     Path | None,
     typer.Option(

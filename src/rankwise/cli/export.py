@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise.cli._options import OwnBackbone
 from rankwise.cli._output import say
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def export(
     batch: Annotated[
         int | None, typer.Option(min=1, help="onnx: a fixed number of images; default any.")
     ] = None,
+    backbone: OwnBackbone = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
@@ -58,7 +60,7 @@ def export(
 
     if no_check and check is not None:
         raise typer.BadParameter("--check and --no-check exclude each other")
-    model = load_model(folder)
+    model = load_model(folder, backbone)
     if out is None:
         suffix = "" if precision == "float32" else f"_{precision}"
         out = folder / f"{runs.EXPORTED}{suffix}{FORMATS.get(file_format, '')}"

@@ -20,6 +20,7 @@ from rankwise.cli._options import (
     Json,
     LabelColumn,
     Overwrite,
+    OwnBackbone,
     Size,
     SkipBad,
     SourcePattern,
@@ -317,6 +318,7 @@ def evaluate(
             metavar="LIST.CSV|PAGE.HTML",
         ),
     ] = None,
+    backbone: OwnBackbone = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
@@ -330,7 +332,15 @@ def evaluate(
         None, False, skip_bad, source_pattern, image_column=image_column, label_column=label_column
     )
     report = runs.evaluate(
-        folder, source, split, mistakes=mistakes, tta=tta, limit=limit, seed=seed, **reading
+        folder,
+        source,
+        split,
+        mistakes=mistakes,
+        tta=tta,
+        backbone=backbone,
+        limit=limit,
+        seed=seed,
+        **reading,
     )
     say(f"scored: {report['scored']}", err=True)
     for note in report["notes"]:
@@ -366,13 +376,14 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE...")
     ],
+    backbone: OwnBackbone = None,
     skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Label image files; exit status 1 if one of them can't be read."""
     from rankwise import runs
 
-    entries = runs.predict(folder, images, on_error="record")
+    entries = runs.predict(folder, images, on_error="record", backbone=backbone)
     predictions = [entry for entry in entries if "error" not in entry]
     failed = [entry for entry in entries if "error" in entry]
     if as_json:

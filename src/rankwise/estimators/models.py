@@ -10,8 +10,14 @@ from rankwise._reading import read_json
 from rankwise.errors import ModelFileError
 
 
-def load_model(folder: str | Path) -> Any:
+def load_model(folder: str | Path, backbone: Any = None) -> Any:
     """Read the model of a folder, whichever kind ``model.json`` says it is.
+
+    Parameters
+    ----------
+    folder : path
+    backbone : nn.Module, str or path, optional
+        For a head that was saved without it, see `rankwise.heads.head.load_head`.
 
     Returns
     -------
@@ -32,7 +38,9 @@ def load_model(folder: str | Path) -> Any:
     if is_head(folder):
         from rankwise.heads.head import load_head
 
-        return load_head(folder)
+        return load_head(folder, backbone)
+    if backbone is not None:
+        raise ValueError(f"{folder} holds no head, and only a head takes a backbone; leave it out")
     from rankwise.estimators.convolutional import ConvolutionalClassifier
     from rankwise.estimators.files import read_classifier
     from rankwise.estimators.quadratic import QuadraticClassifier

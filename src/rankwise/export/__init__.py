@@ -125,7 +125,8 @@ def export_model(
         graph = to_graph(model)
     except ValueError:
         # A backbone beyond the graph's operations has an ONNX form of its own.
-        if file_format != "onnx" or precision != "float32" or not hasattr(model, "as_onnx"):
+        whole = file_format == "onnx" and precision == "float32" and hasattr(model, "as_onnx")
+        if not whole or model._backbone() is None:
             raise
         return _write_whole(model, out, batch, images)
     digest = fingerprint(graph)

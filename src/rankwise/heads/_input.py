@@ -30,6 +30,7 @@ from rankwise.heads.feature_blocks import (
     to_array,
 )
 from rankwise.heads.features import extract_features
+from rankwise.heads.missing import missing_backbone
 
 Source = ArrayBlocks | LoaderBlocks
 
@@ -84,6 +85,10 @@ class HeadInput:
         backbone = self._backbone()
         if backbone is not None:
             X = self._image_features(X, backbone, reset)
+        elif isinstance(X, ImageSet) or getattr(X, "ndim", 2) > 2:
+            lacks = missing_backbone(self)
+            if lacks is not None:
+                raise ValueError(f"images were given, and {lacks}")
         options: dict[str, Any] = {
             "dtype": [np.float64, np.float32],
             "ensure_all_finite": False,

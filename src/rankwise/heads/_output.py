@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from rankwise.heads.backbones import Backbone, as_backbone
+from rankwise.heads.missing import missing_backbone
 from rankwise.linear.class_ridge import HeadSolution
 
 
@@ -62,7 +63,8 @@ class HeadOutput(ABC):
         """
         found = self._backbone() if backbone is None else as_backbone(backbone)
         if found is None:
-            raise ValueError("there is no backbone to attach the head to; pass one")
+            lacks = missing_backbone(self) or "there is no backbone to attach the head to"
+            raise ValueError(f"{lacks}; attach(backbone) takes one, too")
         return nn.Sequential(found, self.to_linear(calibrated=calibrated)).eval()
 
     def as_graph(self) -> Any:
@@ -85,7 +87,8 @@ class HeadOutput(ABC):
         check_is_fitted(self)
         backbone, shape = self._backbone(), getattr(self, "image_shape_", None)
         if backbone is None or shape is None:
-            raise ValueError("a head without backbone and image shape can't be exported")
+            lacks = missing_backbone(self) or "the head was fitted on features, not on images"
+            raise ValueError(f"nothing can be exported: {lacks}")
         solved = self._solution()
         return classifier_model(
             backbone,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rankwise.heads.backbones import Backbone, Residual, SmallResNet
+from rankwise.heads.missing import missing_backbone
 from rankwise.nets.layers import ResidualBlock
 from rankwise.nets.simple_cnn import SimpleCNN
 from rankwise.networks.graph import (
@@ -43,7 +44,8 @@ def graph_of_head(head: Any) -> Graph:
     backbone = head._backbone()
     shape = getattr(head, "image_shape_", None)
     if backbone is None or shape is None:
-        raise ValueError("a head without backbone and image shape can't be exported as a graph")
+        lacks = missing_backbone(head) or "the head was fitted on features, not on images"
+        raise ValueError(f"nothing can be exported: {lacks}")
     channels = 1 if len(shape) == 2 else shape[2]
     ops: list[Op] = [ToMaps()]
     if backbone.channels not in (None, channels):

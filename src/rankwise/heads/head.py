@@ -22,6 +22,7 @@ from rankwise.errors import ModelFileError
 from rankwise.heads._input import is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._parts import HeadParts
+from rankwise.heads.backbones import load_backbone
 from rankwise.heads.feature_blocks import ArrayBlocks, Block
 from rankwise.heads.features import BackboneFeatures, extract_features
 from rankwise.heads.order import in_callers_order
@@ -461,8 +462,9 @@ def load_head(folder: str | Path, backbone: nn.Module | str | Path | None = None
     ----------
     folder : path
     backbone : nn.Module, str or path, optional
-        For a head that was saved without: what `VarProHead` takes. Only the one that the head was
-        fitted on is accepted, where the folder knows it.
+        For a head that was saved without: what `VarProHead` takes; a name or file prepares images
+        as it did for the fit. Only the one that the head was fitted on is accepted, where the
+        folder knows it.
 
     Raises
     ------
@@ -474,8 +476,17 @@ def load_head(folder: str | Path, backbone: nn.Module | str | Path | None = None
     head = read_head(Path(folder), VarProHead)
     if backbone is None:
         return head
+    known, own = getattr(head, "backbone_reference_", None), head._backbone()
+    if own is not None:
+        raise ModelFileError(
+            f"{folder} holds the head's backbone, {own.name}, so another isn't taken; leave it out"
+        )
     head.backbone = backbone
-    found, known = head._backbone(), getattr(head, "backbone_reference_", None)
+    if not isinstance(backbone, nn.Module):
+        choices = (known or {}).get("preparation", {})
+        choices = {k: v for k, v in choices.items() if k != "channels" and v is not None}
+        head.backbone = load_backbone(backbone, **choices)
+    found = head._backbone()
     if known is not None and found is not None and found.fingerprint != known["fingerprint"]:
         raise ModelFileError(
             f"the head of {folder} was fitted on backbone {known['name']}, and {found.name} gives "

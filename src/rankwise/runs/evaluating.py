@@ -28,6 +28,7 @@ def evaluate(
     *,
     mistakes: Path | None = None,
     tta: str | None = None,
+    backbone: str | None = None,
     **reading: Any,
 ) -> dict[str, Any]:
     """Accuracy of a saved model on a source, with its confusion matrix.
@@ -50,6 +51,8 @@ def evaluate(
         true and predicted labels and confidences, or ``.html``, the page of `explore`.
     tta : {"mirror", "shifts"}, optional
         Copies of each image, as `ConvolutionalClassifier` has them. Default: the model's own.
+    backbone : str, optional
+        For a head that was saved without it.
     **reading
         More options of `rankwise.load_images`; None counts as not given.
 
@@ -64,7 +67,7 @@ def evaluate(
     """
     if mistakes is not None:
         check_mistakes(mistakes, folder)
-    model = load_model(folder)
+    model = load_model(folder, backbone)
     if tta is not None:
         if not isinstance(model, ConvolutionalClassifier):
             raise ValueError(f"tta={tta!r} is for convolutional units; {folder} holds other ones")

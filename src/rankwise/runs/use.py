@@ -158,7 +158,7 @@ def _same_source(source: str, record: dict[str, Any]) -> bool:
 
 
 def predict(
-    folder: Path, paths: Sequence[Path], *, on_error: str = "raise"
+    folder: Path, paths: Sequence[Path], *, on_error: str = "raise", backbone: str | None = None
 ) -> list[dict[str, Any]]:
     """Labels of image files: the most probable class of each, and all probabilities.
 
@@ -170,6 +170,8 @@ def predict(
         Files, and folders, whose files are taken in the order of their names, at any depth.
     on_error : {"raise", "record"}
         What a file does that can't be read: end the call, or give an entry of its own.
+    backbone : str, optional
+        For a head that was saved without it.
 
     Returns
     -------
@@ -187,7 +189,7 @@ def predict(
     """
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error is {on_error!r}; 'raise' or 'record' is accepted")
-    model = load_model(folder)
+    model = load_model(folder, backbone)
     shape = _image_shape(model, folder)
     bits = record_of_run(folder).get("bits")
     result: list[dict[str, Any]] = []
@@ -285,8 +287,8 @@ def _image_shape(model: Any, folder: Path) -> tuple[int, ...]:
         raise ModelFileError(
             f"{folder} holds a head of {model.n_features_in_:,} features with the classes "
             f"{some_of({str(c) for c in model.classes_})}, saved without what makes features of "
-            f"images ({missing}), which isn't read since it would have to be run, or isn't known; "
-            "in Python load_head(folder, backbone=...) takes it, and predicts"
+            f"images ({missing}), which nothing calls unasked; --backbone takes it, and in Python "
+            "load_head(folder, backbone=...)"
         )
     return tuple(shape)
 
