@@ -89,6 +89,16 @@ def shard(
     report = written(
         source, out, **reading, shard_bytes=int(shard_mib * 2**20), workers=workers, progress=True
     )
+    from rankwise.data.telling import MOST_CLASSES
+
+    names, shape = report["classes"], "×".join(map(str, report["image_shape"]))
+    more = f" and {len(names) - MOST_CLASSES:,} more" if len(names) > MOST_CLASSES else ""
+    say(
+        f"{len(names):,} classes: {', '.join(names[:MOST_CLASSES])}{more}; images: {shape}",
+        err=True,
+    )
+    for note in report["notes"]:
+        say(f"note: {note}", err=True)
     for line in report["skipped"]:
         say(f"skipped {line}", err=True)
     if as_json:

@@ -63,6 +63,7 @@ def augment(
 ) -> None:
     """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
     from rankwise.data.load import Source
+    from rankwise.data.telling import counts_line, part_lines
     from rankwise.lowrank import LowRankAugmenter, NormalEnergy, RandomLowRank
     from rankwise.lowrank.export import augment_files, check_format
 
@@ -84,7 +85,16 @@ def augment(
         images = opened.read_by_size(split, **options)
     else:
         images = [opened.read(split, progress=True, **options)]
-    for note in dict.fromkeys(note for part in images for note in part.notes):
+    kept = []
+    if size is None and opened.survey().mixed:
+        survey = opened.survey()
+        kept = [
+            f"images of {len(survey.sizes | survey.other_sizes)} sizes keep their own; --size "
+            "brings them to one"
+        ]
+    for line in (counts_line(images), *part_lines(opened, images)):
+        say(line, err=True)
+    for note in dict.fromkeys((*kept, *(note for part in images for note in part.notes))):
         say(f"note: {note}", err=True)
     skipped = list(dict.fromkeys(line for part in images for line in part.skipped))
     for line in skipped:
@@ -152,7 +162,7 @@ def show(
     from rankwise.lowrank.pages import MOST_PIXELS
     from rankwise.lowrank.sets import FIGURE_ENERGY, FIGURE_SKIPS
 
-    path = Path(source)
+    path = Path(source).expanduser()
     if size is None and out.suffix.lower() == ".html":
         size = MOST_PIXELS
     if path.suffix.lower() != ".npz" and (path.is_file() or has_image_ending(path)):
@@ -273,7 +283,8 @@ def _some_images(
     import numpy as np
     from PIL import Image
 
-    files = _image_files(Path(source)) if Path(source).is_dir() else []
+    folder = Path(source).expanduser()
+    files = _image_files(folder) if folder.is_dir() else []
     if files:
         chosen = np.random.default_rng(seed).permutation(len(files))[:limit]
         paths = [files[i] for i in sorted(chosen)]
@@ -291,38 +302,41 @@ def _some_images(
 
 
 def _image_files(folder: Path) -> list[Path]:
-    from rankwise.data.tree import has_image_ending
+    from rankwise.data.tree import has_image_ending, is_litter
 
-    return [
+    found = [
         path
         for path in sorted(folder.rglob("*"))
         if has_image_ending(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not any(
+            part.startswith(".") or is_litter(part) for part in path.relative_to(folder).parts
+        )
     ]
+    for path in found:
+        if path.is_symlink() and not path.exists():
+            say(f"note: {path} is left out: its link leads nowhere", err=True)
+    return [path for path in found if path.is_file()]
 
 
-def _read(path: Path, size: int | None):  # type: ignore[no-untyped-def]
+def _read(path: Path, size: int | None) -> NDArray[np.uint8]:
+    """An image as training reads it: upright, alpha laid on a ground, the bits that it uses."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    from rankwise.data import decode, read_image
     from rankwise.errors import DataError
 
     try:
-        with Image.open(path) as file:
-            file.load()
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode.startswith(("I", "F")):  # 16 bits and more: to the range of 8
-                deep = np.asarray(upright, dtype=np.float64)
-                top = 65535.0 if upright.mode.startswith("I;16") else max(255.0, deep.max())
-                upright = Image.fromarray(np.uint8(np.clip(deep, 0, top) * (255 / top) + 0.5))
-            grey = upright.mode in ("1", "L", "LA")
-            picture = upright.convert("L" if grey else "RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file makes Pillow's parsers raise nearly anything
+        with decode.without_pillows_warnings():
+            header = decode.header_of(path)
+    except decode.BadImageError as error:
         raise DataError(f"{path} can't be read as an image: {error}") from None
+    if header.pages:
+        say(f"note: {path} holds several pictures: the first is read", err=True)
+    shape = (header.height, header.width) if header.grey else (header.height, header.width, 3)
+    pixels = read_image(path, image_shape=shape)
     if size is not None:
+        picture = Image.fromarray(pixels)
         picture.thumbnail((size, size))
-    pixels = np.asarray(picture)
+        pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels

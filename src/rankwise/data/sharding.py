@@ -59,8 +59,9 @@ def shard(
     Returns
     -------
     dict
-        Of each split the files and the fingerprint, as in ``shards.json``; and ``skipped``, a line
-        for each image that was left out.
+        Of each split the files and the fingerprint, as in ``shards.json``; the ``classes``; the
+        ``image_shape``; ``notes``, what was decided; and ``skipped``, a line for each image that
+        was left out.
 
     Raises
     ------
@@ -72,6 +73,9 @@ def shard(
         raise DataError(f"{out} isn't empty; a new folder is accepted.")
     opened = Source(source, image_column=image_column, label_column=label_column)
     layout, bits = opened.layout_for(size=size, grey=grey, channels=channels)
+    notes = opened.survey().notes(
+        layout, size_given=size is not None, channels_given=grey or channels is not None
+    )
     here = Path(source).expanduser()
     # Workers may stand in another folder, and stay for the next source of that name.
     opening: Opening = (
@@ -108,7 +112,14 @@ def shard(
             rows = np.concatenate(kept) if kept else usable
             writer.add(split, files, labels[rows], ids[rows])
     record = writer.finish()
-    return {"splits": record["splits"], "skipped": skipped, "record": joined(out, RECORD)}
+    return {
+        "splits": record["splits"],
+        "classes": list(samples.class_names),
+        "image_shape": list(layout.shape),
+        "notes": [*opened.reader.notes, *notes],
+        "skipped": skipped,
+        "record": joined(out, RECORD),
+    }
 
 
 @lru_cache(maxsize=4)

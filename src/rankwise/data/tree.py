@@ -140,7 +140,7 @@ def _fill(
     seen.add((status.st_dev, status.st_ino))
     for entry in found:
         path = tree.path / entry.name
-        if entry.name.lower() in _LITTER or entry.name.startswith("._"):
+        if is_litter(entry.name):
             continue
         hidden = entry.name.startswith(".")
         if entry.is_dir():
@@ -185,6 +185,11 @@ def _sort_in(tree: Tree, path: Path) -> None:
 def below(path: Path, root: Path) -> Path:
     """A path from the folder `root`; as it is where it lies elsewhere."""
     return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def is_litter(name: str) -> bool:
+    """Whether another system leaves files or folders of this name, which are no part of a set."""
+    return name.lower() in _LITTER or name.startswith("._")
 
 
 def has_image_ending(path: Path) -> bool:

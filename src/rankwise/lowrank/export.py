@@ -68,13 +68,14 @@ def augment_files(
     Raises
     ------
     RunError
-        If `out` holds something else.
+        If `out` holds something else, or a name isn't UTF-8, as those in such files are.
     OptionError
         For an unknown format.
     """
     check_format(file_format)
     out = Path(out).expanduser()
     sets = [images] if isinstance(images, ImageSet) else list(images)
+    _check_names(sets)
     keys = [augmenter.plan(part).key for part in sets]
     joined = keys[0] if len(keys) == 1 else hashlib.sha256("".join(keys).encode()).hexdigest()
     key = f"{file_format}-{joined}"
@@ -110,6 +111,20 @@ def _written(
     summary["data"] = place.name
     write_json(out / _DONE, summary)
     return summary
+
+
+def _check_names(sets: list[ImageSet]) -> None:
+    """A file's name may be any bytes, but not in a parquet or CSV file."""
+    for part in sets:
+        for kind, names in (("class", part.class_names), ("image", part.source_ids.tolist())):
+            for name in names:
+                try:
+                    name.encode()
+                except UnicodeEncodeError:
+                    raise RunError(
+                        f"the name of the {kind} {name!a} isn't UTF-8, which the names in "
+                        "parquet and CSV files are; rename it"
+                    ) from None
 
 
 def check_format(file_format: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,14 +70,21 @@ def chosen_images(
                     raise
         return opened.read(part, **(options | given))
 
+    def other(part: str) -> ImageSet:
+        images = read(part)
+        if own:  # what was decided about these was told before the training
+            return images
+        notes = dict.fromkeys((*images.notes, *_brought(opened, images.image_shape)))
+        return replace(images, notes=tuple(notes))
+
     if own and split in (None, "test"):
         images = _held_out(opened, record, options | {"source_pattern": pattern} | given)
         return images, f"the run's own source, {_part(opened, 'test')}"
     if split is not None:
-        images = read(split)
+        images = other(split)
         return images, _part(opened, images.split)
     if opened.test_part is not None:
-        return read("test"), f"another source than the run's, {_part(opened, 'test')}"
+        return other("test"), f"another source than the run's, {_part(opened, 'test')}"
     if record and "limit" not in given:
         try:
             images = read("test")
@@ -85,7 +93,7 @@ def chosen_images(
         else:
             if images.fingerprint == record.get("test_fingerprint"):
                 return images, "a copy of the run's source, the images that it held out"
-    return read("all"), "all images, since this isn't the source of the run"
+    return other("all"), "all images, since this isn't the source of the run"
 
 
 def _part(opened: Source, split: str) -> str:
@@ -143,6 +151,35 @@ def _held_out(opened: Source, record: dict[str, Any], options: dict[str, Any]) -
         return images
     part = images.subset(stratified_limit(images.labels, limit, options["seed"]))
     return replace(part, skipped=images.skipped)
+
+
+def _brought(opened: Source, shape: tuple[int, ...]) -> list[str]:
+    """What images of another source weren't like those of the model, by their headers."""
+    found = opened.survey()
+    sizes = found.sizes + found.other_sizes
+    changes: Counter[str] = Counter()
+    for own, n in sizes.items():
+        if own != shape[:2]:
+            changes[_resized(own, shape)] += n
+    if len(shape) == 2:
+        changes["turned from colour to grey"] = found.n_colour
+    if len(shape) == 3 and shape[2] == 3:
+        changes["turned from grey to RGB"] = found.n_grey
+    lines = [
+        f"{n:,} of the source's {sizes.total():,} images {change}, which the model takes"
+        for change, n in changes.items()
+        if n
+    ]
+    if found.n_pages:
+        lines.append(f"files of several pictures ({found.n_pages:,}): the first of each is read")
+    return lines
+
+
+def _resized(own: tuple[int, int], shape: tuple[int, ...]) -> str:
+    """How images of a height and width came to those of the model."""
+    proportions = own[0] / own[1], shape[0] / shape[1]
+    how = "resized" if max(proportions) <= 1.1 * min(proportions) else "squeezed"
+    return f"{how} to {shape[0]}×{shape[1]} (height×width)"
 
 
 def _same_source(source: str, record: dict[str, Any]) -> bool:
@@ -233,9 +270,7 @@ def _changes(header: Header, shape: tuple[int, ...]) -> list[str]:
     """What an image wasn't like those of the model, and was brought to."""
     found = []
     if (header.height, header.width) != shape[:2]:
-        own, wanted = header.height / header.width, shape[0] / shape[1]
-        how = "resized" if max(own, wanted) <= 1.1 * min(own, wanted) else "squeezed"
-        found.append(f"{how} to {shape[0]}×{shape[1]} (height×width)")
+        found.append(_resized((header.height, header.width), shape))
     if len(shape) == 2 and not header.grey:
         found.append("turned from colour to grey")
     if len(shape) == 3 and shape[2] == 3 and header.grey:
