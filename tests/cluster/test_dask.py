@@ -65,7 +65,8 @@ def test_a_fit_has_the_bits_of_one_machine(
         model = classifier(verbose=1).fit(*images, checkpoint_dir="kept")
         bars = capsys.readouterr().err
         for what, steps in (("sub-networks", "6/6"), ("glue", f"{len(images[0])}/")):
-            assert re.search(rf"{what} on 2 workers .* {steps}", bars)
+            # The second one may join while the first is at work.
+            assert re.search(rf"{what} on [12] workers? .* {steps}", bars)
         assert digest(model.network_.params, model.network_.coef, model.outputs(images[0])) == here
         assert sum(executor.kernels.values()) > 6
     # The workers live elsewhere: what is kept is written by the client.

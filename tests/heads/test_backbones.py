@@ -390,7 +390,7 @@ def test_layers_without_counterpart_are_named():
     with pytest.raises(ValueError, match="layer Tanh can't be exported"):
         head.as_graph()
     plain = VarProHead(1.0).fit(np.eye(4), [0, 1, 0, 1])
-    with pytest.raises(ValueError, match="without backbone and image shape"):
+    with pytest.raises(ValueError, match="the head was fitted on features, not on images"):
         plain.as_graph()
 
 
