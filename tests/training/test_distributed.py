@@ -18,21 +18,27 @@ from rankwise import ConvolutionalClassifier
 from rankwise.errors import RunError
 from rankwise.training.distributed import data_parallel, shared_out
 
+def say(*words):
+    # In one piece: both processes write into one pipe.
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
+
+
 X, y = load_digits(return_X_y=True)
 X = X[:400].reshape(-1, 8, 8)
 with data_parallel() as rank:
-    print(rank, shared_out(lambda some: [(n, rank) for n in some], range(5)), flush=True)
+    say(rank, shared_out(lambda some: [(n, rank) for n in some], range(5)))
     model = ConvolutionalClassifier("tiny", epochs=2, random_state=1)
     model.fit(X, y[:400], checkpoint_dir="kept")
     model.save(f"model-{rank}.safetensors")
     try:
         ConvolutionalClassifier("tiny", epochs=1, random_state=rank).fit(X, y[:400])
     except RunError as error:
-        print("refused", error, flush=True)
+        say("refused", error)
     try:
         ConvolutionalClassifier("tiny", time_budget=0.1).fit(X, y[:400])
     except RunError as error:
-        print("refused", error, flush=True)
+        say("refused", error)
 """
 
 
