@@ -1,8 +1,9 @@
 """End every resumable command at every one of its file operations, and give it again.
 
 Each call that changes a file or a folder, whichever library makes it, is counted by `kills.c`,
-which is loaded before libc's own functions. A command is killed before it, after it and in the
-middle of a write; then the same command is given again. It has to end well, with the same files as
+which is loaded before libc's own functions. A command is killed before it, in the middle of a write
+and after the last one (after any other is before the next: nothing on the disk changes between them;
+``--moments before after within`` does all three); then the same command is given again. It has to end well, with the same files as
 one that nobody interrupted, equal but for times and dates, and with nothing left over, neither in
 its folder nor in the temporary one. Commands run in forks of one warmed-up process.
 
@@ -34,7 +35,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MOMENTS = ("before", "after", "within")
-TIMES = re.compile(r"second|^(date|started|finished|peak_memory_mb|earlier|now)$")
+TIMES = re.compile(r"second|^(date|started|finished|peak_memory_mb|earlier|now|per_fold)$")
 """Keys that may differ: times, dates, and how much memory a process took."""
 
 FAST = "--units 12 --subnets 2 --max-iter 2 --limit 60 --workers 1"
@@ -128,7 +129,7 @@ COMMANDS = {
     "study-report": Command(
         "study report out", ("study run ../own.toml --out out --workers 1 --device cpu",)
     ),
-    "tune": Command("study tune ../tuning.toml --out out --trials 8 --device cpu"),
+    "tune": Command("study tune ../tuning.toml --out out --trials 3 --device cpu"),
     "export-onnx": Command("export out --format onnx", (f"train digits --out out {FAST}",)),
     "export-c": Command("export out --format c --no-check", (f"train digits --out out {FAST}",)),
     "export-safetensors": Command(
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("--every", type=int, default=1, help="one in so many operations")
     parser.add_argument("--first", type=int, default=1, help="the first operation")
-    parser.add_argument("--moments", nargs="+", choices=MOMENTS, default=list(MOMENTS))
+    parser.add_argument("--moments", nargs="+", choices=MOMENTS)
     parser.add_argument("--quick", action="store_true", help="a few operations of a few commands")
     args = parser.parse_args()
     unknown = sorted(set(args.commands) - set(COMMANDS))
@@ -225,7 +226,9 @@ class Killer:
         wanted = contents(whole)
         kills, failures = 0, []
         for operation in range(self.args.first, operations + 1, step):
-            for moment in (MOMENTS.index(name) for name in self.args.moments):
+            last = operation > operations - step
+            names = self.args.moments or [m for m in MOMENTS if m != "after" or last]
+            for moment in map(MOMENTS.index, names):
                 folder = self._copy(prepared)
                 code, _, words, where = self._fork(folder, command.arguments, operation, moment)
                 label = f"{MOMENTS[moment]} {operation}: {where.replace(str(folder), '')}"

@@ -108,6 +108,7 @@ def test_objects_say_what_strings_say(digits):
             "n_subnets": 2,
             "subnets": Subnetworks(samples=60, partition=True, jacobian="kaufman", rcond=1e-3),
         },
+        {"subnets": Subnetworks(squash=True)},
         {"ridge": LeaveOneOut(rcond=0.05)},  # the condition is 60: 0.01 cuts nothing
         {"ridge": FixedRidge(0.0, rcond=1e-3, method="tsqr")},
         {"refine": (Grow(4), Prune(0.25), GaussNewton(1))},

@@ -155,6 +155,12 @@ def train(
     squash: Annotated[
         bool, typer.Option("--squash", help="Probabilities through a sigmoid of the outputs.")
     ] = False,
+    squash_inside: Annotated[
+        bool,
+        typer.Option(
+            "--squash-inside", help="Outputs of sub-networks through a sigmoid while they are fitted."
+        ),
+    ] = False,
     workers: Annotated[
         int, typer.Option(help="Sub-networks or threads at a time; -1 for one a core.")
     ] = -1,
@@ -213,6 +219,7 @@ def train(
         "time_budget": time_budget,
         "patience": patience,
         "squash": squash or None,
+        "squash_inside": squash_inside or None,
         "bias": False if no_bias else None,
         "partition": partition or None,
         "rcond": rcond,

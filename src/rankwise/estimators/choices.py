@@ -68,6 +68,11 @@ class Subnetworks:
     rcond : float, optional
         Singular values of the features under this share of the largest are dropped (paper, 8.1);
         default those that are rounding.
+    squash : bool, default=False
+        Pass a sub-network's outputs through a logistic function before they are compared with the
+        targets (paper, 8.1, which doesn't say whether inside the functional or after it; after it
+        is ``probabilities="sigmoid"``). About as many times slower as there are classes; takes no
+        sample weights.
     dtype : {"auto", "float32", "float64"}, default="auto"
         Of images, features and the large products, of the output layer and predictions too; solves
         are float64. ``"auto"`` follows `X`: float32 for uint8 and float32 images, float64 (half the
@@ -79,6 +84,7 @@ class Subnetworks:
     jacobian: str | None = None
     tol: float | None = None
     rcond: float | None = None
+    squash: bool = False
     dtype: str = "auto"
 
     def given(self) -> dict[str, Any]:
@@ -89,7 +95,8 @@ class Subnetworks:
             "tol": self.tol,
             "subnet_rcond": self.rcond,
         }
-        return _without_none(found) | ({"partition": True} if self.partition else {})
+        asked = {"partition": self.partition, "squash_inside": self.squash}
+        return _without_none(found) | {name: True for name, yes in asked.items() if yes}
 
 
 @dataclass(frozen=True)
@@ -322,6 +329,7 @@ def parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "tol": take("tol", None),
         "rcond": take("subnet_rcond", rcond),
         "partition": take("partition", False) or None,
+        "squash": take("squash_inside", False) or None,
         "dtype": None if options.get("dtype") == "auto" else options.get("dtype"),
     }
     options.pop("dtype", None)

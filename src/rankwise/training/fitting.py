@@ -161,6 +161,11 @@ def fit_subnetworks(
             used, encoded = chosen(images, fit), encoded[fit]
             weights = None if weights is None else weights[fit]
     n_seen = len(used) if weights is None else float(np.sum(weights))
+    if weights is not None and plan.subnet.squash:
+        raise ValueError(
+            "squashing inside the functional takes no sample or class weights; leave one of them "
+            "out"
+        )
     if device == "cpu":
         check_room(plan.subnet, len(used), n_classes, min(plan.n_subnets, threads))
     targets = OneHot.of(encoded, n_classes)

@@ -30,7 +30,7 @@ class SubnetPlan:
     n_parts : int
         Above 0 the images are dealt out to so many sub-networks, none to two (second paper, 6.1);
         0 draws each mini-batch by itself (its section 4).
-    solver, jacobian, max_iterations, ftol, rcond
+    solver, jacobian, max_iterations, ftol, rcond, squash
         As in `VariableProjection`.
     ridge : float
         Ridge of a sub-network's own output layer, per sample: ``μ = ridge·n``.
@@ -48,6 +48,7 @@ class SubnetPlan:
     max_iterations: int | None = None
     ftol: float | None = None
     rcond: float | None = None
+    squash: bool = False
     ridge: float = 1e-4
     dtype: str = "float32"
 
@@ -199,4 +200,5 @@ def variable_projection(plan: SubnetPlan, n: int) -> VariableProjection:
         max_iterations=budget if plan.max_iterations is None else plan.max_iterations,
         ftol=tolerance if plan.ftol is None else plan.ftol,
         rcond=plan.rcond,
+        squash=plan.squash,
     )

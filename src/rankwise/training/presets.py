@@ -142,6 +142,7 @@ GIVEN = (
     "start",
     "bias",
     "partition",
+    "squash_inside",
     "subnet_rcond",
     "glue_rcond",
     "glue_method",
@@ -161,6 +162,7 @@ _NO_PRESET_HAS = (
     "start",
     "bias",
     "partition",
+    "squash_inside",
     "subnet_rcond",
     "glue_rcond",
     "glue_method",
@@ -264,6 +266,7 @@ def plan_network(
         max_iterations=chosen.max_iter if own_budget else None,
         ftol=None if own_solver else chosen.tol,
         rcond=given.get("subnet_rcond"),
+        squash=bool(given.get("squash_inside")),
         ridge=chosen.subnet_ridge,
         dtype=dtype,
     )

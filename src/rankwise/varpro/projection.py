@@ -23,6 +23,7 @@ from rankwise.varpro.problem import SeparableProblem
 from rankwise.varpro.results import FitResult
 from rankwise.varpro.solvers import Solver, make_solver
 from rankwise.varpro.specification import Specification
+from rankwise.varpro.squashed import SquashedProblem
 
 
 class VariableProjection:
@@ -59,6 +60,11 @@ class VariableProjection:
         Robust losses as in ``scipy.optimize.least_squares``, by reweighting.
     f_scale : float, default=1.0
         Residuals, in units of sigma where there is one, beyond which a robust loss bends.
+    squash : bool, default=False
+        Minimise ``½‖τ − σ(ΦΦ⁺τ)‖²`` instead, the outputs behind a logistic function (paper, 8.1):
+        for targets of 0 and 1. The linear parameters stay those of the plain functional. Its
+        Gauss–Newton matrix costs ``K`` times as much; fits have no statistics, and take no
+        weights, bounds, fixed or tied parameters.
 
     Raises
     ------
@@ -93,6 +99,7 @@ class VariableProjection:
         atol: float | None = None,
         loss: str = "linear",
         f_scale: float = 1.0,
+        squash: bool = False,
     ) -> None:
         if not isinstance(jacobian, str) or jacobian not in JACOBIANS:
             raise ValueError(f"unknown jacobian {jacobian!r}; accepted: {', '.join(JACOBIANS)}")
@@ -103,6 +110,8 @@ class VariableProjection:
         check_loss(loss, f_scale)
         if loss != "linear" and ridge > 0:
             raise ValueError("a robust loss can't be combined with a ridge; leave one out")
+        if loss != "linear" and squash:
+            raise ValueError("a robust loss can't be combined with squash; leave one out")
         self.solver = solver
         self.jacobian = jacobian
         self.ridge = ridge
@@ -112,6 +121,7 @@ class VariableProjection:
         self.atol = atol
         self.loss = loss
         self.f_scale = f_scale
+        self.squash = squash
 
     def fit(
         self,
@@ -165,7 +175,8 @@ class VariableProjection:
         Returns
         -------
         FitResult
-            Of a single fit a `CurveFit`, which has standard errors, bands and the rest.
+            Of a single fit a `CurveFit`, which has standard errors, bands and the rest, unless its
+            outputs are squashed.
 
         Raises
         ------
@@ -185,7 +196,15 @@ class VariableProjection:
                     "a batch of starts takes no weights, bounds, fixed or tied parameters and no "
                     "robust loss; use fit_each"
                 )
-            return self._fit_batch(basis, targets, start)
+            return self._fit_plain(basis, targets, start)
+        if self.squash:
+            if several or any(o is not None for o in options) or len(fixed):
+                raise ValueError(
+                    "squash takes one data set, and no weights, bounds, fixed or tied parameters"
+                )
+            spec = self.specify(basis, targets, start)  # for what it checks
+            tau = np.asarray(spec.data[0].targets, dtype=np.float64)
+            return self._fit_plain(basis, tau, spec.space.start)
         spec = self.specify(
             basis,
             targets,
@@ -237,8 +256,8 @@ class VariableProjection:
         TypeError
             If the basis isn't a model at its ``x``.
         """
-        if self.ridge > 0 or self.loss != "linear":
-            raise ValueError("fit_each takes no ridge and no robust loss")
+        if self.ridge > 0 or self.loss != "linear" or self.squash:
+            raise ValueError("fit_each takes no ridge, no robust loss and no squash")
         return fit_each(
             basis,
             targets,
@@ -295,6 +314,8 @@ class VariableProjection:
         ValueError
             As `fit`; and if starts are to be drawn for a parameter without bounds.
         """
+        if self.squash:
+            raise ValueError("fit_multistart takes no squash; fit from each start")
         spec = self.specify(basis, targets, start, **options)
         if starts is None:
             more = draw_starts(spec, n_starts, seed, scale)
@@ -347,8 +368,8 @@ class VariableProjection:
             raise ValueError(f"{', '.join(given)} must be given to the solver object itself")
         return self.solver
 
-    def _fit_batch(self, basis: Any, targets: Any, start: Any) -> FitResult:
-        """Many problems in step, numpy or torch."""
+    def _fit_plain(self, basis: Any, targets: Any, start: Any) -> FitResult:
+        """Many problems in step, numpy or torch; or one whose outputs are squashed."""
         checked_basis(basis)
         if isinstance(start, np.ndarray):
             start = start.astype(np.float64)
@@ -361,21 +382,23 @@ class VariableProjection:
             )
         eps = np.finfo(getattr(basis, "dtype", np.float64)).eps
         rcond = float(targets.shape[-2] * eps) if self.rcond is None else self.rcond
-        problem = SeparableProblem(
-            basis, targets, jacobian=self.jacobian, ridge=self.ridge, rcond=rcond
-        )
+        kind = SquashedProblem if self.squash else SeparableProblem
+        problem = kind(basis, targets, jacobian=self.jacobian, ridge=self.ridge, rcond=rcond)
         outcome = self._solver().minimise(problem, start)
         final = problem.project(outcome.params)
+        rank, condition = final.rank, final.condition
+        if targets.ndim == 2:
+            rank, condition = int(rank), float(condition)
         return FitResult(
             params=outcome.params,
             coef=final.coef,
-            objective=outcome.objective,
+            objective=outcome.objective if targets.ndim > 2 else float(outcome.objective),
             status=outcome.status,
             n_iterations=outcome.n_iterations,
             n_evaluations=problem.n_evaluations,
             history=outcome.history,
-            rank=final.rank,
-            condition=final.condition,
+            rank=rank,
+            condition=condition,
         )
 
 
