@@ -2,10 +2,11 @@
 
 Each call that changes a file or a folder, whichever library makes it, is counted by `kills.c`,
 which is loaded before libc's own functions. A command is killed before it, in the middle of a write
-and after the last one (after any other is before the next: nothing on the disk changes between them;
-``--moments before after within`` does all three); then the same command is given again. It has to end well, with the same files as
-one that nobody interrupted, equal but for times and dates, and with nothing left over, neither in
-its folder nor in the temporary one. Commands run in forks of one warmed-up process.
+and after the last one (after any other is before the next: nothing on the disk changes in between;
+``--moments before after within`` does all three); then the same command is given again. It has to
+end well, with the same files as one that nobody interrupted, equal but for times and dates, and
+with nothing left over, neither in its folder nor in the temporary one. Commands run in forks of one
+warmed-up process.
 
 python benchmarks/kills.py                     every command, every operation: half an hour
 python benchmarks/kills.py train head --every 5

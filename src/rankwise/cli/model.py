@@ -158,7 +158,8 @@ def train(
     squash_inside: Annotated[
         bool,
         typer.Option(
-            "--squash-inside", help="Outputs of sub-networks through a sigmoid while they are fitted."
+            "--squash-inside",
+            help="Outputs of sub-networks through a sigmoid while they are fitted.",
         ),
     ] = False,
     workers: Annotated[
