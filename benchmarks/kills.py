@@ -275,6 +275,7 @@ class Killer:
             sys.stdout.flush()
             child = os.fork()
             if child == 0:
+                os.setsid()  # so that its own workers can be ended with it
                 try:
                     self._child(
                         folder, arguments, operation, moment, writing, words.fileno(),
@@ -286,6 +287,8 @@ class Killer:
             with os.fdopen(reading, "rb") as pipe:
                 counted = pipe.read()
             _, status = os.waitpid(child, 0)
+            with suppress(ProcessLookupError):  # workers that outlive it would wait for minutes
+                os.killpg(child, signal.SIGKILL)
             words.seek(0)
             where.seek(0)
             said = words.read().decode("utf-8", "replace").strip().splitlines()

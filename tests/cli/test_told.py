@@ -33,6 +33,12 @@ def test_evaluate_tells_what_it_brought_to_the_models_images(photos, tmp_path, m
             "1 of the source's 24 images turned from colour to grey, which the model takes",
         ):
             assert f"note: {change}\n" in err
+    for command in (
+        ("export", tmp_path / "m", "--format", "safetensors", "--check", other),
+        ("explore", tmp_path / "m", other, "--out", tmp_path / "page.html"),
+    ):
+        _, err = call(monkeypatch, capsys, *command)
+        assert "note: 1 of the source's 24 images resized to 8×8 (height×width)" in err
     _, err = call(monkeypatch, capsys, "evaluate", tmp_path / "m", photos)
     assert "note" not in err
 
@@ -116,3 +122,24 @@ def test_show_of_a_folder_passes_over_litter_and_names_dead_links(
     out, err = call(monkeypatch, capsys, *arguments)
     assert "24 images" in out
     assert "dead.png is left out: its link leads nowhere" in err
+
+
+def test_show_leaves_out_what_it_cannot_read_where_asked(photos, tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    class_folders(source)
+    (source / "a" / "0-x.png").write_bytes(b"no image")
+    arguments = ["show", source, "--out", tmp_path / "x.html", "--limit", "40"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert err.endswith("as an image: it isn't an image, or its beginning is damaged\n")
+    out, err = call(monkeypatch, capsys, *arguments, "--skip-bad")
+    assert "23 images" in out
+    assert err.startswith(f"skipped {source / 'a' / '0-x.png'} can't be read as an image")
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "a.png").write_bytes(b"no image")
+    arguments = ["show", only, "--out", tmp_path / "y.html", "--skip-bad"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert f"error: {only}: no image of the 1 files can be read\n" in err
+    arguments = ["show", source / "b" / "0-x.png", "--out", tmp_path / "z.png", "--skip-bad"]
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert "--skip-bad is for a set of images" in err

@@ -186,6 +186,11 @@ def test_the_loss_is_printed(folder, call, tmp_path):
         (["--format", "c", "--precision", "int2"], "unknown precision 'int2'; accepted: float32"),
         (["--format", "c", "--batch", "3"], "batch is for the format onnx only"),
         (["--format", "c", "--out", "."], "is a folder; give the file to write"),
+        (
+            ["--format", "c", "--out", "e.txt"],
+            "e.txt isn't the name of a c file, which ends in .h or .hh or .hpp or .c or .inc; "
+            "choose another name",
+        ),
         (["--format", "c", "--check", "no-such-source"], "no-such-source"),
     ],
 )

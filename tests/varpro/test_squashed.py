@@ -73,7 +73,7 @@ def test_gradient_jacobian_and_matrix_are_exact(units, ridge, shared):
 def test_a_batch_is_its_problems_and_torch_agrees(units):
     import torch
 
-    basis, targets, params = units
+    _, targets, params = units
     form = make_units("symmetric", (5, 5))
     rng = np.random.default_rng(1)
     images = rng.normal(size=(2, 40, 5, 5))

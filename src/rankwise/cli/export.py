@@ -53,9 +53,9 @@ def export(
 ) -> None:
     """Write a model for phones (ONNX), watches (C), browsers (html) or programs of your own."""
     from rankwise import runs
-    from rankwise.errors import RankwiseError
+    from rankwise.errors import RankwiseError, RunError
     from rankwise.estimators.models import load_model
-    from rankwise.export import FORMATS, export_model, needs_calibration
+    from rankwise.export import ENDINGS, FORMATS, export_model, needs_calibration
     from rankwise.export.check import check_export
 
     if no_check and check is not None:
@@ -65,8 +65,15 @@ def export(
         suffix = "" if precision == "float32" else f"_{precision}"
         out = folder / f"{runs.EXPORTED}{suffix}{FORMATS.get(file_format, '')}"
     runs.refuse_model_file(out, folder)
+    if out.suffix and out.suffix.lower() not in ENDINGS.get(file_format, (out.suffix.lower(),)):
+        raise RunError(
+            f"{out} isn't the name of a {file_format} file, which ends in "
+            f"{' or '.join(ENDINGS[file_format])}; choose another name"
+        )
     # A source that is named and can't be read is a mistake: nothing is written then.
     images = None if check is None else runs.images_for(model, folder, check)
+    for note in () if images is None else images.notes:
+        say(f"note: {note}", err=True)
     calibration = None
     if needs_calibration(model, file_format, precision):
         calibration = _calibration(model, folder, calibrate)

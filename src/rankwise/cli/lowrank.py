@@ -149,6 +149,7 @@ def show(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(callback=checked_seed, help="Of the random copies.")] = 42,
+    skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Draw what an energy means for an image, or what augmentation makes of a set of images.
@@ -169,6 +170,7 @@ def show(
         named = {
             "--skip-threshold": skip_threshold,
             "--limit": limit,
+            "--skip-bad": skip_bad or None,
         }
         given = [name for name, value in named.items() if value is not None]
         if given:
@@ -189,7 +191,7 @@ def show(
         skip_threshold=FIGURE_SKIPS if skip_threshold is None else skip_threshold,
         seed=seed,
     )
-    _show_set(source, out, transform, limit or 36, size, seed, as_json)
+    _show_set(source, out, transform, limit or 36, size, seed, skip_bad, as_json)
 
 
 def _show_image(
@@ -246,13 +248,14 @@ def _show_set(
     limit: int,
     size: int | None,
     seed: int,
+    skip_bad: bool,
     as_json: bool,
 ) -> None:
     from rankwise.lowrank.pages import write_set_page
     from rankwise.lowrank.pictures import draw_set, save_picture
     from rankwise.lowrank.sets import augmented_set, law_of
 
-    names, images = _some_images(source, limit, size, seed)
+    names, images = _some_images(source, limit, size, seed, skip_bad)
     if any(out.exists() and Path(name).exists() and out.samefile(name) for name in names):
         raise RunError(f"{out} is one of the images; choose another file for the picture")
     drawn = augmented_set(images, transform=transform)
@@ -274,7 +277,7 @@ def _show_set(
 
 
 def _some_images(
-    source: str, limit: int, size: int | None, seed: int
+    source: str, limit: int, size: int | None, seed: int, skip_bad: bool
 ) -> tuple[list[str], list[NDArray[np.uint8]]]:
     """Some images of a set with their names: a folder's image files, labelled or not, as they are.
 
@@ -283,22 +286,35 @@ def _some_images(
     import numpy as np
     from PIL import Image
 
+    from rankwise.errors import DataError
+
     folder = Path(source).expanduser()
     files = _image_files(folder) if folder.is_dir() else []
     if files:
-        chosen = np.random.default_rng(seed).permutation(len(files))[:limit]
-        paths = [files[i] for i in sorted(chosen)]
-        return [str(path) for path in paths], [_read(path, size) for path in paths]
+        found: dict[int, NDArray[np.uint8]] = {}
+        for i in np.random.default_rng(seed).permutation(len(files)):
+            if len(found) == limit:
+                break
+            try:
+                found[int(i)] = _read(files[i], size)
+            except DataError as error:
+                if not skip_bad:
+                    raise
+                say(f"skipped {error}", err=True)
+        if not found:
+            raise DataError(f"{source}: no image of the {len(files):,} files can be read")
+        return [str(files[i]) for i in sorted(found)], [found[i] for i in sorted(found)]
     from rankwise.data import load_images
 
-    found = load_images(source, "all", limit=limit, seed=seed, progress=True)
-    images = list(found.images)
+    how = "skip" if skip_bad else "raise"
+    read = load_images(source, "all", limit=limit, seed=seed, on_error=how, progress=True)
+    images = list(read.images)
     if size is not None:
         for i, pixels in enumerate(images):
             picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
             picture.thumbnail((size, size))
             images[i] = np.asarray(picture)
-    return [str(name) for name in found.source_ids], images
+    return [str(name) for name in read.source_ids], images
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -159,7 +159,7 @@ def train(
         bool,
         typer.Option(
             "--squash-inside",
-            help="Outputs of sub-networks through a sigmoid while they are fitted.",
+            help="Fit sub-networks with their outputs behind a sigmoid.",
         ),
     ] = False,
     workers: Annotated[

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "C_PRECISIONS",
+    "ENDINGS",
     "FORMATS",
     "PRECISIONS",
     "export_model",
@@ -32,6 +33,14 @@ C_PRECISIONS = (*PRECISIONS, "int4")
 
 FORMATS = {"onnx": ".onnx", "c": ".h", "html": ".html", "safetensors": ".safetensors"}
 """Formats and the endings of their files."""
+
+ENDINGS = {
+    "onnx": (".onnx",),
+    "c": (".h", ".hh", ".hpp", ".c", ".inc"),
+    "html": (".html", ".htm"),
+    "safetensors": (".safetensors",),
+}
+"""Endings that a name may have which somebody chose."""
 
 
 def to_graph(model: Any) -> Graph:

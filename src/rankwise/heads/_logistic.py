@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.heads._input import Source
-from rankwise.heads.feature_blocks import Block
+from rankwise.heads.feature_blocks import ArrayBlocks, Block
 from rankwise.linear.class_logistic import (
     LogisticFit,
     Samples,
@@ -90,11 +90,17 @@ def solve_logistic(
     folds = Folds(scaling.variance)
     ridges = choices.ridges or tuple(logistic_path(scaling.trace))
 
+    same_order = isinstance(source, ArrayBlocks)  # a loader may shuffle
+    known: list[np.ndarray] = []  # parts of the blocks, a byte a sample
+
     def streamed() -> Iterator[Samples]:
-        for block in source.as_they_are():
+        for number, block in enumerate(source.as_they_are()):
             codes = codes_of(block.labels)
             weights = block.weights * scaling.class_factors[codes]
-            yield block.features, codes, weights, folds.of(block.features)
+            parts = known[number] if number < len(known) else folds.of(block.features)
+            if same_order and number == len(known):
+                known.append(parts)
+            yield block.features, codes, weights, parts
 
     read: Callable[[], Iterable[Samples]] = streamed
     used, back = scaling, None

@@ -46,7 +46,7 @@ _ALL_AT_ONCE = 5
 _FEW_PARAMETERS = 256
 """Of so many or fewer the layer is brought to the last digit by Newton's method."""
 
-_NEAR = 3.5
+_NEAR = 11.0
 """Ridges that share a preconditioner differ by this factor at most."""
 
 _KEPT_BYTES = 2**26

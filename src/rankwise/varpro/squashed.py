@@ -27,7 +27,7 @@ from rankwise.varpro.problem import SeparableProblem
 
 @dataclass(frozen=True)
 class _Squashed:
-    """Outputs behind the sigmoid, of shape ``(…, n, K)``: what is left of the targets, the slope."""
+    """Behind the sigmoid, of shape ``(…, n, K)``: what is left of the targets, and the slope."""
 
     residual: Any
     slope: Any
