@@ -229,7 +229,10 @@ class Killer:
         for operation in range(self.args.first, operations + 1, step):
             last = operation > operations - step
             names = self.args.moments or [m for m in MOMENTS if m != "after" or last]
+            where = "write"
             for moment in map(MOMENTS.index, names):
+                if moment == 2 and "write" not in where:
+                    continue  # only a write has a middle
                 folder = self._copy(prepared)
                 code, _, words, where = self._fork(folder, command.arguments, operation, moment)
                 label = f"{MOMENTS[moment]} {operation}: {where.replace(str(folder), '')}"

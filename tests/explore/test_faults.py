@@ -11,6 +11,7 @@ from rankwise import VarProHead
 from rankwise.data import ImageSet
 from rankwise.data.repeats import CLOSER, NEAR, same_looking, thumbnails
 from rankwise.explore import faults, scores
+from rankwise.explore.neighbours import votes
 from rankwise.explore.seen import LeftOut, Seen, left_out
 
 
@@ -114,6 +115,30 @@ def test_copies_do_not_speak_for_each_others_labels():
     np.testing.assert_array_equal(kept.outputs, left_out(Classes(3), [train]).outputs)
 
 
+@pytest.mark.parametrize("n", [2, 15, 60])
+def test_votes_are_the_labels_of_the_nearest(n):
+    rng = np.random.default_rng(n)
+    features = rng.normal(size=(n + 5, 6)).astype(np.float32)
+    truth = rng.integers(0, 3, n + 5)
+    voters = np.arange(n)
+    twin = np.arange(n + 5)
+    twin[n] = 0  # a copy of the first
+    features[n] = features[0]
+    found = votes(features, truth, voters, twin, 3)
+    np.testing.assert_allclose(found, oracle.votes(features, truth, voters, twin, 3), atol=1e-12)
+    np.testing.assert_array_equal(found[n], found[0])
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+    assert not votes(features, truth, voters[:1], twin, 3).any()
+
+
+def test_votes_and_outputs_speak_together():
+    outputs = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    near = np.array([[0.9, 0.1], [0.0, 1.0], [0.5, 0.5]])
+    found = faults.wrong_labels(LeftOut(outputs, 1.0, 1.0, near), np.array([0, 0, 1]))
+    np.testing.assert_array_equal(found.rows, [1, 2, 0])
+    np.testing.assert_allclose(found.margins, [-0.8, 0.2, 1.6])
+
+
 def test_a_class_without_training_images_is_never_suspected():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(30, 4)).astype(np.float32)
@@ -148,7 +173,7 @@ def test_unsure_outputs_are_no_sign_of_wrong_labels():
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.full(5, 0.4), 4000)
     truth = np.array([rng.choice(5, p=p) for p in shares])
-    layer = LeftOut(np.log(shares + 1e-12), 1.0, 1.0)
+    layer = LeftOut(np.log(shares + 1e-12), 1.0, 1.0, np.zeros_like(shares))
     found = faults.wrong_labels(layer, truth)
     assert found.n_likely == 0
     assert found.n_against > 300
@@ -160,7 +185,10 @@ def test_a_weak_model_says_nothing_of_classes():
     rng = np.random.default_rng(0)
     truth = np.arange(900) % 4
     outputs = np.eye(4)[truth] + 1.5 * rng.normal(size=(900, 4))
-    assert not any(p["may"] for p in faults.one_class(LeftOut(outputs, 1.0, 1.0), truth))
+    assert not any(
+        p["may"]
+        for p in faults.one_class(LeftOut(outputs, 1.0, 1.0, np.zeros_like(outputs)), truth)
+    )
 
 
 def test_what_is_far_from_all_comes_first():
@@ -188,7 +216,7 @@ def test_a_class_under_two_names_is_found():
     outputs = np.eye(3)[truth] + 0.2 * rng.normal(size=(900, 3))
     twins = np.isin(truth, [1, 2])
     outputs[twins, 1:] = 0.5 + 0.2 * rng.normal(size=(twins.sum(), 2))
-    found = faults.one_class(LeftOut(outputs, 1.0, 1.0), truth)
+    found = faults.one_class(LeftOut(outputs, 1.0, 1.0, np.zeros_like(outputs)), truth)
     assert [pair["classes"] for pair in found if pair["may"]] == [[1, 2]]
     assert found[0]["classes"] == [1, 2]
     right = np.mean(outputs[truth == 1, 1] > outputs[truth == 1, 2])

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rankwise.data.repeats import same_looking, thumbnails
+from rankwise.explore.neighbours import REFERENCE, leading, nearest
 from rankwise.explore.scores import interval
 from rankwise.explore.seen import LeftOut, Seen
 from rankwise.linear.class_ridge import log_probabilities
@@ -21,7 +22,6 @@ _TOLD_APART = 0.9
 _MOST_NOISE = 0.5
 _NEIGHBOURS = 5
 _DIRECTIONS = 32
-_REFERENCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class WrongLabels:
     rows : int array of shape (n,)
         Over all parts, one after the other.
     margins : float array of shape (n,)
-        In the same order: output for the given label less the largest other one, of a layer that
-        was fitted without the image. Below 0 the other images are against the label.
+        In the same order: what speaks for the given label less what speaks for another one at
+        most. That is the output of a layer that was fitted without the image, and the share among
+        its nearest images. Below 0 the other images are against the label.
     others : int array of shape (n,)
-        The class of that largest other output.
+        The class that most speaks for otherwise.
     probabilities : float array of shape (n,)
         Of the given label, by that layer.
     wrong : float array of shape (n,)
@@ -70,14 +71,15 @@ def wrong_labels(found: LeftOut, truth: Int[np.ndarray, "n"]) -> WrongLabels:
         Given labels, of the parts one after the other.
     """
     at = np.arange(len(truth))
-    given = found.outputs[at, truth]
-    rest = found.outputs.copy()
+    evidence = found.outputs + found.votes
+    given = evidence[at, truth]
+    rest = evidence.copy()
     rest[at, truth] = -np.inf
     others = rest.argmax(axis=1)
     margins = given - rest[at, others]
     order = np.argsort(margins, kind="stable")
     shares = np.exp(log_probabilities(found.outputs, found.temperature))[at, truth]
-    wrong = noise(found.outputs, truth)[order]
+    wrong = noise(evidence, truth)[order]
     return WrongLabels(order, margins[order], others[order], shares[order], wrong)
 
 
@@ -178,7 +180,7 @@ def far(features: Float[np.ndarray, "n m"]) -> tuple[np.ndarray, np.ndarray]:
 
     The distance is the mean one to the `_NEIGHBOURS` nearest others, in the `_DIRECTIONS` leading
     directions of the standardised features, over its median: 1 is usual. Of more than
-    `_REFERENCE` images every so many serve as others.
+    `REFERENCE` images every so many serve as others.
 
     Returns
     -------
@@ -186,31 +188,22 @@ def far(features: Float[np.ndarray, "n m"]) -> tuple[np.ndarray, np.ndarray]:
     distances : float array of shape (n,)
         In the same order.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.neighbors import NearestNeighbors
-
-    n, m = features.shape
+    n, _ = features.shape
     if n <= _NEIGHBOURS + 1:
         return np.zeros(0, np.int64), np.zeros(0)
-    step = -(-n // _REFERENCE)
+    step = -(-n // REFERENCE)
     chosen = np.asarray(features[::step], np.float32)
     mean, scale = chosen.mean(axis=0), chosen.std(axis=0)
     scale[scale < 1e-6] = 1.0
-    k = min(_DIRECTIONS, m, len(chosen) - 1)
-    solver = "covariance_eigh" if m <= 2000 else "randomized"
-    leading = PCA(k, svd_solver=solver, random_state=0).fit((chosen - mean) / scale)
+    directions = leading((chosen - mean) / scale, _DIRECTIONS)
     points = np.concatenate(
         [
-            leading.transform((np.asarray(features[i : i + 4096], np.float32) - mean) / scale)
+            directions.transform((np.asarray(features[i : i + 4096], np.float32) - mean) / scale)
             for i in range(0, n, 4096)
         ]
     ).astype(np.float32)
-    search = NearestNeighbors(n_neighbors=_NEIGHBOURS + 1, algorithm="brute").fit(points[::step])
-    lengths, near = search.kneighbors(points)
-    # An image isn't its own neighbour.
-    own = near * step == np.arange(n)[:, None]
-    own[~own.any(axis=1), -1] = True
-    distances = lengths[~own].reshape(n, _NEIGHBOURS).mean(axis=1)
+    own = np.where(np.arange(n) % step == 0, np.arange(n) // step, -1)
+    distances = nearest(points, points[::step], own, _NEIGHBOURS)[0].mean(axis=1)
     distances = distances / max(float(np.median(distances)), 1e-12)
     order = np.argsort(-distances, kind="stable")
     return order, distances[order]

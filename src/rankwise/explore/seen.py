@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from rankwise._arrays import blocks
 from rankwise.data import ImageSet
+from rankwise.explore.neighbours import votes
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import VarProHead
 from rankwise.linear.class_ridge import log_probabilities
@@ -157,11 +158,15 @@ class LeftOut:
         ``softmax(outputs/temperature)`` are probabilities.
     alpha : float
         Ridge of the layer.
+    votes : float64 array of shape (n, K)
+        Shares of the classes among the training images nearest to each (`neighbours.votes`); zeros
+        where there are none.
     """
 
     outputs: Float[np.ndarray, "n K"]
     temperature: float
     alpha: float
+    votes: Float[np.ndarray, "n K"]
 
 
 def _each_once(
@@ -206,7 +211,8 @@ def left_out(model: Any, parts: list[Seen], groups: Sequence[Mapping[str, Any]] 
     if train.part != "train":
         outputs = np.concatenate([p.outputs for p in parts])
         known = getattr(model, "temperature_", None)
-        return LeftOut(outputs, 1.0 if known is None else float(known), float("nan"))
+        temperature = 1.0 if known is None else float(known)
+        return LeftOut(outputs, temperature, float("nan"), np.zeros_like(outputs))
     k = len(model.classes_)
     once, twin = _each_once(train.truth, groups)
     if own and once.all():
@@ -227,4 +233,8 @@ def left_out(model: Any, parts: list[Seen], groups: Sequence[Mapping[str, Any]] 
     for part in parts[1:]:
         outputs[start : start + len(part), places] = part.features @ head.coef_.T + head.intercept_
         start += len(part)
-    return LeftOut(outputs, float(head.temperature_), float(head.alpha_))
+    features = np.concatenate([np.asarray(p.features, np.float32) for p in parts])
+    truth = np.concatenate([p.truth for p in parts])
+    themselves = np.arange(len(train), len(truth))
+    near = votes(features, truth, np.flatnonzero(once), np.concatenate([twin, themselves]), k)
+    return LeftOut(outputs, float(head.temperature_), float(head.alpha_), near)
