@@ -130,7 +130,7 @@ COMMANDS = {
     "study-report": Command(
         "study report out", ("study run ../own.toml --out out --workers 1 --device cpu",)
     ),
-    "tune": Command("study tune ../tuning.toml --out out --trials 3 --device cpu"),
+    "tune": Command("study tune ../tuning.toml --out out --trials 2 --device cpu"),
     "export-onnx": Command("export out --format onnx", (f"train digits --out out {FAST}",)),
     "export-c": Command("export out --format c --no-check", (f"train digits --out out {FAST}",)),
     "export-safetensors": Command(
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("--every", type=int, default=1, help="one in so many operations")
     parser.add_argument("--first", type=int, default=1, help="the first operation")
+    parser.add_argument("--last", type=int, help="the last operation; default every one")
     parser.add_argument("--moments", nargs="+", choices=MOMENTS)
     parser.add_argument("--quick", action="store_true", help="a few operations of a few commands")
     args = parser.parse_args()
@@ -226,7 +227,7 @@ class Killer:
             raise SystemExit(f"{command.arguments!r} ends with {code}: {words}")
         wanted = contents(whole)
         kills, failures = 0, []
-        for operation in range(self.args.first, operations + 1, step):
+        for operation in range(self.args.first, (self.args.last or operations) + 1, step):
             last = operation > operations - step
             names = self.args.moments or [m for m in MOMENTS if m != "after" or last]
             where = "write"
@@ -309,7 +310,8 @@ class Killer:
         weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # those of the parent
         os.chdir(folder)
         os.environ["TMPDIR"] = str(folder / "tmp")
-        tempfile.tempdir = None
+        # Known: otherwise Python tries whether it can write there, by a file of four bytes.
+        tempfile.tempdir = str(folder / "tmp")
         os.dup2(words, 1)
         os.dup2(words, 2)
         sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
 from filelock import FileLock
 
-from rankwise._files import PART
+from rankwise import cluster
+from rankwise._files import PART, _machine
 from rankwise.errors import RunError
 from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
@@ -71,6 +73,20 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     assert timeless(resumed) == timeless(whole)
     assert predictions(tmp_path / "killed") == predictions(tmp_path / "whole")
     assert study_status(tmp_path / "killed")["complete"]
+
+
+@pytest.mark.parametrize("where", [None, "local:1"])
+def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(tmp_path, where):
+    design = study(models=["quadratic"], retrain=False)
+    run(design, tmp_path)
+    place = next(tmp_path.glob("cells/**/result.json")).parent
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = place / f"{PART}{_machine()}-{dead.pid}-0"
+    left.mkdir()
+    with nullcontext() if where is None else cluster(where):
+        run(design, tmp_path)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

@@ -149,6 +149,7 @@ def run_cell(
             if (folder / RESULT).exists():
                 # What a run has left that was killed right after its last word goes too.
                 if mine:
+                    sweep(folder, alone=True)
                     shutil.rmtree(folder / "training", ignore_errors=True)
                 return "done"
             if not mine:

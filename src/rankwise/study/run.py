@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._claims import LOCK, locked, refuse_foreign
-from rankwise._files import write_json
+from rankwise._files import sweep, write_json
 from rankwise._progress import progress_bar
 from rankwise.cluster import described, engine, on_workers
 from rankwise.data import ImageSet, load_images, one_source_each
@@ -288,6 +288,7 @@ def _run_cells(
                     failed[cell] = "a fold of its condition failed"
                     continue
                 if executor.remote and (out / cell.place / RESULT).exists():
+                    sweep(out / cell.place)  # of a run that was killed right after its last word
                     advance(1)
                     continue
                 tasks.append((cell, best))
