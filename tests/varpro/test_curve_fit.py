@@ -331,7 +331,7 @@ BASIS = FunctionBasis(
         (
             lambda: VariableProjection(ridge=1.0).fit_each(MODEL.at(X), Y, [1.0]),
             ValueError,
-            "fit_each takes no ridge and no robust loss",
+            "fit_each takes no ridge, no robust loss and no squash",
         ),
         (
             lambda: VariableProjection().fit_each(MODEL.at(X), Y, np.ones((3, 1))),
