@@ -62,7 +62,7 @@ MODELS = {
         "cifar10",
         "CIFAR-10, small photos of ten kinds (A. Krizhevsky)",
         "accurate",
-        "32×32 colour pixels, one thing in the middle; it errs on every seventh or eighth test photo",
+        "32×32 colour pixels, one thing in the middle; it errs on every seventh or so test photo",
     ),
 }
 
