@@ -8,7 +8,7 @@ end well, with the same files as one that nobody interrupted, equal but for time
 with nothing left over, neither in its folder nor in the temporary one. Commands run in forks of one
 warmed-up process.
 
-python benchmarks/kills.py                     every command, every operation: half an hour
+python benchmarks/kills.py                     every command, every operation: hours
 python benchmarks/kills.py train head --every 5
 python benchmarks/kills.py --quick             a few of each: what the tests run
 """

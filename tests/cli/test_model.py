@@ -56,6 +56,19 @@ def test_the_table_says_whose_status_it_is(tmp_path, monkeypatch, capsys, refine
     assert (", 1 finished" in line or "start-kept" in line) == refine
 
 
+def test_outputs_are_squashed_inside_where_asked(tmp_path, monkeypatch, capsys):
+    options = [*FAST, "--limit", "150", "--json"]
+    call(monkeypatch, capsys, "train", "digits", "--out", tmp_path / "m", *options)
+    call(
+        monkeypatch, capsys, "train", "digits", "--out", tmp_path / "s", *options, "--squash-inside"
+    )
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("m", "s")]
+    assert weights[0] != weights[1]
+    assert json.loads((tmp_path / "s" / "run.json").read_text())["run"]["parameters"][
+        "squash_inside"
+    ]
+
+
 def test_tables_fit_a_terminal(trained, pictures):
     out, _ = trained
     for arguments in (

@@ -223,6 +223,7 @@ def test_single_options_come_to_parameters():
     tiny = classifier_of("tiny", rank=1, activation="gelu", precision="auto", patience=2)
     assert tiny.unit == UnitForm(activation="gelu", rank=1)
     assert tiny.training == TrainingOptions("auto", patience=2)
+    assert classifier_of(squash_inside=True).subnets == Subnetworks(squash=True)
     assert classifier_of(dtype="float64").subnets == Subnetworks(dtype="float64")
     assert classifier_of(dtype="auto").subnets is None
 

@@ -73,7 +73,18 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     assert study_status(tmp_path / "killed")["complete"]
 
 
-def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(tmp_path):
+class Elsewhere:
+    """An executor of other machines that has nothing to do."""
+
+    remote = True
+
+    def completed(self, task, items, common):
+        assert not items
+        return iter(())
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(tmp_path, monkeypatch, remote):
     design = study(models=["quadratic"], retrain=False)
     run(design, tmp_path)
     place = next(tmp_path.glob("cells/**/result.json")).parent
@@ -81,6 +92,8 @@ def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(tmp_path):
     dead.wait()
     left = place / f"{PART}{_machine()}-{dead.pid}-0"
     left.mkdir()
+    if remote:
+        monkeypatch.setattr("rankwise.study.run.engine", lambda workers: Elsewhere())
     run(design, tmp_path)
     assert not left.exists()
 

@@ -110,6 +110,21 @@ def test_every_solver_lowers_it(units, solver):
     assert type(fit.rank) is int
 
 
+def test_the_units_of_columns_do_not_matter():
+    basis, targets = waves()
+    scales = np.array([1e-17, 1.0, 1.0])  # under the default rcond, as it stands
+    scaled = FunctionBasis(
+        lambda t: basis.features(t) * scales,
+        lambda t: basis.dphi(t) * scales,
+        owner=basis.owner,
+        parameter=basis.parameter,
+    )
+    squashed = VariableProjection(squash=True, max_iterations=5)
+    found = [squashed.fit(b, targets, [1.3, 0.4]) for b in (basis, scaled)]
+    assert [fit.rank for fit in found] == [3, 3]
+    np.testing.assert_allclose(found[1].objective, found[0].objective, rtol=1e-6)
+
+
 def test_features_that_are_no_numbers_are_never_taken():
     basis = FunctionBasis(
         lambda t: np.full((6, 1), np.exp(t[0])), lambda t: np.full((6, 1), np.exp(t[0])), [0]

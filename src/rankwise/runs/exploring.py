@@ -163,8 +163,10 @@ def explore(
             notes = (f"{n:,} of these images were trained on: their accuracy says little.",)
         parts = [("test", images)]
         say(f"scored: {scored}")
-        for line in (*(f"note: {note}" for note in images.notes), *images.skipped):
-            say(line)
+        for note in images.notes:
+            say(f"note: {note}")
+        for line in images.skipped:
+            say(f"skipped {line}")
     unknown = {parts[-1][1].class_names[i] for i in np.unique(parts[-1][1].labels)}
     unknown -= {str(c) for c in model.classes_}
     if unknown:

@@ -19,7 +19,7 @@ from rankwise.varpro.losses import check_loss
 from rankwise.varpro.many import ManyFits, fit_each
 from rankwise.varpro.multistart import Multistart, draw_starts, multistart
 from rankwise.varpro.parameters import checked_fixed, parameter_space
-from rankwise.varpro.problem import SeparableProblem
+from rankwise.varpro.problem import SeparableProblem, n_params_of
 from rankwise.varpro.results import FitResult
 from rankwise.varpro.solvers import Solver, make_solver
 from rankwise.varpro.specification import Specification
@@ -376,14 +376,23 @@ class VariableProjection:
             targets = checked_targets(targets, batch=True)
             if not np.isfinite(start).all():
                 raise ValueError("start must be finite, found NaN or infinity")
-        if start.shape[-1] != len(basis.owner):
+        if start.shape[-1] != n_params_of(basis):
             raise ValueError(
-                f"start has {start.shape[-1]} parameters, the basis has {len(basis.owner)}"
+                f"start has {start.shape[-1]} parameters, the basis has {n_params_of(basis)}"
             )
         eps = np.finfo(getattr(basis, "dtype", np.float64)).eps
         rcond = float(targets.shape[-2] * eps) if self.rcond is None else self.rcond
         kind = SquashedProblem if self.squash else SeparableProblem
-        problem = kind(basis, targets, jacobian=self.jacobian, ridge=self.ridge, rcond=rcond)
+        # As `Specification` scales columns; batches are of units, which have one scale.
+        alone = self.squash and self.ridge == 0 and getattr(basis, "dtype", None) is None
+        problem = kind(
+            basis,
+            targets,
+            jacobian=self.jacobian,
+            ridge=self.ridge,
+            rcond=rcond,
+            equilibrate=alone,
+        )
         outcome = self._solver().minimise(problem, start)
         final = problem.project(outcome.params)
         rank, condition = final.rank, final.condition

@@ -17,7 +17,8 @@ class FitResult:
     coef : array of shape (..., m, K), float64
         Linear parameters ``A``; a list of arrays with several data sets.
     objective : float or array
-        ``½(‖τ − ΦA‖² + μ‖A‖²)`` at the end, weighted; with a robust loss ``½Σs²ρ(r²/s²)``.
+        ``½(‖τ − ΦA‖² + μ‖A‖²)`` at the end, weighted; with a robust loss
+        ``½Σs²ρ(r²/s²)``; squashed ``½‖τ − σ(ΦA)‖²``.
     status : str or tuple of str
         ``converged``, ``max-iterations``, ``stalled`` (no step improves any more, away from a
         minimum) or ``non-finite`` (the start could not be evaluated).
