@@ -3,11 +3,13 @@
 Scheduler and workers are processes of their own on loopback; bytes are those that the client writes
 to its connections. Images are those of the data set in shards, read by address.
 
-- bits: sub-networks and glue, a head with leave-one-out on shards of features, low-rank copies, on
-  1 and 2 processes of this machine, Dask with 1, 2 and 3 workers, a folder of tasks and, where it
-  is installed, Ray: one digest.
+- bits: sub-networks and glue, a head with leave-one-out on shards of features, low-rank copies,
+  a small study, on 1 and 2 processes of this machine, Dask with 1, 2 and 3 workers, a folder of
+  tasks and, where it is installed, Ray: one digest.
 - overhead: 24 sub-networks and their glue on Dask with two workers against two processes of joblib,
   interleaved rounds, the ratio of each round; and the client's bytes against the images'.
+- network: the same, where whatever is said to the scheduler or a worker passes a link of 10 ms and
+  100 Mbit/s (`relay.py`).
 - faults: a worker is ended by SIGKILL at a random moment of a fit on images that the client holds,
   so the only holder of anything may go; another joins; the digest stays.
 - constants: CPU seconds of one core for a sub-network, a row of the glue and of a head, the solve,
@@ -40,52 +42,32 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "cluster"))
 from dask_processes import DaskProcesses, counted_bytes
 
 import rankwise
+from cluster_costs import COLUMNS, HEAD, SUBNETS, constants, model_rows
+from cluster_memory import memory
+from cluster_parts import SEED, network, written
 from common import (
     Table,
     argument_parser,
     data_sets,
     describe,
-    in_fresh_process,
     middle,
     say,
     timed,
     write_result,
 )
-from rankwise import LowRankAugmenter, QuadraticClassifier, RandomLowRank, Subnetworks, VarProHead
-from rankwise.data.shards import ShardWriter, open_shards
+from rankwise import LowRankAugmenter, RandomLowRank, VarProHead
+from rankwise.data.shards import open_shards
+from rankwise.study import run_study
+from rankwise.study.reading import study_from
 
-PARTS = ("constants", "memory", "overhead", "faults", "bits")
+PARTS = ("constants", "memory", "overhead", "network", "faults", "bits")
 BAR_OVERHEAD, BAR_BYTES, BAR_MEMORY = 1.15, 0.01, 1.1
-SEED = 42
-
-
-def written(place: Path, rows: np.ndarray, codes: np.ndarray, n_classes: int, size: int) -> str:
-    """Rows as shards of so many; gives their address."""
-    writer = ShardWriter(str(place), place.name, [str(k) for k in range(n_classes)])
-    starts = range(0, len(rows), size)
-    files = [
-        writer.write("train", i, len(starts), np.asarray(rows[s : s + size]))
-        for i, s in enumerate(starts)
-    ]
-    writer.add("train", files, codes, np.arange(len(codes)).astype(str))
-    writer.finish()
-    return str(place)
 
 
 def digest(*arrays: Any) -> str:
     """A few digits that tell results apart to the bit."""
     data = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
     return hashlib.sha256(data).hexdigest()[:12]
-
-
-def network(subnets: int, units: int, samples: int) -> QuadraticClassifier:
-    return QuadraticClassifier(
-        n_subnets=subnets,
-        n_units=subnets * units,
-        subnets=Subnetworks(samples=samples),
-        max_iter=5,
-        random_state=SEED,
-    )
 
 
 def jobs(images: str, features: str, quick: bool) -> dict[str, Callable[[], str]]:
@@ -106,20 +88,53 @@ def jobs(images: str, features: str, quick: bool) -> dict[str, Callable[[], str]
         augmenter = LowRankAugmenter(RandomLowRank(p=0.5, seed=SEED))
         return augmenter.augment(data).images.fingerprint[:12]
 
-    return {"sub-networks, glue": subnetworks, "head, leave one out": head, "copies": copies}
+    def study() -> str:
+        design = {
+            "data": {"digits": {"source": "digits", "limit": 60 if quick else 300}},
+            "models": ["simple-cnn"],
+            "arms": ["none", "low-rank"],
+            "seeds": [SEED],
+            "folds": 2,
+            "epochs_factor": 0.03,
+            "retrain": False,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            found = run_study(study_from(design), Path(folder) / "study", device="cpu", workers=1)
+        rows = [(c["condition"], c["stage"], c["test_accuracy"], c["test_loss"])
+                for c in found["cells"]]  # fmt: skip
+        return digest(np.frombuffer(repr(sorted(rows)).encode(), np.uint8))
+
+    return {
+        "sub-networks, glue": subnetworks,
+        "head, leave one out": head,
+        "copies": copies,
+        "study": study,
+    }
 
 
 # -- engines ------------------------------------------------------------------------------------
 
 
 @contextmanager
-def dask(workers: int) -> Iterator[DaskProcesses]:
+def dask(workers: int, *, far: bool = False) -> Iterator[DaskProcesses]:
+    """Dask's processes; `far` from each other, behind a link each, or not."""
+    links: list[subprocess.Popen[str]] = []
+
+    def link(port: int) -> int:
+        command = [sys.executable, str(Path(__file__).with_name("relay.py")), str(port)]
+        links.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert links[-1].stdout is not None
+        return int(links[-1].stdout.readline())
+
     with tempfile.TemporaryDirectory() as folder:
-        processes = DaskProcesses(Path(folder), workers)
+        processes = DaskProcesses(Path(folder), workers, link if far else None)
         try:
             yield processes
         finally:
             processes.close()
+            for process in links:
+                process.kill()
+                process.communicate()
 
 
 @contextmanager
@@ -165,13 +180,13 @@ def bits(images: str, features: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def overhead(images: str, quick: bool) -> dict[str, Any]:
+def overhead(images: str, quick: bool, *, far: bool = False) -> dict[str, Any]:
     """Seconds of joblib and of Dask with as many processes, round by round, and bytes."""
     pixels, labels = open_shards(images)
     model = network(4, 10, 200) if quick else network(24, 50, 1000)
     seconds: dict[str, list[float]] = {"joblib": [], "dask": []}
     found, sent = {}, 0
-    with dask(2) as processes:
+    with dask(2, far=far) as processes:
         addresses = {"joblib": "local:2", "dask": processes.address}
         for number in range(2 if quick else 3):
             order = list(addresses)[:: 1 if number % 2 else -1]
@@ -217,178 +232,6 @@ def faults(images: str, quick: bool) -> dict[str, Any]:
     return {"runs": len(seconds), "right": right, "usual": usual, "seconds": seconds}
 
 
-# -- a cost model ------------------------------------------------------------------------------
-
-COLUMNS, SUBNETS, HEAD = 5201, 104, 512
-"""The paper's network, and a backbone's features."""
-NETWORK_BYTES = 125e6
-"""A second, on a link of 1 Gbit/s: assumed, not measured."""
-
-
-def constants(images: str, quick: bool) -> dict[str, float]:
-    """CPU seconds of one core."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    from rankwise.data.decode import layout_of, open_image, to_array
-    from rankwise.linear.gram import accumulate_gram
-    from rankwise.linear.output_layer import solve_gram
-    from rankwise.linear.statistics import block_statistics
-
-    pixels, labels = open_shards(images)
-    units, samples = (10, 200) if quick else (50, 2000)
-    m, n = (200, 2048) if quick else (1201, 8192)
-    rng = np.random.default_rng(SEED)
-    phi = rng.standard_normal((n, m), dtype=np.float32)
-    targets = np.eye(10)[np.arange(n) % 10]
-    model = network(1, units, samples)
-    model.fit(pixels, labels)
-    subnet = _cpu(lambda: model.fit(pixels.chosen(np.arange(samples)), labels[:samples]))
-    row = _cpu(lambda: accumulate_gram(lambda b: phi[b], targets)) / n
-    statistics = accumulate_gram(lambda b: phi[b], targets)
-    solve = _cpu(lambda: solve_gram(statistics))
-    rows = phi[:, : min(m, HEAD)]
-    head = _cpu(lambda: block_statistics(rows, np.arange(n) % 10)) / n
-    buffer = BytesIO()
-    Image.fromarray(pixels[0]).save(buffer, "PNG")
-    layout, encoded = layout_of(pixels.row_shape), buffer.getvalue()
-    decode = _cpu(lambda: [to_array(open_image(encoded), layout, None) for _ in range(500)]) / 500
-    return {
-        "sub-network": subnet,
-        "glue, a row": row * (COLUMNS / m) ** 2,
-        "solve": solve * (COLUMNS / m) ** 3,
-        "head, a row and pass": head * (HEAD / rows.shape[1]) ** 2,
-        "decode, an image": decode,
-    }
-
-
-def _cpu(run: Callable[[], Any]) -> float:
-    """CPU seconds of this process, the least of three: other programs don't count."""
-    found = []
-    for _ in range(3):
-        begin = time.process_time()
-        run()
-        found.append(time.process_time() - begin)
-    return min(found)
-
-
-def costs(known: dict[str, float], n: float, workers: int) -> dict[str, float]:
-    """Seconds of each step for so many images on so many workers, by the model."""
-    square = 8.0 * COLUMNS**2
-    leaves = min(2 * workers, max(1, n / 4096))
-    levels = np.ceil(np.log(max(leaves, 1.0)) / np.log(8)) if workers > 1 else 0
-    return {
-        "decoding": n * known["decode, an image"] / workers,
-        "sub-networks": known["sub-network"] * np.ceil(SUBNETS / min(workers, SUBNETS)),
-        "glue": n * known["glue, a row"] / workers,
-        "sums on their way": levels * 7 * square / NETWORK_BYTES,
-        "solve": known["solve"],
-    }
-
-
-def model_rows(known: dict[str, float]) -> list[tuple[str, ...]]:
-    rows = []
-    for n in (1e6, 1e8, 1e9):
-        for workers in (1, 10, 100, 1000):
-            found = costs(known, n, workers)
-            head = 2 * n * known["head, a row and pass"] / workers
-            rows.append(
-                (
-                    f"10^{np.log10(n):.0f} images, {workers:,} workers",
-                    _duration(sum(found.values())),
-                    max(found, key=lambda name: found[name]),
-                    f"{(2 * workers if workers > 1 else 0) * 8e-9 * COLUMNS**2:,.1f}",
-                    _duration(head),
-                )
-            )
-    return rows
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-# -- memory -------------------------------------------------------------------------------------
-
-
-class AnonymousPeak:
-    """The largest ``RssAnon`` of this process while a block runs, in MB."""
-
-    def __enter__(self) -> AnonymousPeak:
-        self.megabytes = _anonymous()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.megabytes = max(self.megabytes, _anonymous())
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self.megabytes = max(self.megabytes, _anonymous())
-
-
-def _anonymous() -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
-
-
-def peaks(folder: str, n: int) -> dict[str, float]:
-    """Peak anonymous MB of each command's work on so many rows."""
-    rng = np.random.default_rng(SEED)
-    size = 8192
-    pixels = written_rows(Path(folder) / f"images-{n}", n, (16, 16), np.uint8, size, rng)
-    features = written_rows(Path(folder) / f"features-{n}", n, (64,), np.float32, size, rng)
-    images, names = open_shards(pixels)
-    codes = names.astype(np.int8)
-    model = network(2, 25, 1000)
-    found = {}
-    with AnonymousPeak() as peak:
-        model.fit(images, codes)
-    found["train"] = peak.megabytes
-    with AnonymousPeak() as peak:
-        for start in range(0, n, 100_000):  # as `rankwise predict` does: outputs are n × K numbers
-            model.outputs(images.chosen(np.arange(start, min(n, start + 100_000))))
-    found["predict"] = peak.megabytes
-    with AnonymousPeak() as peak:
-        VarProHead().fit_shards(features)
-    found["head"] = peak.megabytes
-    return found
-
-
-def written_rows(
-    place: Path, n: int, shape: tuple[int, ...], dtype: Any, size: int, rng: np.random.Generator
-) -> str:
-    """Random rows of two classes in shards, made one file at a time."""
-    writer = ShardWriter(str(place), place.name, ["0", "1"])
-    codes = np.arange(n) % 2
-    files = []
-    for i, start in enumerate(range(0, n, size)):
-        some = codes[start : start + size]
-        rows = rng.integers(0, 200, (len(some), *shape)).astype(dtype)
-        rows.reshape(len(some), -1)[:, 0] += (50 * some).astype(dtype)
-        files.append(writer.write("train", i, -(-n // size), rows))
-    writer.add("train", files, codes, np.zeros(n, dtype="U1"))
-    writer.finish()
-    return str(place)
-
-
-def memory(quick: bool) -> list[dict[str, Any]]:
-    rows = []
-    for n in (10_000, 20_000) if quick else (10_000, 100_000, 1_000_000):
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append({"n": n, "mb": in_fresh_process(peaks, folder, n)})
-        say(f"memory: {rows[-1]}")
-    return rows
-
-
 # -- tables -------------------------------------------------------------------------------------
 
 
@@ -412,8 +255,10 @@ def tables_of(found: dict[str, Any]) -> list[Table]:
             for engine in dict.fromkeys(r["engine"] for r in rows)
         ]  # fmt: skip
         tables.append(Table("Digest (seconds) on each engine", ("", *names), lines))
-    if "overhead" in found:
-        o = found["overhead"]
+    for part, where in (("overhead", ""), ("network", ", over 10 ms and 100 Mbit/s")):
+        if part not in found:
+            continue
+        o = found[part]
         share = 100 * o["sent"] / o["images"]
         lines = [
             ("joblib, 2 processes, s", middle(o["seconds"]["joblib"], 2), ""),
@@ -421,7 +266,8 @@ def tables_of(found: dict[str, Any]) -> list[Table]:
             ("ratio of each round", middle(o["ratios"], 3), f"{BAR_OVERHEAD}"),
             ("client's bytes / images', %", f"{share:.2f}", f"{100 * BAR_BYTES:g}"),
         ]
-        tables.append(Table("Sub-networks and glue, images in shards", ("", "", "bar"), lines))
+        title = f"Sub-networks and glue, images in shards{where}"
+        tables.append(Table(title, ("", "", "bar"), lines))
     if "faults" in found:
         f = found["faults"]
         lines = [
@@ -468,6 +314,7 @@ def main() -> None:
                 "constants": lambda: constants(images, args.quick),
                 "bits": lambda: bits(images, features, args.quick),
                 "overhead": lambda: overhead(images, args.quick),
+                "network": lambda: overhead(images, args.quick, far=True),
                 "faults": lambda: faults(images, args.quick),
                 "memory": lambda: memory(args.quick),
             }[part]()

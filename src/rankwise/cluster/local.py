@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -81,13 +83,28 @@ class JoblibExecutor(Executor):
             job, arrays = (task, common), []
         with self._configured():
             done = Parallel(n_jobs=self._n_jobs, **options)(
-                delayed(_numbered)(self.code if self.remote else "", job, number, item, *arrays)
+                delayed(_numbered)(
+                    os.getpid(), self.code if self.remote else "", job, number, item, *arrays
+                )
                 for number, item in enumerate(items)
             )
         yield from done
 
 
 def _numbered(
-    code: str, job: Any, number: int, item: Any, *arrays: np.ndarray
+    caller: int, code: str, job: Any, number: int, item: Any, *arrays: np.ndarray
 ) -> tuple[int, Outcome]:
+    if os.getpid() != caller:
+        _may_grow()
     return number, carry_out(code, job, item, "", *arrays)
+
+
+def _may_grow() -> None:
+    """Keep this process of joblib's from ending itself once it has grown by 300 MB.
+
+    That takes no more than importing torch. Where all processes end so at once, nobody takes the
+    tasks that wait, and nobody says so (joblib 1.5, loky 3.6).
+    """
+    loky = sys.modules.get("joblib.externals.loky.process_executor")
+    if loky is not None:
+        loky._MAX_MEMORY_LEAK_SIZE = sys.maxsize  # type: ignore[attr-defined]

@@ -89,7 +89,7 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
     block = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.image_shape))))
     facts = {
         "fingerprint": images.fingerprint,
-        "source_ids": hashlib.sha256(json.dumps(images.source_ids.tolist()).encode()).hexdigest(),
+        "source_ids": _digest(images.source_ids),
         "transform": transform.to_dict(),
         "epoch": epoch,
         "block": block,
@@ -97,6 +97,14 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return CopyPlan(rows, energies[rows], block, key)
+
+
+def _digest(names: NDArray[np.str_]) -> str:
+    """Of names, in their order."""
+    state = hashlib.sha256()
+    for first in range(0, len(names), 4096):
+        state.update(json.dumps(names[first : first + 4096].tolist()).encode())
+    return state.hexdigest()
 
 
 def marks_of(images: ImageSet) -> list[bytes]:

@@ -21,7 +21,7 @@ from rankwise.lowrank._copies import CopyBlock, CopyPlan, make_copies, plan_copi
 from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.transforms import RandomLowRank
 
-_MEMORY = 256 * 2**20
+_MEMORY = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class LowRankAugmenter:
         Returns
         -------
         AugmentedSet
-            Memory-mapped where it exceeds 256 MiB.
+            Memory-mapped where it exceeds 16 MiB.
 
         Raises
         ------

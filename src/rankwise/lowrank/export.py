@@ -116,8 +116,8 @@ def _written(
 def _check_names(sets: list[ImageSet]) -> None:
     """A file's name may be any bytes, but not in a parquet or CSV file."""
     for part in sets:
-        for kind, names in (("class", part.class_names), ("image", part.source_ids.tolist())):
-            for name in names:
+        for kind, names in (("class", part.class_names), ("image", part.source_ids)):
+            for name in map(str, names):
                 try:
                     name.encode()
                 except UnicodeEncodeError:
@@ -153,27 +153,36 @@ class _Augmented:
     Parameters
     ----------
     sets : list of AugmentedSet
-    rows : list of (int, int)
+    part_of, row_of : int arrays
         Set, and row in it, of each row.
     """
 
     sets: list[AugmentedSet]
-    rows: list[tuple[int, int]]
+    part_of: NDArray[np.int64]
+    row_of: NDArray[np.int64]
 
     @classmethod
     def of(cls, sets: list[ImageSet], augmenter: LowRankAugmenter, cache: Path) -> _Augmented:
         """Augment each set; several are mixed once more, by the seed."""
         if len(sets) == 1:
             only = augmenter.augment(sets[0], cache=cache)
-            return cls([only], [(0, row) for row in range(len(only.images))])
+            n = len(only.images)
+            return cls([only], np.zeros(n, np.int64), np.arange(n))
         found = [
             augmenter.augment(part, cache=cache / str(number)) for number, part in enumerate(sets)
         ]
-        rows = [(i, row) for i, part in enumerate(found) for row in range(len(part.images))]
-        return cls(found, [rows[place] for place in augmenter.order(len(rows))])
+        sizes = [len(part.images) for part in found]
+        order = augmenter.order(sum(sizes))
+        part_of = np.repeat(np.arange(len(found)), sizes)
+        row_of = np.concatenate([np.arange(n) for n in sizes])
+        return cls(found, part_of[order], row_of[order])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.row_of)
+
+    def _at(self, number: int) -> tuple[AugmentedSet, int]:
+        """The set of a row, and the row there."""
+        return self.sets[self.part_of[number]], int(self.row_of[number])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -181,24 +190,23 @@ class _Augmented:
 
     def pixels(self, number: int) -> NDArray[np.uint8]:
         """One image."""
-        part, row = self.rows[number]
-        return self.sets[part].images.images[row]
+        part, row = self._at(number)
+        return part.images.images[row]
 
     def label(self, number: int) -> int:
         """Its class."""
-        part, row = self.rows[number]
-        return int(self.sets[part].images.labels[row])
+        part, row = self._at(number)
+        return int(part.images.labels[row])
 
     def file_name(self, number: int) -> str:
         """A name that tells the source, and no other row has."""
-        part, row = self.rows[number]
-        stem = re.sub(r"[^\w.=+-]+", "_", str(self.sets[part].images.source_ids[row]))
+        part, row = self._at(number)
+        stem = re.sub(r"[^\w.=+-]+", "_", str(part.images.source_ids[row]))
         return f"{stem}--{number:07d}.png"
 
     def entry(self, number: int) -> dict[str, Any]:
         """The log's columns for one row; None for an original."""
-        part, row = self.rows[number]
-        augmented = self.sets[part]
+        augmented, row = self._at(number)
         log, place = augmented.log, int(augmented.copy_of[row])
         values: dict[str, Any] = dict.fromkeys(_COLUMNS)
         values["source_id"] = str(augmented.images.source_ids[row])

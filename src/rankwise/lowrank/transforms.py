@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -155,16 +156,14 @@ class RandomLowRank:
         if source_ids is None:
             uniform = self._own_generator().random((count, 2))
         else:
-            source_ids = [s.item() if is_tensor(s) else s for s in source_ids]
             if len(source_ids) != count:
                 raise OptionError(f"{len(source_ids)} source ids for {count} images")
             seed = 0 if self.seed is None else self.seed
-            marks = [b""] * count if marks is None else marks
-            drawn = [
-                uniforms_for(seed, source, epoch, mark)
-                for source, mark in zip(source_ids, marks, strict=True)
-            ]
-            uniform = np.array(drawn).reshape(-1, 2)
+            marks = repeat(b"", count) if marks is None else marks
+            uniform = np.empty((count, 2))
+            for row, (source, mark) in enumerate(zip(source_ids, marks, strict=True)):
+                known = source.item() if is_tensor(source) else source
+                uniform[row] = uniforms_for(seed, known, epoch, mark)
         energies = self.energy.of(uniform[:, 1])
         return np.where(uniform[:, 0] < self.p, energies, np.nan)
 
