@@ -68,7 +68,7 @@ def test_every_source_gives_the_same_images(source, kind):
 def test_memory_map_equals_memory(source, monkeypatch, kind, options):
     path, _, _ = source(kind, channels=None if kind.startswith("idx") else 3)
     # Small blocks: the result must not depend on where they end.
-    for name, rows in (("arrays", 5), ("fingerprint", 2), ("parquet", 3)):
+    for name, rows in (("arrays", 5), ("fingerprint", 2), ("parquet_file", 3)):
         module = importlib.import_module(f"rankwise.data.{name}")
         monkeypatch.setattr(module, "block_rows", lambda size, rows=rows: rows)
     mapped = load_images(path, memory_limit=50, **options)
@@ -212,7 +212,7 @@ def test_unknown_split_lists_those_found(source, kind):
     [
         (
             "nowhere",
-            r"nowhere doesn't exist; 'digits', a hub id .*, and shards .* are accepted",
+            r"nowhere doesn't exist; 'digits', a hub id .*, shards .* s3://… are accepted",
         ),
         ("../a/b/c", "doesn't exist; 'digits'"),
         (__file__, "is a file of another kind; 'digits'"),

@@ -59,7 +59,7 @@ class ArrowReader:
         name: str,
         where: str,
         parts: dict[str, ArrowSplit],
-        base: Path,
+        base: Path | None,
         image: str | None = None,
         label: str | None = None,
     ) -> None:
@@ -72,13 +72,15 @@ class ArrowReader:
         self.notes: tuple[str, ...] = ()
         self._base = base
         first = self._parts[self.splits[0]]
-        self._image = image_column(first.schema, first.features, where, _first_bytes(first), image)
-        self._label = label_column(first.schema, first.features, where, self._image, label)
+        self.image_column = image_column(
+            first.schema, first.features, where, _first_bytes(first), image
+        )
+        self._label = label_column(first.schema, first.features, where, self.image_column, label)
         for split, part in self._parts.items():
-            if not {self._image, self._label} <= set(part.schema.names):
+            if not {self.image_column, self._label} <= set(part.schema.names):
                 raise DataError(
                     f"Split {split!r} of {where} has the columns {', '.join(part.schema.names)}; "
-                    f"{self._image} and {self._label} are needed, as in {self.splits[0]!r}."
+                    f"{self.image_column} and {self._label} are needed, as in {self.splits[0]!r}."
                 )
             kind = part.schema.field(self._label).type
             if not is_label_type(kind) and not pa.types.is_null(kind):
@@ -86,11 +88,10 @@ class ArrowReader:
                     f"Column {self._label} of {where} has values of type {str(kind)[:80]}; "
                     "integers or strings are accepted."
                 )
-        kind = first.schema.field(self._image).type
+        kind = first.schema.field(self.image_column).type
         fields = [kind.field(i).name for i in range(kind.num_fields)]
         paths = "path" in fields and is_text(kind.field("path").type)
-        self._path = f"{self._image}.path" if paths else None
-        self._struct = pa.types.is_struct(kind)
+        self._path = f"{self.image_column}.path" if paths else None
         self._index = self._read_labels(where)
 
     def index(self, split: str) -> Index:
@@ -99,26 +100,10 @@ class ArrowReader:
 
     def read(self, split: str, rows: IntArray) -> Iterator[Block]:
         """Give the encoded images of the rows asked for."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        for first, batch in self._parts[split].batches([self._image], rows):
-            column = batch.column(self._image)
-            data = pc.struct_field(column, "bytes") if self._struct else column
-            if pa.types.is_binary_view(data.type):  # which arrow can't take rows of
-                data = data.cast(pa.large_binary())
-            paths = pc.struct_field(column, "path") if self._path else None
+        for first, batch in self._parts[split].batches([self.image_column], rows):
             low, high = np.searchsorted(rows, [first, first + batch.num_rows])
-            local = rows[low:high] - first
-            for start in range(0, len(local), _BLOCK):
-                chosen = local[start : start + _BLOCK]
-                images: list[Encoded] = data.take(chosen).to_pylist()
-                if paths is not None and None in images:
-                    images = [
-                        self._by_path(image, paths[int(row)].as_py())
-                        for image, row in zip(images, chosen, strict=True)
-                    ]
-                yield images
+            column = batch.column(self.image_column)
+            yield from encoded_images(column, rows[low:high] - first, self._base)
 
     def describe(self, split: str, row: int) -> str:
         """File, row, and the image's own path where it has one."""
@@ -126,12 +111,6 @@ class ArrowReader:
         own = f" ({paths[row]})" if paths is not None and paths[row] else ""
         text = self._parts[split].describe(row)
         return text[0].upper() + text[1:] + own
-
-    def _by_path(self, image: Encoded, path: str | None) -> Encoded:
-        # The hub's layout may hold a path in place of bytes, when the file lies beside it.
-        if image is None and path and (self._base / path).is_file():
-            return self._base / path
-        return image
 
     def _read_labels(self, where: str) -> dict[str, Index]:
         import pyarrow as pa
@@ -193,7 +172,7 @@ class ArrowReader:
         for _, batch in part.batches(columns, np.arange(part.n_rows)):
             labels += batch.column(self._label).to_pylist()
             if self._path:
-                images = batch.column(self._image)
+                images = batch.column(self.image_column)
                 empty += images.is_null().to_pylist()
                 paths += pc.fill_null(pc.struct_field(images, "path"), "").to_pylist()
             if has_sources:
@@ -211,6 +190,35 @@ class ArrowReader:
             paths if any(paths) else None,
             sources if any(sources) else None,
         )
+
+
+def encoded_images(
+    column: pa.Array | pa.ChunkedArray, rows: IntArray, base: Path | None = None
+) -> Iterator[list[Encoded]]:
+    """Some images of a column, in blocks: bytes, or a struct of bytes and path.
+
+    The hub's layout may hold a path in place of bytes, when the file lies beside it, in `base`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    struct = pa.types.is_struct(kind)
+    data = pc.struct_field(column, "bytes") if struct else column
+    if pa.types.is_binary_view(data.type):  # which arrow can't take rows of
+        data = data.cast(pa.large_binary())
+    fields = [kind.field(i).name for i in range(kind.num_fields)] if struct else []
+    with_paths = base is not None and "path" in fields and is_text(kind.field("path").type)
+    for start in range(0, len(rows), _BLOCK):
+        chosen = rows[start : start + _BLOCK]
+        images: list[Encoded] = data.take(chosen).to_pylist()
+        if with_paths and None in images:
+            paths = pc.struct_field(column, "path").take(chosen).to_pylist()
+            images = [
+                base / path if image is None and path and (base / path).is_file() else image
+                for image, path in zip(images, paths, strict=True)
+            ]
+        yield images
 
 
 def canonical(names: list[str]) -> dict[str, str]:

@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from rankwise._reading import read_json_object
 from rankwise.data import decode
 from rankwise.data.decode import BadImageError, Layout, Size
+from rankwise.data.filerows import FileRows
 from rankwise.data.fingerprint import fingerprint
 from rankwise.data.headers import odd_headers
 from rankwise.data.imageset import ImageSet
 from rankwise.data.labels import check_classes
 from rankwise.data.opening import open_reader
+from rankwise.data.parquet import AddressedReader
+from rankwise.data.parquet_rows import ParquetRows
 from rankwise.data.parts import part_of
 from rankwise.data.pixels import brightest, read_pixels
 from rankwise.data.samples import Samples
-from rankwise.data.shards import ShardReader, Shards
+from rankwise.data.shards import ShardReader
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.data.storage import MEMORY_LIMIT
 from rankwise.data.survey import LONGEST_SIDE, Survey, survey
@@ -59,7 +62,15 @@ def load_images(
 
         - ``"digits"``: scikit-learn's digits, 8×8, their values 0..16 scaled to 0..255;
         - a hub id, ``"owner/name"`` (where no local path has that name);
-        - a folder in the hub's parquet layout, ``<split>[-00000-of-00001].parquet``;
+        - a folder in the hub's parquet layout, ``<split>[-00000-of-00001].parquet``, in it or in
+          its ``data``, or one such file;
+        - an address of fsspec's, ``"s3://bucket/set"``, ``"hf://datasets/owner/name"`` or
+          ``"file:///data/set"``, of such a folder or file, or of shards (``rankwise shard``): the
+          images are by reference, read when they are asked for (`rankwise.data.parquet_rows`,
+          `rankwise.data.shards`). All images' headers are looked at, unless `size` and `channels`
+          are given. Parquet files at an address are decoded at once where bad images are to be
+          skipped. Rows drawn at random decode whole row groups: for more than one pass over
+          a large set, shards are better;
         - a folder with one sub-folder of images per class, at any depth; or with such folders
           in parts, ``train``, ``validation`` and ``test`` in any usual spelling
           (`rankwise.data.class_folders` says what is a part and what a class);
@@ -122,7 +133,8 @@ def load_images(
     Returns
     -------
     ImageSet
-        Images, labels, class names, source ids, and a fingerprint of the content.
+        Images, labels, class names, source ids, and a fingerprint of the content; of parquet
+        files at an address, of their footers and sizes, labels and rows, not of pixels.
 
     Raises
     ------
@@ -266,7 +278,7 @@ class Source:
                 used.append(self.survey().bits if bits is None else bits)
             return used[0]
 
-        images: Any = self._referred(samples, usable, layout)
+        images: Any = self._referred(samples, usable, layout, bits, on_error)
         good, bad = np.ones(len(usable), bool), list[str]()
         if images is None:
             images, good, bad = read_pixels(
@@ -284,6 +296,7 @@ class Source:
         may_be_few = len(kept) and (limit is not None or split == "test")
         if bad and own_size is None and not may_be_few:
             check_classes(labels, samples.class_names, where)
+        cost = images.notes() if isinstance(images, ParquetRows) else []
         return ImageSet(
             images=images,
             labels=labels,
@@ -293,8 +306,8 @@ class Source:
             name=self.reader.name,
             split=split,
             skipped=(*skipped, *bad),
-            notes=(*self.reader.notes, *notes, *_dim(images), *left),
-            bits=used[0] if used else None,
+            notes=(*self.reader.notes, *notes, *_dim(images), *left, *cost),
+            bits=images.bits if isinstance(images, ParquetRows) else used[0] if used else None,
             holds_copies=told and len(np.unique(ids[kept])) < len(kept),
             image_ids=names[kept],
         )
@@ -329,13 +342,25 @@ class Source:
         layout, _ = self._layout(decode.checked_size(size), wanted, LONGEST_SIDE, False)
         return layout, self.survey().bits
 
-    def _referred(self, samples: Samples, rows: NDArray[np.int64], layout: Layout) -> Shards | None:
+    def _referred(
+        self,
+        samples: Samples,
+        rows: NDArray[np.int64],
+        layout: Layout,
+        bits: int | None,
+        on_error: str,
+    ) -> FileRows | None:
         """Images by reference, where the source has them so, and of the shape that is wanted."""
-        reader = self.reader
-        if not isinstance(reader, ShardReader) or len(samples.parts) > 1:
-            return None
-        images = reader.refer(samples.parts[0][0], rows)
-        return images if images.row_shape == tuple(layout.shape) else None
+        reader, splits = self.reader, [split for split, _ in samples.parts]
+        if isinstance(reader, ShardReader) and len(splits) == 1:
+            images = reader.refer(splits[0], rows)
+            return images if images.row_shape == tuple(layout.shape) else None
+        if isinstance(reader, AddressedReader) and on_error == "raise":
+            known = self._survey
+            if known is not None:
+                bits = (bits or known.bits) if known.n_deep else None
+            return reader.refer(splits, rows, layout, bits)
+        return None
 
     def _own_sizes(self, samples: Samples, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Height and width of each image; those of the first one where a header can't be read."""
@@ -415,17 +440,16 @@ def _below(text: str, root: Path) -> str:
 
 
 def _fingerprint(
-    images: NDArray[np.uint8] | Shards, labels: NDArray[np.int64], names: Sequence[str]
+    images: NDArray[np.uint8] | FileRows, labels: NDArray[np.int64], names: Sequence[str]
 ) -> str:
-    """Of all images of a split, which is known if they are shards; of others the content's."""
-    if isinstance(images, Shards) and images.rows is None:
-        return images.digest
-    return fingerprint(images, labels, names)  # type: ignore[arg-type]  # read like an array
+    """Of all images of a split: of those by reference the known one, of others the content's."""
+    known = images.known_fingerprint(labels, names) if isinstance(images, FileRows) else None
+    return known or fingerprint(images, labels, names)  # type: ignore[arg-type]  # like an array
 
 
 def _dim(images: NDArray[np.uint8]) -> list[str]:
     """A word on pixels that use under an eighth of their range."""
-    top = brightest(images)
+    top = brightest(images, enough=32)
     if not len(images) or top >= 32:
         return []
     return [

@@ -7,20 +7,26 @@ import os
 import re
 from pathlib import Path
 
+from rankwise.data.addresses import is_address, joined, listing, reaching, store
 from rankwise.data.kinds import remedy_of
 from rankwise.data.lines import ENDINGS
 from rankwise.data.reader import Reader
-from rankwise.data.shards import ShardReader, holds_shards, is_address
+from rankwise.data.shards import ShardReader, holds_shards
 from rankwise.data.tree import has_image_ending
 from rankwise.errors import DataError
 
 _ACCEPTED = (
     "'digits', a hub id such as 'ylecun/mnist', a parquet file or a folder of the hub's, a folder "
     "with one sub-folder per class, a CSV file or list of file and label, a folder of IDX files, "
-    "an .npz archive, and shards (rankwise shard) in a folder or at an address such as s3://… are "
-    "accepted"
+    "an .npz archive, shards (rankwise shard), and parquet files or shards at an address such as "
+    "s3://… are accepted"
+)
+_AT_ADDRESS = (
+    "at an address, a folder of the hub's parquet files, a parquet file, and shards (rankwise "
+    "shard) are accepted"
 )
 
+_NAMED = 3
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -37,7 +43,9 @@ def open_reader(
         )
     if source == "":
         raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
-    if is_address(source) or holds_shards(str(source)):
+    if is_address(source):
+        return _addressed(str(source), image_column, label_column)
+    if holds_shards(str(source)):
         return ShardReader(str(source))
     if source == "digits":
         from rankwise.data.arrays import digits_reader
@@ -57,7 +65,7 @@ def open_reader(
     if path.suffix.lower() == ".parquet" and path.is_file():
         from rankwise.data.parquet import file_reader
 
-        return file_reader(path, image_column, label_column)
+        return file_reader(str(path), image_column, label_column)
     if isinstance(source, str) and not path.exists() and _HUB_ID.fullmatch(source):
         from rankwise.data.hub import hub_reader
 
@@ -69,6 +77,35 @@ def open_reader(
     if path.is_symlink() and not path.exists():
         raise DataError(f"{source} is a link that leads nowhere ({os.readlink(path)} isn't there).")
     raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
+
+
+def _addressed(address: str, image_column: str | None, label_column: str | None) -> Reader:
+    from rankwise.data.parquet import file_reader, parquet_files, parquet_reader
+
+    if address.startswith("file://"):  # workers may stand in another folder
+        address = f"file://{Path(address.removeprefix('file://')).absolute()}"
+    store(address)  # what it lacks is told by the address as it was given
+    with reaching(address):
+        shards = holds_shards(address)
+    if shards:
+        return ShardReader(address)
+    local = "; other sources on this machine by their path" if address.startswith("file:") else ""
+    try:
+        there = listing(address)
+    except FileNotFoundError as error:
+        raise DataError(f"{address} doesn't exist; {_AT_ADDRESS}{local}.") from error
+    if there is None:
+        if address.lower().endswith(".parquet"):
+            return file_reader(address, image_column, label_column)
+        raise DataError(f"{address} is a file of another kind; {_AT_ADDRESS}{local}.")
+    if parquet_files(address):
+        return parquet_reader(address, image_column, label_column)
+    folders = [joined(address, name) for name in sorted(there) if there[name]]
+    more = ", …" if len(folders) > _NAMED else ""
+    inside = f", but the folders {', '.join(folders[:_NAMED])}{more}" if folders else ""
+    raise DataError(
+        f"{address} holds neither parquet files nor shards.json{inside}; {_AT_ADDRESS}{local}."
+    )
 
 
 def _of_a_set(path: Path) -> str:
@@ -104,8 +141,8 @@ def _near(path: Path) -> str:
 def _folder_reader(path: Path, image_column: str | None, label_column: str | None) -> Reader:
     from rankwise.data import folder, idx, parquet
 
-    if parquet.parquet_files(path):
-        return parquet.parquet_reader(path, image_column, label_column)
+    if parquet.parquet_files(str(path)):
+        return parquet.parquet_reader(str(path), image_column, label_column)
     if idx.idx_files(path):
         return idx.idx_reader(path)
     return folder.folder_reader(path, label_column)

@@ -1,83 +1,90 @@
-"""A local folder in the hub's parquet layout, read batch by batch."""
+"""A folder in the hub's parquet layout, on this machine or at an address, read batch by batch."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rankwise._reading import UnreadableError, parse_json
-from rankwise.data.arrow import ArrowReader, ArrowSplit
-from rankwise.data.reader import IntArray, block_rows
-from rankwise.errors import DataError, is_shortage
+from rankwise.data.addresses import is_address, joined, last_name, listing
+from rankwise.data.arrow import ArrowReader
+from rankwise.data.decode import Layout
+from rankwise.data.parquet_file import ParquetFile
+from rankwise.data.parquet_rows import ParquetRows
+from rankwise.data.reader import IntArray
+from rankwise.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 _NAME = re.compile(r"(?P<split>.+?)(-(?P<shard>\d+)-of-(?P<shards>\d+))?(-[0-9a-f]{16})?\.parquet")
+_AT_ONCE = 8
+"""Footers that are fetched at a time; one after another they would take long."""
 
 
 class ParquetSplit:
-    """The parquet files (shards) of one split, read without unpacking more than a batch."""
+    """The parquet files (shards) of one split, one after another."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        import pyarrow.parquet as pq
-
-        self.paths = paths
-        with naming(paths[0]):
-            self.schema = pq.read_schema(paths[0])
+    def __init__(self, addresses: list[str]) -> None:
+        self.files = _opened(addresses)
+        self.schema = self.files[0].schema
         self.features = _features(self.schema)
-        sizes = []
-        for path in paths:
-            with naming(path):
-                sizes.append(_checked_rows(path, pq.read_metadata(path)))
-                other = pq.read_schema(path)
-            if not other.equals(self.schema):
+        for file in self.files:
+            if not file.schema.equals(self.schema):
                 raise DataError(
-                    f"{path} has other columns or types than {paths[0].name}; all files of a split "
-                    "need the same."
+                    f"{file.address} has other columns or types than {last_name(addresses[0])}; "
+                    "all files of a split need the same."
                 )
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self._starts = np.concatenate([[0], np.cumsum([len(file) for file in self.files])])
         self.n_rows = int(self._starts[-1])
 
     def batches(
         self, columns: list[str], rows: IntArray
     ) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
-        """Read only the row groups that hold some of `rows`."""
-        import pyarrow.parquet as pq
-
-        for path, start in zip(self.paths, self._starts[:-1], strict=True):
-            # Without a buffer size pyarrow holds the whole column of a row group.
-            with naming(path), pq.ParquetFile(path, buffer_size=2**20) as file:
-                first = int(start)
-                for group in range(file.num_row_groups):
-                    stop = first + file.metadata.row_group(group).num_rows
-                    if np.searchsorted(rows, first) < np.searchsorted(rows, stop):
-                        size = _batch_rows(file.metadata.row_group(group), columns)
-                        for batch in file.iter_batches(size, row_groups=[group], columns=columns):
-                            yield first, batch
-                            first += batch.num_rows
-                    first = stop
+        """Read only the files and row groups that hold some of `rows`."""
+        for file, start in zip(self.files, self._starts[:-1].tolist(), strict=True):
+            low, high = np.searchsorted(rows, [start, start + len(file)])
+            if low < high:
+                for first, batch in file.batches(columns, rows[low:high] - start):
+                    yield start + first, batch
 
     def describe(self, row: int) -> str:
         """File and row within it."""
-        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return f"row {row - self._starts[shard]} of {self.paths[shard]}"
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return f"row {row - self._starts[number]} of {self.files[number].address}"
 
 
-def parquet_files(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files by split, in the folder itself or in its ``data``; shards in order."""
-    for place in (folder, folder / "data"):
-        found: dict[str, list[tuple[Path, re.Match[str]]]] = {}
-        for path in sorted(place.glob("*.parquet")):
-            match = _NAME.fullmatch(path.name)
-            if match and not path.name.startswith("."):  # hidden: what a kill left half written
-                found.setdefault(match["split"], []).append((path, match))
+def _opened(addresses: list[str]) -> list[ParquetFile]:
+    if not is_address(addresses[0]):
+        return [ParquetFile(address) for address in addresses]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(ParquetFile, addresses))
+
+
+def parquet_files(folder: str) -> dict[str, list[str]]:
+    """Parquet files by split, in a folder itself or in its ``data``; shards in order.
+
+    Parameters
+    ----------
+    folder : str
+        A path, or an address.
+
+    Raises
+    ------
+    DataError
+        If some of a split's shards are missing.
+    """
+    for place in (folder, joined(folder, "data")):
+        found: dict[str, list[tuple[str, re.Match[str]]]] = {}
+        for name in _names(place):
+            match = _NAME.fullmatch(name)
+            if match and not name.startswith("."):  # hidden: what a kill left half written
+                found.setdefault(match["split"], []).append((joined(place, name), match))
         for split, shards in found.items():
             promised = int(shards[0][1]["shards"] or len(shards))
             if len(shards) != promised:
@@ -86,41 +93,83 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
                 )
         if found:
             order = sorted(found, key=lambda s: (s != "train", s == "test", s))
-            return {split: [path for path, _ in found[split]] for split in order}
+            return {split: [address for address, _ in found[split]] for split in order}
     return {}
 
 
+def _names(folder: str) -> list[str]:
+    """Names of what may be a parquet file; none where there is no such folder."""
+    if not is_address(folder):
+        return sorted(path.name for path in Path(folder).glob("*.parquet"))
+    try:
+        there = listing(folder) or {}
+    except FileNotFoundError:
+        return []
+    return sorted(name for name, is_folder in there.items() if not is_folder)
+
+
 def parquet_reader(
-    folder: Path, image_column: str | None = None, label_column: str | None = None
+    folder: str, image_column: str | None = None, label_column: str | None = None
 ) -> ArrowReader:
-    """Reader of a local folder in the hub's parquet layout."""
-    parts: dict[str, ArrowSplit] = {}
-    for split, paths in parquet_files(folder).items():
-        parts[split] = ParquetSplit(paths)
-    name = folder.resolve().name
-    return ArrowReader(name, str(folder), parts, folder, image_column, label_column)
+    """Reader of a folder in the hub's parquet layout."""
+    parts = {split: ParquetSplit(places) for split, places in parquet_files(folder).items()}
+    name = last_name(folder) if is_address(folder) else Path(folder).resolve().name
+    return _reader(name, folder, parts, folder, image_column, label_column)
 
 
 def file_reader(
-    path: Path, image_column: str | None = None, label_column: str | None = None
+    file: str, image_column: str | None = None, label_column: str | None = None
 ) -> ArrowReader:
     """Reader of one parquet file, all of whose rows are the training part."""
-    parts: dict[str, ArrowSplit] = {"train": ParquetSplit([path])}
-    return ArrowReader(path.stem, str(path), parts, path.parent, image_column, label_column)
+    parts = {"train": ParquetSplit([file])}
+    name = Path(last_name(file) if is_address(file) else file).stem
+    return _reader(name, file, parts, str(Path(file).parent), image_column, label_column)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn pyarrow's complaints about a file into a `DataError` that names it."""
-    import pyarrow as pa
+def _reader(
+    name: str,
+    where: str,
+    parts: dict[str, ParquetSplit],
+    base: str,
+    image_column: str | None,
+    label_column: str | None,
+) -> ArrowReader:
+    if is_address(where):
+        return AddressedReader(name, where, parts, image_column, label_column)
+    return ArrowReader(name, where, dict(parts), Path(base), image_column, label_column)
 
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        if is_shortage(error):
-            raise
-        reason = str(error).split("\n")[0]
-        raise DataError(f"{path} is damaged or truncated ({reason}).") from error
+
+class AddressedReader(ArrowReader):
+    """Reader of parquet files at an address, and what gives their images by reference."""
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        parts: dict[str, ParquetSplit],
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> None:
+        super().__init__(name, where, dict(parts), None, image_column, label_column)
+        self._files = {split: parts[own].files for split, own in self.own_names.items()}
+
+    def refer(
+        self, splits: Sequence[str], rows: IntArray, layout: Layout, bits: int | None
+    ) -> ParquetRows:
+        """Images of some rows of these splits, one after another, by reference.
+
+        Parameters
+        ----------
+        splits : sequence of str
+        rows : int array
+            Numbered through over the splits.
+        layout : Layout
+            What every image is brought to.
+        bits : int or None
+            In use of those of 16 bits; None where that isn't known.
+        """
+        files = [file for split in splits for file in self._files[split]]
+        return ParquetRows.of(files, self.image_column, layout, bits).chosen(rows)
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
@@ -130,23 +179,3 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     except (KeyError, UnreadableError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
-
-
-def _checked_rows(path: Path, metadata: pq.FileMetaData) -> int:
-    """Rows of a file, which its groups must have too; each image takes more than a byte."""
-    rows = int(metadata.num_rows)
-    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    if rows != sum(groups) or min(groups, default=0) < 0 or rows > path.stat().st_size:
-        raise DataError(
-            f"{path} is damaged or truncated (it promises {rows:,} rows in {len(groups):,} groups)."
-        )
-    return rows
-
-
-def _batch_rows(group: Any, columns: list[str]) -> int:
-    size = 0
-    for i in range(group.num_columns):
-        chunk = group.column(i)
-        if any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
-            size += chunk.total_uncompressed_size
-    return block_rows(size // max(1, group.num_rows))

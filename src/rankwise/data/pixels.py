@@ -69,8 +69,12 @@ def read_pixels(
     return images[:filled], good, bad
 
 
-def brightest(images: NDArray[np.uint8]) -> int:
-    """The largest value of all pixels, block by block; 0 of no images."""
+def brightest(images: NDArray[np.uint8], enough: int = 255) -> int:
+    """The largest value of all pixels, or of the first blocks up to one of `enough`; 0 of none."""
     step = block_rows(int(np.prod(images.shape[1:])))
-    parts = (images[start : start + step] for start in range(0, len(images), step))
-    return max((int(part.max()) for part in parts), default=0)
+    top = 0
+    for start in range(0, len(images), step):
+        top = max(top, int(images[start : start + step].max()))
+        if top >= enough:
+            break
+    return top

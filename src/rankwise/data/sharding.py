@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from rankwise._progress import progress_bar
 from rankwise.cluster import engine, on_workers
+from rankwise.data.addresses import joined, local_path
 from rankwise.data.decode import Layout
 from rankwise.data.load import Source, split_sources
 from rankwise.data.pixels import read_pixels
 from rankwise.data.samples import Samples
-from rankwise.data.shards import RECORD, ShardWriter, joined, local_path
+from rankwise.data.shards import RECORD, ShardWriter
 from rankwise.errors import DataError
 
 SHARD_BYTES = 64 * 2**20

@@ -12,23 +12,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._arrays import Referred
-from rankwise._files import atomic_path
 from rankwise._reading import parse_json
+from rankwise.data.addresses import (
+    holds_file,
+    joined,
+    local_path,
+    read_bytes,
+    store,
+    write_file,
+)
+from rankwise.data.filerows import FileRows
 from rankwise.data.fingerprint import fingerprint
 from rankwise.data.labels import check_range
 from rankwise.data.reader import Block, Index, IntArray, block_rows
-from rankwise.errors import DataError, MissingDependencyError, is_shortage
+from rankwise.errors import DataError, is_shortage
 
 RECORD = "shards.json"
 KIND = "rankwise shards 1"
@@ -36,156 +41,21 @@ _GAP = 64 * 2**10
 """Bytes between two rows that are rather read than skipped, where a file isn't on a disk."""
 
 
-def is_address(source: Any) -> bool:
-    """Whether a source is an address of fsspec's and no path or hub id."""
-    return isinstance(source, str) and "://" in source
+@dataclass(frozen=True, eq=False, repr=False)
+class Shards(FileRows):
+    """Rows of arrays that lie in files ``.npy``, by their addresses.
 
-
-def local_path(address: str) -> Path | None:
-    """The path of an address on this machine; None for a store."""
-    if address.startswith("file://"):
-        return Path(address.removeprefix("file://"))
-    return None if is_address(address) else Path(address).expanduser()
-
-
-def joined(address: str, name: str) -> str:
-    """The address of a file in a folder."""
-    return posixpath.join(address, name) if is_address(address) else str(Path(address) / name)
-
-
-def _store(address: str) -> tuple[Any, str]:
-    """A file system of fsspec's, and the path in it."""
-    from fsspec.core import url_to_fs
-
-    try:
-        return url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise MissingDependencyError(f"{address} can't be reached: {error}") from error
-
-
-def write_file(address: str, data: bytes) -> None:
-    """Write a file, whole or not at all."""
-    path = local_path(address)
-    if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(data)
-        return
-    system, place = _store(address)
-    system.makedirs(posixpath.dirname(place), exist_ok=True)
-    system.pipe_file(place, data)
-
-
-def read_bytes(address: str) -> bytes:
-    """A whole file.
-
-    Raises
-    ------
-    DataError
-        If it can't be read.
-    """
-    path = local_path(address)
-    try:
-        if path is not None:
-            return path.read_bytes()
-        system, place = _store(address)
-        return system.cat_file(place)
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        raise DataError(f"{address} can't be read ({error.strerror or error}).") from error
-
-
-@dataclass(frozen=True, eq=False)
-class Shards(Referred):
-    """Rows of arrays that lie in files, by their addresses.
-
-    Pickled they are these addresses; files are opened once a process, when they are first read.
-
-    Parameters
-    ----------
-    addresses : tuple of str
-        Files ``.npy``, one after another.
-    starts : tuple of int
-        Rows before each, and of all.
-    row_shape : tuple of int
-    dtype : dtype
-    digest : str
-        What the content is known by.
-    rows : int array, optional
-        Only these rows, in this order.
+    Files are opened once a process, when they are first read.
     """
 
-    addresses: tuple[str, ...]
-    starts: tuple[int, ...]
-    row_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    digest: str = ""
-    rows: NDArray[Any] | None = None
+    def known_fingerprint(self, labels: NDArray[np.int64], names: Sequence[str]) -> str | None:
+        """Of all rows the one that ``shards.json`` has, which labels and names are part of."""
+        return self.digest if self.rows is None else None
 
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # of a frozen class
-        """Rows, and the shape of each."""
-        return (len(self), *self.row_shape)
-
-    @property
-    def ndim(self) -> int:
-        """Axes."""
-        return 1 + len(self.row_shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all rows, wherever they lie."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def __len__(self) -> int:
-        return self.starts[-1] if self.rows is None else len(self.rows)
-
-    def __repr__(self) -> str:
-        return f"<Shards of shape {self.shape} in {len(self.addresses)} files>"
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        step = block_rows(int(np.prod(self.row_shape)) * self.dtype.itemsize)
-        for first in range(0, len(self), step):
-            yield from self[first : first + step]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[:] if dtype is None else self[:].astype(dtype)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Rows at a slice, at positions or of a mask; one row at a position. Always a copy."""
-        if isinstance(key, (int, np.integer)):
-            return self[np.array([range(len(self))[key]])][0]
-        places = self._places(key)
-        result = np.empty((len(places), *self.row_shape), self.dtype)
-        file_of = np.searchsorted(self.starts, places, side="right") - 1
-        for number in np.unique(file_of):
-            at = np.flatnonzero(file_of == number)
-            first, stop = self.starts[number : number + 2]
-            shape = (stop - first, *self.row_shape)
-            file = opened(self.addresses[number], shape, self.dtype.str)
-            result[at] = file[places[at] - first]
-        return result
-
-    def chosen(self, rows: NDArray[Any]) -> Shards:
-        """Some rows, none read."""
-        whole = len(rows) == len(self) and bool((rows == np.arange(len(rows))).all())
-        small = np.min_scalar_type(max(1, self.starts[-1]))
-        return self if whole else replace(self, rows=self._places(rows).astype(small))
-
-    def fingerprint_parts(self) -> tuple[Any, ...]:
-        """What results follow from: the content, not where it lies."""
-        return (self.digest or self.addresses, self.shape, self.dtype.str, self.rows)
-
-    def _places(self, key: Any) -> NDArray[np.int64]:
-        if isinstance(key, slice):
-            found = np.arange(*key.indices(len(self)))
-        else:
-            found = np.asarray(key)
-            found = np.flatnonzero(found) if found.dtype == np.bool_ else found.astype(np.int64)
-            found = np.where(found < 0, found + len(self), found)
-        if len(found) and (found.min() < 0 or found.max() >= len(self)):
-            raise IndexError(f"rows of {self!r} go from 0 to {len(self) - 1}")
-        return found if self.rows is None else self.rows[found].astype(np.int64)
+    def _of_file(self, number: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        first, stop = self.starts[number : number + 2]
+        shape = (stop - first, *self.row_shape)
+        return opened(self.addresses[number], shape, self.dtype.str)[rows]
 
 
 def opened(address: str, shape: tuple[int, ...], dtype: str) -> Any:
@@ -225,7 +95,7 @@ class _Stored:
     """An ``.npy`` in a store: of the rows asked for, stretches are read."""
 
     def __init__(self, address: str) -> None:
-        self._system, self._path = _store(address)
+        self._system, self._path = store(address)
         start = io.BytesIO(self._system.cat_file(self._path, start=0, end=4096))
         version = np.lib.format.read_magic(start)
         read = {
@@ -330,9 +200,8 @@ class ShardReader:
 
 
 def holds_shards(source: str) -> bool:
-    """Whether a folder, or an address, is one of shards."""
-    path = local_path(source)
-    return is_address(source) if path is None else (path / RECORD).is_file()
+    """Whether a folder, on this machine or at an address, is one of shards."""
+    return holds_file(joined(source, RECORD))
 
 
 def open_shards(
