@@ -67,7 +67,7 @@ def load_images(
         - an address of fsspec's, ``"s3://bucket/set"``, ``"hf://datasets/owner/name"`` or
           ``"file:///data/set"``, of such a folder or file, or of shards (``rankwise shard``): the
           images are by reference, read when they are asked for (`rankwise.data.parquet_rows`,
-          `rankwise.data.shards`). All images' headers are looked at, unless `size` and `channels`
+          `rankwise.data.shards`). All images are fetched once for their headers, unless `size` and `channels`
           are given. Parquet files at an address are decoded at once where bad images are to be
           skipped. Rows drawn at random decode whole row groups: for more than one pass over
           a large set, shards are better;

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from rankwise.data.addresses import is_address, joined, listing, reaching, store
+from rankwise.data.addresses import holds_file, is_address, joined, listing, reaching, store
 from rankwise.data.kinds import remedy_of
 from rankwise.data.lines import ENDINGS
 from rankwise.data.reader import Reader
@@ -86,7 +86,10 @@ def _addressed(address: str, image_column: str | None, label_column: str | None)
         address = f"file://{Path(address.removeprefix('file://')).absolute()}"
     store(address)  # what it lacks is told by the address as it was given
     with reaching(address):
-        shards = holds_shards(address)
+        one_file = address.lower().endswith(".parquet") and holds_file(address)
+        shards = not one_file and holds_shards(address)
+    if one_file:
+        return file_reader(address, image_column, label_column)
     if shards:
         return ShardReader(address)
     local = "; other sources on this machine by their path" if address.startswith("file:") else ""
@@ -95,8 +98,6 @@ def _addressed(address: str, image_column: str | None, label_column: str | None)
     except FileNotFoundError as error:
         raise DataError(f"{address} doesn't exist; {_AT_ADDRESS}{local}.") from error
     if there is None:
-        if address.lower().endswith(".parquet"):
-            return file_reader(address, image_column, label_column)
         raise DataError(f"{address} is a file of another kind; {_AT_ADDRESS}{local}.")
     if parquet_files(address):
         return parquet_reader(address, image_column, label_column)
