@@ -67,10 +67,10 @@ def load_images(
         - an address of fsspec's, ``"s3://bucket/set"``, ``"hf://datasets/owner/name"`` or
           ``"file:///data/set"``, of such a folder or file, or of shards (``rankwise shard``): the
           images are by reference, read when they are asked for (`rankwise.data.parquet_rows`,
-          `rankwise.data.shards`). All images are fetched once for their headers, unless `size` and `channels`
-          are given. Parquet files at an address are decoded at once where bad images are to be
-          skipped. Rows drawn at random decode whole row groups: for more than one pass over
-          a large set, shards are better;
+          `rankwise.data.shards`). Of parquet files all images are fetched once for their headers,
+          unless `size` and `channels` are given, and decoded at once where bad ones are to be
+          skipped. Rows drawn at random decode whole row groups: for more than one pass over a
+          large set, shards are better;
         - a folder with one sub-folder of images per class, at any depth; or with such folders
           in parts, ``train``, ``validation`` and ``test`` in any usual spelling
           (`rankwise.data.class_folders` says what is a part and what a class);
