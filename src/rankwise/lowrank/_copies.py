@@ -99,7 +99,7 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
     return CopyPlan(rows, energies[rows], block, key)
 
 
-def _digest(names: NDArray[np.str_]) -> str:
+def _digest(names: NDArray) -> str:
     """Of names, in their order."""
     state = hashlib.sha256()
     for first in range(0, len(names), 4096):

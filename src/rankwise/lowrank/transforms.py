@@ -159,9 +159,9 @@ class RandomLowRank:
             if len(source_ids) != count:
                 raise OptionError(f"{len(source_ids)} source ids for {count} images")
             seed = 0 if self.seed is None else self.seed
-            marks = repeat(b"", count) if marks is None else marks
+            some = repeat(b"", count) if marks is None else marks
             uniform = np.empty((count, 2))
-            for row, (source, mark) in enumerate(zip(source_ids, marks, strict=True)):
+            for row, (source, mark) in enumerate(zip(source_ids, some, strict=True)):
                 known = source.item() if is_tensor(source) else source
                 uniform[row] = uniforms_for(seed, known, epoch, mark)
         energies = self.energy.of(uniform[:, 1])
