@@ -42,12 +42,18 @@ def _anonymous() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
 
 
-def peaks(folder: str, n: int) -> dict[str, float]:
-    """Peak anonymous MB of each command's work on so many rows."""
+def write(folder: str, n: int) -> tuple[str, str]:
+    """Shards of so many images and of so many features."""
     rng = np.random.default_rng(SEED)
     size = 8192
-    pixels = written_rows(Path(folder) / f"images-{n}", n, (16, 16), np.uint8, size, rng)
-    features = written_rows(Path(folder) / f"features-{n}", n, (64,), np.float32, size, rng)
+    return (
+        written_rows(Path(folder) / f"images-{n}", n, (16, 16), np.uint8, size, rng),
+        written_rows(Path(folder) / f"features-{n}", n, (64,), np.float32, size, rng),
+    )
+
+
+def peaks(pixels: str, features: str, folder: str, n: int) -> dict[str, float]:
+    """Peak anonymous MB of each command's work on so many rows."""
     images, names = open_shards(pixels)
     codes = names.astype(np.int8)
     model = network(2, 25, 1000)
@@ -82,7 +88,7 @@ def written_rows(
         rows = rng.integers(0, 200, (len(some), *shape)).astype(dtype)
         rows.reshape(len(some), -1)[:, 0] += (50 * some).astype(dtype)
         files.append(writer.write("train", i, -(-n // size), rows))
-    writer.add("train", files, codes, np.zeros(n, dtype="U1"))
+    writer.add("train", files, codes, np.arange(n).astype("U7"))
     writer.finish()
     return str(place)
 
@@ -91,6 +97,7 @@ def memory(quick: bool) -> list[dict[str, Any]]:
     rows = []
     for n in (10_000, 20_000) if quick else (10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append({"n": n, "mb": in_fresh_process(peaks, folder, n)})
+            pixels, features = in_fresh_process(write, folder, n)
+            rows.append({"n": n, "mb": in_fresh_process(peaks, pixels, features, folder, n)})
         say(f"memory: {rows[-1]}")
     return rows

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rankwise import RandomLowRank
-from rankwise._fingerprints import NoFingerprintError, fingerprint
+from rankwise._fingerprints import NoFingerprintError, _version, fingerprint
 from rankwise.units.multilinear import make_units
 
 FACTOR = 2.0
@@ -276,3 +276,23 @@ def test_another_process_finds_the_same(tmp_path):
     }
     assert len(found) == 1
     assert len(found.pop().strip()) == 64
+
+
+def test_a_library_of_another_environment_counts_by_its_version(tmp_path, monkeypatch):
+    # As with --system-site-packages, --user or a .pth file: no place that sysconfig knows.
+    lines = "__version__ = '{}'\n\n\nclass Thing:\n    def size(self):\n        return {}\n"
+    for folder, same in (("site-packages", True), ("mine", False)):
+        place = tmp_path / folder
+        place.mkdir()
+        name = f"library_in_{folder.replace('-', '_')}"
+        monkeypatch.syspath_prepend(str(place))
+        found = []
+        for version, size in (("1", 1), ("1", 22), ("2", 22)):
+            (place / f"{name}.py").write_text(lines.format(version, size))
+            importlib.invalidate_caches()
+            sys.modules.pop(name, None)
+            _version.cache_clear()
+            found.append(fingerprint(importlib.import_module(name).Thing()))
+        assert (found[0] == found[1]) == same
+        assert (found[1] != found[2]) == same
+    _version.cache_clear()

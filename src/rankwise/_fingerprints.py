@@ -352,10 +352,18 @@ def _version(module: str) -> str:
         return platform.python_version()
     found = sys.modules.get(top)
     file = getattr(found, "__file__", None)
-    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    if file is None or not any(Path(file).is_relative_to(place) for place in installed):
+    if file is None or not _is_installed(Path(file)):
         return ""
     return str(getattr(found, "__version__", "")) or _distribution_version(top)
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether a file lies where libraries are installed, of this environment or one below it."""
+    places = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
+    return any(
+        folder in places or folder.name in ("site-packages", "dist-packages")
+        for folder in file.parents
+    )
 
 
 def _distribution_version(top: str) -> str:
