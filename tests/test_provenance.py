@@ -92,7 +92,7 @@ def results(tmp_path, provenance):
     """Result files of the README: one fresh, one stale, one from an uncommitted tree."""
     for name, commit, code in (
         ("presets", "abc1234", provenance.code_of_run()),
-        ("accurate", "abc1234", {"src/rankwise/_arrays.py": "0" * 16}),
+        ("frontier", "abc1234", {"src/rankwise/_arrays.py": "0" * 16}),
         ("rivals", "abc1234-dirty", provenance.code_of_run()),
     ):
         result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
@@ -107,11 +107,11 @@ def test_stale_tables_say_so_where_they_stand_and_uncommitted_ones_are_not_shown
         page.partition(f"### {json.loads((results / f'{name}.json').read_text())['title']}\n")[
             2
         ].partition("\n##")[0]
-        for name in ("presets", "accurate", "rivals")
+        for name in ("presets", "frontier", "rivals")
     )
     assert "stale" not in fresh
     assert "\n- **stale**: changed since: `_arrays.py`\n" in stale
-    assert "99.34" in stale
+    assert "mnist-small" in stale
     assert hidden.strip() == "Measured from an uncommitted tree, so not shown."
 
 
@@ -120,9 +120,9 @@ def test_the_readme_s_parts_too(results, render):
     before, mark, after = text.partition("**stale**: changed since: `_arrays.py`.")
     assert mark
     assert "`windowed`" in before
-    assert "mnist, tiny" in after
+    assert "mnist-small" in after
     assert "MNIST error" not in text
-    for name in ("presets", "accurate"):
+    for name in ("presets", "frontier"):
         path = results / f"{name}.json"
         path.write_text(path.read_text().replace('"code": {', '"code": {"src/x.py": "0", '))
     once = "\n".join(render.readme_lines(results / "presets.json"))
@@ -136,7 +136,7 @@ def test_what_is_stale_is_listed(results):
         command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        "accurate: changed since: _arrays.py",
+        "frontier: changed since: _arrays.py",
         "rivals: not shown, measured from an uncommitted tree",
     ]
 
