@@ -184,17 +184,8 @@ def frontier_lines(result: dict[str, Any]) -> list[str]:
     return [markdown(table["columns"], table["rows"]), "", *met, "", origin, ""]
 
 
-def _best_rival(rows: dict[str, Sequence[str]]) -> str:
-    rivals = {k: v[0] for k, v in rows.items() if "VarProHead" not in k and v[0][0].isdigit()}
-    return max(rivals, key=lambda label: float(rivals[label].split()[0]))
-
-
 README_PARTS = {"frontier": frontier_lines}
 """What the README has of the results beside the paper's scheme; all else is in docs/results.md."""
-
-
-def _table(result: dict[str, Any], title: str) -> dict[str, Any]:
-    return next(t for t in result["tables"] if t["title"].startswith(title))
 
 
 def render(folder: Path) -> Iterable[str]:
