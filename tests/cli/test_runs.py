@@ -273,18 +273,18 @@ def test_figures_that_speak_against_a_run_are_told(
 
 
 def test_epochs_are_judged_by_their_best_validation_images():
-    from rankwise.runs.training import _warnings
+    from rankwise.runs.cautions import warnings_of
 
     report = {"train_accuracy": 0.9, "inductive_accuracy": 0.5, "n_subnets": 0}
     report["output_layer"] = "trained"
     epochs = [{"validation_accuracy": share} for share in (0.6, 0.7, None, 0.65)]
-    (line,) = _warnings(report | {"history": epochs}, np.arange(100) % 10)
+    (line,) = warnings_of(report | {"history": epochs}, np.arange(100) % 10)
     assert line.startswith(
         "training accuracy 90.0% is far above the 70.0% of the validation images"
     )
     epochs[1]["validation_accuracy"] = 0.76
-    assert _warnings(report | {"history": epochs}, np.arange(100) % 10) == []
+    assert warnings_of(report | {"history": epochs}, np.arange(100) % 10) == []
     # The epochs' accuracies are of the layer that training left, not of a glue.
     report |= {"history": epochs, "output_layer": "glue"}
-    (line,) = _warnings(report, np.arange(100) % 10)
+    (line,) = warnings_of(report, np.arange(100) % 10)
     assert line.startswith("training accuracy 90.0% is far above the 50.0% of the test images")

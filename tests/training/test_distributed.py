@@ -9,14 +9,23 @@ import pytest
 
 from rankwise import ConvolutionalClassifier
 from rankwise.errors import RunError
-from rankwise.training.distributed import check_same, data_parallel, is_first, shared_out
+from rankwise.training.distributed import (
+    check_same,
+    data_parallel,
+    ending_together,
+    is_first,
+    of_first,
+    processes_here,
+    shared_out,
+)
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from sklearn.datasets import load_digits
 from rankwise import ConvolutionalClassifier
 from rankwise.errors import RunError
-from rankwise.training.distributed import data_parallel, shared_out
+from rankwise.training.distributed import data_parallel, ending_together, of_first, shared_out
 
 def say(*words):
     # In one piece: both processes write into one pipe.
@@ -35,10 +44,19 @@ with data_parallel() as rank:
         ConvolutionalClassifier("tiny", epochs=1, random_state=rank).fit(X, y[:400])
     except RunError as error:
         say("refused", error)
+    budget = ConvolutionalClassifier("tiny", time_budget=0.02).fit(X, y[:400])
+    say("budget", [entry["learning_rate"] for entry in budget.history_])
     try:
-        ConvolutionalClassifier("tiny", time_budget=0.1).fit(X, y[:400])
-    except RunError as error:
-        say("refused", error)
+        with ending_together():
+            if rank == 1:
+                raise ValueError("no images here")
+            of_first(None)
+    except (RunError, ValueError) as error:
+        say(rank, "ended:", error)
+
+# A thread that is left may abort the interpreter at its end.
+names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+say("left", [name for name in names if "gloo" in name])
 """
 
 
@@ -55,7 +73,12 @@ def test_two_processes_train_what_one_trains(tmp_path, digits):
     for rank in (0, 1):
         assert f"{rank} {shares}" in done.stdout
     assert done.stdout.count("refused the processes that train together differ in") == 2
-    assert done.stdout.count("refused processes that train together need a number of epochs") == 2
+    budgets = [line for line in done.stdout.splitlines() if line.startswith("budget")]
+    assert len(budgets) == 2
+    assert done.stdout.count("left []") == 2
+    assert budgets[0] == budgets[1]
+    assert "0 ended: process 1 of those that train together: no images here\n" in done.stdout
+    assert "1 ended: no images here\n" in done.stdout
     first, second = (
         ConvolutionalClassifier.load(tmp_path / f"model-{rank}.safetensors") for rank in (0, 1)
     )
@@ -76,6 +99,7 @@ def test_two_processes_train_what_one_trains(tmp_path, digits):
 
 def test_alone_everything_is_this_process_s(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # of processes that don't train together
     with (
         pytest.raises(RunError, match=r"belongs to no group .* 'torchrun --nproc-per-node 2 SCR"),
         data_parallel(),
@@ -84,3 +108,7 @@ def test_alone_everything_is_this_process_s(monkeypatch):
     assert shared_out(list, (1, 2)) == [1, 2]
     assert is_first()
     check_same("anything", object())
+    assert of_first(3) == 3
+    assert processes_here() == 1
+    with pytest.raises(ZeroDivisionError), ending_together():
+        _ = 1 // 0

@@ -12,6 +12,7 @@ from rankwise._text import plain
 from rankwise.cli import cluster, explore, export, lowrank, model, nets, study
 from rankwise.cli._output import prepare_streams, say
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
+from rankwise.cli._together import check_has_work, one_speaks
 from rankwise.cli.cluster import clustered
 from rankwise.cli.head import head
 from rankwise.errors import RankwiseError, is_shortage
@@ -40,6 +41,7 @@ app.add_typer(study.app, name="study")
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and stop."),
 ) -> None:
     if version:
@@ -47,25 +49,28 @@ def _root(
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand not in (None, "train"):  # which knows its own options
+        check_has_work(str(context.invoked_subcommand))
 
 
 def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
     prepare_streams()
-    try:
-        with ended_as_by_ctrl_c():
-            app(args=[_expanded(argument) for argument in sys.argv[1:]])
-    except RankwiseError as error:
-        _stop(plain(str(error), lines=error.several_lines))
-    except ValueError as error:
-        _stop(plain(str(error)))
-    except Exception as error:
-        sentence = _shortage(error)
-        if sentence is not None:
-            _stop(sentence)
-        if not isinstance(error, OSError):
-            raise
-        _stop(plain(f"{error.filename or 'a file'}: {error.strerror or error}"))
+    with one_speaks():
+        try:
+            with ended_as_by_ctrl_c():
+                app(args=[_expanded(argument) for argument in sys.argv[1:]])
+        except RankwiseError as error:
+            _stop(plain(str(error), lines=error.several_lines))
+        except ValueError as error:
+            _stop(plain(str(error)))
+        except Exception as error:
+            sentence = _shortage(error)
+            if sentence is not None:
+                _stop(sentence)
+            if not isinstance(error, OSError):
+                raise
+            _stop(plain(f"{error.filename or 'a file'}: {error.strerror or error}"))
 
 
 def _expanded(argument: str) -> str:

@@ -23,6 +23,7 @@ from rankwise.cli._options import (
     reading_of,
 )
 from rankwise.cli._output import say
+from rankwise.cli._together import check_has_work
 
 Cluster = Annotated[
     str | None,
@@ -45,6 +46,7 @@ def clustered(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*args: Any, cluster: str | None, mixed_kernels: bool, **kwargs: Any) -> Any:
+        check_has_work(command.__name__, kwargs.get("preset"), cluster)
         if cluster is None:
             if mixed_kernels:
                 raise typer.BadParameter("--mixed-kernels is for --cluster, which isn't given")

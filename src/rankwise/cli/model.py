@@ -33,6 +33,7 @@ from rankwise.cli._options import (
 from rankwise.cli._output import say
 from rankwise.cli._stops import interrupted
 from rankwise.cli._tables import percent, print_table, report_rows
+from rankwise.cli._together import rank_here
 
 if TYPE_CHECKING:
     from rankwise.runs import TrainingRun
@@ -163,7 +164,11 @@ def train(
         ),
     ] = False,
     workers: Annotated[
-        int, typer.Option(help="Sub-networks or threads at a time; -1 for one a core.")
+        int,
+        typer.Option(
+            help="Sub-networks or threads at a time; -1 for one a core. Under torchrun: threads of "
+            "each process; -1 shares a machine's cores among its processes."
+        ),
     ] = -1,
     device: Device = "auto",
     seed: Annotated[
@@ -193,7 +198,11 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier; interrupted, the same command goes on where it stopped."""
+    """Train a classifier; interrupted, the same command goes on where it stopped.
+
+    torchrun --nproc-per-node 2 -m rankwise train ... trains a convolutional preset in processes
+    that share out each batch, to the same model.
+    """
     from rankwise.runs import TrainingRun
 
     if bootstrap_rounds is not None and not bootstrap:
@@ -437,6 +446,7 @@ def _train(
             verbose=not as_json,
             say=lambda line: say(line, err=True),
             command=shlex.join(["rankwise", *sys.argv[1:]]),
+            together=rank_here() is not None,
         )
     except KeyboardInterrupt:
         parts = runs.finished_parts(out)
@@ -446,6 +456,8 @@ def _train(
             if kept
             else f": nothing was finished yet in {out}; the same command begins anew"
         ) from None
+    if rank_here():
+        return
     report = report | footprint(load_model(out))
     if as_json:
         typer.echo(json.dumps(report))

@@ -422,12 +422,14 @@ def worker_count(n_jobs: int | None) -> int:
 def thread_count(n_jobs: int | None) -> int:
     """Threads that compute in this process: as many as `n_jobs` asks for of this machine's cores.
 
-    joblib's back end for a cluster counts the cluster's.
+    joblib's back end for a cluster counts the cluster's. Processes of this machine that train
+    together share its cores out.
     """
     from joblib import cpu_count
     from joblib.parallel import get_active_backend
 
     from rankwise.cluster import active
+    from rankwise.training.distributed import processes_here
 
     surrounding = active()
     if surrounding is not None:
@@ -435,7 +437,7 @@ def thread_count(n_jobs: int | None) -> int:
     worker_count(n_jobs)  # refuses what is no number
     asked = get_active_backend()[1] if n_jobs is None else int(n_jobs)
     asked = 1 if asked is None else asked
-    return asked if asked > 0 else max(1, cpu_count() + 1 + asked)
+    return asked if asked > 0 else max(1, cpu_count() // processes_here() + 1 + asked)
 
 
 def tells(verbose: int) -> bool:

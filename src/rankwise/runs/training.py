@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rankwise._arrays import blocks
 from rankwise._claims import checksum, held, refuse_foreign
 from rankwise._device import resolve_device
 from rankwise._files import write_json
@@ -24,6 +26,7 @@ from rankwise.estimators.files import WEIGHTS
 from rankwise.estimators.options import check_options, classifier_of, training_options
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
+from rankwise.runs.cautions import pretrained_is_likely_better, warnings_of
 from rankwise.runs.exploring import write_explorer
 from rankwise.runs.reading import describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
@@ -39,6 +42,14 @@ from rankwise.runs.records import (
 )
 from rankwise.runs.use import accuracy_of, confusion
 from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
+from rankwise.training.distributed import (
+    data_parallel,
+    ending_together,
+    is_first,
+    is_parallel,
+    n_processes,
+    of_first,
+)
 from rankwise.training.presets import DEFAULT, PRESETS, recommended
 
 
@@ -52,6 +63,7 @@ def train(
     verbose: bool = False,
     say: Callable[[str], object] = lambda line: None,
     command: str = "",
+    together: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run, go on with an interrupted one, or return the report of a complete one.
 
@@ -75,17 +87,23 @@ def train(
         Told, in one line each, which classifier was chosen and why, and what to be wary of.
     command : str
         What the report names as the command.
+    together : bool
+        Train a convolutional preset with the other processes of ``torchrun``, which make the same
+        call; see `rankwise.training.distributed`. The first one writes the folder, and if one of
+        them can't go on, none does. `workers` are the threads of each, -1 for its share of the
+        cores; the device is the CPU.
 
     Returns
     -------
     dict
         The report, as in ``report.json``, and ``resumed_subnets`` and ``resumed_epochs``: what an
-        interrupted run had left.
+        interrupted run had left. Empty in a process that isn't the first.
 
     Raises
     ------
     RunError
-        If the folder holds another run, or another process trains in it.
+        If the folder holds another run, or another process trains in it; or another one of those
+        that train together can't go on.
     ValueError
         If a choice isn't accepted.
     DataError
@@ -94,31 +112,64 @@ def train(
     source = Path(run.source).expanduser()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
-    refuse_foreign(out, "run", own=(out / CONFIGURATION).exists())
-    with held(out, "run"):
+    with ExitStack() as holding:
         with PeakMemory() as memory:
-            report, draw, show = _train(
-                run,
-                out,
-                workers=workers,
-                device=device,
-                overwrite=overwrite,
-                verbose=verbose,
-                say=say,
-            )
-        if not report.get("already_complete"):
-            report["command"] = command
-            report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
-            draw()
-            show(report)
-            # Last, since a run with a report is complete. Only times tell the report of a run that
-            # was interrupted from another's.
-            kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
-            write_json(out / REPORT, kept)
+            with data_parallel() if together else nullcontext(), ending_together():
+                first = is_first()
+                if first:
+                    refuse_foreign(out, "run", own=(out / CONFIGURATION).exists())
+                    holding.enter_context(held(out, "run"))
+                of_first(None)  # the others read nothing before the folder is had
+                fitted = _fit(
+                    run,
+                    out,
+                    workers=workers,
+                    device=device,
+                    overwrite=overwrite,
+                    verbose=verbose and first,
+                    say=say if first else _say_nothing,
+                )
+                of_first(None)  # none leaves before all are done
+            if not first:
+                return {}
+            if not isinstance(fitted, _Fitted):
+                return fitted | {"already_complete": True}
+            report, outputs = _report(fitted, out, say=say)
+        report["command"] = command
+        report["peak_memory_mb"] = max(memory.megabytes, report["peak_memory_mb"] or 0.0)
+        _draw(fitted.model, outputs, fitted.test_set, out)
+        parts = [("train", fitted.train_set), ("test", fitted.test_set)]
+        write_explorer(fitted.model, parts, report, out, out / EXPLORED)
+        # Last, since a run with a report is complete. Only times tell the report of a run that was
+        # interrupted from another's.
+        kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
+        write_json(out / REPORT, kept)
     return report
 
 
-def _train(
+def _say_nothing(line: str) -> None:
+    pass
+
+
+@dataclass
+class _Fitted:
+    """A fitted model, and what its report needs."""
+
+    run: TrainingRun
+    model: ImageClassifier
+    train_set: ImageSet
+    test_set: ImageSet
+    validation_set: ImageSet | None
+    configuration: dict[str, Any]
+    previous: dict[str, Any] | None
+    resumed: dict[str, int]
+    choice: str | None
+    environment: dict[str, Any]
+    begin: float
+    loaded: float
+
+
+def _fit(
     run: TrainingRun,
     out: Path,
     *,
@@ -127,10 +178,15 @@ def _train(
     overwrite: bool,
     verbose: bool,
     say: Callable[[str], object],
-) -> tuple[dict[str, Any], Callable[[], None], Callable[[dict[str, Any]], object]]:
-    """The run itself; gives its report, what draws its pictures, and what writes its page."""
+) -> _Fitted | dict[str, Any]:
+    """Read, claim the folder and train; or the report of a folder where that is done."""
     begin = time.perf_counter()
-    device = resolve_device(device)
+    device = resolve_device("cpu" if device == "auto" and is_parallel() else device)
+    if is_parallel() and device != "cpu":
+        raise RunError(
+            f"processes that train together compute on CPUs, and device {device!r} is another; "
+            "leave --device out, or train in one process"
+        )
     check_options(run.preset, run.parameters)
     if run.bootstrap and run.preset in CONVOLUTIONAL_PRESETS:
         raise ValueError(
@@ -155,7 +211,7 @@ def _train(
             preset = None
         choice = f"chosen: {_KINDS[preset is None]}, since {reason}; --preset names another"
         say(choice)
-    better = _pretrained_is_likely_better(train_set.image_shape)
+    better = pretrained_is_likely_better(train_set.image_shape)
     if better:
         say(better)
     model = classifier_of(
@@ -170,12 +226,19 @@ def _train(
     configuration = configuration_of(run, train_set, test_set)
     if validation_set is not None:
         configuration["validation_fingerprint"] = validation_set.fingerprint
-    previous = claim(out, configuration, overwrite)
+    previous = of_first(claim(out, configuration, overwrite) if is_first() else None)
     if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
-        return previous | {"already_complete": True}, lambda: None, lambda report: None
-    resumed = finished_parts(out)
+        return previous
+    resumed = of_first(finished_parts(out))
     if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
         say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
+        joint = model.plan_for(train_set.image_shape, len(train_set)).joint
+        parts = len(list(blocks(joint.batch_size, joint.shard_size(joint.batch_size))))
+        if parts < n_processes():
+            say(
+                f"note: a batch of {joint.batch_size} images is cut into {parts}, so only {parts} "
+                f"of the {n_processes()} processes have work"
+            )
     if validation_set is None:
         model.fit(
             train_set.images,
@@ -187,6 +250,21 @@ def _train(
         images, validates = joined(train_set, validation_set)
         both = np.concatenate([names_of(train_set), names_of(validation_set)])
         model.fit(images, both, validation=validates, checkpoint_dir=out / SUBNETS)
+    used = {"workers": workers, "device": device} | described()
+    if is_parallel():
+        used["processes"] = n_processes()
+    return _Fitted(
+        run, model, train_set, test_set, validation_set, configuration, previous, resumed, choice,
+        environment() | used, begin, loaded,
+    )  # fmt: skip
+
+
+def _report(
+    fit: _Fitted, out: Path, *, say: Callable[[str], object]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Save the model; give its report, and its outputs for the test images."""
+    run, model, previous = fit.run, fit.model, fit.previous
+    train_set, test_set, validation_set = fit.train_set, fit.test_set, fit.validation_set
     model.save(out)
     fitted = time.perf_counter()
     outputs = model.outputs(test_set.images)
@@ -195,10 +273,10 @@ def _train(
     train_accuracy = accuracy_of(model, model.outputs(train_set.images), train_set)
     end = time.perf_counter()
     seconds = {
-        "load": loaded - begin,
+        "load": fit.loaded - fit.begin,
         **model.seconds_,
         "evaluate": end - fitted,
-        "total": end - begin + model.seconds_["earlier"],
+        "total": end - fit.begin + model.seconds_["earlier"],
     }
     report: dict[str, Any] = {
         "inductive_accuracy": inductive,
@@ -214,10 +292,10 @@ def _train(
         "status": model.status_,
         "statuses": model.statuses_,
         "preset": model.preset_,
-        "choice": choice,
+        "choice": fit.choice,
         "n_subnets": len(model.subnet_reports_),
-        "resumed_subnets": resumed["sub-networks"],
-        "resumed_epochs": resumed["epochs"],
+        "resumed_subnets": fit.resumed["sub-networks"],
+        "resumed_epochs": fit.resumed["epochs"],
         "n_units": model.network_.n_units,
         "epochs": len(model.history_),
         "history": model.history_,
@@ -230,67 +308,23 @@ def _train(
         "train": describe_images(train_set),
         "test": describe_images(test_set),
         "validation": None if validation_set is None else describe_images(validation_set),
-        "run": configuration["run"],
+        "run": fit.configuration["run"],
         "model": checksum(out / WEIGHTS),
-        "environment": environment() | {"workers": workers, "device": device} | described(),
+        "environment": fit.environment,
     }
-    report["warnings"] = _warnings(report, names_of(test_set))
+    report["warnings"] = warnings_of(report, names_of(test_set))
     for line in report["warnings"]:
         say(f"warning: {line}")
     if run.bootstrap:
         assert isinstance(model, QuadraticClassifier)
         report["bootstrap"] = _bootstrap(run, model, test_set, out)
-
-    def show(report: dict[str, Any]) -> None:
-        parts = [("train", train_set), ("test", test_set)]
-        write_explorer(model, parts, report, out, out / EXPLORED)
-
-    return report, lambda: _draw(model, outputs, test_set, out), show
+    return report, outputs
 
 
 _KINDS = (
     f"convolutional units, preset {DEFAULT!r}",
     "sub-networks of quadratic units, sized to the data",
 )
-_FAR, _NEAR = 0.15, 0.05
-_PHOTOGRAPH = 64
-"""Side of colour images from which a network that has seen ImageNet is likely better."""
-
-
-def _pretrained_is_likely_better(image_shape: tuple[int, ...]) -> str | None:
-    """What ``rankwise head`` would do with photographs, in one line; None for other images."""
-    if len(image_shape) != 3 or image_shape[2] < 3 or min(image_shape[:2]) < _PHOTOGRAPH:
-        return None
-    return (
-        "photographs? --backbone efficientnet-lite0 (rankwise head) fits the best last layer on a "
-        "network that has seen a million photographs instead, and is likely better, since these "
-        "images alone teach a network less"
-    )
-
-
-def _warnings(report: dict[str, Any], truth: np.ndarray) -> list[str]:
-    """What the figures of a run say against it, and what to do, a line each."""
-    found = []
-    train, test = report["train_accuracy"], report["inductive_accuracy"]
-    # Beside a glue, joint training's validation accuracies are those of the layer that went.
-    of_this_layer = report["n_subnets"] > 0 or report["output_layer"] == "trained"
-    history = report["history"] if of_this_layer else []
-    seen = [e["validation_accuracy"] for e in history if e.get("validation_accuracy")]
-    held_out, name = (max(seen), "validation") if seen else (test, "test")
-    if train - held_out > _FAR:
-        found.append(
-            f"training accuracy {100 * train:.1f}% is far above the {100 * held_out:.1f}% of the "
-            f"{name} images: the training images are learned by heart; more images help, or "
-            "--preset tiny, or a pre-trained backbone (rankwise head)"
-        )
-    chance = float(np.unique(truth, return_counts=True)[1].max() / len(truth))
-    if test < chance + _NEAR:
-        found.append(
-            f"test accuracy {100 * test:.1f}% is near the {100 * chance:.1f}% of always naming the "
-            "largest class: look whether labels and images belong together, and whether --size "
-            "leaves enough to see"
-        )
-    return found
 
 
 def _with_subnetworks(

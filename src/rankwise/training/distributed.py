@@ -9,19 +9,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
+from rankwise.errors import RankwiseError, RunError, is_shortage
 
-from rankwise.errors import RunError
+if TYPE_CHECKING:
+    import torch
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
 
 _in_use: ContextVar[bool] = ContextVar("data_parallel", default=False)
+
+
+class _EndedElsewhereError(RunError):
+    """Another process has failed, or is gone."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a process that can't go on sends in the place of a value."""
+
+    rank: int
+    sentence: str
 
 
 @contextmanager
@@ -39,8 +53,13 @@ def data_parallel() -> Iterator[int]:
     Raises
     ------
     RunError
-        If this process wasn't started by ``torchrun`` or its like.
+        If this process wasn't started by ``torchrun`` or its like, or doesn't reach the others.
     """
+    import torch.distributed as dist
+
+    # Its functions keep the group that is open when they are first imported, for good. Threads of a
+    # group that is kept may abort the interpreter at its end.
+    import_module("torch.distributed.nn.functional")
     own = not dist.is_initialized()
     if own:
         if "RANK" not in os.environ:
@@ -48,7 +67,13 @@ def data_parallel() -> Iterator[int]:
                 "this process belongs to no group that trains together; 'torchrun "
                 "--nproc-per-node 2 SCRIPT' starts one"
             )
-        dist.init_process_group("gloo")
+        try:
+            dist.init_process_group("gloo")
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise RunError(
+                f"the processes that were to train together don't reach one another ({reason})"
+            ) from error
     token = _in_use.set(True)
     try:
         yield dist.get_rank()
@@ -65,7 +90,75 @@ def is_parallel() -> bool:
 
 def is_first() -> bool:
     """Whether this process writes what is kept: alone, or the one of rank 0."""
-    return not _in_use.get() or dist.get_rank() == 0
+    return _place()[0] == 0
+
+
+def _place() -> tuple[int, int]:
+    """Rank of this process, and how many train together."""
+    if not _in_use.get():
+        return 0, 1
+    import torch.distributed as dist
+
+    return dist.get_rank(), dist.get_world_size()
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Let an error end all processes: the others get it as theirs when they next wait for this one.
+
+    Surrounds what nobody else's messages are sent in. Outside of `data_parallel` it does nothing.
+    """
+    try:
+        yield
+    except _EndedElsewhereError:
+        raise
+    except Exception as error:
+        if _in_use.get():
+            plain = isinstance(error, (RankwiseError, ValueError)) and str(error)
+            sentence = str(error) if plain else f"{type(error).__name__} {error}".rstrip()
+            with suppress(Exception):
+                _gathered(_Failure(_place()[0], sentence))
+        raise
+
+
+def n_processes() -> int:
+    """How many processes train together."""
+    return _place()[1]
+
+
+def processes_here() -> int:
+    """How many of them are on this machine."""
+    size = n_processes()
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, min(int(here), size)) if here.isdecimal() else size
+
+
+def of_first(value: Found) -> Found:
+    """What the process of rank 0 gives here, in all of them."""
+    return _gathered(value if is_first() else None)[0] if _in_use.get() else value
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The values of all processes, by rank."""
+    import torch.distributed as dist
+
+    rank, size = _place()
+    every: list[Any] = [None] * size
+    try:
+        dist.all_gather_object(every, value)
+    except RuntimeError as error:
+        if is_shortage(error):
+            raise
+        raise _EndedElsewhereError(
+            "another of the processes that train together is gone; what is finished is kept where "
+            "checkpoints are, and the same command goes on from there"
+        ) from error
+    for other in every:
+        if isinstance(other, _Failure) and other.rank != rank:
+            raise _EndedElsewhereError(
+                f"process {other.rank} of those that train together: {other.sentence}"
+            )
+    return every
 
 
 def shared_out(run: Callable[[Sequence[Part]], list[Found]], parts: Sequence[Part]) -> list[Found]:
@@ -79,11 +172,9 @@ def shared_out(run: Callable[[Sequence[Part]], list[Found]], parts: Sequence[Par
     """
     if not _in_use.get():
         return run(parts)
-    rank, size = dist.get_rank(), dist.get_world_size()
-    every: list[Any] = [None] * size
-    dist.all_gather_object(every, run(parts[rank::size]))
+    rank, size = _place()
     found: list[Any] = [None] * len(parts)
-    for other, some in enumerate(every):
+    for other, some in enumerate(_gathered(run(parts[rank::size]))):
         found[other::size] = some
     return found
 
@@ -98,8 +189,7 @@ def check_same(what: str, value: Any) -> None:
     """
     if not _in_use.get():
         return
-    every: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(every, value)
+    every = _gathered(value)
     if any(other != every[0] for other in every):
         raise RunError(
             f"the processes that train together differ in {what}; the same data, options, "

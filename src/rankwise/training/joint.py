@@ -170,7 +170,9 @@ class JointTraining:
             changed = torch.cat(list(self._pool.map(placed, parts)))
             changed = self.plan.extra(changed, source_id=rows, epoch=epoch)
 
-        def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any]:
+        read = self._clock.read() if is_parallel() else 0.0
+
+        def shard(part: slice) -> tuple[float, Sequence[torch.Tensor], Moments, Any, float]:
             x = placed(part) if changed is None else changed[part]
             moments: Moments = []
             features = self.module(x, moments, self._dtype)
@@ -180,9 +182,11 @@ class JointTraining:
             gradients = torch.autograd.grad(loss, self.trained)
             roots = features.new_ones(len(y)) if own is None else own.sqrt()
             moments = [(mean.detach(), variance.detach()) for mean, variance in moments]
-            return float(loss.detach()), gradients, moments, (features.detach(), y, roots)
+            seen = (features.detach(), y, roots)
+            return float(loss.detach()), gradients, moments, seen, read
 
         results = shared_out(lambda own: list(self._pool.map(shard, own)), parts)
+        self._clock.hear(results[0][4])  # the first shard is the first process's
         for j, parameter in enumerate(self.trained):
             gradient = results[0][1][j]
             for other in results[1:]:
@@ -320,12 +324,10 @@ class JointTraining:
         ------
         RunError
             If the checkpoint is another fit's, or processes that train together (see
-            `distributed`) differ, have a time budget or compute on another device than the CPU.
+            `distributed`) differ or compute on another device than the CPU.
         """
-        if is_parallel() and (self.plan.time_budget is not None or self.device != "cpu"):
-            raise RunError(
-                "processes that train together need a number of epochs, no time budget, and CPUs"
-            )
+        if is_parallel() and self.device != "cpu":
+            raise RunError("processes that train together compute on CPUs; the device is 'cpu'")
         begin, state = time.perf_counter(), _State()
         self._clock.start()
         self._clock.add(spent)
@@ -344,6 +346,7 @@ class JointTraining:
             self._clock.reserve(
                 lambda n: self.accuracy(validation[0][:n], validation[1][:n]), len(validation[1])
             )
+        self._clock.agree()
         advance(resumed)
         status = "early-stop" if self._is_stuck(state) else "finished"
         batch = min(self.plan.batch_size, len(images))

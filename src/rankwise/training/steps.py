@@ -15,6 +15,8 @@ from math import cos, pi
 import torch
 from torch import nn
 
+from rankwise.training.distributed import is_parallel, of_first
+
 OPTIMISERS = ("adamw", "muon")
 SCHEDULES = ("one-cycle", "triangle")
 
@@ -124,6 +126,8 @@ class Steps:
 class Clock:
     """How much of a budget of seconds is used up; without one, never any.
 
+    Processes that train together go by the clock of the first: by what `hear` was told last.
+
     Parameters
     ----------
     budget : float, optional
@@ -137,7 +141,7 @@ class Clock:
 
     def start(self) -> None:
         """Begin to count."""
-        self._spent, self._begin = 0.0, self._now()
+        self._spent, self._begin, self._heard = 0.0, self._now(), 0.0
 
     def add(self, seconds: float) -> None:
         """What was used up before, or will be at the end."""
@@ -153,16 +157,30 @@ class Clock:
         task(some)
         self.add(_MARGIN * (self._now() - begin) * n / some)
 
-    @property
-    def done(self) -> float:
-        """Share of the budget that is used up."""
+    def read(self) -> float:
+        """Share of the budget that is used up, as this process sees it."""
         if self._budget is None:
             return 0.0
         return (self._spent + self._now() - self._begin) / self._budget
 
+    def hear(self, done: float) -> None:
+        """What the first process has read."""
+        self._heard = done
+
+    def agree(self) -> None:
+        """Ask the first process; all have to."""
+        if is_parallel() and self._budget is not None:
+            self.hear(of_first(self.read()))
+
+    @property
+    def done(self) -> float:
+        """Share of the budget that is used up, the same in all processes."""
+        return self._heard if is_parallel() else self.read()
+
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left."""
+        """Whether nothing is left; processes agree about it."""
+        self.agree()
         return self.done >= 1
 
 
