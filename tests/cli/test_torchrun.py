@@ -11,48 +11,91 @@ import pytest
 from cli_cases import call
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+MODEL = "model.safetensors"
+OPTIONS = ["--preset", "nano", "--max-iter", "2"]
+ENDED = """
+import os, signal, threading, time
+from pathlib import Path
+from rankwise.cli import main
+
+def end():
+    while not Path("out/subnets/joint.safetensors").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1":
+    threading.Thread(target=end, daemon=True).start()
+main()
+"""
 
 
-def enough_images(path):
-    """So many that a batch is cut into two."""
+def together(folder, *arguments):
+    """Run what torchrun starts in two processes."""
+    return subprocess.run(
+        [sys.executable, *TORCHRUN, *map(str, arguments)],
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """So many images that a batch is cut into two."""
     rng = np.random.default_rng(0)
     labels = np.arange(3200) % 2
     images = rng.normal(80 + 60 * labels[:, None, None], 60, (3200, 8, 8)).clip(0, 255)
     images = images.astype(np.uint8)
+    path = tmp_path_factory.mktemp("images") / "images.npz"
     np.savez(
         path, x_train=images[:3000], y_train=labels[:3000],
         x_test=images[3000:], y_test=labels[3000:],
     )  # fmt: skip
+    return path
 
 
-def test_two_processes_write_what_one_writes(tmp_path, monkeypatch, capsys):
-    enough_images(tmp_path / "images.npz")
-    train = ["train", tmp_path / "images.npz", "--preset", "nano", "--max-iter", "2", "--json"]
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, "-m", "rankwise", *map(str, train), "--out", "together"],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
-        capture_output=True, text=True, timeout=200, check=False,
+@pytest.fixture(scope="module")
+def alone(source):
+    """The folder that one process writes."""
+    from rankwise.runs import TrainingRun, train
+
+    run = TrainingRun(str(source), preset="nano", parameters={"max_iter": 2})
+    train(run, source.parent / "alone")
+    return source.parent / "alone"
+
+
+def test_two_processes_write_what_one_writes(source, alone, tmp_path):
+    out = tmp_path / "out"
+    done = together(
+        tmp_path, "-m", "rankwise", "train", source, *OPTIONS, "--json", "--out", out
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)  # of one process
     assert report["environment"]["processes"] == 2
     assert done.stderr.count("to train: ") == 1
-    assert "have work" not in done.stderr
-    together, alone = tmp_path / "together", tmp_path / "alone"
-    one = json.loads(call(monkeypatch, capsys, *train, "--out", alone)[0])
-    assert sorted(p.name for p in together.iterdir()) == sorted(p.name for p in alone.iterdir())
-    name = "model.safetensors"
-    assert (together / name).read_bytes() == (alone / name).read_bytes()
+    assert "has work for" not in done.stderr
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in alone.iterdir())
+    assert (out / MODEL).read_bytes() == (alone / MODEL).read_bytes()
+    one = json.loads((alone / "report.json").read_text())
     assert report["inductive_accuracy"] == one["inductive_accuracy"]
-    # One process goes on from what two have kept.
-    (together / "report.json").unlink()
-    (together / name).unlink()
-    again = json.loads(call(monkeypatch, capsys, *train, "--out", together)[0])
-    assert again["resumed_epochs"] == 2
-    assert (together / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_a_killed_process_ends_all_and_one_goes_on(source, alone, tmp_path, monkeypatch, capsys):
+    (tmp_path / "script.py").write_text(ENDED, encoding="utf-8")
+    out = tmp_path / "out"
+    done = together(tmp_path, "script.py", "train", source, *OPTIONS, "--out", "out")
+    assert done.returncode == 1
+    # torchrun's signal may come first.
+    assert (
+        "train together is gone" in done.stderr or "interrupted: 1 finished epochs" in done.stderr
+    )
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == ["run.json", "subnets"]
+    train = ["train", source, *OPTIONS, "--out", out, "--json"]
+    assert json.loads(call(monkeypatch, capsys, *train)[0])["resumed_epochs"] == 1
+    assert (out / MODEL).read_bytes() == (alone / MODEL).read_bytes()
 
 
 TRAIN = ["train", "digits", "--out", "out"]
+TINY = [*TRAIN, "--preset", "tiny"]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +103,13 @@ TRAIN = ["train", "digits", "--out", "out"]
     [
         (["head", "digits", "--out", "out"], "'rankwise head' has no work for several processes"),
         (["study", "run", "out"], "'rankwise study' has no work for several processes, and tor"),
-        (TRAIN, "torchrun train a convolutional preset together (wide, accurate, small, tiny, "),
+        ([*TRAIN, "--backbone", "efficientnet-lite0"], "'rankwise train --backbone' has no work"),
+        ([*TINY, "--cluster", "ray"], "'rankwise train --cluster' has no work for several proc"),
+        (TRAIN, "train a convolutional preset together (wide, accurate, small, tiny, nano), and "),
+        (TRAIN, "and none is named; name one with --preset, or train in one process"),
         ([*TRAIN, "--preset", "windowed"], "and 'windowed' is another; name one with --preset"),
-        ([*TRAIN, "--backbone", "efficientnet-lite0"], "and none is given"),
-        ([*TRAIN, "--preset", "tiny", "--cluster", "ray"], "--cluster and torchrun both share out"),
-        ([*TRAIN, "--preset", "tiny", "--max-iter", "1"], "don't reach one another"),
+        ([*TINY, "--device", "cuda"], "on CPUs, and device 'cuda' is another; leave --device out"),
+        ([*TINY, "--max-iter", "1"], "don't reach one another"),
     ],
 )
 def test_refused_by_the_first_process_alone(arguments, sentence, tmp_path, monkeypatch, capsys):
@@ -72,6 +117,7 @@ def test_refused_by_the_first_process_alone(arguments, sentence, tmp_path, monke
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
@@ -86,9 +132,18 @@ def test_refused_by_the_first_process_alone(arguments, sentence, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
-def test_a_world_of_one_is_no_other_process(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"},
+        {"RANK": "1", "WORLD_SIZE": "2"},  # a scheduler's
+    ],
+)
+def test_a_process_that_trains_with_no_other(variables, monkeypatch, capsys):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert call(monkeypatch, capsys, "--version")[0]
     _, err = call(monkeypatch, capsys, "evaluate", "nowhere", "digits", expect=1)
+    assert "nowhere" in err
     assert "torchrun" not in err

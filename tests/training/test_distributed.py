@@ -44,6 +44,10 @@ with data_parallel() as rank:
         ConvolutionalClassifier("tiny", epochs=1, random_state=rank).fit(X, y[:400])
     except RunError as error:
         say("refused", error)
+    try:
+        ConvolutionalClassifier("tiny", epochs=1).fit(X + rank, y[:400])
+    except RunError as error:
+        say("refused", error)
     budget = ConvolutionalClassifier("tiny", time_budget=0.02).fit(X, y[:400])
     say("budget", [entry["learning_rate"] for entry in budget.history_])
     try:
@@ -72,7 +76,7 @@ def test_two_processes_train_what_one_trains(tmp_path, digits):
     shares = [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0)]
     for rank in (0, 1):
         assert f"{rank} {shares}" in done.stdout
-    assert done.stdout.count("refused the processes that train together differ in") == 2
+    assert done.stdout.count("refused the processes that train together differ in data") == 4
     budgets = [line for line in done.stdout.splitlines() if line.startswith("budget")]
     assert len(budgets) == 2
     assert done.stdout.count("left []") == 2

@@ -12,7 +12,7 @@ from rankwise._text import plain
 from rankwise.cli import cluster, explore, export, lowrank, model, nets, study
 from rankwise.cli._output import prepare_streams, say
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
-from rankwise.cli._together import check_has_work, one_speaks
+from rankwise.cli._together import one_speaks, refuse_several
 from rankwise.cli.cluster import clustered
 from rankwise.cli.head import head
 from rankwise.errors import RankwiseError, is_shortage
@@ -50,7 +50,7 @@ def _root(
         typer.echo(__version__)
         raise typer.Exit
     if context.invoked_subcommand not in (None, "train"):  # which knows its own options
-        check_has_work(str(context.invoked_subcommand))
+        refuse_several(str(context.invoked_subcommand))
 
 
 def main() -> None:

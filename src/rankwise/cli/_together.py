@@ -11,42 +11,39 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from rankwise.errors import RunError
 
 _LONGEST = 10.0
+"""Seconds."""
 _BY_SIGNAL = 128
+"""Exit statuses from here on say which signal has ended a process."""
 
 
 def rank_here() -> int | None:
-    """Rank of this process among those of ``torchrun``; None where it is the only one."""
+    """Rank of this process among those of ``torchrun``; None where it is the only one.
+
+    Schedulers set the same two variables for processes that know nothing of one another; only
+    ``torchrun`` sets the third.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
     rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
     return int(rank) if rank.isdecimal() and size.isdecimal() and int(size) > 1 else None
 
 
-def check_has_work(command: str, preset: str | None = None, cluster: str | None = None) -> None:
+def refuse_several(command: str) -> None:
     """Refuse, under ``torchrun``, what several processes would each do on their own.
+
+    Parameters
+    ----------
+    command : str
+        With the option that makes it so, as it would be typed.
 
     Raises
     ------
     RunError
     """
-    if rank_here() is None:
-        return
-    from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
-
-    if command != "train":
+    if rank_here() is not None:
         raise RunError(
             f"'rankwise {command}' has no work for several processes, and torchrun has started "
             f"{os.environ['WORLD_SIZE']}; run it without torchrun"
-        )
-    if preset not in CONVOLUTIONAL_PRESETS:
-        found = "none is given" if preset is None else f"{preset!r} is another"
-        raise RunError(
-            f"processes of torchrun train a convolutional preset together "
-            f"({', '.join(CONVOLUTIONAL_PRESETS)}), and {found}; name one with --preset, or run "
-            "without torchrun"
-        )
-    if cluster is not None:
-        raise RunError(
-            "--cluster and torchrun both share out the work; a convolutional preset takes torchrun "
-            "alone"
         )
 
 
@@ -61,7 +58,7 @@ def one_speaks() -> Iterator[None]:
         yield
         return
     with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
         redirect_stdout(nowhere),
         redirect_stderr(nowhere),
     ):

@@ -23,7 +23,7 @@ from rankwise.cli._options import (
     reading_of,
 )
 from rankwise.cli._output import say
-from rankwise.cli._together import check_has_work
+from rankwise.cli._together import refuse_several
 
 Cluster = Annotated[
     str | None,
@@ -46,11 +46,11 @@ def clustered(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(*args: Any, cluster: str | None, mixed_kernels: bool, **kwargs: Any) -> Any:
-        check_has_work(command.__name__, kwargs.get("preset"), cluster)
         if cluster is None:
             if mixed_kernels:
                 raise typer.BadParameter("--mixed-kernels is for --cluster, which isn't given")
             return command(*args, **kwargs)
+        refuse_several(f"{command.__name__} --cluster")
         from rankwise.cluster import cluster as opened
 
         with opened(cluster, mixed_kernels=mixed_kernels):

@@ -33,7 +33,7 @@ from rankwise.cli._options import (
 from rankwise.cli._output import say
 from rankwise.cli._stops import interrupted
 from rankwise.cli._tables import percent, print_table, report_rows
-from rankwise.cli._together import rank_here
+from rankwise.cli._together import rank_here, refuse_several
 
 if TYPE_CHECKING:
     from rankwise.runs import TrainingRun
@@ -239,6 +239,7 @@ def train(
         size, grey, skip_bad, source_pattern, channels, image_column, label_column, without
     )
     if backbone is not None:
+        refuse_several("train --backbone")
         _train_head(
             source, out, backbone, {k for k, v in given.items() if v is not None},
             preset=preset, bootstrap=bootstrap, reading=reading, limit=limit, seed=seed,

@@ -28,7 +28,7 @@ from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.runs.cautions import pretrained_is_likely_better, warnings_of
 from rankwise.runs.exploring import write_explorer
-from rankwise.runs.reading import describe_images, joined, names_of, read_run
+from rankwise.runs.reading import ORIGIN, describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
     CONFIGURATION,
     EXPLORED,
@@ -43,6 +43,7 @@ from rankwise.runs.records import (
 from rankwise.runs.use import accuracy_of, confusion
 from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
 from rankwise.training.distributed import (
+    check_same,
     data_parallel,
     ending_together,
     is_first,
@@ -89,9 +90,9 @@ def train(
         What the report names as the command.
     together : bool
         Train a convolutional preset with the other processes of ``torchrun``, which make the same
-        call; see `rankwise.training.distributed`. The first one writes the folder, and if one of
-        them can't go on, none does. `workers` are the threads of each, -1 for its share of the
-        cores; the device is the CPU.
+        call; see `rankwise.training.distributed`. So it is wherever `data_parallel` surrounds the
+        call. The first one writes the folder, and if one of them can't go on, none does. `workers`
+        are the threads of each, -1 for its share of the cores; the device is the CPU.
 
     Returns
     -------
@@ -112,6 +113,9 @@ def train(
     source = Path(run.source).expanduser()
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
+    together = together or is_parallel()
+    if together:
+        device = _device_of_several(run, device)
     with ExitStack() as holding:
         with PeakMemory() as memory:
             with data_parallel() if together else nullcontext(), ending_together():
@@ -145,6 +149,35 @@ def train(
         kept = {k: v for k, v in report.items() if not k.startswith("resumed_")}
         write_json(out / REPORT, kept)
     return report
+
+
+def _device_of_several(run: TrainingRun, device: str) -> str:
+    """What processes that train together compute on; refuses what they can't train."""
+    if run.preset not in CONVOLUTIONAL_PRESETS:
+        found = "none is named" if run.preset is None else f"{run.preset!r} is another"
+        raise RunError(
+            f"several processes train a convolutional preset together "
+            f"({', '.join(CONVOLUTIONAL_PRESETS)}), and {found}; name one with --preset, or train "
+            "in one process"
+        )
+    if device not in ("auto", "cpu"):
+        raise RunError(
+            f"processes that train together compute on CPUs, and device {device!r} is another; "
+            "leave --device out, or train in one process"
+        )
+    return "cpu"
+
+
+def _idle_processes(model: ConvolutionalClassifier, images: ImageSet) -> str | None:
+    """In one line, how few processes a batch has work for; None where all have some."""
+    joint = model.plan_for(images.image_shape, len(images)).joint
+    shards = len(list(blocks(joint.batch_size, joint.shard_size(joint.batch_size))))
+    if shards >= n_processes():
+        return None
+    return (
+        f"note: a batch of {joint.batch_size} images has work for {shards} of the "
+        f"{n_processes()} processes"
+    )
 
 
 def _say_nothing(line: str) -> None:
@@ -181,12 +214,7 @@ def _fit(
 ) -> _Fitted | dict[str, Any]:
     """Read, claim the folder and train; or the report of a folder where that is done."""
     begin = time.perf_counter()
-    device = resolve_device("cpu" if device == "auto" and is_parallel() else device)
-    if is_parallel() and device != "cpu":
-        raise RunError(
-            f"processes that train together compute on CPUs, and device {device!r} is another; "
-            "leave --device out, or train in one process"
-        )
+    device = resolve_device(device)
     check_options(run.preset, run.parameters)
     if run.bootstrap and run.preset in CONVOLUTIONAL_PRESETS:
         raise ValueError(
@@ -226,19 +254,18 @@ def _fit(
     configuration = configuration_of(run, train_set, test_set)
     if validation_set is not None:
         configuration["validation_fingerprint"] = validation_set.fingerprint
+    # Another machine may have the same images elsewhere.
+    told = {**configuration, "run": {**configuration["run"], "source": None}}
+    check_same("data or options", {k: v for k, v in told.items() if k not in ORIGIN})
     previous = of_first(claim(out, configuration, overwrite) if is_first() else None)
     if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
         return previous
     resumed = of_first(finished_parts(out))
     if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
         say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
-        joint = model.plan_for(train_set.image_shape, len(train_set)).joint
-        parts = len(list(blocks(joint.batch_size, joint.shard_size(joint.batch_size))))
-        if parts < n_processes():
-            say(
-                f"note: a batch of {joint.batch_size} images is cut into {parts}, so only {parts} "
-                f"of the {n_processes()} processes have work"
-            )
+        idle = _idle_processes(model, train_set) if is_parallel() else None
+        if idle:
+            say(idle)
     if validation_set is None:
         model.fit(
             train_set.images,

@@ -20,6 +20,7 @@ from rankwise.linear.output_layer import OutputLayer, solve_output_layer
 from rankwise.networks.quadratic import QuadraticNetwork, glue, network_features
 from rankwise.training.checkpoints import CHECKPOINT, earlier_seconds, fit_key
 from rankwise.training.convolutional_presets import parts_of
+from rankwise.training.distributed import is_parallel
 from rankwise.training.groups import check_room
 from rankwise.training.presets import NetworkPlan
 from rankwise.training.selection import select_units
@@ -454,9 +455,9 @@ def fit_convolutional(
             weights=own,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
-            key=""
-            if folder is None
-            else fit_key(images, encoded, plan, seed, held_out, training.device, own),
+            key=fit_key(images, encoded, plan, seed, held_out, training.device, own)
+            if folder is not None or is_parallel()
+            else "",
             advance=advance,
             after_epoch=lambda entry: advance.note(in_words(entry)),
         )
