@@ -7,7 +7,7 @@ look at the samples, the output for each sample of the fit without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,13 @@ from scipy.special import logsumexp, softmax
 
 from rankwise._arrays import own
 from rankwise.linear.output_layer import solve_gram
-from rankwise.linear.ridge_choice import eigen_directions, gcv_error, left_out_residuals, ridge_path
+from rankwise.linear.ridge_choice import (
+    eigen_directions,
+    gcv_error,
+    left_out_residuals,
+    left_out_squares,
+    ridge_path,
+)
 from rankwise.linear.statistics import ClassStatistics, Design, like, to_numpy
 
 MODEL_DRAWS = 5000
@@ -188,7 +194,9 @@ class RidgeFamily:
         are held.
         """
         targets = np.eye(len(self.design.priors))[codes]
-        residuals = self._left_out(rotated, targets, codes, sample_weight, [ridge])
+        residuals = self._left_out(
+            left_out_residuals, rotated, targets, codes, sample_weight, [ridge]
+        )
         return targets - to_numpy(residuals[:, 0])
 
     def left_out_squares(
@@ -202,12 +210,13 @@ class RidgeFamily:
         totals = []
         for first in range(0, len(ridges), step):
             some = ridges[first : first + step]
-            squares = self._left_out(rotated, targets, codes, sample_weight, some) ** 2
-            totals.append(to_numpy(weight @ squares.sum(2)))
+            squares = self._left_out(left_out_squares, rotated, targets, codes, sample_weight, some)
+            totals.append(to_numpy(weight @ squares))
         return np.concatenate(totals)
 
     def _left_out(
         self,
+        found: Callable[..., Any],
         rotated: Any,
         targets: np.ndarray,
         codes: np.ndarray,
@@ -215,7 +224,7 @@ class RidgeFamily:
         ridges: Sequence[float],
     ) -> Any:
         share = np.minimum(sample_weight, 1.0) * self.design.class_factors[codes]
-        return left_out_residuals(
+        return found(
             rotated,
             like(targets - self.design.priors, rotated),
             like(self.values, rotated),

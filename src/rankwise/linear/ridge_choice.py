@@ -168,14 +168,55 @@ def left_out_residuals(
     free_leverage : float
         ``h₀``: of directions without ridge that were projected out before.
     """
+    fitted, left = _outputs_and_left(
+        rotated, targets.shape[1], values, projected, ridges, share, free_leverage
+    )
+    return (targets[:, None, :] - fitted) / left[:, :, None]
+
+
+def left_out_squares(
+    rotated: Any,
+    targets: Any,
+    values: Any,
+    projected: Any,
+    ridges: Any,
+    *,
+    share: Any = 1.0,
+    free_leverage: float = 0.0,
+) -> Any:
+    """`left_out_residuals` squared and summed over the columns, of shape (n, ridges).
+
+    The parameters are the same. Residuals are made in place of the outputs, and only their sums
+    are divided: a third of the time where the directions are few.
+    """
+    residuals, left = _outputs_and_left(
+        rotated, targets.shape[1], values, projected, ridges, share, free_leverage
+    )
+    residuals -= targets[:, None, :]
+    if isinstance(residuals, np.ndarray):
+        return np.einsum("nmk,nmk->nm", residuals, residuals) / left**2
+    residuals *= residuals
+    return residuals.sum(2) / left**2
+
+
+def _outputs_and_left(
+    rotated: Any,
+    n_columns: int,
+    values: Any,
+    projected: Any,
+    ridges: Any,
+    share: Any,
+    free_leverage: float,
+) -> tuple[Any, Any]:
+    """Outputs ``(n, ridges, K)`` of the whole fit, and ``1 − u·h``, ``(n, ridges)``."""
     weights = 1.0 / (values[:, None] + ridges)
     # No -1 in the shape: there may be no direction at all, of constant features.
-    n_columns = len(ridges) * targets.shape[1]
-    coef = (weights[:, :, None] * projected[:, None, :]).reshape(len(values), n_columns)
-    fitted = (rotated @ coef).reshape(len(rotated), len(ridges), targets.shape[1])
+    coef = (weights[:, :, None] * projected[:, None, :]).reshape(
+        len(values), len(ridges) * n_columns
+    )
+    fitted = (rotated @ coef).reshape(len(rotated), len(ridges), n_columns)
     leverage = free_leverage + rotated**2 @ weights
-    left = (1.0 - share * leverage).clip(min=float(np.finfo(float).eps))
-    return (targets[:, None, :] - fitted) / left[:, :, None]
+    return fitted, (1.0 - share * leverage).clip(min=float(np.finfo(float).eps))
 
 
 def leave_one_out_errors(
@@ -213,11 +254,11 @@ def _left_out_squares(common: tuple[Any, ...], block: slice) -> np.ndarray:
     own = np.ones(len(rotated)) if weights is None else weights[block]
     share = np.minimum(own, 1.0)[:, None]
     total = np.zeros(len(ridges))
-    for i, mu in enumerate(ridges):
-        left_out = left_out_residuals(
+    for i, mu in enumerate(ridges):  # one at a time: of many columns, blocks are large
+        squares = left_out_squares(
             rotated, targets[block], values, projected, np.array([mu]), share=share
         )
-        total[i] = float(own @ np.sum(left_out[:, 0] ** 2, axis=1))
+        total[i] = float(own @ squares[:, 0])
     return total
 
 
