@@ -315,16 +315,17 @@ def _checked(step: Any, at: int) -> dict[str, Any]:
         raise ValueError(f"step {at} calls {step['function']!r}, which has no place here")
     if not isinstance(step["inputs"], list) or not isinstance(step["options"], dict):
         raise ValueError(f"step {at} has no inputs or no options")
-    for used in _uses([step["inputs"], list(step["options"].values())]):
+    for used in uses([step["inputs"], list(step["options"].values())]):
         if not 0 <= used <= at:
             raise ValueError(f"step {at} takes what step {used - 1} gives, which comes later")
     return step
 
 
-def _uses(value: Any) -> list[int]:
+def uses(value: Any) -> list[int]:
+    """Numbers of the values that a step's inputs name: 0 of the images, i of step i − 1."""
     if isinstance(value, dict):
         return [int(value["step"])]
-    return [u for v in value for u in _uses(v)] if isinstance(value, list) else []
+    return [u for v in value for u in uses(v)] if isinstance(value, list) else []
 
 
 def _place(root: nn.Module, name: str, step: dict[str, Any]) -> None:

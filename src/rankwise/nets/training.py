@@ -64,6 +64,7 @@ def train_network(
         ``forward(x)`` gives logits ``(n, K)`` of float32 ``(n, C, H, W)`` in [-1, 1]. Frozen
         parameters stay, and parts frozen entirely stay in evaluation mode.
     images : uint8 array (n, H, W) or (n, H, W, C)
+        Or a float32 tensor of PyTorch's, ``(n, C, H, W)``, which the network gets as it is.
     labels : int array (n,)
         From 0 to K − 1.
     settings : TrainingSettings
@@ -174,7 +175,7 @@ def torch_device(device: str) -> torch.device:
 def as_tensors(
     images: ArrayLike, labels: ArrayLike | None, what: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (uint8) and labels (int64) as tensors that share their memory where they can.
+    """Images (uint8, or float32 tensors) and labels (int64), their memory shared where it can be.
 
     Raises
     ------
@@ -182,7 +183,9 @@ def as_tensors(
         Saying what `what` must be.
     """
     array = np.asarray(images)
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or len(array) == 0:
+    if isinstance(images, torch.Tensor) and images.dtype == torch.float32 and array.ndim == 4:
+        pass
+    elif array.dtype != np.uint8 or array.ndim not in (3, 4) or len(array) == 0:
         raise ValueError(
             f"{what} must be a uint8 array (n, height, width) or (n, height, width, channels) with "
             f"n ≥ 1; got {array.dtype} {array.shape}"

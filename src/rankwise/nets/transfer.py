@@ -80,6 +80,9 @@ def transfer_network(
         If d can't be found, or the backbone's output is no feature vector or map.
     """
     copied: nn.Module = copy.deepcopy(backbone)
+    inner = getattr(copied, "network", None)
+    if isinstance(inner, nn.Module) and has_own_features(inner) and hasattr(inner, "head"):
+        inner.head = nn.Identity()  # of a `Backbone`, which never uses it
     if has_own_features(copied) and hasattr(copied, "head"):
         n_features = n_features or int(copied.n_features)  # type: ignore[arg-type]
         if isinstance(copied, VGG16):
