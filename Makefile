@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 DATA   ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit-tests test-kernels docs dist bench results models stale clean
+.PHONY: help install demo test lint types unit-tests test-kernels torchvision docs dist bench results models stale clean
 
 help: ## Say what each target does
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ unit-tests: install ## Run the tests on all cores
 
 test-kernels: install ## The numerical tests again, as other processors round
 	$(BIN)/python tests/kernels.py
+
+torchvision: ## Try backbones of the real torchvision, in an environment of its own (5.5 GB)
+	$(PYTHON) tests/real_torchvision.py
 
 docs: $(VENV)/.docs-installed ## Build the site into site/; a warning or a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict

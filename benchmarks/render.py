@@ -54,6 +54,7 @@ SECTIONS = {
         "probes",
         "expansion",
         "head_scale",
+        "head_grid",
         "pretrain_backbone",
         "head",
         "head_memory",

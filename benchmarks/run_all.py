@@ -47,6 +47,7 @@ COMMANDS = (
     ("head.py",),
     ("head_memory.py",),
     ("head_scale.py",),
+    ("head_grid.py",),
     ("projected_loss.py",),
     ("wrong_labels.py",),
     ("explore.py",),
@@ -67,6 +68,7 @@ RESUMABLE = (
     "head.py",
     "probes.py",
     "expansion.py",
+    "head_grid.py",
     "projected_loss.py",
     "wrong_labels.py",
 )

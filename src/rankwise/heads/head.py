@@ -30,6 +30,7 @@ from rankwise.linear.class_ridge import HeadSolution, log_probabilities
 from rankwise.linear.statistics import ClassStatistics, like, to_numpy
 from rankwise.nets.layers import FeatureExtractor
 from rankwise.nets.projected_loss import head_of, write_layer
+from rankwise.nets.transfer import TransferNetwork
 
 
 class VarProHead(OnHub, HeadParts, HeadOutput, ClassifierMixin, BaseEstimator):
@@ -426,6 +427,8 @@ def solve_head(
     body: nn.Module = network
     if isinstance(network, nn.Sequential):
         body = network[:-1]
+    elif isinstance(network, TransferNetwork):
+        body = network.backbone  # which onnxruntime may compute
     elif not hasattr(network, "n_features"):
         body = FeatureExtractor(network)
     features = extract_features(body, images, batch_size=batch_size, device=device)
