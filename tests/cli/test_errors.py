@@ -175,7 +175,7 @@ def test_an_error_of_our_own_is_not_hidden(tmp_path, monkeypatch):
         ("rankwise.estimators.models.load_model", ["export", "m", "--format", "c"], ""),
         ("rankwise.lowrank.pictures.draw_image", ["show", "a.png", "--out", "b.png"], ""),
         (
-            "rankwise.data.load.Source",
+            "rankwise.data.source.Source",
             ["augment", "digits", "m"],
             "; the same command goes on where it stopped",
         ),

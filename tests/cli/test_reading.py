@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cli_cases import FAST, call, class_folders
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 
 CONVOLUTIONAL = ["--preset", "tiny", "--max-iter", "2", "--workers", "1"]
 

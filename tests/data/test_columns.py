@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankwise.data import ImageSet
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 
 N = 12

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from rankwise.data import ImageSet, decode, load_images, read_image
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError, DataWarning
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rankwise.data.load import Source, read_image
+from rankwise.data.load import read_image
 from rankwise.data.parts import part_of
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 
 

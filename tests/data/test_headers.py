@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 
 
 def folder_of(tmp_path, sizes, coloured=()):

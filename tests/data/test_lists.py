@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 
 NAMES = [f"{c}/{i}" for c in ("cat", "dog") for i in range(6)]

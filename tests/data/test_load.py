@@ -11,7 +11,7 @@ import pytest
 
 import rankwise
 from rankwise.data import ImageSet, check_no_shared_sources, load_images, pixels
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError, DataWarning
 
 SOURCES = ["folder", "parquet", "idx", "idx.gz", "npz"]

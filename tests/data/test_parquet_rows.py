@@ -13,10 +13,10 @@ import rankwise
 from rankwise import QuadraticClassifier
 from rankwise.data import parquet_rows
 from rankwise.data.decode import Layout
-from rankwise.data.load import Source
 from rankwise.data.parquet_rows import ParquetRows
 from rankwise.data.sharding import shard
 from rankwise.data.shards import Shards
+from rankwise.data.source import Source
 from rankwise.errors import DataError, MissingDependencyError
 
 SIZES = {"train-00000-of-00002": 24, "train-00001-of-00002": 16, "test-00000-of-00001": 12}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 
 ROWS = [(f"{i:03}.png", "ab"[i % 2]) for i in range(8)]

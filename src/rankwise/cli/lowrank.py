@@ -62,7 +62,7 @@ def augment(
     as_json: Json = False,
 ) -> None:
     """Write a data set with low-rank copies of part of its images, shuffled, and a log."""
-    from rankwise.data.load import Source
+    from rankwise.data.source import Source
     from rankwise.data.telling import counts_line, part_lines
     from rankwise.lowrank import LowRankAugmenter, NormalEnergy, RandomLowRank
     from rankwise.lowrank.export import augment_files, check_format

@@ -104,8 +104,10 @@ class FileRows(Referred):
             found = np.arange(*key.indices(len(self)))
         else:
             found = np.asarray(key)
-            found = np.flatnonzero(found) if found.dtype == np.bool_ else found.astype(np.int64)
-            found = np.where(found < 0, found + len(self), found)
+            mask = found.dtype == np.bool_
+            found = np.flatnonzero(found) if mask else found.astype(np.int64, copy=False)
+            if len(found) and found.min() < 0:
+                found = np.where(found < 0, found + len(self), found)
         if len(found) and (found.min() < 0 or found.max() >= len(self)):
             raise IndexError(f"rows of {self!r} go from 0 to {len(self) - 1}")
         return found if self.rows is None else self.rows[found].astype(np.int64)

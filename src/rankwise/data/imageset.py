@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankwise.data.fingerprint import fingerprint
+from rankwise.data.ids import numbered, repeated
 from rankwise.data.labels import (
     check_classes,
     check_range,
@@ -19,7 +20,7 @@ from rankwise.data.labels import (
     positions,
 )
 from rankwise.data.reader import IntArray, block_rows
-from rankwise.data.storage import MEMORY_LIMIT, allocate
+from rankwise.data.storage import MEMORY_LIMIT, allocate, gathered
 from rankwise.errors import DataError
 
 
@@ -38,7 +39,8 @@ class ImageSet:
     class_names : tuple of str
         Names of the classes, also of those without a sample here.
     source_ids : str array, shape (n,)
-        What each sample derives from: samples with one id belong on one side of any split.
+        What each sample derives from: samples with one id belong on one side of any split. It,
+        `labels` and `image_ids` are mapped from temporary files beyond 4 MiB each.
     fingerprint : str
         SHA-256 over pixels, labels, shape and class names; see `rankwise.data.fingerprint`.
     name : str
@@ -75,7 +77,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if self.image_ids is None:
-            object.__setattr__(self, "image_ids", np.arange(len(self.labels)).astype(str))
+            object.__setattr__(self, "image_ids", numbered(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,19 +154,20 @@ class ImageSet:
         step = block_rows(int(np.prod(self.image_shape)))
         for start in range(0, len(rows), step):
             images[start : start + step] = self.images[rows[start : start + step]]
-        labels = self.labels[rows]
+        labels = gathered(self.labels, rows)
+        ids = gathered(self.source_ids, rows)
         return ImageSet(
             images=images,
             labels=labels,
             class_names=self.class_names,
-            source_ids=self.source_ids[rows],
+            source_ids=ids,
             fingerprint=fingerprint(images, labels, self.class_names),
             name=self.name,
             split=self.split,
             notes=self.notes,
             bits=self.bits,
-            holds_copies=self.holds_copies and len(np.unique(self.source_ids[rows])) < len(rows),
-            image_ids=self.ids[rows],
+            holds_copies=self.holds_copies and len(repeated(ids)) > 0,
+            image_ids=gathered(self.ids, rows),
         )
 
     @classmethod
@@ -225,7 +228,7 @@ class ImageSet:
                 values = (values == "True").astype(np.int64)
             codes = _by_name(values, names, name) if values.dtype.kind == "U" else values
             check_range(codes, names, f"{name!r}")
-        ids = np.arange(len(values)) if source_ids is None else np.asarray(source_ids)
+        ids = numbered(len(values)) if source_ids is None else np.asarray(source_ids).astype(str)
         if ids.shape != (len(values),):
             raise DataError(
                 f"source_ids of {name!r} have shape {ids.shape}; one id per image, "
@@ -235,7 +238,7 @@ class ImageSet:
             images=images,
             labels=codes,
             class_names=names,
-            source_ids=ids.astype(str),
+            source_ids=ids,
             fingerprint=fingerprint(images, codes, names),
             name=name,
             split="all",

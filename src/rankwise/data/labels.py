@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.data.ids import distinct
 from rankwise.data.reader import IntArray
 from rankwise.errors import DataError
 
@@ -196,7 +197,7 @@ def check_range(
 
 def check_classes(labels: IntArray, class_names: Sequence[str], where: str) -> None:
     """Raise `DataError` unless at least two classes have samples."""
-    present = np.unique(labels)
+    present = distinct(labels)
     if len(present) == 0:
         raise DataError(f"{where} has no usable image; at least two classes of images are needed.")
     if len(present) == 1:

@@ -3,7 +3,7 @@
 A reader is a small object for one source (a folder, an archive, a hub data set). It knows which
 splits the source really has, gives the labels of a split without touching its images, and then
 hands out the images of the rows it is asked for, in order, a block at a time. Everything else
-(hold-outs, limits, decoding, resizing, skipping) happens once, in `rankwise.data.load`.
+(hold-outs, limits, decoding, resizing, skipping) happens once, in `rankwise.data.source`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Index:
     class_names: tuple[str, ...]
     paths: Sequence[str] | None = None
     unusable: dict[int, str] = field(default_factory=dict)
-    source_ids: Sequence[str] | None = None
+    source_ids: Sequence[str] | NDArray[np.str_] | None = None
     """What each sample derives from, where the source says so; empty where it doesn't."""
     logged_copies: bool = False
     """Whether the source has the columns of ``rankwise augment``'s log beside those ids."""

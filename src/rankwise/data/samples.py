@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._arrays import blocks
+from rankwise.data.ids import cut, texts, width_of
 from rankwise.data.reader import Block, Index, IntArray, Reader
+from rankwise.data.storage import ROWS, column
 from rankwise.errors import DataError
 
 _COPY = re.compile(r"(.+)--\d{7}\.png")  # a name that `rankwise.lowrank.export` gives
@@ -30,7 +33,9 @@ class Samples:
         """Read the indices of some splits."""
         parts = [(split, reader.index(split)) for split in splits]
         starts = np.cumsum([0, *(len(index) for _, index in parts[:-1])])
-        return cls(reader, parts, np.concatenate([index.labels for _, index in parts]), starts)
+        labels = column(sum(len(index) for _, index in parts), np.int64)
+        np.concatenate([index.labels for _, index in parts], out=labels)
+        return cls(reader, parts, labels, starts)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -67,9 +72,18 @@ class Samples:
         """What the column ``source_id`` says; an id of its own for a sample without one."""
         if all(index.source_ids is None for _, index in self.parts):
             return None
-        own = self.source_ids(None, np.arange(len(self.labels)))
-        told = [s for _, index in self.parts for s in index.source_ids or [""] * len(index)]
-        return np.where(np.array(told, dtype=str) == "", own, told)
+        told = [
+            np.full(len(index), "") if index.source_ids is None else index.source_ids
+            for _, index in self.parts
+        ]
+        n = len(self.labels)
+        if all("" not in ids for ids in told):
+            return texts(cut(*told), n, max(map(width_of, told)))
+        own = self.source_ids(None, np.arange(n))
+        found = texts(cut(*told), n, max(map(width_of, [own, *told])))
+        for block in blocks(n, ROWS):
+            found[block] = np.where(found[block] == "", own[block], found[block])
+        return found
 
     def logged_copies(self) -> bool:
         """Whether the columns of some split are those that ``rankwise augment`` writes."""
@@ -94,15 +108,23 @@ class Samples:
             for split in self.reader.splits
             for path in (parts.get(split) or self.reader.index(split)).paths or [""]
         ]
+        n = len(self.labels)
         if not all(every) or len(set(every)) < len(every):
-            return self.source_ids(None, np.arange(len(self.labels)))
-        return np.array([path for _, index in self.parts for path in index.paths or []], dtype=str)
+            return self.source_ids(None, np.arange(n))
+        read = [index.paths or [] for _, index in self.parts]
+        return texts(cut(*read), n, max(map(width_of, read)))
 
     def source_ids(self, pattern: str | None, usable: IntArray) -> NDArray[np.str_]:
         """What `pattern` finds in each path; by default an id of its own for each sample."""
         if pattern is None:
-            own = [f"{split}/{name}" for split, index in self.parts for name in _names(index)]
-            return np.array(own, dtype=str)
+            names = [(split, _names(index)) for split, index in self.parts]
+            own = (
+                [f"{split}/{name}" for name in some]
+                for split, known in names
+                for some in cut(known)
+            )
+            width = max(len(split) + 1 + width_of(known) for split, known in names)
+            return texts(own, len(self.labels), width)
         try:
             search = re.compile(pattern).search
         except re.error as error:
@@ -129,9 +151,9 @@ class Samples:
         return ids.astype(str)
 
 
-def _names(index: Index) -> list[str]:
+def _names(index: Index) -> Sequence[str] | range:
     """Names that tell the samples of a split apart: paths if they do, else row numbers."""
     paths = index.paths
     if paths is None or not all(paths) or len(set(paths)) < len(paths):
-        return [str(row) for row in range(len(index))]
-    return list(paths)
+        return range(len(index))
+    return paths

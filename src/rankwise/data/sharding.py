@@ -14,10 +14,11 @@ from rankwise._progress import progress_bar
 from rankwise.cluster import engine, on_workers
 from rankwise.data.addresses import joined, local_path
 from rankwise.data.decode import Layout
-from rankwise.data.load import Source, split_sources
+from rankwise.data.origins import split_sources
 from rankwise.data.pixels import read_pixels
 from rankwise.data.samples import Samples
 from rankwise.data.shards import RECORD, ShardWriter
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 
 SHARD_BYTES = 64 * 2**20

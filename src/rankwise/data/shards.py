@@ -25,6 +25,7 @@ from rankwise.data.addresses import (
     holds_file,
     joined,
     local_path,
+    reaching,
     read_bytes,
     store,
     write_file,
@@ -33,6 +34,7 @@ from rankwise.data.filerows import FileRows
 from rankwise.data.fingerprint import fingerprint
 from rankwise.data.labels import check_range
 from rankwise.data.reader import Block, Index, IntArray, block_rows
+from rankwise.data.storage import column
 from rankwise.errors import DataError, is_shortage
 
 RECORD = "shards.json"
@@ -161,21 +163,28 @@ class ShardReader:
     def index(self, split: str) -> Index:
         """Labels and sources of one split."""
         sources = self._column(split, "sources", "U")
-        return Index(self.labels(split), self.class_names, None, {}, sources.tolist())
+        return Index(self.labels(split), self.class_names, None, {}, sources)
 
     def labels(self, split: str) -> IntArray:
         """Positions of the classes of one split."""
-        found = self._column(split, "labels", "iu").astype(np.int64)
+        stored = self._column(split, "labels", "iu")
+        found = column(len(stored), np.int64)
+        found[:] = stored
         check_range(found, self.class_names, joined(self.address, f"{split}-labels.npy"))
         return found
 
     def _column(self, split: str, name: str, kinds: str) -> NDArray[Any]:
-        """What is known of each row of a split."""
+        """What is known of each row of a split, mapped where it lies on a disk."""
         place = joined(self.address, f"{split}-{name}.npy")
-        try:
-            found = np.load(io.BytesIO(read_bytes(place)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{place} is damaged ({error}); shard again.") from error
+        path = local_path(place)
+        with reaching(place):
+            try:
+                if path is not None and path.is_file():
+                    found = np.load(path, mmap_mode="r", allow_pickle=False)
+                else:
+                    found = np.load(io.BytesIO(read_bytes(place)), allow_pickle=False)
+            except (ValueError, EOFError) as error:
+                raise DataError(f"{place} is damaged ({error}); shard again.") from error
         if found.dtype.kind not in kinds or found.shape != (len(self._shards[split]),):
             raise DataError(f"{place} and {RECORD} are of different sets; shard again.")
         return found

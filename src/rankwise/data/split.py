@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rankwise._arrays import blocks
 from rankwise._process import ignoring_warnings
+from rankwise.data.ids import distinct, repeated
 from rankwise.data.reader import IntArray
+from rankwise.data.storage import ROWS
 from rankwise.errors import DataError
 
 
@@ -43,7 +46,7 @@ def stratified_limit(labels: ArrayLike, limit: int, seed: int = 42) -> IntArray:
         raise DataError(f"limit is {limit!r}; a positive number of images or None is accepted.")
     if limit >= len(labels):
         return np.arange(len(labels), dtype=np.int64)
-    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    codes, counts = _coded(labels)
     floor = np.full(len(counts), int(limit >= len(counts)))
     return _choose(codes, _seats(counts, int(limit), floor, counts), seed)
 
@@ -85,20 +88,22 @@ def hold_out_by_source(
         raise DataError(f"fraction is {fraction!r}; a share above 0 and at most 0.5 is accepted.")
     if len(labels) != len(ids):
         raise DataError(f"{len(labels)} labels and {len(ids)} source ids; one id each is accepted.")
-    sources, groups = np.unique(ids, return_inverse=True)
-    if len(sources) < 2:
+    groups = np.unique(ids, return_inverse=True)[1] if len(repeated(ids)) else None
+    n_sources = len(ids) if groups is None else int(groups.max()) + 1
+    if n_sources < 2:
         raise DataError(
             f"All {len(ids)} samples have one source id, so none can be held out; "
             "at least two sources are needed."
         )
-    if len(sources) == len(ids):
-        _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if groups is None:
+        codes, counts = _coded(labels)
         total = max(1, round(fraction * len(labels)))
         held_out = _choose(codes, _seats(counts, total, np.zeros_like(counts), counts - 1), seed)
     else:
-        held_out = _best_fold(labels, groups, min(round(1 / fraction), len(sources)), seed)
-    rest = np.setdiff1d(np.arange(len(labels), dtype=np.int64), held_out, assume_unique=True)
-    return rest, held_out
+        held_out = _best_fold(labels, groups, min(round(1 / fraction), n_sources), seed)
+    stays = np.ones(len(labels), bool)
+    stays[held_out] = False
+    return np.flatnonzero(stays), held_out
 
 
 def check_no_shared_sources(*groups_of_ids: ArrayLike) -> None:
@@ -129,6 +134,17 @@ def check_no_shared_sources(*groups_of_ids: ArrayLike) -> None:
                 )
 
 
+def _coded(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Places of labels among the distinct ones, in few bytes, and how many there are of each."""
+    known = distinct(labels)
+    codes = np.empty(len(labels), np.min_scalar_type(len(known)))
+    counts = np.zeros(len(known), np.int64)
+    for block in blocks(len(labels), ROWS):
+        codes[block] = np.searchsorted(known, labels[block])
+        counts += np.bincount(codes[block], minlength=len(known))
+    return codes, counts
+
+
 def _seats(
     counts: NDArray[Any], total: int, at_least: NDArray[Any], at_most: NDArray[Any]
 ) -> NDArray[Any]:
@@ -146,7 +162,9 @@ def _seats(
 
 def _choose(codes: NDArray[Any], seats: NDArray[Any], seed: int) -> IntArray:
     random = np.random.default_rng(seed)
-    chosen = [random.permutation(np.flatnonzero(codes == k))[:s] for k, s in enumerate(seats)]
+    chosen = [
+        random.permutation(np.flatnonzero(codes == k))[:s].copy() for k, s in enumerate(seats)
+    ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 

@@ -1,4 +1,7 @@
-"""Room for decoded images: in memory while they are few, else in a file that removes itself."""
+"""Room for images and for what is known of each: in memory while they are few, else in a file.
+
+The file removes itself.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,29 @@ import shutil
 import tempfile
 import weakref
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from rankwise._arrays import blocks
 from rankwise._files import temporary_name
 from rankwise.errors import DataError
 
 MEMORY_LIMIT = 256 * 2**20
 """Bytes of decoded images held in memory by default: MNIST and CIFAR-10 fit, photo sets don't."""
 
+COLUMN_LIMIT = 4 * 2**20
+"""Bytes of one column (ids, labels) held in memory: those of MNIST fit, a million's don't."""
 
-def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArray[np.uint8]:
-    """Return an uninitialised uint8 array, memory-mapped where it exceeds `memory_limit` bytes.
+ROWS = 16_384
+"""Rows of a column that are made or copied at a time."""
+
+
+def allocate(
+    shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT, dtype: DTypeLike = np.uint8
+) -> NDArray[Any]:
+    """Return an uninitialised array, memory-mapped where it exceeds `memory_limit` bytes.
 
     The file lies in the system's temporary folder (set ``TMPDIR`` to choose another) and goes with
     the array, or with the process, in whatever way that ends. joblib's worker processes can map it
@@ -31,9 +44,9 @@ def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArra
     DataError
         If the temporary folder has too little room.
     """
-    size = int(np.prod(shape))
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= memory_limit or size == 0:
-        return np.empty(shape, np.uint8)
+        return np.empty(shape, dtype)
     folder = tempfile.gettempdir()
     # A mapped file that outgrows its disk kills the process, so the room is checked before.
     if shutil.disk_usage(folder).free < size:
@@ -43,7 +56,7 @@ def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArra
         )
     with temporary_name(".u8") as (handle, name):
         _reserve(handle, size, folder)
-        array = np.memmap(name, dtype=np.uint8, mode="r+", shape=shape)
+        array = np.memmap(name, dtype=dtype, mode="r+", shape=shape)
         open_file = f"/proc/{os.getpid()}/fd/{handle}"
         if not os.path.exists(open_file):
             os.close(handle)
@@ -55,6 +68,32 @@ def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> NDArra
         array.filename = open_file
         weakref.finalize(array, os.close, handle)
         return array
+
+
+def column(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return an uninitialised array of a value a row, mapped where it exceeds `COLUMN_LIMIT`.
+
+    A plain array either way. Where there is no room for a file, it is in memory.
+    """
+    with suppress(DataError, OSError):
+        return np.asarray(allocate((n,), COLUMN_LIMIT, dtype))
+    return np.empty(n, dtype)
+
+
+def gathered(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """``values[rows]`` of a column, as a column."""
+    found = column(len(rows), values.dtype)
+    for block in blocks(len(rows), ROWS):
+        found[block] = values[rows[block]]
+    return found
+
+
+def counted(n: int) -> NDArray[np.int64]:
+    """``numpy.arange(n)`` as a column."""
+    found = column(n, np.int64)
+    for block in blocks(n, ROWS):
+        found[block] = np.arange(block.start, block.stop)
+    return found
 
 
 def _reserve(handle: int, size: int, folder: str) -> None:

@@ -133,7 +133,8 @@ def survey(reader: Reader, where: str, *, progress: bool = False) -> Survey:
     ):
         for split, index in indices.items():
             rows = np.arange(len(index))
-            rows = rows[~np.isin(rows, list(index.unusable))]
+            if index.unusable:
+                rows = rows[~np.isin(rows, list(index.unusable))]
             done = 0
             for block in reader.read(split, rows):
                 advance(len(block))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rankwise.data.imageset import ImageSet
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 
 MOST_CLASSES = 30
 """Whose counts are told."""

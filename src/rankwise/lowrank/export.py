@@ -21,7 +21,7 @@ from rankwise._files import atomic_path, write_json
 from rankwise._progress import progress_bar
 from rankwise._reading import read_json_object
 from rankwise.data import ImageSet
-from rankwise.data.load import AUGMENT_RECORD
+from rankwise.data.origins import AUGMENT_RECORD
 from rankwise.errors import RunError
 from rankwise.lowrank.augmenter import AugmentedSet, LowRankAugmenter
 from rankwise.lowrank.options import OptionError
@@ -54,7 +54,7 @@ def augment_files(
     ----------
     images : ImageSet or sequence of ImageSet
         Training images; several sets of one split and of the same classes where sizes are mixed,
-        one for each size (`rankwise.data.load.Source.read_by_size`).
+        one for each size (`rankwise.data.source.Source.read_by_size`).
     augmenter : LowRankAugmenter
     out : path
         A folder, new, empty, or of the same augmentation.
@@ -153,13 +153,13 @@ class _Augmented:
     Parameters
     ----------
     sets : list of AugmentedSet
-    part_of, row_of : int arrays
+    part_of, row_of : int arrays, or row_of a range
         Set, and row in it, of each row.
     """
 
     sets: list[AugmentedSet]
     part_of: NDArray[np.int64]
-    row_of: NDArray[np.int64]
+    row_of: NDArray[np.int64] | range
 
     @classmethod
     def of(cls, sets: list[ImageSet], augmenter: LowRankAugmenter, cache: Path) -> _Augmented:
@@ -167,7 +167,7 @@ class _Augmented:
         if len(sets) == 1:
             only = augmenter.augment(sets[0], cache=cache)
             n = len(only.images)
-            return cls([only], np.zeros(n, np.int64), np.arange(n))
+            return cls([only], np.broadcast_to(np.int64(0), n), range(n))
         found = [
             augmenter.augment(part, cache=cache / str(number)) for number, part in enumerate(sets)
         ]

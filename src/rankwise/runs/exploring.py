@@ -11,7 +11,7 @@ import numpy as np
 
 from rankwise._machine import environment
 from rankwise.data import ImageSet
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.errors import DataError
 from rankwise.estimators.files import WEIGHTS
 from rankwise.estimators.models import load_model

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rankwise._arrays import blocks, pixel_marks
 from rankwise._text import plain
 from rankwise.data import ImageSet, check_no_shared_sources
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.data.storage import allocate
 from rankwise.errors import DataError
 

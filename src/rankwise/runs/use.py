@@ -13,7 +13,7 @@ import numpy as np
 from rankwise._arrays import part_rows
 from rankwise.data import ImageSet, read_image
 from rankwise.data.decode import Header, header_of
-from rankwise.data.load import Source
+from rankwise.data.source import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
 from rankwise.estimators.models import load_model
