@@ -120,7 +120,7 @@ def test_draws_of_one_source_do_not_depend_on_its_order():
 def test_no_id_can_pass_for_another_with_a_mark():
     images = ImageSet.from_arrays(digits()[:3], [0, 1, 0], source_ids=["a", "a", "b"])
     marks = copies_module.marks_of(images)
-    assert marks[2] == b""
+    assert 2 not in marks
     assert marks[0] != marks[1]
     marked = uniforms_for(1, "a", 0, marks[0])
     plain = [f"a{m}" for m in ("", "#0", "#1", marks[0].hex(), "\x1f" + marks[0].hex())]
@@ -141,6 +141,12 @@ def test_ids_that_differ_by_a_line_break_are_another_set(tmp_path):
     augmenter.augment(sets[0], cache=tmp_path)
     with pytest.raises(RunError, match="other images or with other options"):
         augmenter.augment(sets[1], cache=tmp_path)
+
+
+def test_images_are_mixed_by_the_permutation_of_the_seed():
+    order = LowRankAugmenter(RandomLowRank(seed=7)).order(5_000, epoch=3)
+    expected = np.random.default_rng([7, 3]).permutation(5_000)
+    np.testing.assert_array_equal(order, expected)
 
 
 def test_no_split_separates_a_copy_from_its_source():

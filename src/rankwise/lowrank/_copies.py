@@ -14,13 +14,15 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise._arrays import Referred, Rows
+from rankwise._arrays import Referred, Rows, blocks
 from rankwise._files import atomic_path, write_json
 from rankwise._fingerprints import code_of_package
 from rankwise._reading import read_json_object
 from rankwise._threads import one_thread
 from rankwise.cluster import engine
 from rankwise.data import ImageSet
+from rankwise.data.ids import repeated
+from rankwise.data.storage import ROWS
 from rankwise.errors import RunError
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.options import LowRankOptions
@@ -28,6 +30,7 @@ from rankwise.lowrank.reconstruct import approximate, layout_of
 from rankwise.lowrank.transforms import RandomLowRank
 
 _BLOCK_BYTES = 2 * 2**20
+_MEASURED = 2**18  # values at a time, in float64
 _PLAN = "plan.json"
 
 
@@ -84,8 +87,14 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
     that share one (crops, cells of one slide) are told apart by `marks_of`.
     """
     marks = marks_of(images)
-    energies = transform.draw(len(images), images.source_ids, epoch, marks)
-    rows = np.flatnonzero(~np.isnan(energies)).astype(np.int64)
+    rows, energies = [np.empty(0, np.int64)], [np.empty(0)]
+    for part in blocks(len(images), ROWS):
+        ids = images.source_ids[part].tolist()
+        some = [marks.get(row, b"") for row in range(part.start, part.stop)]
+        drawn = transform.draw(len(ids), ids, epoch, some)
+        copied = np.flatnonzero(~np.isnan(drawn))
+        rows.append(part.start + copied)
+        energies.append(drawn[copied])
     block = max(1, _BLOCK_BYTES // max(1, int(np.prod(images.image_shape))))
     facts = {
         "fingerprint": images.fingerprint,
@@ -96,29 +105,28 @@ def plan_copies(images: ImageSet, transform: RandomLowRank, epoch: int) -> CopyP
         "code": code_of_package(),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return CopyPlan(rows, energies[rows], block, key)
+    return CopyPlan(np.concatenate(rows), np.concatenate(energies), block, key)
 
 
 def _digest(names: NDArray) -> str:
     """Of names, in their order."""
     state = hashlib.sha256()
-    for first in range(0, len(names), 4096):
-        state.update(json.dumps(names[first : first + 4096].tolist()).encode())
+    for block in blocks(len(names)):
+        state.update(json.dumps(names[block].tolist()).encode())
     return state.hexdigest()
 
 
-def marks_of(images: ImageSet) -> list[bytes]:
-    """What tells images of one source id apart: a hash of their pixels; empty for one alone.
+def marks_of(images: ImageSet) -> dict[int, bytes]:
+    """What tells images of one source id apart: a hash of the pixels, by row; none for one alone.
 
     The second image with the same id and the same pixels has a 1 in its hash, and so on: which of
     two that are equal comes first doesn't matter.
     """
-    _, groups, sizes = np.unique(images.source_ids, return_inverse=True, return_counts=True)
-    marks = [b""] * len(images)
-    seen: Counter[tuple[int, bytes]] = Counter()
-    for row in np.flatnonzero(sizes[groups] > 1):
+    marks: dict[int, bytes] = {}
+    seen: Counter[tuple[str, bytes]] = Counter()
+    for row in repeated(images.source_ids).tolist():
         state = hashlib.blake2b(np.ascontiguousarray(images.images[row]).data, digest_size=16)
-        place = int(groups[row]), state.digest()
+        place = str(images.source_ids[row]), state.digest()
         state.update(seen[place].to_bytes(8, "little"))
         seen[place] += 1
         marks[row] = state.digest()
@@ -220,7 +228,12 @@ def _make_block(options: LowRankOptions, originals: tuple[Any, NDArray[np.float6
     layout = layout_of(images, axis)
     with one_thread():
         copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
-        errors, decibels = _measure(layout.planes(images), layout.planes(copies[0]))
+        planes, rebuilt = layout.planes(images), layout.planes(copies[0])
+        parts = [
+            _measure(planes[part], rebuilt[part])
+            for part in blocks(len(planes), max(1, _MEASURED // planes[0].size))
+        ]
+    errors, decibels = map(np.concatenate, zip(*parts, strict=True))
     return CopyBlock(copies[0], ranks[0], errors, decibels)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._arrays import blocks
 from rankwise._files import temporary_folder
 from rankwise._progress import progress_bar
 from rankwise.cluster import on_workers
 from rankwise.data import ImageSet
-from rankwise.data.storage import allocate
+from rankwise.data.fingerprint import fingerprint
+from rankwise.data.storage import ROWS, allocate, column, counted, gathered
 from rankwise.lowrank._copies import CopyBlock, CopyPlan, make_copies, plan_copies
 from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.transforms import RandomLowRank
@@ -148,34 +150,44 @@ class LowRankAugmenter:
         """
         plan = self.plan(images, epoch)
         total = len(images) + len(plan.rows)
-        order = self.order(total, epoch) if shuffle else np.arange(total)
-        places = np.empty(total, np.int64)
-        places[order] = np.arange(total)
+        order = self.order(total, epoch) if shuffle else counted(total)
+        # Of each row of the result its original and its copy; and where each of them has gone.
+        parents, copy_of, places = (column(total, np.int64) for _ in range(3))
+        for part in blocks(total, ROWS):
+            at = order[part]
+            is_copy = at >= len(images)
+            copy_of[part] = np.where(is_copy, at - len(images), -1)
+            parents[part] = at
+            parents[part][is_copy] = plan.rows[copy_of[part][is_copy]]
+            places[at] = np.arange(part.start, part.stop)
         pixels = allocate((total, *images.image_shape), _MEMORY)
         with _kept(cache) as folder:
-            blocks = make_copies(images, plan, self.transform.options, folder, self.workers)
+            made = make_copies(images, plan, self.transform.options, folder, self.workers)
             for start in range(0, len(images), plan.block):
                 stop = min(start + plan.block, len(images))
                 pixels[places[start:stop]] = images.images[start:stop]
             taking = on_workers("copies", processes=True)
             with progress_bar(taking, len(plan.rows), enabled=self.progress) as advance:
-                log = _gather(images, plan, blocks, pixels, places[len(images) :], advance)
-        parents = np.concatenate([np.arange(len(images)), plan.rows])[order]
-        copy_of = np.concatenate([np.full(len(images), -1), np.arange(len(plan.rows))])[order]
-        result = ImageSet.from_arrays(
-            pixels,
-            images.labels[parents],
+                log = _gather(images, plan, made, pixels, places[len(images) :], advance)
+        labels = gathered(images.labels, parents)
+        result = ImageSet(
+            images=pixels,
+            labels=labels,
             class_names=images.class_names,
-            source_ids=images.source_ids[parents],
+            source_ids=gathered(images.source_ids, parents),
+            fingerprint=fingerprint(pixels, labels, images.class_names),
             name=f"{images.name}+low-rank",
+            split=images.split,
+            holds_copies=images.holds_copies or len(log) > 0,
         )
-        holds = images.holds_copies or len(log) > 0
-        return AugmentedSet(replace(result, split=images.split, holds_copies=holds), copy_of, log)
+        return AugmentedSet(result, copy_of, log)
 
     def order(self, total: int, epoch: int = 0) -> NDArray[np.int64]:
         """The permutation that mixes originals and copies."""
         seed = 0 if self.transform.seed is None else self.transform.seed
-        return np.random.default_rng([seed, epoch]).permutation(total)
+        found = counted(total)
+        np.random.default_rng([seed, epoch]).shuffle(found)
+        return found
 
 
 @contextmanager
@@ -192,14 +204,14 @@ def _kept(cache: str | os.PathLike[str] | None) -> Iterator[Path]:
 def _gather(
     images: ImageSet,
     plan: CopyPlan,
-    blocks: Iterator[tuple[slice, CopyBlock]],
+    made: Iterator[tuple[slice, CopyBlock]],
     pixels: NDArray[np.uint8],
     places: NDArray[np.int64],
     advance: Callable[[int], None],
 ) -> CopyLog:
     """Put the copies into their `places` of `pixels`."""
     columns: dict[str, list[Any]] = {"ranks": [], "errors": [], "psnr": []}
-    for part, block in blocks:
+    for part, block in made:
         pixels[places[part]] = block.copies
         for name, values in columns.items():
             values.append(getattr(block, name))
@@ -210,7 +222,7 @@ def _gather(
     }
     return CopyLog(
         rows=plan.rows,
-        source_ids=images.source_ids[plan.rows],
+        source_ids=gathered(images.source_ids, plan.rows),
         energies=plan.energies,
         ranks=joined["ranks"].astype(np.int64),
         errors=joined["errors"],
