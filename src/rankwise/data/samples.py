@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rankwise._arrays import blocks
 from rankwise.data.ids import cut, texts, width_of
 from rankwise.data.reader import Block, Index, IntArray, Reader
-from rankwise.data.storage import ROWS, column
+from rankwise.data.storage import ROWS, column, counted
 from rankwise.errors import DataError
 
 _COPY = re.compile(r"(.+)--\d{7}\.png")  # a name that `rankwise.lowrank.export` gives
@@ -66,7 +66,7 @@ class Samples:
                     raise DataError(f"{line}{also}; {HINT}.")
                 skipped.append(line)
                 keep[start + row] = False
-        return np.flatnonzero(keep), skipped
+        return np.flatnonzero(keep) if skipped else counted(len(keep)), skipped
 
     def declared_sources(self) -> NDArray[np.str_] | None:
         """What the column ``source_id`` says; an id of its own for a sample without one."""

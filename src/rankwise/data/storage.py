@@ -70,14 +70,14 @@ def allocate(
         return array
 
 
-def column(n: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised array of a value a row, mapped where it exceeds `COLUMN_LIMIT`.
+def column(n: int, dtype: DTypeLike, *sides: int) -> NDArray[Any]:
+    """Return an uninitialised array of n rows, mapped where it exceeds `COLUMN_LIMIT`.
 
     A plain array either way. Where there is no room for a file, it is in memory.
     """
     with suppress(DataError, OSError):
-        return np.asarray(allocate((n,), COLUMN_LIMIT, dtype))
-    return np.empty(n, dtype)
+        return np.asarray(allocate((n, *sides), COLUMN_LIMIT, dtype))
+    return np.empty((n, *sides), dtype)
 
 
 def gathered(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,21 +209,20 @@ def _gather(
     advance: Callable[[int], None],
 ) -> CopyLog:
     """Put the copies into their `places` of `pixels`."""
-    columns: dict[str, list[Any]] = {"ranks": [], "errors": [], "psnr": []}
+    copies = len(plan.rows)
+    errors, psnr = column(copies, np.float64), column(copies, np.float64)
+    ranks = np.empty((0, 1), np.int64)
     for part, block in made:
         pixels[places[part]] = block.copies
-        for name, values in columns.items():
-            values.append(getattr(block, name))
+        if not len(ranks):
+            ranks = column(copies, np.int64, block.ranks.shape[1])
+        ranks[part], errors[part], psnr[part] = block.ranks, block.errors, block.psnr
         advance(part.stop - part.start)
-    joined = {
-        name: np.concatenate(values) if values else np.empty((0, 1) if name == "ranks" else 0)
-        for name, values in columns.items()
-    }
     return CopyLog(
         rows=plan.rows,
         source_ids=gathered(images.source_ids, plan.rows),
         energies=plan.energies,
-        ranks=joined["ranks"].astype(np.int64),
-        errors=joined["errors"],
-        psnr=joined["psnr"],
+        ranks=ranks,
+        errors=errors,
+        psnr=psnr,
     )
