@@ -97,7 +97,7 @@ def check() -> None:
         refused(
             lambda: load_backbone("torchvision/resnet18"),
             ModelFileError,
-            "the weights of torchvision/resnet18 can't be had",
+            "the weights of torchvision/resnet18 that torchvision has fetched can't be read",
         )
     print("all as it should be")
 

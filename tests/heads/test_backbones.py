@@ -150,6 +150,17 @@ def test_torchvision_s_last_layer_is_cut_off(monkeypatch):
     with pytest.raises(ValueError, match="'r3d_18' isn't a classifier of images"):
         load_backbone("torchvision/r3d_18")
 
+    def damaged(name, weights):
+        raise RuntimeError("PytorchStreamReader failed reading zip archive\nand more")
+
+    models.get_model = damaged
+    with pytest.raises(
+        ModelFileError,
+        match=r"resnet18 that torchvision has fetched can't be read: PytorchStreamReader failed "
+        r"reading zip archive; delete their file in .* to fetch them again",
+    ):
+        load_backbone("torchvision/resnet18")
+
 
 def test_timm_s_own_normalisation_is_used(monkeypatch):
     monkeypatch.setattr("rankwise.heads.libraries.cached_or_reached", lambda name, file: None)

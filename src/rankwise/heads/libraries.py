@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -42,6 +43,11 @@ def from_torchvision(name: str, model: str) -> tuple[nn.Module, Preparation]:
         raise ModelFileError(
             f"the weights of {name} can't be had: {_reason(error)}; without a network use "
             "'efficientnet-lite0', or a local .safetensors file"
+        ) from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:  # a file that is damaged, or another
+        raise ModelFileError(
+            f"the weights of {name} that torchvision has fetched can't be read: {_reason(error)}; "
+            f"delete their file in {torch.hub.get_dir()} to fetch them again"
         ) from error
     cut_last(network, len(weights.meta["categories"]), name)
     return network, _of_transforms(weights.transforms())
