@@ -14,7 +14,8 @@ to its connections. Images are those of the data set in shards, read by address.
   so the only holder of anything may go; another joins; the digest stays.
 - constants: CPU seconds of one core for a sub-network, a row of the glue and of a head, the solve,
   and decoding an image; from these, computed and not measured, what 10⁶ to 10⁹ images would take.
-- memory: peak anonymous memory of fit, prediction, head and copies by the number of rows.
+- memory: peak anonymous memory of fit, prediction, head and copies by the number of rows, each in a
+  process of its own, as commands are.
 
 python benchmarks/cluster.py --data ../shared/data
 """

@@ -52,28 +52,39 @@ def write(folder: str, n: int) -> tuple[str, str]:
     )
 
 
-def peaks(pixels: str, features: str, folder: str, n: int) -> dict[str, float]:
-    """Peak anonymous MB of each command's work on so many rows."""
+def train(pixels: str, features: str, folder: str, n: int) -> float:
+    """Peak anonymous MB of sub-networks and their glue."""
     images, names = open_shards(pixels)
-    codes = names.astype(np.int8)
-    model = network(2, 25, 1000)
-    found = {}
     with AnonymousPeak() as peak:
-        model.fit(images, codes)
-    found["train"] = peak.megabytes
+        network(2, 25, 1000).fit(images, names.astype(np.int8))
+    return peak.megabytes
+
+
+def predict(pixels: str, features: str, folder: str, n: int) -> float:
+    """Of a prediction, its model fitted on a few of the rows."""
+    images, names = open_shards(pixels)
+    few = np.arange(2000)
+    model = network(2, 25, 1000).fit(images.chosen(few), names[few].astype(np.int8))
     with AnonymousPeak() as peak:
         for start in range(0, n, 100_000):  # as `rankwise predict` does: outputs are n × K numbers
             model.outputs(images.chosen(np.arange(start, min(n, start + 100_000))))
-    found["predict"] = peak.megabytes
+    return peak.megabytes
+
+
+def head(pixels: str, features: str, folder: str, n: int) -> float:
+    """Of a head with leave-one-out."""
     with AnonymousPeak() as peak:
         VarProHead().fit_shards(features)
-    found["head"] = peak.megabytes
-    data = rankwise.load_images(pixels, "train")
+    return peak.megabytes
+
+
+def augment(pixels: str, features: str, folder: str, n: int) -> float:
+    """Of reading the set and writing its copies."""
     with AnonymousPeak() as peak:
+        data = rankwise.load_images(pixels, "train")
         augmenter = LowRankAugmenter(RandomLowRank(p=0.2, seed=SEED))
         augment_files(data, augmenter, Path(folder) / f"copies-{n}")
-    found["augment"] = peak.megabytes
-    return found
+    return peak.megabytes
 
 
 def written_rows(
@@ -93,11 +104,16 @@ def written_rows(
     return str(place)
 
 
+COMMANDS = {"train": train, "predict": predict, "head": head, "augment": augment}
+
+
 def memory(quick: bool) -> list[dict[str, Any]]:
+    """Each command's peak, by the number of rows, each in a process of its own."""
     rows = []
     for n in (10_000, 20_000) if quick else (10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
-            pixels, features = in_fresh_process(write, folder, n)
-            rows.append({"n": n, "mb": in_fresh_process(peaks, pixels, features, folder, n)})
+            places = in_fresh_process(write, folder, n)
+            found = {k: in_fresh_process(f, *places, folder, n) for k, f in COMMANDS.items()}
+        rows.append({"n": n, "mb": found})
         say(f"memory: {rows[-1]}")
     return rows
