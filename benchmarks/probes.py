@@ -9,9 +9,11 @@ its memory, what the process grows by at most, are of both. ``--speed`` first me
 second, as the package computes features and by a plain loop of torch; ``--transfer`` adds the
 paper's way, the head and then the top four layers of the backbone by RMSprop at 10⁻⁵, on four
 fifths of the training images, as many epochs as are best on the others; its seconds are of the
-images' one pass through the layers below as well.
+images' one pass through the layers below as well. ``--power 0.5`` takes the square roots of the
+features for all rows, as ``load_backbone(..., power=0.5)`` does.
 
     python benchmarks/probes.py --cache ../features
+    python benchmarks/probes.py --cache ../features --power 0.5
     python benchmarks/probes.py --quick
 """
 
@@ -51,6 +53,7 @@ from rankwise.data import ImageSet, load_images
 from rankwise.data.split import hold_out_by_source, stratified_limit
 from rankwise.heads.backbones import load_backbone
 from rankwise.heads.features import extract_features, to_float_batch
+from rankwise.heads.preparation import Preparation
 
 TITLE = "Last layers on a backbone that has seen ImageNet"
 BACKBONE = "efficientnet-lite0"
@@ -118,13 +121,22 @@ def main() -> None:
     parser.add_argument("--speed", action="store_true", help="measure images a second as well")
     parser.add_argument("--transfer", action="store_true", help="fine-tune the top layers too")
     parser.add_argument("--epochs", type=int, default=4, help="of --transfer, at most")
+    parser.add_argument("--power", type=float, default=1.0, help="exponent of the features")
     args = parser.parse_args()
+    if args.transfer and args.power != 1.0:
+        parser.error("--transfer takes features as they are")
+    if args.power != 1.0:
+        args.name = "probes_power"
     backbone = load_backbone(BACKBONE)
     tasks = {"digits": Task("digits", 80, parts=True)} if args.quick else TASKS
     names = list(tasks) if args.quick else args.tasks
     images = {name: read(args, tasks[name]) for name in names}
     sets = {data.fingerprint: data for parts in images.values() for data in parts}
-    same = {"backbone": backbone.fingerprint, "threads": torch.get_num_threads()}
+    same = {
+        "backbone": backbone.fingerprint,
+        "power": args.power,
+        "threads": torch.get_num_threads(),
+    }
     results = earlier(args, same)
     seeds = args.seeds[:1] if args.quick else args.seeds
     known = same | {"data": describe(*sets.values()), "seeds": seeds}
@@ -136,7 +148,7 @@ def main() -> None:
                 | speed(backbone, parts[0], 32 if args.quick else 128)
             )
         features = [
-            np.asarray(extract_features(backbone, part, cache=args.cache, progress=True))
+            raised(extract_features(backbone, part, cache=args.cache, progress=True), args.power)
             for part in parts
         ]
         for seed in seeds:
@@ -186,6 +198,12 @@ def split(
         (features[0][train], parts[0].labels[train]),
         (features[-1][test], parts[-1].labels[test]),
     )
+
+
+def raised(features: np.ndarray, power: float) -> np.ndarray:
+    """As `load_backbone` with this power gives them."""
+    preparation = Preparation(power=power)
+    return preparation.raised(torch.as_tensor(np.array(features))).numpy()
 
 
 def measure(
@@ -301,9 +319,10 @@ def tables(results: list[dict[str, Any]]) -> list[Table]:
 
 def save(args: argparse.Namespace, results: list[dict[str, Any]], known: dict[str, Any]) -> None:
     """Write what there is."""
+    roots = "" if args.power == 1.0 else f" to the power of {args.power:g}"
     notes = [
-        f"Features of {BACKBONE}, images cut and resized as its weights' own evaluation does; all "
-        "rows are fitted on standardised features.",
+        f"Features of {BACKBONE}{roots}, images cut and resized as its weights' own evaluation "
+        "does; all rows are fitted on standardised features.",
         "Seconds and memory include the choice of a strength, where there is one; accuracy is the "
         "mean over the seeds, seconds and memory the median.",
         "Bars: cats vs dogs 97.5% with 8,000 training images, 97% with 2,000; malaria at least the "
@@ -311,7 +330,9 @@ def save(args: argparse.Namespace, results: list[dict[str, Any]], known: dict[st
         "them is 0.3: rows that are tenths apart are equal.",
         "CIFAR-10 here is a copy in JPEG, so figures can differ from those on the original.",
     ]
-    write_result(args, TITLE, tables(results), results, known, notes)
+    write_result(
+        args, TITLE + roots.replace(" to", ", features to"), tables(results), results, known, notes
+    )
 
 
 if __name__ == "__main__":

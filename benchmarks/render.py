@@ -51,7 +51,7 @@ SECTIONS = {
     "Studies": ("study_mnist_*", "study_leak_*", "study_*", "study_costs", "inference_simulation"),
     "Networks and the last layer": (
         "training_overhead",
-        "probes",
+        "probes*",
         "expansion",
         "head_scale",
         "head_grid",

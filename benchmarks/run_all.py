@@ -18,6 +18,7 @@ OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 COMMANDS = (
     ("presets.py",),
     ("probes.py",),
+    ("probes.py", "--power", "0.5"),
     ("expansion.py",),
     ("solver_race.py",),
     ("solver_race.py", "--damping"),

@@ -240,6 +240,8 @@ def test_numbers_of_a_backbone_s_channels(monkeypatch, capsys, options, tmp_path
     _, error = call(monkeypatch, capsys, *arguments, "0.5,0.5,0.5", expect=1)
     assert "give both or neither" in error
     more = ["0.5,0.5,0.5", "--backbone-std", "0.2,0.2,0.2", "--backbone-size", 20]
+    more += ["--backbone-power", 0.5]
     call(monkeypatch, capsys, *arguments, *more, "--json")
     preparation = load_model(tmp_path / "h")._backbone().preparation
     assert (preparation.size, preparation.mean) == (20, (0.5, 0.5, 0.5))
+    assert preparation.power == 0.5

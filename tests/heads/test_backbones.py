@@ -651,6 +651,7 @@ def test_functions_torchscript_and_onnx_files_are_backbones(tmp_path, monkeypatc
         ({"mean": (0.5,), "std": (0.0,)}, "std must be above 0"),
         ({"size": 0}, "size must be at least 1 pixel"),
         ({"crop": 1.5}, "crop is a share above 0, at most 1"),
+        ({"power": 0.0}, "power is an exponent above 0, at most 1; got 0.0"),
     ],
 )
 def test_preparations_that_make_no_sense(options, message):

@@ -10,7 +10,10 @@ from torch import nn
 from rankwise import VarProHead
 from rankwise.errors import ModelFileError
 from rankwise.heads.backbones import Backbone, load_backbone, runs_a_program
+from rankwise.heads.features import extract_features, to_float_batch
+from rankwise.heads.fine_tuning import fine_tune
 from rankwise.heads.head import load_head
+from rankwise.nets import transfer_network
 
 
 class Branching(nn.Module):
@@ -44,6 +47,45 @@ def test_a_module_of_torch_s_layers_is_saved_with_its_head(photos, tmp_path):
     )
     loaded.save(tmp_path / "again")
     assert load_head(tmp_path / "again").n_features_in_ == 6
+
+
+def test_a_power_of_the_features_goes_wherever_they_do(photos, tmp_path, monkeypatch):
+    images, labels = photos
+    as_they_are = extract_features(Backbone(plain(), "mine"), images, cache=tmp_path / "kept")
+    assert (as_they_are < 0).any()
+    expected = np.sign(as_they_are) * np.abs(as_they_are) ** 0.5
+    backbone = Backbone(plain(), "mine", power=0.5)
+    assert backbone.fingerprint != Backbone(plain(), "mine").fingerprint
+    for on in ("0", "1"):  # torch, then onnxruntime where it is
+        monkeypatch.setenv("RANKWISE_ONNXRUNTIME", on)
+        found = extract_features(backbone, images)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    cached = extract_features(backbone, images, cache=tmp_path / "kept")
+    np.testing.assert_allclose(cached, expected, atol=1e-3)  # not those that are kept there
+    head = VarProHead(1.0, backbone=backbone).fit(images, labels)
+    alone = VarProHead(1.0).fit(found, labels)
+    np.testing.assert_allclose(head.predict_proba(images), alone.predict_proba(found), atol=1e-6)
+    head.save(tmp_path / "head")
+    loaded = load_head(tmp_path / "head")
+    assert loaded._backbone().preparation.power == 0.5
+    np.testing.assert_allclose(loaded.predict_proba(images), head.predict_proba(images), atol=1e-5)
+    with torch.inference_mode():
+        outputs = head.attach()(to_float_batch(images)).numpy()
+    np.testing.assert_allclose(outputs, head.outputs(images), atol=1e-3)
+    with pytest.raises(ValueError, match="mine takes a power of its features, which only the for"):
+        head.as_graph()
+    network = transfer_network(backbone, 2, image_shape=images.shape[1:])
+    with pytest.raises(ValueError, match=r"the power 0.5 of its features, which has no slope at z"):
+        fine_tune(network, images, labels)
+
+
+def test_the_power_is_in_the_onnx_file(photos, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    images, labels = photos
+    head = VarProHead(1.0, backbone=Backbone(plain(), "mine", power=0.5)).fit(images, labels)
+    session = runtime.InferenceSession(head.as_onnx({}))
+    (found,) = session.run(["probabilities"], {"image": images})
+    np.testing.assert_allclose(found, head.predict_proba(images), atol=1e-3)
 
 
 def test_a_library_s_backbone_is_kept_by_name_until_its_weights_change(photos, tmp_path):

@@ -57,6 +57,10 @@ def head(
     backbone_size: Annotated[
         int | None, typer.Option(min=1, help="Side that the backbone gets; default its own.")
     ] = None,
+    backbone_power: Annotated[
+        float | None,
+        typer.Option(help="Exponent of its features, above 0, at most 1; 0.5 for square roots."),
+    ] = None,
     backbone_mean: Annotated[
         str | None, typer.Option(help="Mean of a channel's pixels in [0, 1]: 0.5,0.5,0.5.")
     ] = None,
@@ -88,7 +92,7 @@ def head(
             loss=loss,
             limit=limit,
             seed=seed,
-            preparation=_preparation(backbone_size, backbone_mean, backbone_std),
+            preparation=_preparation(backbone_size, backbone_mean, backbone_std, backbone_power),
             reading=reading_of(
                 size, grey, skip_bad, source_pattern, channels, image_column, label_column, without
             ),
@@ -137,8 +141,15 @@ def _short(text: str, most: int = 36) -> str:
     return text if len(text) <= most else "…" + text[1 - most :]
 
 
-def _preparation(size: int | None, mean: str | None, std: str | None) -> dict[str, Any]:
-    given = {"size": size, "mean": _numbers("mean", mean), "std": _numbers("std", std)}
+def _preparation(
+    size: int | None, mean: str | None, std: str | None, power: float | None
+) -> dict[str, Any]:
+    given = {
+        "size": size,
+        "power": power,
+        "mean": _numbers("mean", mean),
+        "std": _numbers("std", std),
+    }
     return {k: v for k, v in given.items() if v is not None}
 
 

@@ -64,8 +64,8 @@ class Backbone(nn.Module):
         What it is, for reports.
     record : dict, optional
         How to build `network` again without its weights: see `build_network`.
-    channels, mean, std, size, crop
-        What the weights expect: see `Preparation`.
+    channels, mean, std, size, crop, power
+        What the weights expect, and an exponent of the features: see `Preparation`.
     frozen : bool, default=True
         No gradients, and always in evaluation mode.
     """
@@ -83,13 +83,14 @@ class Backbone(nn.Module):
         std: tuple[float, ...] | None = None,
         size: int | None = None,
         crop: float = 1.0,
+        power: float = 1.0,
         frozen: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.name = name
         self.record = record
-        self.preparation = Preparation(channels, mean, std, size, crop)
+        self.preparation = Preparation(channels, mean, std, size, crop, power)
         self.frozen = frozen
         self.reference: str | None = None
         self.loaded: str | None = None  # its fingerprint when it was loaded under the reference
@@ -111,7 +112,7 @@ class Backbone(nn.Module):
                 f"backbone {self.name} gives {found}; features (n, d) or maps (n, d, h, w) are "
                 "accepted"
             )
-        return y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1)
+        return self.preparation.raised(y.mean(dim=(2, 3)) if y.ndim == 4 else y.flatten(1))
 
     def bare(self) -> nn.Module:
         """What is computed after the preparation: ``features`` of the network, or its forward."""
@@ -125,6 +126,8 @@ class Backbone(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 over structure, saved weights and preparation: what a file must bring back."""
         digest = hashlib.sha256(f"{self.network}{self.preparation}".encode())
+        if self.preparation.power != 1.0:
+            digest.update(f"power {self.preparation.power!r}".encode())
         for key, value in sorted(self.network.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -258,6 +261,7 @@ def load_backbone(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     crop: float | None = None,
+    power: float | None = None,
 ) -> Backbone:
     """Read a frozen backbone.
 
@@ -276,10 +280,10 @@ def load_backbone(
           program is run;
         - ``"package.module:function"``, a function without arguments that gives an `nn.Module`
           or a `Backbone`.
-    size, mean, std, crop
-        What the weights expect of images, in place of what is known of them: see
-        `rankwise.heads.preparation.Preparation`. A file of ONNX or TorchScript and a function's
-        module get pixels in [-1, 1] as they are unless they are given.
+    size, mean, std, crop, power
+        What the weights expect of images, in place of what is known of them, and an exponent of the
+        features: see `rankwise.heads.preparation.Preparation`. A file of ONNX or TorchScript and a
+        function's module get pixels in [-1, 1] as they are unless they are given.
 
     Raises
     ------
@@ -292,7 +296,7 @@ def load_backbone(
     """
     with torch_seeded():  # whatever draws starting weights, which the file's replace
         backbone = _found(str(name_or_file))
-    given = {"size": size, "mean": mean, "std": std, "crop": crop}
+    given = {"size": size, "mean": mean, "std": std, "crop": crop, "power": power}
     given = {k: v for k, v in given.items() if v is not None}
     if given:
         backbone.preparation = replace(backbone.preparation, **given)  # type: ignore[arg-type] # by name

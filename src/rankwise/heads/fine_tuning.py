@@ -66,8 +66,15 @@ def fine_tune(
     Raises
     ------
     ValueError
-        If there aren't so many layers, or images and labels don't fit.
+        If there aren't so many layers, images and labels don't fit, or the backbone takes a power
+        of its features, which has no slope at zero.
     """
+    own = getattr(network.backbone, "preparation", None)
+    if own is not None and own.power != 1.0:
+        raise ValueError(
+            f"the backbone takes the power {own.power:g} of its features, which has no slope at "
+            "zero; fine_tune takes one that gives them as they are (power=1)"
+        )
     settings = settings or TrainingSettings(
         FINE_EPOCHS, optimizer="rmsprop", learning_rate=FINE_RATE
     )

@@ -58,6 +58,11 @@ def graph_of_head(head: Any) -> Graph:
         raise ValueError(
             f"backbone {backbone.name} resizes its images, which only the format onnx does"
         )
+    if preparation.power != 1.0:
+        raise ValueError(
+            f"backbone {backbone.name} takes a power of its features, which only the format onnx "
+            "does"
+        )
     if preparation.mean is not None and preparation.std is not None:
         mean, std = np.array(preparation.mean), np.array(preparation.std)
         shift, scale = -mean / std, 1.0 / std

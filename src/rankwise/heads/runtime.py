@@ -92,8 +92,14 @@ def _written(nodes: OnnxNodes, backbone: Backbone, images: str, shape: tuple[int
     n_axes = bare(preparation(torch.zeros(1, *shape))).ndim
     if n_axes == 4:
         axes = nodes.tensor(np.array([2, 3], dtype=np.int64))
-        return nodes.add("ReduceMean", features, axes, keepdims=0)
-    return features if n_axes == 2 else nodes.add("Flatten", features, axis=1)
+        features = nodes.add("ReduceMean", features, axes, keepdims=0)
+    elif n_axes != 2:
+        features = nodes.add("Flatten", features, axis=1)
+    if preparation.power == 1.0:
+        return features
+    exponent = nodes.tensor(np.float32(preparation.power))
+    size = nodes.add("Pow", nodes.add("Abs", features), exponent)
+    return nodes.add("Mul", nodes.add("Sign", features), size)
 
 
 def classifier_model(

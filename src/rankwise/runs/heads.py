@@ -69,7 +69,8 @@ class HeadRun:
     reading : dict
         Options of `rankwise.load_images`: ``size``, ``grey``, ``on_error``, ``source_pattern``.
     preparation : dict
-        ``size``, ``mean``, ``std``, ``crop`` of `load_backbone`, where they aren't known.
+        ``size``, ``mean``, ``std``, ``crop`` and ``power`` of `load_backbone`, where they aren't
+        known or others are wanted.
     """
 
     source: str
