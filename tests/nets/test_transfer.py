@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nets.small import Tiny, assert_same_state, digits
+from rankwise.heads.backbones import load_backbone, save_backbone
 from rankwise.nets import (
     TrainingSettings,
     freeze,
@@ -59,6 +60,42 @@ def test_our_networks_lose_their_head_only(name):
         p.numel() for p in pretrained.head.parameters()
     )
     assert parameters == left + 2 * pretrained.n_features + 2
+
+
+@pytest.mark.parametrize("name", ["simple-cnn", "vgg16"])
+def test_a_backbone_of_ours_loses_its_head_and_can_be_written(name, tmp_path):
+    shape = (32, 32, 3)
+    record = {"architecture": name, "n_classes": 8, "image_shape": list(shape)}
+    save_backbone(make_network(name, shape, 8), tmp_path / "a.safetensors", record)
+    loaded = load_backbone(tmp_path / "a.safetensors")
+    network = transfer_network(loaded, 2, image_shape=shape)
+    alone = transfer_network(make_network(name, shape, 8), 2)
+    assert len(list(network.parameters())) == len(list(alone.parameters()))
+    assert len(keras_layers(network.backbone)) == len(keras_layers(alone.backbone))
+    x = torch.rand(2, 3, 32, 32)
+    save_backbone(network.backbone, tmp_path / "b.safetensors")
+    for other in (network.backbone, load_backbone(tmp_path / "b.safetensors")):
+        torch.testing.assert_close(other(x), loaded(x))
+    assert loaded.record is not None, "a copy lost its head"
+
+
+class Wrapped(nn.Module):
+    """No backbone of ours: it uses the head of what it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = make_network("simple-cnn", (8, 8), 7)
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def test_a_head_that_is_used_stays():
+    base = Wrapped().eval()
+    network = transfer_network(base, 10, image_shape=(8, 8)).eval()
+    x = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network.features(x), base(x))
 
 
 class TorchvisionLike(nn.Module):

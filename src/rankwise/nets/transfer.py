@@ -81,14 +81,12 @@ def transfer_network(
     """
     copied: nn.Module = copy.deepcopy(backbone)
     inner = getattr(copied, "network", None)
-    if isinstance(inner, nn.Module) and has_own_features(inner) and hasattr(inner, "head"):
-        inner.head = nn.Identity()  # of a `Backbone`, which never uses it
-    if has_own_features(copied) and hasattr(copied, "head"):
+    if hasattr(copied, "bare") and isinstance(inner, nn.Module) and _has_head(inner):
+        _drop_head(inner)  # of a `Backbone`, which never uses it
+        copied.record = None  # type: ignore[assignment] # no tensor; it would build the head
+    if _has_head(copied):
         n_features = n_features or int(copied.n_features)  # type: ignore[arg-type]
-        if isinstance(copied, VGG16):
-            copied.classifier[-1] = nn.Identity()
-        else:
-            copied.head = nn.Identity()
+        _drop_head(copied)
         copied = FeatureExtractor(copied)
     if n_features is None:
         if image_shape is None:
@@ -169,6 +167,17 @@ class _Shifted:
 
     def __call__(self, epoch: int, metrics: dict[str, Any]) -> None:
         self._call(epoch + self._by, {**metrics, "epoch": epoch + self._by})
+
+
+def _has_head(network: nn.Module) -> bool:
+    return has_own_features(network) and hasattr(network, "head")
+
+
+def _drop_head(network: nn.Module) -> None:
+    if isinstance(network, VGG16):
+        network.classifier[-1] = nn.Identity()
+    else:
+        network.head = nn.Identity()
 
 
 def _flat(output: torch.Tensor) -> torch.Tensor:
