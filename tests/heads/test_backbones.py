@@ -552,6 +552,18 @@ class ByValue(nn.Module):
         return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
 
+class InPlace(nn.Module):
+    """What a layer, a function or a method changed is used again."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        y = x * 2
+        return self.change(y) + y
+
+
 class Unheard(nn.Module):
     def forward(self, x):
         return torch.fft.rfft2(x).abs().mean((2, 3))
@@ -566,6 +578,9 @@ class Unheard(nn.Module):
             nn.Sequential(nn.Conv2d(3, 2, 3), nn.Threshold(0.1, 0.0)),
             "layer 1 is a Threshold, which",
         ),
+        (InPlace(nn.ReLU(inplace=True)), "change changes in place what add takes after it"),
+        (InPlace(lambda y: nn.functional.relu(y, inplace=True)), "relu changes in place what add"),
+        (InPlace(lambda y: y.relu_()), "relu_ changes in place what add"),
         (nn.Identity(), "Identity does nothing with its images"),
     ],
 )
@@ -576,6 +591,24 @@ def test_what_is_no_such_graph_is_named_and_leaves_no_file(network, message, tmp
     assert not list(tmp_path.iterdir())
     # Torch computes its features all the same.
     assert extract_features(network, pictures(2)).shape[0] == 2
+
+
+class Reusing(nn.Module):
+    """Weights of a layer used by themselves as well, before it and after."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.layer(x * self.layer.weight.mean()) + torch.mean(self.layer.bias)
+
+
+def test_a_layer_whose_weight_is_used_by_itself_is_written(tmp_path):
+    network = Reusing()
+    save_backbone(network, tmp_path / "own.safetensors")
+    found = extract_features(load_backbone(tmp_path / "own.safetensors"), pictures(3))
+    np.testing.assert_allclose(found, extract_features(network, pictures(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from rankwise._reading import (
 )
 from rankwise.errors import ModelFileError
 from rankwise.heads.efficientnet import CROP, MEAN, STD, VARIANTS, load_efficientnet
-from rankwise.heads.layer_graph import LayerNetwork, NotAGraphError, describe_layers
+from rankwise.heads.layer_graph import LayerNetwork, NotAGraphError, describe_layers, take_weights
 from rankwise.heads.libraries import from_timm, from_torchvision, timm_preparation
 from rankwise.heads.own_networks import OnnxNetwork, TorchScriptNetwork, called
 from rankwise.heads.preparation import Preparation
@@ -151,6 +151,13 @@ def as_backbone(network: nn.Module, name: str | None = None) -> Backbone:
     return Backbone(network, name or type(network).__name__, channels=channels, frozen=False)
 
 
+def forward_of(network: nn.Module) -> Backbone:
+    """A module's ``forward`` as a backbone, ``features`` or not; a `Backbone` stays one."""
+    if isinstance(network, Backbone) or not has_own_features(network):
+        return as_backbone(network)
+    return Backbone(nn.Sequential(network), type(network).__name__, frozen=False)
+
+
 def build_network(record: dict[str, Any]) -> nn.Module:
     """A network from its record, without its weights.
 
@@ -245,12 +252,7 @@ def _in_layers(network: nn.Module) -> LayerNetwork:
     """A network's features as a `LayerNetwork` with its weights."""
     bare = FeatureExtractor(network) if has_own_features(network) else network
     written = LayerNetwork(describe_layers(bare))
-    with torch.no_grad():
-        for key, tensor in written.state_dict().items():
-            source: Any = bare
-            for part in key.split("."):
-                source = getattr(source, part)
-            tensor.copy_(source)
+    take_weights(written, bare)
     return written.eval()
 
 

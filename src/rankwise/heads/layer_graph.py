@@ -80,6 +80,7 @@ _SAME: dict[Any, str] = {
     F.tanh: "tanh",
     **{function: name for name, function in FUNCTIONS.items()},
 }
+_IN_PLACE = (operator.iadd, operator.imul, torch.relu_)
 _METHODS = frozenset(
     (
         "add",
@@ -129,7 +130,8 @@ class LayerNetwork(nn.Module):
         for step in self.steps:
             if "layer" in step:
                 _place(self, step["name"], step)
-            elif "tensor" in step:
+        for step in self.steps:  # a layer's own weight may be used by itself as well
+            if "tensor" in step:
                 tensor = torch.zeros([int(n) for n in step["shape"]])
                 _place_tensor(self, step["tensor"], tensor)
 
@@ -189,7 +191,8 @@ def describe_layers(network: nn.Module) -> list[dict[str, Any]]:
     ------
     NotAGraphError
         If a layer or function isn't among `LAYERS` and `FUNCTIONS`, the path through the network
-        depends on the images, or a layer has hooks, which no description holds.
+        depends on the images, something is used again after a step changed it in place, or a layer
+        has hooks, which no description holds.
     """
     for name, layer in network.named_modules():
         if layer._forward_hooks or layer._forward_pre_hooks:
@@ -222,6 +225,7 @@ def describe_layers(network: nn.Module) -> list[dict[str, Any]]:
         if node.op == "call_method" and node.target in _NO_STEP:
             known[node] = known[node.args[0]]
             continue
+        _refuse_changed(node, traced)
         steps.append(_step(node, traced, known))
         known[node] = {"step": len(steps)}
     if not steps:
@@ -260,6 +264,24 @@ def _step(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Any]) -> d
         return {"function": _SAME[node.target], "inputs": inputs, "options": options}
     name = getattr(node.target, "__name__", str(node.target))
     raise NotAGraphError(f"it calls {name}, which has no place in a description")
+
+
+def _refuse_changed(node: fx.Node, traced: fx.GraphModule) -> None:
+    """Refuse a step in place whose input a later one takes: steps of a description make it anew."""
+    target = node.target
+    if node.op == "call_module":
+        in_place = getattr(traced.get_submodule(str(target)), "inplace", False)
+    elif node.op == "call_method":
+        in_place = str(target).endswith("_")
+    else:
+        in_place = target in _IN_PLACE or node.kwargs.get("inplace", False)
+    if not in_place:
+        return
+    later = node.next
+    while later.op != "root":
+        if node.args and node.args[0] in later.all_input_nodes:
+            raise NotAGraphError(f"{node.name} changes in place what {later.name} takes after it")
+        later = later.next
 
 
 def _named(value: Any, known: dict[fx.Node, Any]) -> Any:
@@ -346,7 +368,15 @@ def _place_tensor(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
         if not hasattr(root, part):
             root.add_module(part, nn.Module())
         root = root.get_submodule(part)
-    root.register_buffer(last, tensor)
+    if not isinstance(getattr(root, last, None), torch.Tensor):
+        root.register_buffer(last, tensor)
+
+
+def take_weights(part: LayerNetwork, whole: nn.Module) -> None:
+    """Copy the weights of the network that a description, or a part of one, is of."""
+    with torch.no_grad():
+        for name, tensor in part.state_dict().items():
+            tensor.copy_(_get(whole, name))
 
 
 def _get(root: Any, name: str) -> Any:
