@@ -42,6 +42,7 @@ from rankwise.estimators.options import classifier_of
 from rankwise.export import export_model
 from rankwise.heads.backbones import SmallResNet, load_backbone, save_backbone
 from rankwise.heads.features import extract_features, iterate_features
+from rankwise.heads.fine_tuning import fine_tune
 from rankwise.heads.head import solve_head
 from rankwise.nets import (
     TrainingSettings,
@@ -167,6 +168,10 @@ CALLS = {
     "to_linear": lambda w: w.head.to_linear(calibrated=True),
     "attach": lambda w: w.head.attach(nn.Identity()),
     "solve_head": lambda w: solve_head(copy.deepcopy(w.fresh), w.pixels, w.labels, device="cpu"),
+    "fine_tune": lambda w: fine_tune(
+        transfer_network(w.backbone, 10), w.colour, w.labels, TrainingSettings(1, batch_size=30),
+        n_top=1, device="cpu",
+    ),
     "extract_features": lambda w: extract_features(w.backbone, w.colour, device="cpu"),
     "with a cache": lambda w: extract_features(w.backbone, w.colour, cache=w.place()),
     "iterate_features": abandoned,

@@ -22,7 +22,7 @@ from rankwise.errors import ModelFileError
 from rankwise.heads._input import is_iterable_of_blocks
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._parts import HeadParts
-from rankwise.heads.backbones import load_backbone
+from rankwise.heads.backbones import forward_of, load_backbone
 from rankwise.heads.feature_blocks import ArrayBlocks, Block
 from rankwise.heads.features import BackboneFeatures, extract_features
 from rankwise.heads.order import in_callers_order
@@ -427,8 +427,8 @@ def solve_head(
     body: nn.Module = network
     if isinstance(network, nn.Sequential):
         body = network[:-1]
-    elif isinstance(network, TransferNetwork):
-        body = network.backbone  # which onnxruntime may compute
+    elif type(network) is TransferNetwork:
+        body = forward_of(network.backbone)  # which onnxruntime may compute
     elif not hasattr(network, "n_features"):
         body = FeatureExtractor(network)
     features = extract_features(body, images, batch_size=batch_size, device=device)

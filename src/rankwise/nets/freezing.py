@@ -34,14 +34,19 @@ def unfreeze_top(part: nn.Module, n_layers: int) -> None:
     ValueError
         If there aren't that many layers, or none of them has parameters.
     """
+    for layer in top_layers(part, n_layers):
+        layer.requires_grad_(True)
+
+
+def top_layers(part: nn.Module, n_layers: int) -> list[nn.Module]:
+    """The layers that `unfreeze_top` means, which raises what this does."""
     layers = keras_layers(part)
     if not 1 <= n_layers <= len(layers):
         raise ValueError(f"n_layers must be between 1 and {len(layers)}; got {n_layers}")
     top = layers[-n_layers:]
     if not any(True for layer in top for _ in layer.parameters()):
         raise ValueError(f"the last {n_layers} layers have no parameters; unfreeze more")
-    for layer in top:
-        layer.requires_grad_(True)
+    return top
 
 
 def hold_frozen(network: nn.Module) -> None:

@@ -64,7 +64,7 @@ def train_network(
         ``forward(x)`` gives logits ``(n, K)`` of float32 ``(n, C, H, W)`` in [-1, 1]. Frozen
         parameters stay, and parts frozen entirely stay in evaluation mode.
     images : uint8 array (n, H, W) or (n, H, W, C)
-        Or a float32 tensor of PyTorch's, ``(n, C, H, W)``, which the network gets as it is.
+        Or a float32 tensor of PyTorch's, ``(n, …)``, which the network gets as it is.
     labels : int array (n,)
         From 0 to K − 1.
     settings : TrainingSettings
@@ -107,11 +107,8 @@ def train_network(
     """
     training = as_tensors(images, labels, "images")
     checked = None if validation is None else as_tensors(*validation, "validation images")
-    if checked is not None and checked[0].shape[1:] != training[0].shape[1:]:
-        raise ValueError(
-            f"validation images have shape {tuple(checked[0].shape[1:])}, the training images "
-            f"{tuple(training[0].shape[1:])}"
-        )
+    if checked is not None:
+        check_same_shape(training[0], checked[0])
     if devices < 1:
         raise ValueError(f"devices must be 1 or more; got {devices}")
     accelerator, chosen = _accelerator(device, devices)
@@ -172,20 +169,20 @@ def torch_device(device: str) -> torch.device:
     return found
 
 
-def as_tensors(
+def as_arrays(
     images: ArrayLike, labels: ArrayLike | None, what: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (uint8, or float32 tensors) and labels (int64), their memory shared where it can be.
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images (uint8, or float32 of a tensor) and labels, checked; nothing is copied.
 
     Raises
     ------
     ValueError
         Saying what `what` must be.
     """
-    array = np.asarray(images)
-    if isinstance(images, torch.Tensor) and images.dtype == torch.float32 and array.ndim == 4:
-        pass
-    elif array.dtype != np.uint8 or array.ndim not in (3, 4) or len(array) == 0:
+    as_it_is = isinstance(images, torch.Tensor) and images.dtype == torch.float32
+    array = np.asarray(images.detach() if isinstance(images, torch.Tensor) else images)
+    fits = array.ndim >= 2 if as_it_is else array.dtype == np.uint8 and array.ndim in (3, 4)
+    if not fits or len(array) == 0:
         raise ValueError(
             f"{what} must be a uint8 array (n, height, width) or (n, height, width, channels) with "
             f"n ≥ 1; got {array.dtype} {array.shape}"
@@ -196,6 +193,23 @@ def as_tensors(
             f"labels of the {what} must be {len(array)} whole numbers from 0; got {numbers.dtype} "
             f"{numbers.shape}"
         )
+    return array, numbers
+
+
+def check_same_shape(training: Any, validation: Any) -> None:
+    """Refuse validation images of another shape than the training images."""
+    if validation.shape[1:] != training.shape[1:]:
+        raise ValueError(
+            f"validation images have shape {tuple(validation.shape[1:])}, the training images "
+            f"{tuple(training.shape[1:])}"
+        )
+
+
+def as_tensors(
+    images: ArrayLike, labels: ArrayLike | None, what: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `as_arrays` gives as tensors, labels int64; memory is shared where it can be."""
+    array, numbers = as_arrays(images, labels, what)
     if not array.flags.c_contiguous or not array.flags.writeable:
         array = np.array(array, order="C")
     return torch.from_numpy(array), torch.from_numpy(numbers.astype(np.int64))
