@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from explore import oracle
+import explore_oracle as oracle
 from rankwise import VarProHead
 from rankwise.data import ImageSet
 from rankwise.data.repeats import CLOSER, NEAR, same_looking, thumbnails
