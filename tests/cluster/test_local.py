@@ -1,6 +1,7 @@
 """Processes of this machine."""
 
 import os
+import signal
 import time
 
 import numpy as np
@@ -26,3 +27,17 @@ def test_processes_that_grow_go_on():
         grown = set(executor.map(grow, [350, 350]))
         assert grown | set(executor.map(grow, [0, 0, 0, 0])) <= first
     get_reusable_executor().shutdown(wait=True)
+
+
+def interrupt_itself(number):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.05)
+    return number
+
+
+def test_ctrl_c_is_left_to_the_caller():
+    # A terminal sends it to all processes; in a worker it would be a traceback.
+    before = signal.getsignal(signal.SIGINT)
+    with rankwise.cluster("local:2") as executor:
+        assert sorted(executor.map(interrupt_itself, range(4))) == [0, 1, 2, 3]
+    assert signal.getsignal(signal.SIGINT) is before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -96,7 +98,17 @@ def _numbered(
 ) -> tuple[int, Outcome]:
     if os.getpid() != caller:
         _may_grow()
+        _leave_ctrl_c_to_the_caller()
     return number, carry_out(code, job, item, "", *arrays)
+
+
+def _leave_ctrl_c_to_the_caller() -> None:
+    """Ignore the SIGINT that a terminal sends to all: joblib ends its processes with the caller.
+
+    Between two tasks it would end in a traceback.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _may_grow() -> None:
