@@ -7,8 +7,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
 KINDS = {
     "symmetric": ("grey", {"unit": "symmetric", "squash": True}),

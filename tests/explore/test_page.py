@@ -4,20 +4,17 @@ import csv
 import io
 import json
 import re
-import subprocess
-from html import unescape
 
 import numpy as np
 import pytest
 
-from export_cases import CHROMIUM, needs_browser
+from browser import needs_browser, visit
 from rankwise import QuadraticClassifier
 from rankwise.data import ImageSet
 from rankwise.explore.findings import find
 from rankwise.explore.page import About, write_page
 from rankwise.explore.seen import seen
 from rankwise.explore.thumbs import as_rgb, pictures_of, sheets_of
-from rankwise.export.check import BROWSER_FLAGS
 
 HOSTILE = [
     "<img src=x onerror=window.mistakes.push('run')>",
@@ -139,35 +136,12 @@ window.addEventListener("load", async () => {
 </script>"""
 
 
-def visited(page, folder, widths, *options):
-    text = page.read_text(encoding="utf-8").replace("<style>", PROBE + "<style>", 1)
-    (folder / "probed.html").write_text(text, encoding="utf-8")
-    # Headless Chromium's window isn't narrower than 500 pixels: a frame is.
-    frames = "".join(
-        f'<iframe src="probed.html" width="{w}" height="900"></iframe>' for w in widths
-    )
-    (folder / "frames.html").write_text(
-        f'<!doctype html><meta name="color-scheme" content="light dark"><body>{frames}'
-        '<pre id="found"></pre><script>'
-        'window.onmessage = (e) => { found.textContent += e.data + "\\n"; };</script>'
-    )
-    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=30000", "--enable-logging=stderr"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}", *options]
-    command += ["--window-size=1800,1000"]  # frames out of sight are given no events of drawing
-    url = (folder / "frames.html").as_uri()
-    done = subprocess.run(
-        [*command, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    lines = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]
-    return [json.loads(unescape(line)) for line in lines.strip().split("\n")]
-
-
 @needs_browser
 def test_a_reader_sees_clicks_and_saves(explored, tmp_path):
     path, found = explored
-    visits = visited(path, tmp_path, [375, 1280], "--blink-settings=preferredColorScheme=0")
-    assert sorted(v["width"] for v in visits) == [375, 1280]
+    pages = [(path, 375), (path, 1280)]
+    visits = visit(pages, PROBE, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert [v["width"] for v in visits] == [375, 1280]
     wrong = int((~found.scored.right).sum())
     for seen_there in visits:
         assert seen_there["mistakes"] == []

@@ -1,20 +1,18 @@
 """The exported page in headless Chromium: what it computes, how it reads pictures, how it looks."""
 
-import json
 import re
-import subprocess
 from base64 import b64encode
-from html import unescape
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from export_cases import CHROMIUM, digits_as, needs_browser
+from browser import needs_browser, visit
+from export_cases import digits_as
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.export import export_model, to_graph
-from rankwise.export.check import BROWSER_FLAGS, run_page
+from rankwise.export.check import run_page
 from rankwise.export.html import write_html
 from rankwise.export.quantise import quantise
 from rankwise.networks.graph import run
@@ -51,7 +49,7 @@ def test_every_operation_in_the_page(all_operations, tmp_path, precision, output
     assert np.ptp(reference, axis=0).max() > 0.05
 
 
-# Runs in the page; what it finds is left where --dump-dom of the frame around shows it.
+# Runs in the page; what it finds is posted to the frame around.
 PROBE = """<script>
 window.mistakes = [];
 window.addEventListener("error", (e) => window.mistakes.push(String(e.message)));
@@ -88,38 +86,9 @@ window.addEventListener("load", async () => {
   found.pictured = byId("label").textContent;
   byId("invert").click();
   found.inverted = Array.from(current());
-  document.title = "done";
-  const place = document.createElement("pre");
-  place.textContent = JSON.stringify({ ...found, mistakes: window.mistakes });
-  window.parent.postMessage(place.textContent, "*");
+  window.parent.postMessage(JSON.stringify({ ...found, mistakes: window.mistakes }), "*");
 });
 </script>"""
-
-
-def visited(page, folder, photo, widths):
-    png = BytesIO()
-    photo.save(png, "PNG")
-    probe = PROBE.replace("@PNG@", b64encode(png.getvalue()).decode())
-    text = page.read_text(encoding="utf-8")
-    (folder / "probed.html").write_text(text.replace("<style>", probe + "<style>", 1), "utf-8")
-    # Headless Chromium's window isn't narrower than 500 pixels: a frame is.
-    frames = "".join(
-        f'<iframe src="probed.html" width="{w}" height="900"></iframe>' for w in widths
-    )
-    (folder / "frames.html").write_text(
-        f'<!doctype html><body>{frames}<pre id="found"></pre><script>'
-        'window.onmessage = (e) => { found.textContent += e.data + "\\n"; };'
-        "</script>"
-    )
-    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=8000", "--enable-logging=stderr"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
-    url = (folder / "frames.html").as_uri()
-    done = subprocess.run(
-        [*command, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    lines = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1]
-    return [json.loads(unescape(line)) for line in lines.strip().split("\n")]
 
 
 @needs_browser
@@ -128,7 +97,11 @@ def test_a_reader_draws_opens_and_sees_why(fitted, tmp_path):
     export_model(model, "html", tmp_path / "m.html")
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (37, 50, 3), dtype=np.uint8))
-    for found in visited(tmp_path / "m.html", tmp_path, photo, [375, 1280]):
+    png = BytesIO()
+    photo.save(png, "PNG")
+    probe = PROBE.replace("@PNG@", b64encode(png.getvalue()).decode())
+    pages = [(tmp_path / "m.html", width) for width in (375, 1280)]
+    for found in visit(pages, probe, tmp_path / "visit"):
         assert found["mistakes"] == []
         assert found["wide"] == []
         assert found["scroll"] <= found["width"]

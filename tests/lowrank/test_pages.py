@@ -2,24 +2,18 @@
 
 import json
 import re
-import shutil
-import subprocess
 from base64 import b64decode
-from html import unescape
 from itertools import product
 
 import numpy as np
 import pytest
 
+from browser import needs_browser, visit
 from lowrank.photos import photo_crops
-from rankwise.export.check import BROWSER_FLAGS
 from rankwise.lowrank import NormalEnergy, OptionError, RandomLowRank, low_rank_approximation
 from rankwise.lowrank.pages import PUBLISHED, write_image_page, write_set_page
 from rankwise.lowrank.sets import augmented_set
 from rankwise.lowrank.visibility import STRENGTHS, energy_for_change, mean_change
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
 HOSTILE = "</script><b>&'\".png"
 IMAGES = {"wide": photo_crops(48)[0][:26], "tall": photo_crops(48)[1][:, :19, :1]}
@@ -33,7 +27,7 @@ CHOICES = [
 ]
 PAPER = CHOICES[0]
 
-# Runs in the page; what it finds is told to the frame around, which --dump-dom shows.
+# Runs in the page; what it finds is posted to the frame around.
 PROBE = """<script>
 window.mistakes = [];
 window.addEventListener("error", (e) => window.mistakes.push(String(e.message)));
@@ -93,35 +87,13 @@ window.addEventListener("load", async () => {
 def visited(tmp_path_factory):
     """What two pages at two widths tell: {(image, width): found}."""
     folder = tmp_path_factory.mktemp("pages")
-    frames = ""
+    probe = PROBE.replace("@CHOICES@", json.dumps(CHOICES))
+    pages = []
     for name, image in IMAGES.items():
-        page = folder / f"{name}.html"
-        write_image_page(image, page, title=HOSTILE, energy=0.9)
-        probe = PROBE.replace("@CHOICES@", json.dumps(CHOICES))
-        page.write_text(page.read_text("utf-8").replace("<style>", probe + "<style>", 1), "utf-8")
-        for width in (375, 1280):  # a window of headless Chromium isn't narrower than 500: frames
-            frames += f'<iframe src="{name}.html" width="{width}" height="900"></iframe>'
-    (folder / "frames.html").write_text(
-        f'<!doctype html><body>{frames}<pre id="found"></pre><script>'
-        "window.onmessage = (e) => { const f = [...document.querySelectorAll('iframe')];"
-        "const i = f.findIndex((each) => each.contentWindow === e.source);"
-        'found.textContent += f[i].getAttribute("src") + f[i].width + " " + e.data + "\\n"; };'
-        "</script>"
-    )
-    command = [CHROMIUM, *BROWSER_FLAGS, "--virtual-time-budget=20000"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}"]
-    url = (folder / "frames.html").as_uri()
-    done = subprocess.run(
-        [*command, "--dump-dom", url], capture_output=True, text=True, check=True, timeout=120
-    )
-    lines = unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[1])
-    found = {}
-    for line in lines.strip().split("\n"):
-        key, told = line.split(" ", 1)
-        name, width = key.split(".html")
-        found[name, int(width)] = json.loads(told)
-    assert set(found) == set(product(IMAGES, (375, 1280)))
-    return found
+        write_image_page(image, folder / f"{name}.html", title=HOSTILE, energy=0.9)
+        pages += [(folder / f"{name}.html", width) for width in (375, 1280)]
+    told = visit(pages, probe, folder)
+    return {(page.stem, width): found for (page, width), found in zip(pages, told, strict=True)}
 
 
 def copy_by_svd(image, options, energy=None, rank=None):

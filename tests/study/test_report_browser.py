@@ -1,20 +1,15 @@
 """The report in headless Chromium: what a reader meets."""
 
-import json
-import os
-import re
 import shutil
 import subprocess
-from html import unescape
 from pathlib import Path
 
 import pytest
 
+from browser import needs_browser, visit
 from rankwise.study import report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-# Runs in the page, before its own script; what it finds is left where --dump-dom shows it.
+# Runs in the page, before its own script; what it finds is posted to the frame around.
 PROBE = """
 <script>
 window.mistakes = [];
@@ -50,90 +45,38 @@ window.addEventListener("load", () => {
     pictures, mistakes: window.mistakes,
     colours: [look.color, look.backgroundColor],
   };
-  const place = document.createElement("pre");
-  place.id = "probe";
-  place.textContent = JSON.stringify(found);
-  document.body.append(place);
+  window.parent.postMessage(JSON.stringify(found), "*");
 });
 </script>
 """
 
 
-def browse(page, folder, width, *options):
-    # Headless Chromium's window isn't narrower than 500 pixels: a frame is.
-    frame = folder / f"frame-{width}.html"
-    probed = folder / "probed.html"
-    html = page.read_text(encoding="utf-8")
-    probed.write_text(html.replace("<style>", PROBE + "<style>", 1), encoding="utf-8")
-    frame.write_text(
-        # A frame takes its colour scheme from the page around it.
-        '<!doctype html><meta name="color-scheme" content="light dark"><body style="margin:0">'
-        f'<iframe id="f" src="probed.html" width="{width}" '
-        'height="900" style="border:0"></iframe><script>window.addEventListener("load", () => {'
-        'const inner = document.getElementById("f").contentDocument.getElementById("probe");'
-        'document.title = "done"; const p = document.createElement("pre"); p.id = "result";'
-        "p.textContent = inner.textContent; document.body.append(p); });</script>",
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--allow-file-access-from-files",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=4000",
-            "--window-size=1400,1000",
-            f"--user-data-dir={folder / f'profile-{width}'}",
-            *options,
-            "--dump-dom",
-            frame.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "HOME": str(folder)},
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
-    assert found, done.stdout[-2000:]
-    return json.loads(unescape(found.group(1)))
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_browser
 @pytest.mark.parametrize("protocol", ["sound", "notebook"])
-@pytest.mark.parametrize("width", [375, 1280])
-def test_in_a_browser(written, tmp_path, protocol, width):
+def test_in_a_browser(written, tmp_path, protocol):
     path, results = written[protocol]
-    found = browse(path, tmp_path, width)
-    assert found["mistakes"] == []
-    assert found["width"] == width
-    assert found["scroll"] <= found["client"]
-    assert found["wide"] == []
-    n_forests = 2 if protocol == "sound" else 1  # Only `sound` tests folds on degraded images.
-    assert found["charts"] == n_forests + 2 * len(results["conditions"]) + 10
-    assert found["hidden"] == 0
-    assert found["pictures"] == [True, True]
-    assert found["up"] == sorted(found["up"])
-    assert found["down"] == sorted(found["up"], reverse=True)
-    assert (found["first"], found["second"]) == ("ascending", "descending")
+    pages = [(path, 375), (path, 1280)]
+    for (_, width), found in zip(pages, visit(pages, PROBE, tmp_path), strict=True):
+        assert found["mistakes"] == []
+        assert found["width"] == width
+        assert found["scroll"] <= found["client"]
+        assert found["wide"] == []
+        n_forests = 2 if protocol == "sound" else 1  # `sound` alone tests folds on degraded images
+        assert found["charts"] == n_forests + 2 * len(results["conditions"]) + 10
+        assert found["hidden"] == 0
+        assert found["pictures"] == [True, True]
+        assert found["up"] == sorted(found["up"])
+        assert found["down"] == sorted(found["up"], reverse=True)
+        assert (found["first"], found["second"]) == ("ascending", "descending")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_browser
 def test_dark_and_light_in_a_browser(written, tmp_path):
     path, _ = written["sound"]
-    dark = browse(path, tmp_path, 1280, "--blink-settings=preferredColorScheme=0")
-    shutil.rmtree(tmp_path / "profile-1280")
-    light = browse(path, tmp_path, 1280, "--blink-settings=preferredColorScheme=1")
-    assert dark["colours"] == ["rgb(231, 231, 227)", "rgb(20, 22, 26)"]
-    assert light["colours"] == ["rgb(27, 29, 32)", "rgb(252, 252, 250)"]
+    dark = visit([(path, 1280)], PROBE, tmp_path, "--blink-settings=preferredColorScheme=0")
+    light = visit([(path, 1280)], PROBE, tmp_path, "--blink-settings=preferredColorScheme=1")
+    assert dark[0]["colours"] == ["rgb(231, 231, 227)", "rgb(20, 22, 26)"]
+    assert light[0]["colours"] == ["rgb(27, 29, 32)", "rgb(252, 252, 250)"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
