@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the minutes")
     parser.add_argument("--minutes", type=float, help="others than a row's; with --epochs at most")
     parser.add_argument("--device", default="cpu", help="a torch device")
+    parser.add_argument("--models", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--tta", choices=["mirror", "shifts"], help="scored beside the plain one")
     args = parser.parse_args()
     if args.quick:
@@ -138,6 +139,8 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
     begin, busy = time.perf_counter(), time.process_time()
     model.fit(train.images, train.labels, groups=train.source_ids)
     seconds, busy = time.perf_counter() - begin, time.process_time() - busy
+    if args.models is not None:
+        model.save(args.models / f"{key}-{seed}")
     outputs = {"none": model.outputs(test.images)}
     if args.tta is not None and not (args.tta == "mirror" and not model.mirror_):
         outputs[args.tta] = model.set_params(tta=args.tta).outputs(test.images)

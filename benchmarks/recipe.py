@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -46,7 +47,7 @@ from rankwise.training.convolutional_presets import (
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
 from rankwise.units.convolutional import Layer
-from recipe_parts import Averaged, Gated, Nesterov, progressive
+from recipe_parts import Averaged, Distilled, Gated, Nesterov, progressive
 
 TITLE = "What each part of the recipe gives"
 ENOUGH = 0.2
@@ -130,6 +131,7 @@ SIMPLE: dict[str, tuple[str, Change]] = {
     "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
     "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
     "gelu": ("GELU", units(activation="gelu")),
+    "distilled": ("taught by `wide`", lambda plan: plan),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
     "blocks-20k": (
         "three blocks, 19 k, today's",
@@ -162,11 +164,11 @@ ROWS: dict[str, tuple[str, Change]] = {
     "float32": ("float32", joint(precision="float32")),
     "gated": ("products of two forms", fewer(0.72)),
     "averaged": ("averaged weights", lambda plan: plan),
+    "distilled": ("taught by `wide`", lambda plan: plan),
     "nesterov": ("Nesterov SGD", lambda plan: plan),
     "progressive": ("28 pixels, then 32", lambda p: joint(extra=progressive(p.joint.epochs))(p)),
 }
-"""What each row says, and what it changes. Distillation isn't among them: it needs a trained
-`wide` first (`frontier.py`)."""
+"""What each row says, and what it changes."""
 
 
 def rows_of(preset: str) -> dict[str, tuple[str, Change]]:
@@ -217,21 +219,17 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     """Train with one change, and look at the validation images once, at the end."""
     images, labels = train.images, train.labels.astype(np.int64)
     n_classes = int(labels.max()) + 1
-    given = {"precision": "auto", "max_iter": args.epochs}
-    plan = plan_convolutional(args.preset, given, images.shape[1:], n_samples=50_000)
-    plan = joint(n_shards=args.shards)(plan)
-    if not args.quick:
-        shifts = SHIFTS if plan.shifts else None
-        moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=shifts)
-        plan = joint(augmentation=moves)(plan)
-    plan = rows_of(args.preset)[key][1](plan)
+    plan = rows_of(args.preset)[key][1](planned(args, args.preset, seed, images, labels))
     begin, tick = time.process_time(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, images, generator)
     if key == "gated":
         whitening = module.whitening.numpy() if plan.units.whiten else None
         module = Gated(plan.units, *channel_statistics(images), generator, whitening)
+    kind: Callable[..., JointTraining]
     kind = {"averaged": Averaged, "nesterov": Nesterov}.get(key, JointTraining)
+    if key == "distilled":
+        kind = partial(Distilled, teacher(args, seed, images, labels))
     training = kind(
         module, plan.joint, n_classes, seed=seed, workers=args.workers, device=args.device
     )
@@ -252,6 +250,32 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
         "precision": result.precision,
         "status": result.status,
     }
+
+
+def planned(
+    args: Any, preset: str, seed: int, images: np.ndarray, labels: np.ndarray
+) -> ConvolutionalPlan:
+    """What a preset does in the epochs asked for, moves by what mirror images show."""
+    given = {"precision": "auto", "max_iter": args.epochs}
+    plan = plan_convolutional(preset, given, images.shape[1:], n_samples=50_000)
+    plan = joint(n_shards=args.shards)(plan)
+    if args.quick:
+        return plan
+    shifts = SHIFTS if plan.shifts else None
+    moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=shifts)
+    return joint(augmentation=moves)(plan)
+
+
+def teacher(args: Any, seed: int, images: np.ndarray, labels: np.ndarray) -> JointTraining:
+    """`wide`, trained on the same images for as many epochs; its time counts too."""
+    plan = planned(args, "wide", seed, images, labels)
+    module = convolutional_module(plan.units, images, torch.Generator().manual_seed(seed))
+    n_classes = int(labels.max()) + 1
+    training = JointTraining(
+        module, plan.joint, n_classes, seed=seed, workers=args.workers, device=args.device
+    )
+    training.fit(images, labels)
+    return training
 
 
 def of_row(results: list[dict[str, Any]], key: str, name: str) -> dict[int, float]:
