@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from export_cases import needs_browser, needs_compiler
+from browser import needs_browser
+from export_cases import needs_compiler
 from rankwise import load_images, load_model, runs
 from rankwise.cli import main
 from rankwise.estimators.options import classifier_of
