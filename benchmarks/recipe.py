@@ -131,6 +131,8 @@ SIMPLE: dict[str, tuple[str, Change]] = {
     "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
     "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
     "gelu": ("GELU", units(activation="gelu")),
+    "gated": ("products of two forms", fewer(0.72)),
+    "averaged": ("averaged weights", lambda plan: plan),
     "distilled": ("taught by `wide`", lambda plan: plan),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
     "blocks-20k": (
