@@ -24,27 +24,24 @@ class Gated(ConvolutionalModule):
     """Each unit is the product of two forms, quadratic in its patch: ``q = (a * X)·(1 + b * X)``.
 
     The product is normalised as a form is. Twice the vectors a unit, so the layers have fewer.
+    Gates start at a tenth of a form, and AdamW steps their vectors: Muon holds a matrix at one
+    length, and the length of ``b`` against the 1 is what a gate learns.
     """
 
     def __init__(self, units: Any, center: Any, scale: Any, generator: Any, whitening: Any) -> None:
         super().__init__(units, center, scale, generator, whitening)
-        lists = (self.channel, self.row, self.column)
         self.gates = nn.ModuleList(
             nn.ParameterList(
-                nn.Parameter(torch.randn(p.shape, generator=generator) * p.detach().std())
+                nn.Parameter(torch.randn(p.shape, generator=generator) * share * p.detach().std())
                 for p in vectors
             )
-            for vectors in lists
+            for vectors, share in ((self.channel, 0.1), (self.row, 1.0), (self.column, 1.0))
         )
 
     def _slid(self, i: int, x: torch.Tensor) -> torch.Tensor:
         padding = self.units.stages[i].padding
         gate = slid(x, *(vectors[i] for vectors in self.gates), padding=padding, mixed=False)
         return super()._slid(i, x) * (1 + gate)
-
-    def matrices(self) -> list[nn.Parameter]:
-        """The channel vectors of both forms."""
-        return [*super().matrices(), *self.gates[0]]
 
 
 class Averaged(JointTraining):
