@@ -128,6 +128,7 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
             Layer(12, rank=1),
             Layer(14, rank=1, pool=2),
         ),
+        activation="gelu",
         images_seen=720_000,
     ),
 }
