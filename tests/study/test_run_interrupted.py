@@ -28,6 +28,21 @@ from study.run_cases import predictions, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")
 
+QUICK = study(models=["quadratic"], retrain=False)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("once") / "out"
+    run(QUICK, folder)
+    return folder
+
+
+@pytest.fixture
+def finished(once, tmp_path):
+    """A folder that holds a finished run of `QUICK`."""
+    return shutil.copytree(once, tmp_path / "finished")
+
 
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, somebody):
     design = study({"noise": {"kind": "callable", "function": "somebody_s_own:deadly"}}, epochs=3)
@@ -84,30 +99,26 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(tmp_path, monkeypatch, remote):
-    design = study(models=["quadratic"], retrain=False)
-    run(design, tmp_path)
-    place = next(tmp_path.glob("cells/**/result.json")).parent
+def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(finished, monkeypatch, remote):
+    place = next(finished.glob("cells/**/result.json")).parent
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     left = place / f"{PART}{_machine()}-{dead.pid}-0"
     left.mkdir()
     if remote:
         monkeypatch.setattr("rankwise.study.run.engine", lambda workers: Elsewhere())
-    run(design, tmp_path)
+    run(QUICK, finished)
     assert not left.exists()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_a_damaged_record_is_named(tmp_path, content):
-    design = study(models=["quadratic"], retrain=False)
-    run(design, tmp_path)
-    (tmp_path / "results.json").unlink()
-    (tmp_path / "record.json").write_text(content)
+def test_a_damaged_record_is_named(finished, content):
+    (finished / "results.json").unlink()
+    (finished / "record.json").write_text(content)
     with pytest.raises(RunError, match=r"record\.json is damaged: it .*; the command that runs"):
-        current_results(tmp_path)
-    run(design, tmp_path)
-    assert current_results(tmp_path)["finished"]
+        current_results(finished)
+    run(QUICK, finished)
+    assert current_results(finished)["finished"]
 
 
 def test_a_report_beside_a_run_is_up_to_date_and_the_run_has_the_last_word(tmp_path, monkeypatch):
@@ -217,20 +228,18 @@ def test_a_cell_that_another_run_holds_is_waited_for(tmp_path):
     assert study_status(out)["running"] == 0
 
 
-def test_a_folder_of_an_earlier_version_is_gone_on_with(tmp_path):
-    design = study(models=["quadratic"], retrain=False)
-    run(design, tmp_path)
-    stored = json.loads((tmp_path / "study.json").read_text())
+def test_a_folder_of_an_earlier_version_is_gone_on_with(finished):
+    stored = json.loads((finished / "study.json").read_text())
     del stored["study"]["relative_rope"]  # A key that it didn't have yet.
     del stored["looks"]
-    (tmp_path / "study.json").write_text(json.dumps(stored))
-    assert len(run(design, tmp_path)["cells"]) == 2
+    (finished / "study.json").write_text(json.dumps(stored))
+    assert len(run(QUICK, finished)["cells"]) == 2
     with pytest.raises(RunError, match=r"holds another study \(different: rope\); choose another"):
-        run(design.model_copy(update={"rope": 0.01}), tmp_path)
+        run(QUICK.model_copy(update={"rope": 0.01}), finished)
     stored["study"]["unknown"] = 1
-    (tmp_path / "study.json").write_text(json.dumps(stored))
+    (finished / "study.json").write_text(json.dumps(stored))
     with pytest.raises(RunError, match=r"holds another study \(different: relative_rope\)"):
-        run(design, tmp_path)
+        run(QUICK, finished)
 
 
 @pytest.mark.parametrize("change", ["2 + batch", "batch + add", "helper(batch)"])
@@ -304,47 +313,44 @@ def test_a_folder_keeps_to_its_files_of_weights(tmp_path):
         claim(on("same.safetensors"), images, tmp_path / "out")
 
 
-def test_a_folder_keeps_to_its_kind_of_device(tmp_path):
-    design = study(models=["quadratic"], retrain=False)
-    results = run(design, tmp_path)
+def test_a_folder_keeps_to_its_kind_of_device(finished, tmp_path):
+    results = current_results(finished)
     assert [cell["device"] for cell in results["cells"]] == ["cpu", "cpu"]
     assert results["devices"] == ["cpu"]
-    images = load_data(design, conditions_of(design))
+    images = load_data(QUICK, conditions_of(QUICK))
     with pytest.raises(RunError) as caught:
-        claim(design, images, tmp_path, "cuda:1")
+        claim(QUICK, images, finished, "cuda:1")
     assert str(caught.value) == (
-        f"{tmp_path} was begun on cpu, whose numbers differ from those of cuda; go on with "
+        f"{finished} was begun on cpu, whose numbers differ from those of cuda; go on with "
         "--device cpu, or choose another folder"
     )
-    claim(design, images, tmp_path / "other", "cuda:0")
-    claim(design, images, tmp_path / "other", "cuda:1")
+    claim(QUICK, images, tmp_path / "other", "cuda:0")
+    claim(QUICK, images, tmp_path / "other", "cuda:1")
 
 
-def test_folders_that_are_refused(tmp_path):
-    design = study(models=["quadratic"], retrain=False)
-    run(design, tmp_path / "out")
+def test_folders_that_are_refused(finished, tmp_path):
     other = study(models=["quadratic"], retrain=False, seeds=[1])
     with pytest.raises(RunError, match=r"holds another study \(different: seeds\); choose another"):
-        run(other, tmp_path / "out")
+        run(other, finished)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     with pytest.raises(RunError, match="isn't empty and holds no study"):
-        run(design, tmp_path / "full")
+        run(QUICK, tmp_path / "full")
     with pytest.raises(RunError, match="is a file; give a folder"):
-        run(design, tmp_path / "full/file")
+        run(QUICK, tmp_path / "full/file")
     # A temporary file is all that a run killed at its very beginning leaves.
     (tmp_path / "begun").mkdir()
     (tmp_path / f"begun/{PART}00000000-1-x1-study.json").touch()
     (tmp_path / "begun/.lock").touch()
-    assert run(design, tmp_path / "begun")["cells"]
-    (tmp_path / "out/study.json").write_text("{")
+    assert run(QUICK, tmp_path / "begun")["cells"]
+    (finished / "study.json").write_text("{")
     with pytest.raises(RunError, match=r"study\.json is damaged: it isn't JSON"):
-        run(design, tmp_path / "out")
-    (tmp_path / "out/study.json").write_text("[]")
+        run(QUICK, finished)
+    (finished / "study.json").write_text("[]")
     with pytest.raises(RunError, match="is damaged or foreign"):
-        study_status(tmp_path / "out")
-    (tmp_path / "out/study.json").write_text('{"study": {}}')
+        study_status(finished)
+    (finished / "study.json").write_text('{"study": {}}')
     with pytest.raises(RunError, match="describes no study"):
-        study_status(tmp_path / "out")
+        study_status(finished)
     with pytest.raises(RunError, match="holds no study; 'rankwise study run' makes one"):
         study_status(tmp_path / "nowhere")
