@@ -14,7 +14,7 @@ def main() -> None:
     test = load_images("digits", split="test", size=16)
     print("augmentation  accuracy  parameters  output layer")
     for augmentation in ("none", "moves"):
-        model = ConvolutionalClassifier("tiny", augmentation=augmentation, epochs=8)
+        model = ConvolutionalClassifier("tiny", augmentation=augmentation, epochs=4)
         model.fit(train.images, train.labels)
         print(
             f"{augmentation:12}  {model.score(test.images, test.labels):8.4f}"
