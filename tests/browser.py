@@ -8,6 +8,7 @@ fast the machine is. (A virtual clock, as of ``--dump-dom``, runs ahead of what 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def served(answers: Answers) -> Iterator[str]:
 
 
 def visit(
-    pages: Sequence[tuple[Path, int]], probe: str, folder: Path, *options: str, timeout: float = 300
+    pages: Sequence[tuple[Path, int]], probe: str, folder: Path, *options: str, timeout: float = 240
 ) -> list[Any]:
     """What each page, at a width in pixels, tells of itself by ``window.parent.postMessage``.
 
@@ -96,14 +97,21 @@ def visit(
     across = sum(width for _, width in pages)
     answers = Answers(len(pages))
     log = folder / "chromium.txt"
-    with served(answers) as address, log.open("wb") as stderr:
+    with (
+        served(answers) as address,
+        log.open("wb") as stderr,
+        # What an ended Chromium leaves; short, since a socket in it has at most 107 characters.
+        TemporaryDirectory(prefix="visit-", ignore_cleanup_errors=True) as own,
+    ):
         html = _FRAMES.replace("@FRAMES@", frames).replace("@SERVER@", address)
         (folder / "frames.html").write_text(html, encoding="utf-8")
         # A frame out of sight is given no events of drawing, and slow timers.
         command = [CHROMIUM, *BROWSER_FLAGS, f"--window-size={across + 100},1000"]
-        command += ["--enable-logging=stderr", f"--user-data-dir={mkdtemp(dir=folder)}", *options]
+        command += ["--enable-logging=stderr", f"--user-data-dir={own}/profile", *options]
         command += ["--remote-debugging-port=0", (folder / "frames.html").as_uri()]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | {"TMPDIR": own}
+        )
         try:
             answers.complete.wait(timeout)
         finally:
