@@ -190,7 +190,10 @@ def airbench_lines(result: dict[str, Any]) -> list[str]:
     """What the copy of CIFAR-10 costs a recipe whose figure on the original is known."""
     where = "docs/results.md#cifar-10s-copy-in-jpeg-what-airbench94-reaches-on-it"
     said = [note for note in result["notes"] if note.startswith("airbench94 ")]
-    return [line for note in said for line in (f"{note} ([measured]({where}))", "")]
+    n = sum(row["row"] == "airbench94" for row in result["data"])
+    runs = "one run" if n == 1 else f"{n} runs"
+    tail = f"({runs} of our rewriting, which can't be tried on the original; [measured]({where}))"
+    return [line for note in said for line in (f"{note} {tail}", "")]
 
 
 README_PARTS = {"frontier": frontier_lines, "airbench": airbench_lines}
