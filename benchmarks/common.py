@@ -152,6 +152,13 @@ def describe(*sets: ImageSet) -> list[dict[str, Any]]:
     ]
 
 
+def gpu_name(device: str) -> str | None:
+    """What a torch device is called; None for the CPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+
+
 def write_result(
     args: argparse.Namespace,
     title: str,

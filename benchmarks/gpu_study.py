@@ -1,11 +1,13 @@
-"""ResNet25 and VGG16 at 100 × 100 pixels, on a GPU that is lent for a quarter of an hour at a time.
+"""The paper's studies at full size, on a GPU that is lent for a quarter of an hour at a time.
 
 Runs one of the large studies until the minutes are over, then stops it and packs what is finished
 into one small file: results, predictions and histories, without weights and checkpoints. The next
-time that file is unpacked first, and the study goes on with the cells that are left. Prints one
-JSON: cells done and left, seconds of a cell, and how many more such turns it takes.
+time that file is unpacked first, and the study goes on with the cells that are left. Once it is
+finished, `studies.py --only NAME --device cuda` records it. Prints one JSON: cells done and left,
+seconds of a cell, and how many more such turns it takes.
 
     python benchmarks/gpu_study.py --study malaria-full --archive malaria.tar.gz
+    python benchmarks/gpu_study.py --study mnist-full-sound --workers 10 --archive mnist.tar.gz
     python benchmarks/gpu_study.py --quick --archive quick.tar.gz   # the same without a GPU
 
 Needs the package with its dependencies and the data sets as `rankwise.load_images` reads them;
@@ -31,7 +33,7 @@ from studies import STUDIES
 
 HERE = Path(__file__).parent
 VGG16 = "cats-vgg16"
-NAMES = ("malaria-full", "cats-full", "malaria-default-full", "cats-default-full", VGG16)
+NAMES = (*(name for name in STUDIES if "-full" in name and "transfer" not in name), VGG16)
 QUICK = "experiment-1 --only mnist --data mnist=digits --limit 100 --epochs-factor 0.1 --folds 2"
 KEPT = ("study.json", "record.json", "results.json")
 KEPT_OF_CELLS = ("cell.json", "result.json", "predictions.npz", "history.csv", "history-frozen.csv")
@@ -43,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--study", choices=NAMES, default=NAMES[0])
+    parser.add_argument("--study", choices=NAMES, default="malaria-full")
     parser.add_argument("--data", default="../shared/data", help="folder of the data sets")
     parser.add_argument("--archive", type=Path, required=True, help="of finished cells; goes on")
     parser.add_argument("--minutes", type=float, default=13.0, help="of the run, default 13")
@@ -90,7 +92,7 @@ def run(words: list[str], seconds: float) -> bool:
     try:
         code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         try:
             process.wait(timeout=_GRACE)
         except subprocess.TimeoutExpired:

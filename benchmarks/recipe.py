@@ -32,6 +32,7 @@ from common import (
     data_sets,
     describe,
     earlier,
+    gpu_name,
     say,
     spread,
     to_measure,
@@ -47,7 +48,7 @@ from rankwise.training.convolutional_presets import (
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
 from rankwise.units.convolutional import Layer
-from recipe_parts import Averaged, Distilled, Gated, Nesterov, progressive
+from recipe_parts import Averaged, Distilled, Gated, Nesterov, erased, progressive
 
 TITLE = "What each part of the recipe gives"
 ENOUGH = 0.2
@@ -169,6 +170,12 @@ ROWS: dict[str, tuple[str, Change]] = {
     "distilled": ("taught by `wide`", lambda plan: plan),
     "nesterov": ("Nesterov SGD", lambda plan: plan),
     "progressive": ("28 pixels, then 32", lambda p: joint(extra=progressive(p.joint.epochs))(p)),
+    "erased": ("squares of 12 pixels cut out", joint(extra=erased)),
+    "shift-4": ("shifts of 4 pixels", joint(augmentation=replace(MOVES, shift=4 / 32))),
+    "far-erased": (
+        "shifts of 4 pixels, squares cut out",
+        joint(augmentation=replace(MOVES, shift=4 / 32), extra=erased),
+    ),
 }
 """What each row says, and what it changes."""
 
@@ -210,11 +217,6 @@ def main() -> None:
     print(table(results).text())
     for note in notes(results):
         print(note)
-
-
-def gpu_name(device: str) -> str | None:
-    """What a torch device is called; None for the CPU."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
 
 
 def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, Any]:

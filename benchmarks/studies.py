@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from common import RESULTS, Table, argument_parser, say, write_result
+from common import RESULTS, Table, argument_parser, gpu_name, say, write_result
 from rankwise.study.compare import interval_of, retrained
 
 
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the studies and their hours")
     parser.add_argument("--runs", default="runs", help="folder of the studies' own folders")
     parser.add_argument("--workers", type=int, default=-1)
+    parser.add_argument("--device", default="cpu", help="a torch device")
     args = parser.parse_args()
     if args.list:
         for name in args.only:
@@ -158,7 +159,8 @@ def main() -> None:
         if args.quick:
             options += ["--limit", "120", "--epochs-factor", "0.01", "--folds", "2"]
             out = out.with_name(f"{name}-quick")
-        command = ["run", *options, "--out", str(out), "--workers", str(args.workers)]
+        where = ["--workers", str(args.workers), "--device", args.device]
+        command = ["run", *options, "--out", str(out), *where]
         say(f"== rankwise study {shlex.join(command)}")
         run = [sys.executable, "-m", "rankwise", "study", *command]
         if subprocess.run(run, check=False).returncode:
@@ -189,6 +191,8 @@ def record(args: argparse.Namespace, name: str, title: str, out: Path) -> None:
         "seeds": results["study"]["seeds"],
         "started": results["started"],
         "finished": results["finished"],
+        "devices": results["devices"],
+        "gpu": gpu_name(args.device),
         "spread": "± is a deviation over folds and seeds; intervals are 95%",
     }
     notes = [f"{d['name']}: {note}." for d in results["data_sets"] for note in d["notes"]]
