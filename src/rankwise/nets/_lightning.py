@@ -173,7 +173,7 @@ class TrainingModule(pl.LightningModule):
             logits = self.model(x)
             loss = self.loss.evaluate(logits, y)
             sums += torch.stack(
-                [loss * len(y), (logits.argmax(1) == y).sum(), torch.tensor(len(y))]
+                [loss * len(y), (logits.argmax(1) == y).sum(), loss.new_tensor(len(y))]
             )
         loss_sum, right, count = self._summed(sums)
         return loss_sum / count, right / count
