@@ -425,12 +425,73 @@ def features(device: str, quick: bool, clock: Clock) -> Part:
     return part
 
 
+def networks(device: str, quick: bool, clock: Clock) -> Part:
+    """Training of the studies' networks: losses and accuracies of the CPU; rival: a plain loop.
+
+    Left out without Lightning. A GPU's sums differ in their last bits, and training makes more of
+    that from step to step.
+    """
+    import importlib.util
+
+    import numpy as np
+    import torch
+
+    n, side, epochs = (80, 16, 1) if quick else (8000, 28, 2)
+    part = Part(sizes={"images": n, "side": side, "epochs": epochs})
+    needed = ("lightning", "safetensors", "psutil")
+    absent = [name for name in needed if importlib.util.find_spec(name) is None]
+    if absent:
+        part.sizes["not run for want of"] = absent
+        return part
+    from rankwise.nets import TrainingSettings, make_network, train_network
+
+    images, labels = images_like_digits(n, side)
+    held = n // 4
+    settings = TrainingSettings(epochs)
+
+    def trained(where: str) -> Any:
+        network = make_network("simple-cnn", (side, side), 10, dropout=0.0, seed=0)
+        return train_network(
+            network,
+            images[held:],
+            labels[held:],
+            settings,
+            validation=(images[:held], labels[:held]),
+            device=where,
+        )
+
+    took, expected = clock.once(lambda: trained("cpu"))
+    part.seconds["CPU"] = took
+    found = trained(device.removesuffix(":torch"))
+    for name, bound in (("train_loss", 0.05), ("validation_accuracy", 0.03)):
+        pairs = zip(found.history, expected.history, strict=True)
+        worst = float(np.max([abs(a[name] - b[name]) for a, b in pairs]))
+        part.differences[name] = (worst, bound)
+    target = torch.device(device.removesuffix(":torch"))
+    part.seconds["ours"] = clock(lambda: trained(str(target)), times=1)
+
+    def loop() -> None:
+        network = make_network("simple-cnn", (side, side), 10, dropout=0.0, seed=0).to(target)
+        optimizer = torch.optim.Adam(network.parameters())
+        maps = torch.from_numpy(images[held:]).unsqueeze(1).to(target).float().div(127.5).sub(1)
+        answers = torch.from_numpy(labels[held:]).to(target)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(maps)).to(target).split(128):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(network(maps[rows]), answers[rows]).backward()
+                optimizer.step()
+
+    part.seconds["rival: a plain loop, nothing validated"] = clock(loop, times=1)
+    return part
+
+
 PARTS = {
     "batched sub-networks": subnetworks,
     "joint training": joint,
     "low-rank copies": low_rank,
     "head": head,
     "features": features,
+    "networks": networks,
 }
 
 

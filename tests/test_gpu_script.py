@@ -1,9 +1,12 @@
 """The script for a GPU: its quick form, on the CPU, with no library that it doesn't ask for."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
@@ -68,7 +71,9 @@ def test_its_quick_form_agrees_with_the_cpu_without_other_libraries(tmp_path):
         "low-rank copies",
         "head",
         "features",
+        "networks",
     }
+    assert "lightning" in parts.pop("networks")["sizes"]["not run for want of"]
     for name, part in parts.items():
         assert part["agrees"] is True, name
         assert len(part["differences"]) >= 2, name
@@ -78,12 +83,20 @@ def test_its_quick_form_agrees_with_the_cpu_without_other_libraries(tmp_path):
     assert "src/rankwise/training/batched.py" in found["code"]
 
 
+def test_networks_train_as_on_the_cpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module("gpu")
+    clock = script.Clock(torch.device("cpu"), 60)
+    part = script.networks("cpu:torch", True, clock).report()
+    assert part["agrees"] is True
+    assert part["differences"]["train_loss"]["found"] == 0
+    assert set(part["seconds"]) == {"CPU", "ours", "rival: a plain loop, nothing validated"}
+
+
 def test_what_is_not_begun_in_time_is_named_and_no_gpu_is_one_sentence():
     done = run("--device", "cpu:torch", "--quick", "--limit", "0")
     assert done.returncode == 0, done.stderr
     assert {p["skipped"] for p in json.loads(done.stdout)["parts"].values()} == {"0 s were over"}
-    import torch
-
     if not torch.cuda.is_available():
         done = run("--quick")
         assert done.returncode == 1

@@ -472,3 +472,23 @@ def test_prediction_leaves_modes_alone():
     predict_logits(model, TRAIN[0], device="cpu")
     assert model.training
     assert not model.norm.training
+
+
+def test_everything_that_training_adds_up_lies_on_its_device(monkeypatch):
+    # The meta device computes nothing, and refuses what lies elsewhere, as a GPU does.
+    from rankwise.nets._lightning import TrainingModule
+
+    images, labels = digits(40)
+    pair = torch.from_numpy(images), torch.from_numpy(labels)
+    settings = TrainingSettings(epochs=1)
+    module = TrainingModule(
+        Tiny(), CrossEntropyLoss(), pair, pair, 1, settings, 0, augment=None, after_epoch=None
+    ).to("meta")
+    module.on_train_epoch_start()
+    loss = module.training_step((pair[0].to("meta"), pair[1].to("meta")), 0)
+    assert loss.device.type == "meta"
+    added = []
+    monkeypatch.setattr(module, "_share", lambda: (0, 1))
+    monkeypatch.setattr(module, "_summed", lambda sums: added.append(sums) or [0.0, 0.0, 1.0])
+    assert module._evaluate() == (0.0, 0.0)
+    assert added[0].device.type == "meta"
