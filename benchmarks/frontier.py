@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from common import (
     Table,
@@ -42,6 +44,10 @@ from common import (
 from rankwise import ConvolutionalClassifier, TrainingOptions
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import stratified_limit
+from rankwise.networks.convolutional import as_maps
+from rankwise.training.convolutional_presets import plan_convolutional
+from rankwise.training.starting import convolutional_module
+from rankwise.training.validation import validation_split
 
 TITLE = "The frontier: accuracy within parameters and minutes"
 
@@ -111,8 +117,9 @@ def main() -> None:
     for key, seed in to_measure(args.rows, args.seeds, results):
         results.append(measure(args, key, seed))
         known = {"seeds": sorted({r["seed"] for r in results}), "spread": "mean (min–max)"}
-        write_result(args, TITLE, [table(results)], results, known, notes(results))
-    print(table(results).text())
+        write_result(args, TITLE, tables(results), results, known, notes(results))
+    for found in tables(results):
+        print(found.text())
     for note in notes(results):
         print(note)
 
@@ -167,6 +174,7 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         "output_layer": model.output_layer_,
         "status": model.status_,
         "time_to": time_to(model.history_),
+        "operations_an_epoch": operations_an_epoch(row, train, seed),
         "images": describe(train, test),
         "shape": list(train.image_shape),
     }
@@ -174,21 +182,37 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
 
 def device_name(device: str) -> str:
     """``"cpu"``, or what the GPU is called."""
-    import torch
-
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
 TARGETS = (0.85, 0.90, 0.92, 0.937)
 
 
-def time_to(history: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Seconds of training until the validation images first reached each target."""
+def time_to(history: list[dict[str, Any]]) -> dict[str, tuple[float, int] | None]:
+    """Seconds and epochs of training until the validation images first reached each target."""
     found, spent = {}, np.cumsum([e["seconds"] for e in history])
     for target in TARGETS:
         reached = [i for i, e in enumerate(history) if (e["validation_accuracy"] or 0) >= target]
-        found[f"{100 * target:g}%"] = float(spent[reached[0]]) if reached else None
+        first = (float(spent[reached[0]]), reached[0] + 1) if reached else None
+        found[f"{100 * target:g}%"] = first
     return found
+
+
+def operations_an_epoch(row: Row, train: ImageSet, seed: int) -> float:
+    """Additions and multiplications of one pass over the images, forwards and backwards.
+
+    Of the products and convolutions of one batch, as torch counts them; moves aren't counted.
+    """
+    encoded = np.unique(train.labels, return_inverse=True)[1]
+    n = len(validation_split(encoded, seed, train.source_ids)[0])
+    plan = plan_convolutional(row.preset, {}, train.image_shape, n_samples=n)
+    some = train.images[: plan.joint.batch_size]
+    module = convolutional_module(plan.units, some, torch.Generator().manual_seed(0))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        features = module(as_maps(some), [], torch.float32)
+        torch.autograd.grad(features.sum(), list(module.parameters()))
+    return counter.get_total_flops() / len(some) * n
 
 
 def _images(args: Any, row: Row, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -201,6 +225,30 @@ def _images(args: Any, row: Row, seed: int) -> tuple[ImageSet, ImageSet]:
     if row.images is not None and row.images < len(train):
         train = train.subset(stratified_limit(train.labels, row.images, seed=seed))
     return train, test
+
+
+def tables(rows: list[dict[str, Any]]) -> list[Table]:
+    """Each bar beside what was reached, and where a target was reached, when."""
+    times = table_of_times(rows)
+    return [table(rows), times] if times.rows else [table(rows)]
+
+
+def table_of_times(rows: list[dict[str, Any]]) -> Table:
+    """Seconds, epochs and operations until validation images first reached each target."""
+    lines = []
+    for r in rows:
+        reached = {k: v for k, v in r["time_to"].items() if isinstance(v, list | tuple)}
+        if ROWS[r["row"]].data != "cifar10" or "operations_an_epoch" not in r or not reached:
+            continue
+        said = [
+            f"{seconds:,.0f} s, {epoch}, {1e-15 * epoch * r['operations_an_epoch']:.2f}"
+            for seconds, epoch in reached.values()
+        ]
+        said += ["–"] * (len(r["time_to"]) - len(said))
+        lines.append((r["row"], str(r["seed"]), f"{100 * r['validation_accuracy']:.1f}", *said))
+    title = "Time to accuracy: seconds, epochs, 10¹⁵ operations until validation images reached it"
+    targets = (f"{100 * target:g}%" for target in TARGETS)
+    return Table(title, ("row", "seed", "best, %", *targets), lines)
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

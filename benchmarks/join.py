@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,19 @@ def main() -> None:
     rows = [row for each in found for row in each["data"]]
     known = joined([each["provenance"] for each in found])
     known["seeds"] = sorted({row["seed"] for row in rows})
-    table = asdict(module.table(rows))
+    tables = module.tables(rows) if hasattr(module, "tables") else [module.table(rows)]
     title = args.title or found[0]["title"]
-    table["title"] = title
+    tables[0] = replace(tables[0], title=title)
     value = {
         "title": title,
         "provenance": known,
         "notes": module.notes(rows),
-        "tables": [table],
+        "tables": [asdict(table) for table in tables],
         "data": rows,
     }
     write_json(args.out, value)
-    print(module.table(rows).text())
+    for table in tables:
+        print(table.text())
 
 
 def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
