@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,11 @@ def readme_lines(presets: Path) -> list[str]:
     an uncommitted tree is left out.
     """
     parts: list[tuple[str | None, list[str]]] = []
-    for name, of in {"presets": presets_lines, **README_PARTS}.items():
-        path = presets.with_name(f"{name}.json")
-        if not path.exists():
-            continue
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if not is_uncommitted(result["provenance"]):
-            parts.append((staleness(result["provenance"]), list(of(result))))
+    for name, of in README_PARTS.items():
+        for path in sorted(presets.parent.glob(name)):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if not is_uncommitted(result["provenance"]):
+                parts.append((staleness(result["provenance"]), list(of(result))))
     if parts and all(stale for stale, _ in parts):
         return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
     marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
@@ -174,21 +173,29 @@ def presets_lines(result: dict[str, Any]) -> list[str]:
 
 def frontier_lines(result: dict[str, Any]) -> list[str]:
     """The convolutional presets within their minutes, with what was asked for of each."""
-    table = result["tables"][0]
+    table, *others = result["tables"]
     known = result["provenance"]["environment"]
     met = [f"- {note}" for note in result["notes"] if " met (" in note]
     origin = (
         f"{known['date']}, {known['processor']}, {known['cores']} cores; all training images, test "
         "images read once; mean (min–max) over the n runs, `min` minutes at most "
         "([command and notes]"
-        "(docs/results.md#the-frontier-accuracy-within-parameters-and-minutes))."
+        f"(docs/results.md#{anchor(result['title'])}))."
     )
-    return [markdown(table["columns"], table["rows"]), "", *met, "", origin, ""]
+    lines = [markdown(table["columns"], table["rows"]), "", *met, "", origin, ""]
+    for other in others:
+        lines += [f"{other['title']}:", "", markdown(other["columns"], other["rows"]), ""]
+    return lines
+
+
+def anchor(title: str) -> str:
+    """What a heading is linked by."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def airbench_lines(result: dict[str, Any]) -> list[str]:
     """What the copy of CIFAR-10 costs a recipe whose figure on the original is known."""
-    where = "docs/results.md#cifar-10s-copy-in-jpeg-what-airbench94-reaches-on-it"
+    where = f"docs/results.md#{anchor(result['title'])}"
     said = [note for note in result["notes"] if note.startswith("airbench94 ")]
     n = sum(row["row"] == "airbench94" for row in result["data"])
     runs = "one run" if n == 1 else f"{n} runs"
@@ -196,8 +203,13 @@ def airbench_lines(result: dict[str, Any]) -> list[str]:
     return [line for note in said for line in (f"{note} {tail}", "")]
 
 
-README_PARTS = {"frontier": frontier_lines, "airbench": airbench_lines}
-"""What the README has of the results beside the paper's scheme; all else is in docs/results.md."""
+README_PARTS = {
+    "presets.json": presets_lines,
+    "frontier.json": frontier_lines,
+    "frontier_epyc*.json": frontier_lines,
+    "airbench.json": airbench_lines,
+}
+"""What the README has of the results; all else is in docs/results.md."""
 
 
 def render(folder: Path) -> Iterable[str]:
