@@ -12,6 +12,7 @@ Finished rows are kept; the picture is drawn from the result file.
 
     python benchmarks/curve.py                                    # MNIST, about 5 hours
     python benchmarks/curve.py --dataset cifar10 --minutes 8      # about 9 hours
+    python benchmarks/curve.py --dataset photographs-64 --minutes 3   # 1600 cats and dogs
     python benchmarks/curve.py --draw      # docs/images/curve.png, from the result file
 """
 
@@ -40,9 +41,10 @@ from common import (
     write_result,
 )
 from curve_models import Convolutional, RivalNetwork, plain, resnet, separable
+from curve_picture import OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, draw
 from graph_runner import GraphRunner
 from rankwise._threads import one_thread
-from rankwise.data import ImageSet
+from rankwise.data import ImageSet, load_images
 from rankwise.data.split import stratified_limit
 from rankwise.estimators.options import classifier_of
 from rankwise.export.quantise import quantise
@@ -62,11 +64,13 @@ MEASURED = (
     "microseconds",
     "fit_seconds",
 )
-OURS, PAPER, OTHER = "ours, convolutional", "ours, sub-networks", "other"
-PLAIN, SEPARABLE, RESNET = "plain CNN", "separable CNN", "ResNet-20, scaled"
 RIVALS = {PLAIN: plain, SEPARABLE: separable, RESNET: resnet}
 SIZES_OF_RIVALS = {5: "tiny", 20: "small", 100: "accurate", 450: "wide"}
 """Thousands of parameters at most, and whose recipe."""
+PHOTOGRAPHS = {"photographs-64": 64, "photographs-96": 96}
+"""Cats and dogs, as few as somebody has, by the side they are brought to, pixels."""
+_ON_PHOTOGRAPHS = ("accurate", "plain-186k")
+_IMAGES, _PHOTOGRAPHS = 24_000, 1600
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def rival(kind: str, thousands: int) -> Callable[[int, Any], Any]:
         options = given(args)
         if "time_budget" in options:
             options["time_budget"] /= 2
-        preset = SIZES_OF_RIVALS[thousands]
+        preset = SIZES_OF_RIVALS.get(thousands, "accurate")
         most = 1000 * thousands
         return RivalNetwork(RIVALS[kind], most, preset, options, seed, args.workers)
 
@@ -130,6 +134,7 @@ ROWS = {
         for kind in RIVALS
         for n in SIZES_OF_RIVALS
     },
+    "plain-186k": Row(f"{PLAIN}, 186k", PLAIN, rival(PLAIN, 186)),
     "windowed-500": Row("windowed, 500 units", PAPER, ours("windowed", n_units=500, n_subnets=10)),
     "windowed-2000": Row(
         "windowed, 2000 units", PAPER, ours("windowed", n_units=2000, n_subnets=40)
@@ -143,26 +148,35 @@ ROWS = {
 def main() -> None:
     """Measure every row that isn't there yet, or draw."""
     parser = argument_parser(__doc__, "curve", SEEDS, resumable=True)
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--dataset", choices=["mnist", "cifar10"], default="mnist")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS))
+    parser.add_argument("--dataset", choices=["mnist", "cifar10", *PHOTOGRAPHS], default="mnist")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--minutes", type=float, help="of a convolutional row, instead of epochs")
-    parser.add_argument("--images", type=int, default=24_000, help="training images, by class")
+    parser.add_argument(
+        "--images",
+        type=int,
+        help=f"training images, by class; default {_IMAGES}, of photographs {_PHOTOGRAPHS}",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--draw", action="store_true", help="draw the picture and stop")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
     if args.dataset != "mnist":
-        args.name = f"curve_{args.dataset}"
+        args.name = f"curve_{args.dataset.replace('-', '_')}"
         if args.picture == PICTURE:
             args.picture = PICTURE.with_stem(args.name)
     if args.draw:
-        draw(json.loads(result_path(args).read_text(encoding="utf-8"))["data"], args.picture)
+        results = json.loads(result_path(args).read_text(encoding="utf-8"))["data"]
+        draw(points(results), args.picture)
         return
+    on_photographs = args.dataset in PHOTOGRAPHS
+    usual = _ON_PHOTOGRAPHS if on_photographs else [r for r in ROWS if r != "plain-186k"]
+    args.rows = args.rows or list(usual)
+    args.images = args.images or (_PHOTOGRAPHS if on_photographs else _IMAGES)
     if args.quick:
         args.seeds, args.epochs = args.seeds[:1], 1
         args.rows = [r for r in args.rows if ROWS[r].kind != PAPER]
-    train, test = data_sets(args, args.dataset)
+    train, test = images_of(args)
     if args.images < len(train):
         train = train.subset(stratified_limit(train.labels, args.images, seed=42))
     same = {"data": describe(train, test), "epochs": args.epochs, "workers": args.workers}
@@ -176,6 +190,15 @@ def main() -> None:
         print(found.text(), end="\n\n")
     for note in notes(results):
         print(note)
+
+
+def images_of(args: Any) -> tuple[ImageSet, ImageSet]:
+    """Training and test images; of photographs a fifth is held out."""
+    if args.quick or args.dataset not in PHOTOGRAPHS:
+        return data_sets(args, args.dataset)
+    source, side = Path(args.data) / "cats_vs_dogs", PHOTOGRAPHS[args.dataset]
+    train, test = (load_images(source, split=part, size=side) for part in ("train", "test"))
+    return train, test
 
 
 def keep(args: Any, results: list[dict[str, Any]], same: dict[str, Any]) -> None:
@@ -335,89 +358,6 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
         if listed:
             said.append(f"By {name}: {listed}.")
     return said
-
-
-COLOURS = {
-    OURS: "#d95f02",
-    PAPER: "#7570b3",
-    PLAIN: "#1b9e77",
-    SEPARABLE: "#1f78b4",
-    RESNET: "#a6761d",
-    OTHER: "#666666",
-}
-LABELS = {OURS: (-6, -9, "right")} | dict.fromkeys((PAPER, *RIVALS), (6, 5, "left"))
-
-
-QUOTED = (
-    ("xvel/cifar10-tiniest", 5.6, {"n_parameters": 97_530}),
-    ("ResNet-20", 8.75, {"n_parameters": 270_000}),
-    ("µNAS", 13.5, {"int8_bytes": 11_400}),
-    ("ResNet-8, MLPerf Tiny", 15.0, {"int8_bytes": 96_000}),
-)
-"""Public points for CIFAR-10: error in per cent, and sizes. Not measured here: from their authors'
-pages and papers, by other splits, epochs and machines."""
-
-
-def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Error against parameters, bytes, microseconds and seconds, all axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    figure = Figure(figsize=(17, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 4, sharey=True)
-    measures = (
-        ("n_parameters", "parameters"),
-        ("int8_bytes", "bytes, int8 export"),
-        ("microseconds", "µs an image, one core"),
-        ("fit_seconds", "seconds of training"),
-    )
-    quoted = QUOTED if path.stem.endswith("cifar10") else ()
-    for axis, (size, label) in zip(axes, measures, strict=True):
-        for name, error, sizes in quoted:
-            if size in sizes:
-                axis.plot(sizes[size], error, "x", color="#000000")
-                axis.annotate(f"{name}, quoted", (sizes[size], error), fontsize=7)
-        for kind in COLOURS:
-            _plot(axis, [p for p in points(results) if p["kind"] == kind and p[size]], kind, size)
-        axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.margins(x=0.32, y=0.08)
-        for ticks, every in ((axis.xaxis, (1,)), (axis.yaxis, (1, 2, 5))):
-            ticks.set_major_locator(LogLocator(subs=every, numticks=12))
-            ticks.set_minor_locator(LogLocator(subs=range(1, 10), numticks=100))
-            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-            ticks.set_minor_formatter(NullFormatter())
-        axis.grid(visible=True, which="both", alpha=0.2)
-    axes[0].set_ylabel("test error, %")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    say(f"wrote {path}")
-
-
-def _plot(axis: Any, found: list[dict[str, Any]], kind: str, size: str) -> None:
-    """The points of one kind, joined where they are a family, each with its name."""
-    found = sorted(found, key=lambda p: p[size])
-    errors = [100 * (1 - p["accuracy"]) for p in found]
-    line = "o" if kind == OTHER else "o-"
-    axis.plot([p[size] for p in found], errors, line, color=COLOURS[kind], label=kind, markersize=5)
-    right, up, side = LABELS.get(kind, (-6, 5, "right"))
-    before, further = 100.0, 0
-    for p, error in zip(found, errors, strict=True):
-        # A name stands a line further off where the one before is at the same height.
-        further = 10 - further if abs(np.log(error / before)) < 0.06 else 0
-        before = error
-        axis.annotate(
-            p["label"].rsplit(", ", 1)[-1] if kind in RIVALS else p["label"],
-            (p[size], error),
-            textcoords="offset points",
-            xytext=(right, up + (further if up > 0 else -further)),
-            ha=side,
-            fontsize=7,
-            color=COLOURS[kind],
-        )
 
 
 if __name__ == "__main__":
