@@ -132,7 +132,11 @@ SIMPLE: dict[str, tuple[str, Change]] = {
     "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
     "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
     "gelu": ("GELU", units(activation="gelu")),
-    "gated": ("products of two forms", fewer(0.72)),
+    "gated": ("products of two forms, no more parameters", fewer(0.68)),
+    "gated-gelu": (
+        "the same, GELU",
+        lambda p: fewer(0.68)(units(activation="gelu")(p)),
+    ),
     "averaged": ("averaged weights", lambda plan: plan),
     "distilled": ("taught by `wide`", lambda plan: plan),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
@@ -227,7 +231,7 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     begin, tick = time.process_time(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, images, generator)
-    if key == "gated":
+    if key.startswith("gated"):
         whitening = module.whitening.numpy() if plan.units.whiten else None
         module = Gated(plan.units, *channel_statistics(images), generator, whitening)
     kind: Callable[..., JointTraining]
