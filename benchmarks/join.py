@@ -69,7 +69,7 @@ def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
             raise SystemExit("these were measured with different code: not joined")
         code |= each["code"]
     # Where data and parts lay says nothing to anybody.
-    said = (re.sub(r" --(data|out) \S+", "", each["command"]) for each in parts)
+    said = (re.sub(r" --(data|out|models) \S+", "", each["command"]) for each in parts)
     commands = " && ".join(dict.fromkeys(said))
     loads = max(each["load_average_at_start"] for each in parts)
     return {**first, "command": commands, "code": code, "load_average_at_start": loads}
