@@ -84,11 +84,14 @@ class Row:
     images: int | None = None
 
 
+_TAUGHT = {"teacher": "wide"}
 _SLIDES = {"source_pattern": "^([^_]+)_"}
 ROWS = {
     "cifar10-500k": Row("cifar10", "wide", 500_000, 90, 92, 93.7),
     "cifar10-101k": Row("cifar10", "accurate", 101_000, 150, 89, 92),
+    "cifar10-101k-taught": Row("cifar10", "accurate", 101_000, 150, 89, 92, _TAUGHT),
     "cifar10-20k": Row("cifar10", "small", 20_000, 60, 80, 86.5),
+    "cifar10-20k-taught": Row("cifar10", "small", 20_000, 60, 80, 86.5, _TAUGHT),
     "cifar10-120k": Row("cifar10", "accurate", 120_000, 8, 86, 89),
     "mnist-150k": Row("mnist", "accurate", 150_800, 15, 99.72, 99.80),
     "mnist-5k": Row("mnist", "tiny", 5_000, 15, 99.45, 99.55),

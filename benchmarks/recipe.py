@@ -19,7 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -47,8 +46,9 @@ from rankwise.training.convolutional_presets import (
 )
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
+from rankwise.training.teaching import Teacher
 from rankwise.units.convolutional import Layer
-from recipe_parts import Averaged, Distilled, Gated, Nesterov, erased, progressive
+from recipe_parts import Averaged, Gated, Nesterov, erased, progressive
 
 TITLE = "What each part of the recipe gives"
 ENOUGH = 0.2
@@ -237,7 +237,7 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     kind: Callable[..., JointTraining]
     kind = {"averaged": Averaged, "nesterov": Nesterov}.get(key, JointTraining)
     if key == "distilled":
-        kind = partial(Distilled, teacher(args, seed, images, labels))
+        plan = joint(teacher=teacher(args, seed, images, labels))(plan)
     training = kind(
         module, plan.joint, n_classes, seed=seed, workers=args.workers, device=args.device
     )
@@ -274,7 +274,7 @@ def planned(
     return joint(augmentation=moves)(plan)
 
 
-def teacher(args: Any, seed: int, images: np.ndarray, labels: np.ndarray) -> JointTraining:
+def teacher(args: Any, seed: int, images: np.ndarray, labels: np.ndarray) -> Teacher:
     """`wide`, trained on the same images for as many epochs; its time counts too."""
     plan = planned(args, "wide", seed, images, labels)
     module = convolutional_module(plan.units, images, torch.Generator().manual_seed(seed))
@@ -282,8 +282,7 @@ def teacher(args: Any, seed: int, images: np.ndarray, labels: np.ndarray) -> Joi
     training = JointTraining(
         module, plan.joint, n_classes, seed=seed, workers=args.workers, device=args.device
     )
-    training.fit(images, labels)
-    return training
+    return Teacher(module.network(training.fit(images, labels).coef, softmax=True))
 
 
 def of_row(results: list[dict[str, Any]], key: str, name: str) -> dict[int, float]:

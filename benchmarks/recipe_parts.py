@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from rankwise.training.modules import ConvolutionalModule
 _DECAY = 0.99
 _MOMENTUM = 0.85
 _SMALLER = 28
-_TEMPERATURE, _TAUGHT = 4.0, 0.9
 
 
 class Gated(ConvolutionalModule):
@@ -93,43 +91,6 @@ class Nesterov(JointTraining):
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)
         self.steps = _Nesterov(self.trained, rate=0.2, decay=5e-4)  # type: ignore[assignment]
-
-
-class Distilled(JointTraining):
-    """Learns nine tenths from a teacher's outputs, on the same moved images, and one from labels.
-
-    As Hinton, Vinyals and Dean have it: both outputs are divided by a temperature of 4, and the
-    divergence counts 16 times, so that its gradients are as large as those of labels.
-    """
-
-    def __init__(self, teacher: JointTraining, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self._teacher = teacher
-        self._seen = threading.local()  # a shard is one task on one thread
-        self.module.register_forward_pre_hook(
-            lambda _, given: setattr(self._seen, "maps", given[0])
-        )
-
-    def _keep(self, _: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        self._seen.maps = given[0]
-
-    def loss(
-        self, features: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean loss of a batch that the module has just seen."""
-        taught = self._teacher
-        with torch.no_grad():
-            seen = taught.module(self._seen.maps, None, taught._dtype)
-            wanted = (seen @ taught.coef[:-1] + taught.coef[-1]) / _TEMPERATURE
-        outputs = (features @ self.coef[:-1] + self.coef[-1]) / _TEMPERATURE
-        told = F.kl_div(
-            outputs.log_softmax(dim=1),
-            wanted.log_softmax(dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        own = super().loss(features, labels, weights)
-        return (1 - _TAUGHT) * own + _TAUGHT * _TEMPERATURE**2 * told
 
 
 def progressive(epochs: int) -> Any:

@@ -188,7 +188,7 @@ def test_every_option_of_train(options, tmp_path, monkeypatch, capsys):
 def test_options_of_training_together_and_of_copies(tmp_path, monkeypatch, capsys):
     out = tmp_path / "m"
     options = ("--preset", "tiny", "--limit", "150", "--precision", "bfloat16")
-    budget = ("--time-budget", "0.01")
+    budget = ("--time-budget", "0.01", "--teacher", "small")
     stdout, told = call(
         monkeypatch, capsys, "train", "digits", "--out", out, *options, *budget, "--json"
     )
@@ -196,6 +196,7 @@ def test_options_of_training_together_and_of_copies(tmp_path, monkeypatch, capsy
     assert report["precision"] == "bfloat16"
     assert "to train: 4,912 parameters" in told
     assert "as many epochs as fit into 0.01 minutes" in told
+    assert "behind a teacher of 19,052 parameters" in told
     plain, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
     copies, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--tta", "shifts", "--json")
     assert (json.loads(plain)["copies"], json.loads(copies)["copies"]) == (1, 3)

@@ -78,6 +78,7 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
         {"augmentation": "none"},
         {"precision": "bfloat16"},
         {"time_budget": 5},
+        {"teacher": "nano"},
         {"verbose": 1},
         {"n_jobs": 2},
     ],

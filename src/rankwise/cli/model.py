@@ -149,6 +149,13 @@ def train(
         float | None,
         typer.Option(help="Train as well as it gets in so many minutes.", metavar="MINUTES"),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Train this larger preset first, and learn its outputs beside the labels.",
+            metavar="PRESET",
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Stop after so many epochs without a better validation accuracy."),
@@ -227,6 +234,7 @@ def train(
         "augmentation": augmentation,
         "precision": precision,
         "time_budget": time_budget,
+        "teacher": teacher,
         "patience": patience,
         "squash": squash or None,
         "squash_inside": squash_inside or None,

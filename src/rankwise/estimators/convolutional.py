@@ -18,16 +18,17 @@ from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.networks.copies import COPIES, outputs_of_copies, views
 from rankwise.networks.graph import Graph
+from rankwise.training.convolutional_fitting import fit_convolutional
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     ConvolutionalPlan,
     plan_convolutional,
 )
 from rankwise.training.expectation import Expectation, expectation
-from rankwise.training.fitting import Fitted, fit_convolutional
+from rankwise.training.fitting import Fitted
 from rankwise.training.presets import check_given
 
-_CHOICES = (*("unit", "n_units", "time_budget", "augmentation", "training", "ridge"),)
+_CHOICES = ("unit", "n_units", "time_budget", "teacher", "augmentation", "training", "ridge")
 
 
 class ConvolutionalClassifier(ImageClassifier):
@@ -53,6 +54,11 @@ class ConvolutionalClassifier(ImageClassifier):
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
         depends on the machine then. Default: the epochs decide.
+    teacher : str, optional
+        A larger preset that is trained first, on the same images, for as many epochs or two fifths
+        of `time_budget`; its outputs on the moved images are then learned beside the labels (G.
+        Hinton's distillation). More accurate where there is more time than a small network can
+        use. Only the small one is kept. Default: none.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
         What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
         copies in the place of a fifth of them (first paper).
@@ -114,7 +120,8 @@ class ConvolutionalClassifier(ImageClassifier):
     temperature_ : float or None
         Of calibrated probabilities.
     seconds_ : dict
-        ``joint``, ``glue``, ``total``; of these, ``earlier`` went by before interruptions.
+        ``joint``, ``glue``, ``total``, and ``teacher`` where there was one; of these, ``earlier``
+        went by before interruptions.
 
     Notes
     -----
@@ -146,6 +153,7 @@ class ConvolutionalClassifier(ImageClassifier):
         n_units: int | None = None,
         epochs: int | None = None,
         time_budget: float | None = None,
+        teacher: str | None = None,
         augmentation: str | None = None,
         training: Any = None,
         tta: str | None = None,
@@ -163,6 +171,7 @@ class ConvolutionalClassifier(ImageClassifier):
         self.n_units = n_units
         self.epochs = epochs
         self.time_budget = time_budget
+        self.teacher = teacher
         self.augmentation = augmentation
         self.training = training
         self.tta = tta

@@ -106,7 +106,11 @@ class TrainingModule(pl.LightningModule):
                 x = self._augment[0](x)
         loss, logits = self.loss(self.model, x, y)
         self._sums += torch.stack(
-            [loss.detach() * len(y), (logits.detach().argmax(1) == y).sum(), loss.new_tensor(len(y))]
+            [
+                loss.detach() * len(y),
+                (logits.detach().argmax(1) == y).sum(),
+                loss.new_tensor(len(y)),
+            ]
         )
         return loss
 

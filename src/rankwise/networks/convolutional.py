@@ -78,6 +78,10 @@ class ConvolutionalNetwork:
         """Units of all layers."""
         return self.units.n_units
 
+    def ways(self, precision: str = "float32") -> list[bool]:
+        """Of each layer, whether its channels are mixed first."""
+        return [mixes_first(s.channels, s.rank, s.sides, precision) for s in self.units.stages]
+
     def outputs(
         self,
         images: Images,
@@ -93,11 +97,6 @@ class ConvolutionalNetwork:
     def features(self, images: Images) -> ConvolutionalFeatures:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""
         return ConvolutionalFeatures(self, images)
-
-    @property
-    def ways(self) -> list[bool]:
-        """Of each layer, whether its channels are mixed first."""
-        return [mixes_first(s.channels, s.rank, s.sides, "float32") for s in self.units.stages]
 
     def forms(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Units of the first layer with the largest filters, at most so many, as pictures.
@@ -186,53 +185,65 @@ class ConvolutionalFeatures:
 
     @cached_property
     def _tensors(self) -> tuple[Any, ...]:
-        import torch
-
-        network = self.network
-        layers = [
-            [torch.from_numpy(v) for v in (w.channel, w.row, w.column, w.bias)]
-            for w in network.layers
-        ]
-        center = torch.from_numpy(network.center)[:, None, None]
-        scale = torch.from_numpy(network.scale)[:, None, None]
-        first = None
-        if network.whitening is not None:
-            first = tuple(
-                torch.from_numpy(a) for a in (network.whitening.both, network.whitening.bias)
-            )
-        return first, layers, center, scale
+        return tensors_of(self.network)
 
     def __call__(self, block: slice) -> np.ndarray:
         """Features of some images."""
         import torch
-        from torch.nn import functional as F
 
         units = self.network.units
-        first, layers, center, scale = self._tensors
-        ways = self.network.ways
-        sigma = ACTIVATIONS[units.activation].value
         # One image alone, or a few places in all, would be convolved by another routine, which
         # rounds otherwise: outputs would depend on how many images are asked for at once.
         places = min(stage.size[0] * stage.size[1] for stage in units.stages)
         least = max(2, -(-_PLACES // places))
         with torch.no_grad():
-            x = shrunk(as_maps(self.images[block]), units.shrink)
+            x = as_maps(self.images[block])
             n = len(x)
             if n < least:
                 x = torch.cat([x, x[:1].expand(least - n, *x.shape[1:])])
-            x = ((x - center) / scale).contiguous(memory_format=torch.channels_last)
-            if first is not None:
-                x = sigma(F.conv2d(x, *first))
-            for stage, vectors, mixed in zip(units.stages, layers, ways, strict=True):
-                before = x
-                x = slid(x, *vectors, padding=stage.padding, mixed=mixed)
-                if max(stage.pool) > 1:
-                    x = F.max_pool2d(x, stage.pool)
-                x = sigma(x)
-                if stage.skip:
-                    x = x + before
-            x = F.avg_pool2d(x[:n], units.cell).flatten(1)
+            x = pooled(self.network, self._tensors, x)[:n]
             return torch.cat([x, x.new_ones(len(x), 1)], dim=1).numpy()
+
+
+def tensors_of(network: ConvolutionalNetwork, device: str = "cpu", dtype: Any = None) -> Any:
+    """What `pooled` computes with, on a device; filters in a precision, by default float32."""
+    import torch
+
+    def filters(*arrays: np.ndarray) -> tuple[Any, ...]:
+        return tuple(torch.as_tensor(a, dtype=dtype, device=device) for a in arrays)
+
+    layers = [filters(w.channel, w.row, w.column, w.bias) for w in network.layers]
+    center, scale = (
+        torch.as_tensor(a, device=device)[:, None, None] for a in (network.center, network.scale)
+    )
+    whitening = network.whitening
+    first = None if whitening is None else filters(whitening.both, whitening.bias)
+    return first, layers, center, scale
+
+
+def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
+    """Features ``(n, n_features)`` of maps ``(n, C, H, W)``, in the precision of the filters."""
+    import torch
+    from torch.nn import functional as F
+
+    units = network.units
+    first, layers, center, scale = tensors
+    dtype = layers[0][0].dtype
+    ways = network.ways(str(dtype).removeprefix("torch."))
+    sigma = ACTIVATIONS[units.activation].value
+    x = ((shrunk(maps, units.shrink) - center) / scale).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    if first is not None:
+        x = sigma(F.conv2d(x, *first))
+    for stage, vectors, mixed in zip(units.stages, layers, ways, strict=True):
+        before = x
+        x = slid(x, *vectors, padding=stage.padding, mixed=mixed and not x.is_cuda)
+        if max(stage.pool) > 1:
+            x = F.max_pool2d(x, stage.pool)
+        x = sigma(x)
+        if stage.skip:
+            x = x + before
+    return F.avg_pool2d(x, units.cell).flatten(1)
 
 
 def shrunk(maps: Any, side: int) -> Any:

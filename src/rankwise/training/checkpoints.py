@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT = "joint.safetensors"
+TEACHER = "teacher"
 """Name of a joint training's checkpoint in its folder."""
 
 SECONDS = "seconds.json"

@@ -14,7 +14,7 @@ from rankwise.units.convolutional import ConvolutionalUnits, Layer
 if TYPE_CHECKING:
     from rankwise.training.joint import JointPlan
 
-OWN = ("precision", "time_budget", "patience")
+OWN = ("precision", "time_budget", "patience", "teacher")
 """Choices that only convolutional presets have."""
 
 ACCEPTED = (
@@ -36,6 +36,7 @@ _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
 _MOST_IN_A_BUDGET = 200
 _ENOUGH_FOR_SHIFTS = 10_000
+_TEACHERS_SHARE = 0.4
 _SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
 
 
@@ -136,13 +137,17 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
 
 @dataclass(frozen=True)
 class ConvolutionalPlan:
-    """What to train: the units, how, the ridge of the glue and its truncation; see the preset."""
+    """What to train: the units, how, the ridge of the glue and its truncation; see the preset.
+
+    A `teacher` is trained first, as its own plan says.
+    """
 
     units: ConvolutionalUnits
     joint: JointPlan
     ridge: float | str
     rcond: float | None = None
     shifts: bool = False
+    teacher: ConvolutionalPlan | None = None
 
 
 def plan_convolutional(
@@ -162,7 +167,8 @@ def plan_convolutional(
     given : mapping
         Values for any of `ACCEPTED`. ``n_units`` scales all layers alike; ``max_iter`` is the
         number of epochs; ``time_budget`` is in minutes, and as many epochs as fit, at most 200,
-        are trained in it where ``max_iter`` isn't given.
+        are trained in it where ``max_iter`` isn't given. ``teacher`` is a preset that is trained
+        first, for as many epochs or two fifths of the minutes.
     image_shape : tuple of int
         ``(H, W)`` or ``(H, W, C)``. Images with a side above 64 are averaged over squares first,
         as far as the other side has 4 left. Those with a side below 4 aren't moved unless asked
@@ -234,7 +240,25 @@ def plan_convolutional(
         given.get("ridge", "gcv"),
         given.get("glue_rcond"),
         shifts=preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS,
+        teacher=_teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank),
     )
+
+
+def _teacher_of(
+    given: Mapping[str, Any], epochs: int, image_shape: tuple[int, ...], **options: Any
+) -> ConvolutionalPlan | None:
+    """What is trained first, on the same images and as they are moved; None where none was asked.
+
+    It has its preset's units, and the epochs of the one that it teaches.
+    """
+    if "teacher" not in given:
+        return None
+    shared = {k: given[k] for k in ("augmentation", "precision", "patience") if k in given}
+    if given.get("time_budget") is None:
+        shared["max_iter"] = epochs
+    else:
+        shared["time_budget"] = _TEACHERS_SHARE * given["time_budget"]
+    return plan_convolutional(given["teacher"], shared, image_shape, **options)
 
 
 def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
@@ -253,6 +277,10 @@ def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
     minutes = given.get("time_budget", 1.0)
     if not isinstance(minutes, Real) or isinstance(minutes, bool) or not 0 < float(minutes) < inf:
         raise ValueError(f"time_budget must be minutes above 0, got {minutes!r}")
+    if given.get("teacher", name) not in CONVOLUTIONAL_PRESETS:
+        raise ValueError(
+            f"unknown teacher {given['teacher']!r}; accepted: {', '.join(CONVOLUTIONAL_PRESETS)}"
+        )
     if given.get("max_iter", 1) < 1:
         raise ValueError(
             f"max_iter must be at least 1 epoch for preset {name!r}, got {given['max_iter']!r}"

@@ -12,6 +12,7 @@ from rankwise._arrays import Images
 
 if TYPE_CHECKING:
     from rankwise.training.convolutional_presets import ConvolutionalPlan
+    from rankwise.training.teaching import Teacher
 
 _SOME, _TIMED = 1000, 3
 _SECONDS_A_MINUTE, _KIBIBYTE = 60.0, 1024
@@ -28,15 +29,19 @@ class Expectation:
     epochs : int
         At most.
     minutes : float
-        On this machine as busy as it is now: of a few updates, or the time budget.
+        On this machine as busy as it is now, with a teacher's: of a few updates, or the time
+        budget.
     within : float or None
         The time budget in minutes.
+    teacher : int or None
+        Parameters of the network that is trained first.
     """
 
     n_parameters: int
     epochs: int
     minutes: float
     within: float | None = None
+    teacher: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -49,9 +54,10 @@ class Expectation:
             if self.within is None
             else f"as many epochs as fit into {self.within:g} minutes, at most {self.epochs}"
         )
+        behind = f"; behind a teacher of {self.teacher:,} parameters" if self.teacher else ""
         return (
             f"{self.n_parameters:,} parameters, {4 * self.bytes / _KIBIBYTE:,.1f} KiB in float32, "
-            f"{self.bytes / _KIBIBYTE:,.1f} KiB in int8; {time_said} on this machine"
+            f"{self.bytes / _KIBIBYTE:,.1f} KiB in int8; {time_said} on this machine{behind}"
         )
 
 
@@ -83,17 +89,24 @@ def expectation(
 
     if device.startswith("cpu"):
         check_room(plan.units, plan.joint, len(encoded), threads)
-    n_parameters = plan.units.n_parameters + (plan.units.n_features + 1) * n_classes
+    n_parameters = _size(plan, n_classes)
+    of_teacher = None if plan.teacher is None else _size(plan.teacher, n_classes)
     budget = plan.joint.time_budget
     if budget is not None:
         within = budget / _SECONDS_A_MINUTE
-        return Expectation(n_parameters, plan.joint.epochs, within, within)
+        return Expectation(n_parameters, plan.joint.epochs, within, within, of_teacher)
+    before = 0.0
+    if plan.teacher is not None:
+        first = expectation(
+            plan.teacher, images, encoded, n_classes, threads=threads, device=device
+        )
+        before = first.minutes
     some, labels = images[:_SOME], encoded[:_SOME]
     generator = torch.Generator().manual_seed(0)
     module = convolutional_module(plan.units, some, generator)
     training = JointTraining(
         module,
-        replace(plan.joint, extra=None),
+        replace(plan.joint, extra=None, teacher=_some_teacher(plan, some, n_classes)),
         n_classes,
         workers=threads,
         device="cpu" if device.startswith("cpu") else device,
@@ -107,4 +120,23 @@ def expectation(
             seconds.append(time.perf_counter() - begin)
     updates = plan.joint.epochs * max(1, len(images) // size)
     total = updates * float(np.median(seconds[1:]))
-    return Expectation(n_parameters, plan.joint.epochs, total / _SECONDS_A_MINUTE)
+    minutes = before + total / _SECONDS_A_MINUTE
+    return Expectation(n_parameters, plan.joint.epochs, minutes, teacher=of_teacher)
+
+
+def _size(plan: ConvolutionalPlan, n_classes: int) -> int:
+    return plan.units.n_parameters + (plan.units.n_features + 1) * n_classes
+
+
+def _some_teacher(plan: ConvolutionalPlan, images: Images, n_classes: int) -> Teacher | None:
+    """One of the plan's size that knows nothing yet."""
+    import torch
+
+    from rankwise.training.starting import convolutional_module
+    from rankwise.training.teaching import Teacher
+
+    if plan.teacher is None:
+        return None
+    module = convolutional_module(plan.teacher.units, images, torch.Generator().manual_seed(0))
+    coef = np.zeros((plan.teacher.units.n_features + 1, n_classes))
+    return Teacher(module.network(coef, softmax=True))

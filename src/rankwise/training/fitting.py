@@ -16,11 +16,10 @@ from rankwise._progress import progress_bar
 from rankwise.cluster import on_workers
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
-from rankwise.linear.output_layer import OutputLayer, solve_output_layer
+from rankwise.linear.output_layer import OutputLayer
 from rankwise.networks.quadratic import QuadraticNetwork, glue, network_features
-from rankwise.training.checkpoints import CHECKPOINT, earlier_seconds, fit_key
+from rankwise.training.checkpoints import earlier_seconds
 from rankwise.training.convolutional_presets import parts_of
-from rankwise.training.distributed import is_parallel
 from rankwise.training.groups import check_room
 from rankwise.training.presets import NetworkPlan
 from rankwise.training.selection import select_units
@@ -29,7 +28,6 @@ from rankwise.training.validation import validation_split
 
 if TYPE_CHECKING:
     from rankwise.networks.convolutional import ConvolutionalNetwork
-    from rankwise.training.convolutional_presets import ConvolutionalPlan
     from rankwise.training.joint_plan import JointResult
 
 _WORST_FIRST = (
@@ -123,7 +121,7 @@ def fit_subnetworks(
 
     Where the plan asks for it, units then join and are left out (`selection`), and all are
     refined together (`refinement`). A refinement on mini-batches looks at a validation part, as
-    `fit_convolutional` has it, that nothing before it has seen either.
+    `convolutional_fitting` has it, that nothing before it has seen either.
 
     Parameters
     ----------
@@ -262,7 +260,8 @@ def fit_subnetworks(
         history, before_joint, refinement = joint.history, joint.earlier_seconds, [joint.status]
         if joint.status != "non-finite":
             better = validation is None or (
-                _accuracy(refined, *validation, threads) >= _accuracy(network, *validation, threads)
+                accuracy_of(refined, *validation, threads)
+                >= accuracy_of(network, *validation, threads)
             )
             if better:
                 network, layer = refined, refined_layer
@@ -362,173 +361,6 @@ def in_words(entry: Mapping[str, Any]) -> str:
     return f"loss {entry['train_loss']:.3f}{validated}"
 
 
-def fit_convolutional(
-    images: Images,
-    encoded: np.ndarray,
-    n_classes: int,
-    plan: ConvolutionalPlan,
-    *,
-    seed: int,
-    threads: int,
-    device: str,
-    weights: np.ndarray | None = None,
-    glue_only: bool = False,
-    calibrate: bool = False,
-    folder: Path | None = None,
-    progress: bool = False,
-    groups: np.ndarray | None = None,
-    validation_rows: np.ndarray | None = None,
-) -> Fitted:
-    """Train convolutional units together, then solve their output layer in closed form.
-
-    A validation part of the training images (a tenth, at most 3000; none under 200 images)
-    chooses the epoch, and between the trained output layer and the glue: a ridge solution on the
-    pooled features of the rest. It is never trained on. Without one it is the last epoch and the
-    glue, which is the optimum for these features on all the images there are.
-
-    Parameters
-    ----------
-    images : array of shape (n, H, W[, C]), or `Rows` of one
-        May be mapped from a file: batches and blocks of it are copied, never all of it.
-    encoded : int array of shape (n,)
-    n_classes : int
-    plan : ConvolutionalPlan
-    seed : int
-    threads : int
-        Any number gives the same numbers.
-    device : str
-        ``"cpu"`` or a torch device.
-    weights : array of shape (n,), optional
-        How often each image counts in the loss and the glue, above 0; default once.
-    glue_only : bool
-        The output layer is the glue, whatever the validation part says.
-    calibrate : bool
-        Fit a temperature; see `Fitted`.
-    folder : Path, optional
-        Keeps every finished epoch.
-    progress : bool
-    groups : array of shape (n,), optional
-        Sources; the validation part shares none with the rest.
-    validation_rows : bool array of shape (n,), optional
-        The validation part, in the place of one that is cut off. It is never trained on.
-    """
-    import torch
-
-    from rankwise.training.augment import SHIFTS, with_mirrors
-    from rankwise.training.joint import JointTraining
-    from rankwise.training.room import check_room as check_room_for_maps
-    from rankwise.training.starting import convolutional_module
-
-    begin = time.perf_counter()
-    if device.startswith("cpu"):
-        check_room_for_maps(plan.units, plan.joint, len(encoded), threads)
-    fit, held_out = validation_split(encoded, seed, groups, validation_rows)
-    validation = (chosen(images, held_out), encoded[held_out]) if len(held_out) else None
-    rest, labels = chosen(images, fit), encoded[fit]
-    own = None if weights is None else weights[fit]
-    n_seen = len(rest) if own is None else float(np.sum(own))
-    joint = plan.joint
-    if joint.augmentation is not None:
-        moves = with_mirrors(
-            joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
-        )
-        joint = replace(joint, augmentation=moves)
-    generator = torch.Generator().manual_seed(seed)
-    module = convolutional_module(plan.units, rest, generator)
-    training = JointTraining(
-        module,
-        joint,
-        n_classes,
-        seed=seed,
-        workers=threads,
-        device="cpu" if device.startswith("cpu") else device,
-    )
-    spent = 0.0
-    if joint.time_budget is not None:
-        behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
-        spent = behind + time.perf_counter() - begin
-    with progress_bar("epochs", joint.epochs, enabled=progress, notes=True) as advance:
-        result = training.fit(
-            rest,
-            labels,
-            spent=spent,
-            weights=own,
-            validation=validation,
-            checkpoint=None if folder is None else folder / CHECKPOINT,
-            key=fit_key(images, encoded, plan, seed, held_out, training.device, own)
-            if folder is not None or is_parallel()
-            else "",
-            advance=advance,
-            after_epoch=lambda entry: advance.note(in_words(entry)),
-        )
-    trained = time.perf_counter()
-    network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
-    ridge = plan.ridge
-    with progress_bar(on_workers("glue"), len(rest), enabled=progress) as advance:
-        layer = solve_output_layer(
-            network.features(rest),
-            OneHot.of(labels, n_classes),
-            ridge=ridge if isinstance(ridge, str) else ridge * n_seen,
-            rcond=plan.rcond,
-            weights=own,
-            workers=threads,
-            advance=advance,
-        )
-    glued = replace(network, coef=layer.coef, softmax=False)
-    # Without a finite loss the trained output layer is none; without validation it is the glue.
-    better = glue_only or validation is None or result.best_epoch == 0
-    if not better and validation is not None:
-        better = _accuracy(glued, *validation, threads) > _accuracy(network, *validation, threads)
-    final = glued if better else network
-    temperature = None
-    if calibrate and validation is not None:
-        temperature = fit_temperature(final.outputs(validation[0], workers=threads), validation[1])
-    elif calibrate:
-        temperature = left_out_temperature(
-            network.features(rest),
-            OneHot.of(labels, n_classes, np.float64),
-            layer.ridge,
-            rcond=plan.rcond,
-            weights=own,
-            workers=threads,
-        )
-    end, earlier = time.perf_counter(), result.earlier_seconds
-    return Fitted(
-        network=final,
-        status=result.status,
-        statuses={result.status: 1},
-        n_iter=len(result.history),
-        ridge=layer.ridge / n_seen,
-        rank=layer.rank,
-        condition=layer.condition,
-        seconds={
-            "joint": trained - begin + earlier,
-            "glue": end - trained,
-            "total": end - begin + earlier,
-            "earlier": earlier,
-        },
-        history=result.history,
-        precision=result.precision,
-        mirror=None if joint.augmentation is None else joint.augmentation.mirror,
-        output_layer="glue" if better else "trained",
-        temperature=temperature,
-    )
-
-
-_SOME, _MARGIN = 256, 1.3
-
-
-def _seconds_behind(module: Any, images: Images, n: int, n_classes: int, threads: int) -> float:
-    """How long the glue and the choice of the output layer will take, as a few images say."""
-    some = min(len(images), _SOME)
-    coef = np.zeros((module.n_features + 1, n_classes))
-    features = module.network(coef, softmax=True).features(images)
-    features(slice(0, 2))  # the first call of anything is slow
-    begin = time.perf_counter()
-    features(slice(0, some))
-    return _MARGIN * (time.perf_counter() - begin) * n / some / threads
-
-
-def _accuracy(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:
+def accuracy_of(network: Any, images: Images, encoded: np.ndarray, threads: int) -> float:
     outputs = network.outputs(images, workers=threads)
     return float(np.mean(outputs.argmax(axis=1) == encoded))

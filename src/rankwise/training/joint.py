@@ -42,6 +42,7 @@ from rankwise.training.joint_plan import JointPlan, JointResult
 from rankwise.training.modules import Moments
 from rankwise.training.precision import resolve_precision
 from rankwise.training.steps import Clock, Steps, share_of_rate
+from rankwise.training.teaching import TAUGHT, divergence
 
 _MOMENTUM = 0.05
 _STRETCH = 8.0
@@ -112,6 +113,7 @@ class JointTraining:
         )
         self.precision = resolve_precision(plan.precision, device)
         self._dtype = torch.bfloat16 if self.precision == "bfloat16" else None
+        self._taught = None if plan.teacher is None else plan.teacher.on(device, self._dtype)
         self._clock = Clock(plan.time_budget)
         self._tossed = np.zeros(0, dtype=bool)
 
@@ -178,7 +180,11 @@ class JointTraining:
             features = self.module(x, moments, self._dtype)
             y = labels[part].to(self.device)
             own = None if counts is None else counts[part].to(self.device)
-            loss = self.loss(features, y, own) * (len(x) / len(maps))
+            loss = self.loss(features, y, own)
+            if self._taught is not None:
+                told = divergence(self._outputs(features), self._taught(x), own)
+                loss = (1 - TAUGHT) * loss + TAUGHT * told
+            loss = loss * (len(x) / len(maps))
             gradients = torch.autograd.grad(loss, self.trained)
             roots = features.new_ones(len(y)) if own is None else own.sqrt()
             moments = [(mean.detach(), variance.detach()) for mean, variance in moments]
@@ -210,7 +216,7 @@ class JointTraining:
         self, features: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Mean loss of a batch, weighted, with the output layer as it is."""
-        outputs = features @ self.coef[:-1] + self.coef[-1]
+        outputs = self._outputs(features)
         smoothing = self.plan.smoothing
         if self.plan.loss == "cross-entropy" and weights is None:
             return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
@@ -220,6 +226,9 @@ class JointTraining:
             targets = F.one_hot(labels, self.n_classes).to(outputs)
             each = 0.5 * (outputs - targets).square().sum(dim=1)
         return each.mean() if weights is None else (each * weights).mean()
+
+    def _outputs(self, features: torch.Tensor) -> torch.Tensor:
+        return features @ self.coef[:-1] + self.coef[-1]
 
     def solve_first(
         self,
@@ -405,7 +414,7 @@ class JointTraining:
         def part(block: slice) -> torch.Tensor:
             with torch.no_grad():
                 features = self.module(as_maps(images[block]).to(self.device))
-                return (features @ self.coef[:-1] + self.coef[-1]).cpu()
+                return self._outputs(features).cpu()
 
         with thread_pool(self.workers) as pool:
             return torch.cat(list(pool.map(part, blocks(len(images), 256)))).numpy()

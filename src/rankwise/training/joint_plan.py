@@ -16,6 +16,8 @@ from rankwise.training.steps import OPTIMISERS, SCHEDULES
 if TYPE_CHECKING:
     import torch
 
+    from rankwise.training.teaching import Teacher
+
 LOSSES = ("cross-entropy", "squared")
 OUTPUT_LAYERS = ("trained", "running")
 
@@ -71,6 +73,9 @@ class JointPlan:
         Applied to every moved batch: `rankwise.RandomLowRank`, or whatever is called as it is,
         ``extra(maps, source_id=rows, epoch=epoch)``, with maps ``(n, C, H, W)`` and the places of
         their images among all of them. Draws by these make a training repeatable.
+    teacher : Teacher, optional
+        Whose outputs on the moved images are nine tenths of what is learned, with the
+        cross-entropy; see `rankwise.training.teaching`.
     n_shards : int
         Tasks a batch is cut into, of about 30 images each at least. Another number changes rounding
         and normalisation.
@@ -96,6 +101,7 @@ class JointPlan:
     solve_every: int = 10
     augmentation: Augmentation | None = None
     extra: Callable[..., torch.Tensor] | None = None
+    teacher: Teacher | None = None
     n_shards: int = 4
     patience: int | None = None
 
@@ -107,6 +113,8 @@ class JointPlan:
                 )
         if self.output_layer == "running" and self.loss != "squared":
             raise ValueError("a running output layer needs loss 'squared', got 'cross-entropy'")
+        if self.teacher is not None and self.loss != "cross-entropy":
+            raise ValueError("a teacher needs loss 'cross-entropy', got 'squared'")
         for name in ("epochs", "batch_size", "n_shards", "solve_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,0 +1,186 @@
+"""Learning from a larger network: the loss, the teacher's outputs, and whole fits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+
+from rankwise import ConvolutionalClassifier
+from rankwise.estimators.models import load_model
+from rankwise.estimators.options import classifier_of
+from rankwise.networks.convolutional import as_maps
+from rankwise.training.joint_plan import JointPlan
+from rankwise.training.teaching import TEMPERATURE, Teacher, divergence
+
+
+@pytest.fixture(scope="module")
+def digits():
+    bunch = load_digits()
+    return (bunch.images * 255 / 16).astype(np.uint8), bunch.target.astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def taught(digits):
+    images, labels = digits
+    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=3)
+    return model.fit(images[:600], labels[:600])
+
+
+def random_outputs(seed, n=7, k=4):
+    generator = torch.Generator().manual_seed(seed)
+    return 6 * torch.randn(n, k, generator=generator, dtype=torch.float64)
+
+
+def test_the_divergence_is_that_of_softened_probabilities():
+    ours, wanted = random_outputs(0), random_outputs(1)
+    p, q = (log_softmax(x.numpy() / TEMPERATURE, axis=1) for x in (wanted, ours))
+    each = TEMPERATURE**2 * np.sum(np.exp(p) * (p - q), axis=1)
+    assert float(divergence(ours, wanted)) == pytest.approx(each.mean(), rel=1e-12)
+    assert float(divergence(wanted, wanted)) == pytest.approx(0, abs=1e-14)
+    assert float(divergence(ours, wanted + 5.0)) == pytest.approx(each.mean(), rel=1e-12)
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0, 0.5, 1.0, 1.0], dtype=torch.float64)
+    expected = np.mean(each * weights.numpy())
+    assert float(divergence(ours, wanted, weights)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_its_gradient_is_the_difference_of_softened_probabilities():
+    ours, wanted = random_outputs(2).requires_grad_(), random_outputs(3)
+    (found,) = torch.autograd.grad(divergence(ours, wanted), ours)
+    softened = [(x / TEMPERATURE).softmax(dim=1) for x in (ours.detach(), wanted)]
+    expected = TEMPERATURE * (softened[0] - softened[1]) / len(ours)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: divergence(x, wanted), ours)
+
+
+@pytest.mark.parametrize(("softmax", "factor"), [(True, 1.0), (False, 8.0)])
+def test_a_teacher_says_logits_of_maps(taught, digits, softmax, factor):
+    images, _ = digits
+    network = replace(taught.network_, softmax=softmax)
+    expected = factor * network.outputs(images[600:640])
+    maps = as_maps(images[600:640])
+    found = Teacher(network).on("cpu", None)(maps)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
+    rough = Teacher(network).on("cpu", torch.bfloat16)(maps)
+    assert rough.dtype == torch.float32
+    assert np.abs(rough.numpy() - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_fit_learns_from_the_teacher_and_tells_its_time(taught, digits):
+    images, labels = digits
+    assert taught.n_parameters_total_ == 948, "only the small one is kept"
+    assert 0 < taught.seconds_["teacher"] < taught.seconds_["total"]
+    parts = sum(taught.seconds_[name] for name in ("teacher", "joint", "glue"))
+    assert taught.seconds_["total"] == pytest.approx(parts, rel=0.05)
+    alone = ConvolutionalClassifier("nano", epochs=3).fit(images[:600], labels[:600])
+    assert "teacher" not in alone.seconds_
+    assert not np.array_equal(alone.outputs(images[:20]), taught.outputs(images[:20]))
+
+
+def test_the_same_seed_gives_the_same_model_whatever_the_threads(taught, digits):
+    images, labels = digits
+    again = clone(taught).set_params(n_jobs=2).fit(images[:600], labels[:600])
+    np.testing.assert_array_equal(again.outputs(images), taught.outputs(images))
+
+
+def test_the_teacher_counts_in_a_fit(digits):
+    """A teacher of another seed's start would be another; one that is stopped early too."""
+    images, labels = digits
+    found = [
+        ConvolutionalClassifier("nano", teacher=teacher, epochs=2).fit(images[:400], labels[:400])
+        for teacher in ("nano", "tiny")
+    ]
+    assert not np.array_equal(*(model.outputs(images[:20]) for model in found))
+
+
+def test_an_interrupted_fit_goes_on_in_the_teacher_or_behind_it(taught, digits, tmp_path):
+    images, labels = digits
+    folder = tmp_path / "kept"
+    model = clone(taught).fit(images[:600], labels[:600], checkpoint_dir=folder)
+    np.testing.assert_array_equal(model.outputs(images), taught.outputs(images))
+    (folder / "joint.safetensors").unlink()  # as if the teacher had just been finished
+    model = clone(taught).fit(images[:600], labels[:600], checkpoint_dir=folder)
+    np.testing.assert_array_equal(model.outputs(images), taught.outputs(images))
+    assert 0 < model.seconds_["earlier"] < model.seconds_["total"]
+
+
+def test_what_is_saved_knows_its_teachers_name(taught, digits, tmp_path):
+    images, _ = digits
+    taught.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.teacher == "tiny"
+    np.testing.assert_array_equal(again.outputs(images), taught.outputs(images))
+
+
+def test_a_teacher_has_two_fifths_of_the_minutes_or_as_many_epochs():
+    plan = ConvolutionalClassifier("small", teacher="wide", time_budget=10).plan_for(
+        (32, 32, 3), 100
+    )
+    assert plan.joint.time_budget == 600
+    assert plan.teacher.joint.time_budget == 240
+    assert plan.teacher.units.n_parameters > 300_000
+    plan = ConvolutionalClassifier("small", teacher="wide", epochs=7).plan_for((28, 28), 100)
+    assert (plan.joint.epochs, plan.teacher.joint.epochs) == (7, 7)
+    assert plan.teacher.teacher is None
+    options = {"augmentation": "none", "precision": "bfloat16", "n_units": 30}
+    plan = classifier_of("tiny", teacher="small", **options).plan_for((28, 28), 100)
+    assert plan.teacher.joint.augmentation is None
+    assert plan.teacher.joint.precision == "bfloat16"
+    assert plan.teacher.units.n_units == 208, "the preset's own"
+
+
+def test_minutes_are_kept_with_a_teacher(digits):
+    images, labels = digits
+    model = ConvolutionalClassifier("nano", teacher="tiny", time_budget=0.1)
+    model.fit(images[:900], labels[:900])
+    assert model.seconds_["total"] < 1.5 * 6, "the machine may be busy"
+    assert model.seconds_["teacher"] < 0.7 * 6
+
+
+def test_what_it_comes_to_counts_the_teacher(digits):
+    alone, both = (
+        ConvolutionalClassifier("nano", teacher=teacher, epochs=5).expect(*digits)
+        for teacher in (None, "accurate")
+    )
+    assert both.n_parameters == alone.n_parameters
+    assert both.minutes > 1.5 * alone.minutes
+    assert "; behind a teacher of 93,780 parameters" in str(both)
+    assert "teacher" not in str(alone)
+
+
+def test_a_weight_of_two_is_the_same_as_two_images(digits):
+    images, labels = digits
+    few, names = images[:150], labels[:150]
+    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=2)
+    weighted = clone(model).fit(few, names, sample_weight=np.full(150, 2.0) - (np.arange(150) < 75))
+    twice = np.r_[np.arange(150), np.arange(75, 150)]
+    repeated = clone(model).fit(few[twice], names[twice])
+    np.testing.assert_array_equal(weighted.outputs(images[:50]), repeated.outputs(images[:50]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"teacher": "large"},
+            "unknown teacher 'large'; accepted: wide, accurate, small, tiny, nano",
+        ),
+        (
+            {"preset": "windowed", "teacher": "wide"},
+            "teacher needs units that are trained together, and preset 'windowed' has sub-networks",
+        ),
+    ],
+)
+def test_what_is_refused(digits, options, message):
+    images, labels = digits
+    with pytest.raises(ValueError) as error:
+        classifier_of(**({"preset": "tiny"} | options)).fit(images[:50], labels[:50])
+    assert message in str(error.value)
+
+
+def test_a_squared_loss_has_no_teacher(taught):
+    with pytest.raises(ValueError, match="a teacher needs loss 'cross-entropy', got 'squared'"):
+        JointPlan(loss="squared", teacher=Teacher(taught.network_))
