@@ -176,8 +176,8 @@ def measure(args: Any, key: str, seed: int) -> dict[str, Any]:
         "mirror": model.mirror_,
         "output_layer": model.output_layer_,
         "status": model.status_,
-        "time_to": time_to(model.history_),
-        "operations_an_epoch": operations_an_epoch(row, train, seed),
+        "time_to": time_to(model.history_, model.seconds_.get("teacher", 0.0)),
+        "operations_an_epoch": None if model.teacher else operations_an_epoch(row, train, seed),
         "images": describe(train, test),
         "shape": list(train.image_shape),
     }
@@ -191,9 +191,14 @@ def device_name(device: str) -> str:
 TARGETS = (0.85, 0.90, 0.92, 0.937)
 
 
-def time_to(history: list[dict[str, Any]]) -> dict[str, tuple[float, int] | None]:
-    """Seconds and epochs of training until the validation images first reached each target."""
-    found, spent = {}, np.cumsum([e["seconds"] for e in history])
+def time_to(
+    history: list[dict[str, Any]], before: float = 0.0
+) -> dict[str, tuple[float, int] | None]:
+    """Seconds and epochs of training until the validation images first reached each target.
+
+    `before` are seconds of what was trained first.
+    """
+    found, spent = {}, before + np.cumsum([e["seconds"] for e in history])
     for target in TARGETS:
         reached = [i for i, e in enumerate(history) if (e["validation_accuracy"] or 0) >= target]
         first = (float(spent[reached[0]]), reached[0] + 1) if reached else None
@@ -241,7 +246,7 @@ def table_of_times(rows: list[dict[str, Any]]) -> Table:
     lines = []
     for r in rows:
         reached = {k: v for k, v in r["time_to"].items() if isinstance(v, list | tuple)}
-        if ROWS[r["row"]].data != "cifar10" or "operations_an_epoch" not in r or not reached:
+        if ROWS[r["row"]].data != "cifar10" or not r.get("operations_an_epoch") or not reached:
             continue
         said = [
             f"{seconds:,.0f} s, {epoch}, {1e-15 * epoch * r['operations_an_epoch']:.2f}"

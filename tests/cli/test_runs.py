@@ -48,6 +48,27 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys):
+    from rankwise.training.joint import JointTraining
+
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--teacher", "nano", "--out", tmp_path / "a"]
+    original, calls = JointTraining._epoch, []
+
+    def interrupted(self, *given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JointTraining, "_epoch", interrupted)
+        _, err = call(patch, capsys, *arguments, expect=130)
+    assert "interrupted: 2 finished epochs of the teacher are kept in" in err
+    out, err = call(monkeypatch, capsys, *arguments)
+    assert "to train:" not in err
+    assert "seconds: teacher" in out
+
+
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""

@@ -10,11 +10,19 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from rankwise import ConvolutionalClassifier
+from rankwise.errors import RunError
 from rankwise.estimators.models import load_model
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.convolutional import as_maps
+from rankwise.training import convolutional_fitting, joint
 from rankwise.training.joint_plan import JointPlan
-from rankwise.training.teaching import TEMPERATURE, Teacher, divergence
+from rankwise.training.teaching import (
+    TEMPERATURE,
+    Teacher,
+    divergence,
+    read_teacher,
+    write_teacher,
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +110,73 @@ def test_an_interrupted_fit_goes_on_in_the_teacher_or_behind_it(taught, digits, 
     model = clone(taught).fit(images[:600], labels[:600], checkpoint_dir=folder)
     np.testing.assert_array_equal(model.outputs(images), taught.outputs(images))
     (folder / "joint.safetensors").unlink()  # as if the teacher had just been finished
+    kept = (folder / "teacher" / "network.safetensors").read_bytes()
     model = clone(taught).fit(images[:600], labels[:600], checkpoint_dir=folder)
     np.testing.assert_array_equal(model.outputs(images), taught.outputs(images))
-    assert 0 < model.seconds_["earlier"] < model.seconds_["total"]
+    assert 0 < model.seconds_["teacher"] <= model.seconds_["earlier"] < model.seconds_["total"]
+    (folder / "joint.safetensors").unlink()
+    (folder / "teacher" / "network.safetensors").write_bytes(kept[:-9])  # as if damaged
+    model = clone(taught).fit(images[:600], labels[:600], checkpoint_dir=folder)
+    np.testing.assert_array_equal(model.outputs(images), taught.outputs(images))
+
+
+def test_what_is_kept_of_a_teacher_is_all_of_it(digits, tmp_path):
+    images, labels = digits
+    model = ConvolutionalClassifier("accurate", epochs=1, n_units=20).fit(
+        images[:250], labels[:250]
+    )
+    network, path = model.network_, tmp_path / "network.safetensors"
+    assert network.whitening is not None
+    write_teacher(path, "key", network, {"status": "finished"})
+    again, known = read_teacher(path, "key", network.units)
+    assert known["status"] == "finished"
+    assert again.softmax == network.softmax
+    np.testing.assert_array_equal(again.outputs(images), network.outputs(images))
+    with pytest.raises(RunError, match="holds the training of another fit"):
+        read_teacher(path, "another", network.units)
+    assert read_teacher(tmp_path / "none", "key", network.units) is None
+
+
+def test_another_fits_folder_is_refused_before_the_teacher_is_trained(digits, tmp_path):
+    images, labels = digits
+    alone = ConvolutionalClassifier("nano", epochs=1)
+    alone.fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
+    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=1)
+    with pytest.raises(RunError, match="holds the training of another fit"):
+        model.fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_the_rest_of_a_budget_is_the_learners_own(digits, monkeypatch):
+    """Its rates follow the share of its own minutes, so they begin at their beginning."""
+    images, labels = digits
+    plans = []
+
+    class Recorded(joint.JointTraining):
+        def __init__(self, module, plan, *given, **options):
+            plans.append(plan)
+            super().__init__(module, plan, *given, **options)
+
+    monkeypatch.setattr(joint, "JointTraining", Recorded)
+    model = ConvolutionalClassifier("nano", teacher="tiny", time_budget=0.1)
+    model.fit(images[:300], labels[:300])
+    of_teacher, own = plans
+    assert of_teacher.time_budget == pytest.approx(2.4)
+    assert own.time_budget == pytest.approx(6 - model.seconds_["teacher"])
+    assert own.teacher is not None
+
+
+def test_a_teacher_that_failed_is_told_and_not_learned_from(digits, monkeypatch):
+    images, labels = digits
+    network = ConvolutionalClassifier("tiny", epochs=1).fit(images[:250], labels[:250]).network_
+    known = {"status": "non-finite", "seconds": 0.0, "earlier": 0.0}
+    monkeypatch.setattr(convolutional_fitting, "_teacher", lambda *_, **__: (network, known))
+    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=2)
+    model.fit(images[:250], labels[:250])
+    assert model.statuses_ == {"finished": 1, "non-finite": 1}
+    assert model.status_ == "non-finite"
+    alone = ConvolutionalClassifier("nano", epochs=2).fit(images[:250], labels[:250])
+    np.testing.assert_array_equal(model.outputs(images), alone.outputs(images))
 
 
 def test_what_is_saved_knows_its_teachers_name(taught, digits, tmp_path):
@@ -130,6 +202,19 @@ def test_a_teacher_has_two_fifths_of_the_minutes_or_as_many_epochs():
     assert plan.teacher.joint.augmentation is None
     assert plan.teacher.joint.precision == "bfloat16"
     assert plan.teacher.units.n_units == 208, "the preset's own"
+    both = ConvolutionalClassifier("small", teacher="wide", epochs=7, time_budget=10)
+    found = both.plan_for((28, 28), 100).teacher.joint
+    assert (found.epochs, found.time_budget) == (7, 240)
+
+
+def test_images_are_moved_as_the_teacher_moves_them():
+    plans = [
+        ConvolutionalClassifier("small", teacher=teacher).plan_for((32, 32, 3), 50_000)
+        for teacher in (None, "wide", "tiny")
+    ]
+    assert [plan.shifts for plan in plans] == [False, True, False]
+    plan = ConvolutionalClassifier("accurate", teacher="tiny").plan_for((32, 32, 3), 50_000)
+    assert not plan.shifts
 
 
 def test_minutes_are_kept_with_a_teacher(digits):

@@ -81,6 +81,7 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 "output layer" + chosen * " (the better on validation images)",
                 report["output_layer"],
             ),
+            *([("seconds: teacher", f"{seconds['teacher']:.1f}")] if "teacher" in seconds else []),
             (
                 "seconds: joint training / glue / total",
                 f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",

@@ -206,29 +206,32 @@ class ConvolutionalFeatures:
 
 
 def tensors_of(network: ConvolutionalNetwork, device: str = "cpu", dtype: Any = None) -> Any:
-    """What `pooled` computes with, on a device; filters in a precision, by default float32."""
+    """What `pooled` computes with, on a device, maps in a precision: by default float32.
+
+    Filters are rounded to it once they are composed.
+    """
     import torch
 
-    def filters(*arrays: np.ndarray) -> tuple[Any, ...]:
+    def placed(*arrays: np.ndarray, dtype: Any = None) -> tuple[Any, ...]:
         return tuple(torch.as_tensor(a, dtype=dtype, device=device) for a in arrays)
 
-    layers = [filters(w.channel, w.row, w.column, w.bias) for w in network.layers]
-    center, scale = (
-        torch.as_tensor(a, device=device)[:, None, None] for a in (network.center, network.scale)
-    )
+    layers = [
+        (*placed(w.channel, w.row, w.column), *placed(w.bias, dtype=dtype)) for w in network.layers
+    ]
+    center, scale = (a[:, None, None] for a in placed(network.center, network.scale))
     whitening = network.whitening
-    first = None if whitening is None else filters(whitening.both, whitening.bias)
+    first = None if whitening is None else placed(whitening.both, whitening.bias, dtype=dtype)
     return first, layers, center, scale
 
 
 def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
-    """Features ``(n, n_features)`` of maps ``(n, C, H, W)``, in the precision of the filters."""
+    """Features ``(n, n_features)`` of maps ``(n, C, H, W)``, in the precision of the tensors."""
     import torch
     from torch.nn import functional as F
 
     units = network.units
     first, layers, center, scale = tensors
-    dtype = layers[0][0].dtype
+    dtype = layers[0][-1].dtype
     ways = network.ways(str(dtype).removeprefix("torch."))
     sigma = ACTIVATIONS[units.activation].value
     x = ((shrunk(maps, units.shrink) - center) / scale).to(dtype)

@@ -16,7 +16,7 @@ from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators.files import DESCRIPTION, WEIGHTS
 from rankwise.runs.reading import ORIGIN, origin_of
-from rankwise.training.checkpoints import CHECKPOINT, known_of
+from rankwise.training.checkpoints import CHECKPOINT, TEACHER, known_of
 
 CONFIGURATION = "run.json"
 REPORT = "report.json"
@@ -239,9 +239,10 @@ def holds(run: TrainingRun, out: Path) -> bool:
 
 
 def finished_parts(out: Path) -> dict[str, int]:
-    """What an interrupted run has kept: ``sub-networks`` and ``epochs``."""
-    epochs = known_of(out / SUBNETS / CHECKPOINT).get("epoch", 0)
+    """What an interrupted run has kept: ``sub-networks``, a teacher's epochs, and ``epochs``."""
+    folder = out / SUBNETS
     return {
-        "sub-networks": len(list((out / SUBNETS).glob("[0-9]*.safetensors"))),
-        "epochs": int(epochs),
+        "sub-networks": len(list(folder.glob("[0-9]*.safetensors"))),
+        "epochs of the teacher": int(known_of(folder / TEACHER / CHECKPOINT).get("epoch", 0)),
+        "epochs": int(known_of(folder / CHECKPOINT).get("epoch", 0)),
     }

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT = "joint.safetensors"
-TEACHER = "teacher"
 """Name of a joint training's checkpoint in its folder."""
+
+TEACHER = "teacher"
+"""Name of the folder in it that keeps the training of its teacher."""
 
 SECONDS = "seconds.json"
 """Name of the file that keeps how long the sub-networks of a folder have taken so far."""

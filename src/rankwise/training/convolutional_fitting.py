@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
 from rankwise.linear.output_layer import solve_output_layer
 from rankwise.networks.convolutional import ConvolutionalNetwork
-from rankwise.training.checkpoints import CHECKPOINT, TEACHER, fit_key
-from rankwise.training.distributed import is_parallel
+from rankwise.training.checkpoints import CHECKPOINT, TEACHER, fit_key, read_checkpoint
+from rankwise.training.distributed import is_first, is_parallel
 from rankwise.training.fitting import Fitted, accuracy_of, in_words
 from rankwise.training.validation import validation_split
 
@@ -41,6 +42,7 @@ def fit_convolutional(
     progress: bool = False,
     groups: np.ndarray | None = None,
     validation_rows: np.ndarray | None = None,
+    title: str = "epochs",
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
 
@@ -77,6 +79,8 @@ def fit_convolutional(
         Sources; the validation part shares none with the rest.
     validation_rows : bool array of shape (n,), optional
         The validation part, in the place of one that is cut off. It is never trained on.
+    title : str
+        Of the bar of epochs.
     """
     import torch
 
@@ -88,34 +92,42 @@ def fit_convolutional(
 
     begin = time.perf_counter()
     if device.startswith("cpu"):
-        check_room_for_maps(plan.units, plan.joint, len(encoded), threads)
+        for each in (plan, *([plan.teacher] if plan.teacher else [])):
+            check_room_for_maps(each.units, each.joint, len(encoded), threads)
     fit, held_out = validation_split(encoded, seed, groups, validation_rows)
     validation = (chosen(images, held_out), encoded[held_out]) if len(held_out) else None
     rest, labels = chosen(images, fit), encoded[fit]
     own = None if weights is None else weights[fit]
     n_seen = len(rest) if own is None else float(np.sum(own))
-    joint, taught = plan.joint, None
+    joint, where = plan.joint, "cpu" if device.startswith("cpu") else device
+    key = ""
+    if folder is not None or is_parallel():
+        key = fit_key(images, encoded, plan, seed, held_out, where, own)
+    taught: dict[str, Any] = {}
     if plan.teacher is not None:
-        place = None if folder is None else folder / TEACHER
-        if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-        taught = fit_convolutional(
+        if folder is not None:
+            read_checkpoint(folder / CHECKPOINT, key)  # another fit's is refused before, not behind
+        network, taught = _teacher(
             images,
             encoded,
             n_classes,
             plan.teacher,
+            key=key,
+            folder=None if folder is None else folder / TEACHER,
             seed=seed,
             threads=threads,
             device=device,
             weights=weights,
-            folder=place,
             progress=progress,
             groups=groups,
             validation_rows=validation_rows,
         )
-        assert isinstance(taught.network, ConvolutionalNetwork)
-        joint = replace(joint, teacher=Teacher(taught.network))
-    started = begin if taught is None else time.perf_counter()
+        if taught["status"] != "non-finite":
+            joint = replace(joint, teacher=Teacher(network))
+        if joint.time_budget is not None:
+            left = joint.time_budget - taught["seconds"]
+            joint = replace(joint, time_budget=max(left, _LEAST_SECONDS))
+    started = time.perf_counter() if taught else begin
     if joint.augmentation is not None:
         moves = with_mirrors(
             joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
@@ -129,14 +141,13 @@ def fit_convolutional(
         n_classes,
         seed=seed,
         workers=threads,
-        device="cpu" if device.startswith("cpu") else device,
+        device=where,
     )
     spent = 0.0
     if joint.time_budget is not None:
         behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
-        spent = behind + time.perf_counter() - begin
-        spent += 0.0 if taught is None else taught.seconds["earlier"]
-    with progress_bar("epochs", joint.epochs, enabled=progress, notes=True) as advance:
+        spent = behind + time.perf_counter() - started
+    with progress_bar(title, joint.epochs, enabled=progress, notes=True) as advance:
         result = training.fit(
             rest,
             labels,
@@ -144,9 +155,7 @@ def fit_convolutional(
             weights=own,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,
-            key=fit_key(images, encoded, plan, seed, held_out, training.device, own)
-            if folder is not None or is_parallel()
-            else "",
+            key=key,
             advance=advance,
             after_epoch=lambda entry: advance.note(in_words(entry)),
         )
@@ -184,16 +193,17 @@ def fit_convolutional(
             workers=threads,
         )
     end, earlier = time.perf_counter(), result.earlier_seconds
-    before = earlier if taught is None else earlier + taught.seconds["earlier"]
+    before = earlier + taught.get("earlier", 0.0)
+    statuses = Counter([result.status, *([taught["status"]] if taught else [])])
     return Fitted(
         network=final,
-        status=result.status,
-        statuses={result.status: 1},
+        status="non-finite" if "non-finite" in statuses else result.status,
+        statuses=dict(statuses),
         n_iter=len(result.history),
         ridge=layer.ridge / n_seen,
         rank=layer.rank,
         condition=layer.condition,
-        seconds=({} if taught is None else {"teacher": taught.seconds["total"]})
+        seconds=({"teacher": taught["seconds"]} if taught else {})
         | {
             "joint": trained - started + earlier,
             "glue": end - trained,
@@ -208,6 +218,40 @@ def fit_convolutional(
     )
 
 
+def _teacher(
+    images: Images,
+    encoded: np.ndarray,
+    n_classes: int,
+    plan: ConvolutionalPlan,
+    *,
+    key: str,
+    folder: Path | None,
+    **options: Any,
+) -> tuple[ConvolutionalNetwork, dict[str, Any]]:
+    """Train the one that others learn from, or read it where an interrupted fit had finished it.
+
+    Gives its network, its ``status``, all its ``seconds`` and those that went by ``earlier``.
+    """
+    from rankwise.training.teaching import read_teacher, write_teacher
+
+    path = None if folder is None else folder / _NETWORK
+    found = None if path is None else read_teacher(path, key, plan.units)
+    if found is not None:
+        network, known = found
+        return network, known | {"earlier": known["seconds"]}
+    title = "teacher's epochs"
+    fitted = fit_convolutional(
+        images, encoded, n_classes, plan, folder=folder, title=title, **options
+    )
+    assert isinstance(fitted.network, ConvolutionalNetwork)
+    known = {"status": fitted.status, "seconds": fitted.seconds["total"]}
+    if path is not None and is_first():
+        write_teacher(path, key, fitted.network, known)
+    return fitted.network, known | {"earlier": fitted.seconds["earlier"]}
+
+
+_NETWORK = "network.safetensors"
+_LEAST_SECONDS = 1e-3
 _SOME, _MARGIN = 256, 1.3
 
 

@@ -234,30 +234,35 @@ def plan_convolutional(
         time_budget=None if minutes is None else 60.0 * float(minutes),
         patience=given.get("patience"),
     )
+    teacher = _teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank)
+    shifts = preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS
+    if teacher is not None:
+        shifts = teacher.shifts  # its outputs are for images as it was shown them
     return ConvolutionalPlan(
         units,
         joint,
         given.get("ridge", "gcv"),
         given.get("glue_rcond"),
-        shifts=preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS,
-        teacher=_teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank),
+        shifts=shifts,
+        teacher=teacher,
     )
 
 
 def _teacher_of(
     given: Mapping[str, Any], epochs: int, image_shape: tuple[int, ...], **options: Any
 ) -> ConvolutionalPlan | None:
-    """What is trained first, on the same images and as they are moved; None where none was asked.
+    """What is trained first, on the same images; None where none was asked for.
 
-    It has its preset's units, and the epochs of the one that it teaches.
+    It has its preset's units, and at most the epochs of the one that it teaches, which moves images
+    as its teacher does.
     """
     if "teacher" not in given:
         return None
     shared = {k: given[k] for k in ("augmentation", "precision", "patience") if k in given}
-    if given.get("time_budget") is None:
-        shared["max_iter"] = epochs
-    else:
+    if given.get("time_budget") is not None:
         shared["time_budget"] = _TEACHERS_SHARE * given["time_budget"]
+    if "max_iter" in given or "time_budget" not in shared:
+        shared["max_iter"] = epochs
     return plan_convolutional(given["teacher"], shared, image_shape, **options)
 
 

@@ -88,7 +88,8 @@ def expectation(
     from rankwise.training.starting import convolutional_module
 
     if device.startswith("cpu"):
-        check_room(plan.units, plan.joint, len(encoded), threads)
+        for each in (plan, *([plan.teacher] if plan.teacher else [])):
+            check_room(each.units, each.joint, len(encoded), threads)
     n_parameters = _size(plan, n_classes)
     of_teacher = None if plan.teacher is None else _size(plan.teacher, n_classes)
     budget = plan.joint.time_budget

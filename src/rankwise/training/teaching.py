@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from rankwise.networks.convolutional import ConvolutionalNetwork, pooled, tensors_of
+from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
+from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, Whitening
 
 TEMPERATURE, TAUGHT = 4.0, 0.9
 """What outputs are divided by, and the share of the loss that is the teacher's."""
@@ -67,3 +71,42 @@ def divergence(
     )
     each = TEMPERATURE**2 * told.sum(dim=1)
     return each.mean() if weights is None else (each * weights).mean()
+
+
+_VECTORS = ("channel", "row", "column", "bias")
+
+
+def write_teacher(path: Path, key: str, network: ConvolutionalNetwork, known: Any) -> None:
+    """Keep a finished teacher, and what is known of it, for a fit that is interrupted behind it."""
+    arrays = {"center": network.center, "scale": network.scale, "coef": network.coef}
+    for i, layer in enumerate(network.layers):
+        arrays |= {f"{i}.{name}": getattr(layer, name) for name in _VECTORS}
+    if network.whitening is not None:
+        arrays |= {"filters": network.whitening.filters, "first": network.whitening.bias}
+    tensors = {name: torch.from_numpy(a) for name, a in arrays.items()}
+    write_checkpoint(path, key, tensors, {**known, "softmax": network.softmax})
+
+
+def read_teacher(
+    path: Path, key: str, units: ConvolutionalUnits
+) -> tuple[ConvolutionalNetwork, dict[str, Any]] | None:
+    """What `write_teacher` kept; None if there is none, or if it is damaged.
+
+    Raises
+    ------
+    RunError
+        If it belongs to another fit.
+    """
+    found = read_checkpoint(path, key)
+    if found is None:
+        return None
+    tensors, known = found
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    layers = tuple(
+        LayerWeights(*(arrays[f"{i}.{name}"] for name in _VECTORS))
+        for i in range(len(units.layers))
+    )
+    whitening = Whitening(arrays["filters"], arrays["first"]) if "filters" in arrays else None
+    center, scale, coef = (arrays[name] for name in ("center", "scale", "coef"))
+    softmax = bool(known["softmax"])
+    return ConvolutionalNetwork(units, layers, center, scale, coef, softmax, whitening), known
