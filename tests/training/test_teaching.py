@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 
-from rankwise import ConvolutionalClassifier
+from rankwise import ConvolutionalClassifier, TrainingOptions
 from rankwise.errors import RunError
 from rankwise.estimators.models import load_model
 from rankwise.estimators.options import classifier_of
@@ -34,7 +34,7 @@ def digits():
 @pytest.fixture(scope="module")
 def taught(digits):
     images, labels = digits
-    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=3)
+    model = ConvolutionalClassifier("nano", training=TrainingOptions(teacher="tiny"), epochs=3)
     return model.fit(images[:600], labels[:600])
 
 
@@ -95,10 +95,12 @@ def test_the_same_seed_gives_the_same_model_whatever_the_threads(taught, digits)
 
 
 def test_the_teacher_counts_in_a_fit(digits):
-    """A teacher of another seed's start would be another; one that is stopped early too."""
+    """What is learned depends on whom it is learned from."""
     images, labels = digits
     found = [
-        ConvolutionalClassifier("nano", teacher=teacher, epochs=2).fit(images[:400], labels[:400])
+        ConvolutionalClassifier("nano", training=TrainingOptions(teacher=teacher), epochs=2).fit(
+            images[:400], labels[:400]
+        )
         for teacher in ("nano", "tiny")
     ]
     assert not np.array_equal(*(model.outputs(images[:20]) for model in found))
@@ -141,7 +143,7 @@ def test_another_fits_folder_is_refused_before_the_teacher_is_trained(digits, tm
     images, labels = digits
     alone = ConvolutionalClassifier("nano", epochs=1)
     alone.fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
-    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=1)
+    model = ConvolutionalClassifier("nano", training=TrainingOptions(teacher="tiny"), epochs=1)
     with pytest.raises(RunError, match="holds the training of another fit"):
         model.fit(images[:250], labels[:250], checkpoint_dir=tmp_path)
     assert not (tmp_path / "teacher").exists()
@@ -158,7 +160,9 @@ def test_the_rest_of_a_budget_is_the_learners_own(digits, monkeypatch):
             super().__init__(module, plan, *given, **options)
 
     monkeypatch.setattr(joint, "JointTraining", Recorded)
-    model = ConvolutionalClassifier("nano", teacher="tiny", time_budget=0.1)
+    model = ConvolutionalClassifier(
+        "nano", training=TrainingOptions(teacher="tiny"), time_budget=0.1
+    )
     model.fit(images[:300], labels[:300])
     of_teacher, own = plans
     assert of_teacher.time_budget == pytest.approx(2.4)
@@ -171,7 +175,7 @@ def test_a_teacher_that_failed_is_told_and_not_learned_from(digits, monkeypatch)
     network = ConvolutionalClassifier("tiny", epochs=1).fit(images[:250], labels[:250]).network_
     known = {"status": "non-finite", "seconds": 0.0, "earlier": 0.0}
     monkeypatch.setattr(convolutional_fitting, "_teacher", lambda *_, **__: (network, known))
-    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=2)
+    model = ConvolutionalClassifier("nano", training=TrainingOptions(teacher="tiny"), epochs=2)
     model.fit(images[:250], labels[:250])
     assert model.statuses_ == {"finished": 1, "non-finite": 1}
     assert model.status_ == "non-finite"
@@ -183,18 +187,20 @@ def test_what_is_saved_knows_its_teachers_name(taught, digits, tmp_path):
     images, _ = digits
     taught.save(tmp_path)
     again = load_model(tmp_path)
-    assert again.teacher == "tiny"
+    assert again.training.teacher == "tiny"
     np.testing.assert_array_equal(again.outputs(images), taught.outputs(images))
 
 
 def test_a_teacher_has_two_fifths_of_the_minutes_or_as_many_epochs():
-    plan = ConvolutionalClassifier("small", teacher="wide", time_budget=10).plan_for(
-        (32, 32, 3), 100
-    )
+    plan = ConvolutionalClassifier(
+        "small", training=TrainingOptions(teacher="wide"), time_budget=10
+    ).plan_for((32, 32, 3), 100)
     assert plan.joint.time_budget == 600
     assert plan.teacher.joint.time_budget == 240
     assert plan.teacher.units.n_parameters > 300_000
-    plan = ConvolutionalClassifier("small", teacher="wide", epochs=7).plan_for((28, 28), 100)
+    plan = ConvolutionalClassifier(
+        "small", training=TrainingOptions(teacher="wide"), epochs=7
+    ).plan_for((28, 28), 100)
     assert (plan.joint.epochs, plan.teacher.joint.epochs) == (7, 7)
     assert plan.teacher.teacher is None
     options = {"augmentation": "none", "precision": "bfloat16", "n_units": 30}
@@ -202,24 +208,32 @@ def test_a_teacher_has_two_fifths_of_the_minutes_or_as_many_epochs():
     assert plan.teacher.joint.augmentation is None
     assert plan.teacher.joint.precision == "bfloat16"
     assert plan.teacher.units.n_units == 208, "the preset's own"
-    both = ConvolutionalClassifier("small", teacher="wide", epochs=7, time_budget=10)
+    both = ConvolutionalClassifier(
+        "small", training=TrainingOptions(teacher="wide"), epochs=7, time_budget=10
+    )
     found = both.plan_for((28, 28), 100).teacher.joint
     assert (found.epochs, found.time_budget) == (7, 240)
 
 
 def test_images_are_moved_as_the_teacher_moves_them():
     plans = [
-        ConvolutionalClassifier("small", teacher=teacher).plan_for((32, 32, 3), 50_000)
+        ConvolutionalClassifier("small", training=TrainingOptions(teacher=teacher)).plan_for(
+            (32, 32, 3), 50_000
+        )
         for teacher in (None, "wide", "tiny")
     ]
     assert [plan.shifts for plan in plans] == [False, True, False]
-    plan = ConvolutionalClassifier("accurate", teacher="tiny").plan_for((32, 32, 3), 50_000)
+    plan = ConvolutionalClassifier("accurate", training=TrainingOptions(teacher="tiny")).plan_for(
+        (32, 32, 3), 50_000
+    )
     assert not plan.shifts
 
 
 def test_minutes_are_kept_with_a_teacher(digits):
     images, labels = digits
-    model = ConvolutionalClassifier("nano", teacher="tiny", time_budget=0.1)
+    model = ConvolutionalClassifier(
+        "nano", training=TrainingOptions(teacher="tiny"), time_budget=0.1
+    )
     model.fit(images[:900], labels[:900])
     assert model.seconds_["total"] < 1.5 * 6, "the machine may be busy"
     assert model.seconds_["teacher"] < 0.7 * 6
@@ -227,7 +241,9 @@ def test_minutes_are_kept_with_a_teacher(digits):
 
 def test_what_it_comes_to_counts_the_teacher(digits):
     alone, both = (
-        ConvolutionalClassifier("nano", teacher=teacher, epochs=5).expect(*digits)
+        ConvolutionalClassifier("nano", training=TrainingOptions(teacher=teacher), epochs=5).expect(
+            *digits
+        )
         for teacher in (None, "accurate")
     )
     assert both.n_parameters == alone.n_parameters
@@ -239,7 +255,7 @@ def test_what_it_comes_to_counts_the_teacher(digits):
 def test_a_weight_of_two_is_the_same_as_two_images(digits):
     images, labels = digits
     few, names = images[:150], labels[:150]
-    model = ConvolutionalClassifier("nano", teacher="tiny", epochs=2)
+    model = ConvolutionalClassifier("nano", training=TrainingOptions(teacher="tiny"), epochs=2)
     weighted = clone(model).fit(few, names, sample_weight=np.full(150, 2.0) - (np.arange(150) < 75))
     twice = np.r_[np.arange(150), np.arange(75, 150)]
     repeated = clone(model).fit(few[twice], names[twice])

@@ -112,14 +112,23 @@ class TrainingOptions:
     patience : int, optional
         Stop when the accuracy on the validation part hasn't risen for so many epochs. Default: not
         before the schedule ends, whose last epochs are usually the best.
+    teacher : str, optional
+        A larger preset that is trained first, on the same images, for as many epochs or two fifths
+        of the time budget; its outputs on the moved images are then learned beside the labels (G.
+        Hinton's distillation). More accurate where there is more time than a small network can
+        use. Only the small one is kept. Default: none.
     """
 
     precision: str | None = None
     patience: int | None = None
+    teacher: str | None = None
 
     def given(self) -> dict[str, Any]:
         """As `rankwise.training.presets` names them, those that are given."""
-        return _without_none({"precision": self.precision, "patience": self.patience})
+        return _without_none({name: getattr(self, name) for name in _TRAINING})
+
+
+_TRAINING = ("precision", "patience", "teacher")
 
 
 @dataclass(frozen=True)
@@ -352,7 +361,7 @@ def convolutional_parameters_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same of `ConvolutionalClassifier`, whose epochs are ``max_iter``."""
     options = {name: value for name, value in given.items() if value is not None}
     form = {name: options.pop(name) for name in ("rank", "activation") if name in options}
-    own = {name: options.pop(name) for name in ("precision", "patience") if name in options}
+    own = {name: options.pop(name) for name in _TRAINING if name in options}
     parameters: dict[str, Any] = {"unit": UnitForm(**form)} if form else {}
     if own:
         parameters["training"] = TrainingOptions(**own)

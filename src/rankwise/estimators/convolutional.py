@@ -28,7 +28,7 @@ from rankwise.training.expectation import Expectation, expectation
 from rankwise.training.fitting import Fitted
 from rankwise.training.presets import check_given
 
-_CHOICES = ("unit", "n_units", "time_budget", "teacher", "augmentation", "training", "ridge")
+_CHOICES = ("unit", "n_units", "time_budget", "augmentation", "training", "ridge")
 
 
 class ConvolutionalClassifier(ImageClassifier):
@@ -54,16 +54,11 @@ class ConvolutionalClassifier(ImageClassifier):
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
         depends on the machine then. Default: the epochs decide.
-    teacher : str, optional
-        A larger preset that is trained first, on the same images, for as many epochs or two fifths
-        of `time_budget`; its outputs on the moved images are then learned beside the labels (G.
-        Hinton's distillation). More accurate where there is more time than a small network can
-        use. Only the small one is kept. Default: none.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
         What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
         copies in the place of a fifth of them (first paper).
     training : TrainingOptions, optional
-        Its precision, bfloat16 for instance, and the patience after which it stops early.
+        Its precision, bfloat16 for instance, the patience after which it stops early, a teacher.
     tta : {"mirror", "shifts"}, optional
         Copies of each image at prediction, whose outputs are averaged: the image and its mirror
         image, where the training images' classes survive it (`mirror_`), twice the time; or also
@@ -153,7 +148,6 @@ class ConvolutionalClassifier(ImageClassifier):
         n_units: int | None = None,
         epochs: int | None = None,
         time_budget: float | None = None,
-        teacher: str | None = None,
         augmentation: str | None = None,
         training: Any = None,
         tta: str | None = None,
@@ -171,7 +165,6 @@ class ConvolutionalClassifier(ImageClassifier):
         self.n_units = n_units
         self.epochs = epochs
         self.time_budget = time_budget
-        self.teacher = teacher
         self.augmentation = augmentation
         self.training = training
         self.tta = tta
