@@ -263,7 +263,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for key in dict.fromkeys(r["row"] for r in rows):
         runs, asked = [r for r in rows if r["row"] == key], ROWS[key]
         on_gpu = runs[0].get("device", "cpu") != "cpu"
-        took = "GPU" if on_gpu else spread([r["processor_seconds"] / 120 for r in runs], 1)
+        took = "GPU" if on_gpu else spread([r["seconds"] / 60 for r in runs], 1)
         lines.append(
             (
                 key,
@@ -283,8 +283,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
 def notes(rows: list[dict[str, Any]]) -> list[str]:
     """Which bars were met, by the worst run, within parameters and minutes."""
     found = [
-        "min: asked for at most, on two cores; took: minutes of processors by two, which is the "
-        "time of two cores with nothing else to do."
+        "min: asked for at most, on two cores; took: minutes of the clock, whatever else the "
+        "machine did."
     ]
     for key in dict.fromkeys(r["row"] for r in rows):
         runs, asked = [r for r in rows if r["row"] == key], ROWS[key]

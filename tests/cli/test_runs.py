@@ -48,10 +48,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cap
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys):
+def stop_in_the_third_epoch(patch):
+    """Ctrl-C as the third epoch of joint training begins, whoever's it is."""
     from rankwise.training.joint import JointTraining
 
-    arguments = ["train", "digits", *CONVOLUTIONAL, "--teacher", "nano", "--out", tmp_path / "a"]
     original, calls = JointTraining._epoch, []
 
     def interrupted(self, *given):
@@ -60,8 +60,13 @@ def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys)
             raise KeyboardInterrupt
         return original(self, *given)
 
+    patch.setattr(JointTraining, "_epoch", interrupted)
+
+
+def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys):
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--teacher", "nano", "--out", tmp_path / "a"]
     with monkeypatch.context() as patch:
-        patch.setattr(JointTraining, "_epoch", interrupted)
+        stop_in_the_third_epoch(patch)
         _, err = call(patch, capsys, *arguments, expect=130)
     assert "interrupted: 2 finished epochs of the teacher are kept in" in err
     out, err = call(monkeypatch, capsys, *arguments)
@@ -109,19 +114,9 @@ def test_control_c_with_two_workers_then_the_same_command(tmp_path):
 
 def test_interrupted_epochs_are_kept(tmp_path, monkeypatch, capsys):
     """Ctrl-C during the third of three epochs, then the same command."""
-    from rankwise.training.joint import JointTraining
-
     arguments = ["train", "digits", *CONVOLUTIONAL, "--json"]
-    original, calls = JointTraining._epoch, []
-
-    def interrupted(self, *given):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(self, *given)
-
     with monkeypatch.context() as patch:
-        patch.setattr(JointTraining, "_epoch", interrupted)
+        stop_in_the_third_epoch(patch)
         _, err = call(patch, capsys, *arguments, "--out", tmp_path / "a", expect=130)
     assert "interrupted: 2 finished epochs are kept in" in err
     resumed = json.loads(call(monkeypatch, capsys, *arguments, "--out", tmp_path / "a")[0])
