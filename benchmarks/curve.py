@@ -4,15 +4,16 @@ Our presets at 1 to 450 thousand parameters, the sub-networks of the paper's sch
 regression, an MLP, gradient boosting, and rivals at 5, 20, 100 and 450 thousand: a plain CNN, a
 depthwise-separable one and ResNet-20 scaled to the size, in one run on the same images. Rivals are
 trained by the very same code as our preset of the size: same batches, moved images, smoothing,
-schedule, precision, epochs or minutes, by AdamW at the better of two learning rates by validation
-(their seconds count both). Prediction is timed on one thread in batches of 500, all by the same
+schedule, precision, epochs or minutes, by AdamW at the best of three learning rates by validation,
+each with all of the minutes, chosen with the first seed (their seconds are of the best alone).
+Prediction is timed on one thread in batches of 500, all by the same
 code, normalisation folded in. Bytes are those of float32 weights; of convolutional networks also
 those of an int8 export, with the accuracy that it has. The test images are read once for each row.
 Finished rows are kept; the picture is drawn from the result file.
 
-    python benchmarks/curve.py                                    # MNIST, about 5 hours
-    python benchmarks/curve.py --dataset cifar10 --minutes 8      # about 9 hours
-    python benchmarks/curve.py --dataset photographs-64 --minutes 3   # 1600 cats and dogs
+    python benchmarks/curve.py --minutes 1                        # MNIST, about 90 minutes
+    python benchmarks/curve.py --dataset cifar10 --minutes 8      # about 11 hours
+    python benchmarks/curve.py --dataset photographs-64 --minutes 2   # 1600 cats and dogs
     python benchmarks/curve.py --draw      # docs/images/curve.png, from the result file
 """
 
@@ -40,7 +41,7 @@ from common import (
     to_measure,
     write_result,
 )
-from curve_models import Convolutional, RivalNetwork, plain, resnet, separable
+from curve_models import RATES, Convolutional, RivalNetwork, plain, resnet, separable
 from curve_picture import OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, draw
 from graph_runner import GraphRunner
 from rankwise._threads import one_thread
@@ -79,13 +80,13 @@ class Row:
 
     label: str
     kind: str
-    make: Callable[[int, Any], Any]
+    make: Callable[..., Any]
 
 
-def ours(preset: str, **options: Any) -> Callable[[int, Any], Any]:
+def ours(preset: str, **options: Any) -> Callable[..., Any]:
     """A preset, at its own size or another."""
 
-    def make(seed: int, args: Any) -> Rankwise:
+    def make(seed: int, args: Any, rate: float | None) -> Rankwise:
         known = dict(options)
         if preset != "windowed":
             known |= given(args)
@@ -102,23 +103,21 @@ def given(args: Any) -> dict[str, Any]:
     return {"time_budget": args.minutes, "precision": "auto"}
 
 
-def rival(kind: str, thousands: int) -> Callable[[int, Any], Any]:
-    """One of `RIVALS` at a size; two rates share the minutes of one."""
+def rival(kind: str, thousands: int) -> Callable[..., Any]:
+    """One of `RIVALS` at a size, at the rate that an earlier seed has chosen, or at each."""
 
-    def make(seed: int, args: Any) -> RivalNetwork:
-        options = given(args)
-        if "time_budget" in options:
-            options["time_budget"] /= 2
+    def make(seed: int, args: Any, rate: float | None) -> RivalNetwork:
         preset = SIZES_OF_RIVALS.get(thousands, "accurate")
-        most = 1000 * thousands
-        return RivalNetwork(RIVALS[kind], most, preset, options, seed, args.workers)
+        rates = RATES if rate is None else (rate,)
+        most, options = 1000 * thousands, given(args)
+        return RivalNetwork(RIVALS[kind], most, preset, options, seed, args.workers, rates)
 
     return make
 
 
-def other(maker: Any) -> Callable[[int, Any], Any]:
+def other(maker: Any) -> Callable[..., Any]:
     """One of `rival_models`."""
-    return lambda seed, args: maker(seed, args.quick)
+    return lambda seed, args, rate: maker(seed, args.quick)
 
 
 ROWS = {
@@ -183,7 +182,9 @@ def main() -> None:
     same |= {"minutes": args.minutes}
     results = earlier(args, same)
     for key, seed in to_measure(args.rows, args.seeds, results):
-        results.append(measure(args, key, seed, train, test))
+        earlier_rates = [r["learning_rate"] for r in results if r["row"] == key]
+        rate = earlier_rates[0] if earlier_rates else None
+        results.append(measure(args, key, seed, rate, train, test))
         keep(args, results, same)
     keep(args, results, same)  # also where every row was there: the tables may be newer
     for found in tables(results):
@@ -208,10 +209,13 @@ def keep(args: Any, results: list[dict[str, Any]], same: dict[str, Any]) -> None
     write_result(args, TITLE, tables(results), results, known, notes(results))
 
 
-def measure(args: Any, key: str, seed: int, train: ImageSet, test: ImageSet) -> dict[str, Any]:
+def measure(
+    args: Any, key: str, seed: int, rate: float | None, train: ImageSet, test: ImageSet
+) -> dict[str, Any]:
     """Fit, then read the test images once, then time prediction on images of the training set."""
-    model = ROWS[key].make(seed, args)
+    model = ROWS[key].make(seed, args, rate)
     seconds, _ = timed(lambda: model.fit(train.images, train.labels))
+    seconds = getattr(model, "fit_seconds", seconds)
     accuracy = float(np.mean(model.predict(test.images) == test.labels))
     batch = train.images[:500]
     with one_thread():
