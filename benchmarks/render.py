@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from provenance import is_uncommitted, list_stale, staleness
 from rankwise._files import atomic_path
+from render_readme import STALE, markdown, readme_lines
 from render_studies import (
     WHY_WITHDRAWN,
     at_a_glance,
@@ -47,7 +47,7 @@ SECTIONS = {
         "accurate",
         "choices",
         "joint_race",
-        "curve",
+        "curve*",
     ),
     "Low-rank reconstruction": ("lowrank_*",),
     "Studies": ("study_mnist_*", "study_leak_*", "study_*", "study_costs", "inference_simulation"),
@@ -101,7 +101,7 @@ def main() -> None:
     print(args.out)
     presets = args.results / "presets.json"
     if presets.exists() and args.readme is not None and args.readme.exists():
-        text = with_results(args.readme.read_text(encoding="utf-8"), readme_lines(presets))
+        text = with_results(args.readme.read_text(encoding="utf-8"), readme_lines(args.results))
         text = with_results(text, study_lines(args.results), STUDY_MARKS)
         with atomic_path(args.readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -120,96 +120,6 @@ def study_lines(results: Path) -> list[str]:
     paths = {path.stem: path for path in sorted(results.glob("study_*.json"))}
     found = conclusion(shown_studies(studies_among(paths)))
     return ["", *(f"  - {sentence}" for sentence in found), ""]
-
-
-def readme_lines(presets: Path) -> list[str]:
-    """The presets on MNIST in a few rows, with where they come from, and the other results.
-
-    What is stale says so above it, once for all that follows where all is. What was measured from
-    an uncommitted tree is left out.
-    """
-    parts: list[tuple[str | None, list[str]]] = []
-    for name, of in README_PARTS.items():
-        for path in sorted(presets.parent.glob(name)):
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if not is_uncommitted(result["provenance"]):
-                parts.append((staleness(result["provenance"]), list(of(result))))
-    if parts and all(stale for stale, _ in parts):
-        return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
-    marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
-    return ["", *(line for lines in marked for line in lines)]
-
-
-STALE = "**stale**"
-ALL_STALE = (
-    f"All figures below are {STALE}: the code has changed since they were measured, as "
-    "`make stale` lists; `make results` measures them again."
-)
-
-
-def presets_lines(result: dict[str, Any]) -> list[str]:
-    """The paper's scheme and ours on MNIST, in words."""
-    known = result["provenance"]["environment"]
-    measured = [{row[0]: row[1] for row in table["rows"]} for table in result["tables"]]
-    inductive, agreement, transductive = (
-        [f"{rows[name]}%" for rows in measured]
-        for name in (
-            "inductive accuracy, %",
-            "bootstrap: agreement with guesses, %",
-            "bootstrap: transductive accuracy, %",
-        )
-    )
-    first, second = (f"`{t['title'].removeprefix('--preset ')}`" for t in result["tables"])
-    return [
-        f"The paper's own scheme on MNIST, {first}, has an inductive accuracy of {inductive[0]}, "
-        f"and {second}, the same with better units, of {inductive[1]}. After bootstrapping they "
-        f"agree with their guesses on {agreement[0]} and {agreement[1]} of the test images, and "
-        f"are right on {transductive[0]} and {transductive[1]} ({known['date']}, "
-        f"{known['processor']}, {known['cores']} cores; {result['provenance']['spread']}; "
-        "[command and all figures](docs/results.md#the-papers-scheme-on-mnist)).",
-        "",
-    ]
-
-
-def frontier_lines(result: dict[str, Any]) -> list[str]:
-    """The convolutional presets within their minutes, with what was asked for of each."""
-    table, *others = result["tables"]
-    known = result["provenance"]["environment"]
-    met = [f"- {note}" for note in result["notes"] if " met (" in note]
-    origin = (
-        f"{known['date']}, {known['processor']}, {known['cores']} cores; all training images, test "
-        "images read once; mean (min–max) over the n runs, `min` minutes at most "
-        "([command and notes]"
-        f"(docs/results.md#{anchor(result['title'])}))."
-    )
-    lines = [markdown(table["columns"], table["rows"]), "", *met, "", origin, ""]
-    for other in others:
-        lines += [f"{other['title']}:", "", markdown(other["columns"], other["rows"]), ""]
-    return lines
-
-
-def anchor(title: str) -> str:
-    """What a heading is linked by."""
-    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-
-
-def airbench_lines(result: dict[str, Any]) -> list[str]:
-    """What the copy of CIFAR-10 costs a recipe whose figure on the original is known."""
-    where = f"docs/results.md#{anchor(result['title'])}"
-    said = [note for note in result["notes"] if note.startswith("airbench94 ")]
-    n = sum(row["row"] == "airbench94" for row in result["data"])
-    runs = "one run" if n == 1 else f"{n} runs"
-    tail = f"({runs} of our rewriting, which can't be tried on the original; [measured]({where}))"
-    return [line for note in said for line in (f"{note} {tail}", "")]
-
-
-README_PARTS = {
-    "presets.json": presets_lines,
-    "frontier.json": frontier_lines,
-    "frontier_epyc*.json": frontier_lines,
-    "airbench.json": airbench_lines,
-}
-"""What the README has of the results; all else is in docs/results.md."""
 
 
 def render(folder: Path) -> Iterable[str]:
@@ -281,16 +191,6 @@ def section(result: dict[str, Any], name: str) -> Iterable[str]:
         yield ""
     notes = result.get("notes", [])
     yield from notes and (*(f"- {note}" for note in notes), "")
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; figures to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("  ", "&ensp;")
 
 
 def _origin(known: dict[str, Any]) -> Iterable[str]:

@@ -116,7 +116,7 @@ def test_stale_tables_say_so_where_they_stand_and_uncommitted_ones_are_not_shown
 
 
 def test_the_readme_s_parts_too(results, render):
-    text = "\n".join(render.readme_lines(results / "presets.json"))
+    text = "\n".join(render.readme_lines(results))
     before, mark, after = text.partition("**stale**: changed since: `_arrays.py`.")
     assert mark
     assert "`windowed`" in before
@@ -125,7 +125,7 @@ def test_the_readme_s_parts_too(results, render):
     for name in ("presets", "frontier"):
         path = results / f"{name}.json"
         path.write_text(path.read_text().replace('"code": {', '"code": {"src/x.py": "0", '))
-    once = "\n".join(render.readme_lines(results / "presets.json"))
+    once = "\n".join(render.readme_lines(results))
     assert once.count("**stale**") == 1
     assert once.startswith("\nAll figures below are **stale**")
 

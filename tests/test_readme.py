@@ -39,7 +39,7 @@ def without_marks(text: str) -> str:
 
 
 def test_its_figures_are_those_of_the_results(render):
-    lines = render.readme_lines(ROOT / "benchmarks" / "results" / "presets.json")
+    lines = render.readme_lines(ROOT / "benchmarks" / "results")
     assert without_marks(render.with_results(README, lines)) == without_marks(README)
     studies = render.study_lines(ROOT / "benchmarks" / "results")
     assert render.with_results(README, studies, render.STUDY_MARKS) == README

@@ -1,0 +1,198 @@
+"""What the README has of the results: some figures in words, one table of the frontier."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import percent, spread
+from provenance import is_uncommitted, staleness
+
+STALE = "**stale**"
+ALL_STALE = (
+    f"All figures below are {STALE}: the code has changed since they were measured, as "
+    "`make stale` lists; `make results` measures them again."
+)
+
+
+def readme_lines(folder: Path) -> list[str]:
+    """The parts of the README that a folder of results has figures for.
+
+    What is stale says so above it, once for all that follows where all is. What was measured from
+    an uncommitted tree is left out.
+    """
+    parts: list[tuple[str | None, list[str]]] = []
+    for patterns, of in PARTS.items():
+        paths = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        found = [result for result in found if not is_uncommitted(result["provenance"])]
+        if found:
+            reasons = (staleness(result["provenance"]) for result in found)
+            parts.append((next((r for r in reasons if r), None), of(found)))
+    if parts and all(stale for stale, _ in parts):
+        return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
+    marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
+    return ["", *(line for lines in marked for line in lines)]
+
+
+def presets_lines(results: list[dict[str, Any]]) -> list[str]:
+    """The paper's scheme and ours on MNIST, in words."""
+    (result,) = results
+    known = result["provenance"]["environment"]
+    measured = [{row[0]: row[1] for row in table["rows"]} for table in result["tables"]]
+    inductive, agreement, transductive = (
+        [f"{rows[name]}%" for rows in measured]
+        for name in (
+            "inductive accuracy, %",
+            "bootstrap: agreement with guesses, %",
+            "bootstrap: transductive accuracy, %",
+        )
+    )
+    first, second = (f"`{t['title'].removeprefix('--preset ')}`" for t in result["tables"])
+    return [
+        f"The paper's own scheme on MNIST, {first}, has an inductive accuracy of {inductive[0]}, "
+        f"and {second}, the same with better units, of {inductive[1]}. After bootstrapping they "
+        f"agree with their guesses on {agreement[0]} and {agreement[1]} of the test images, and "
+        f"are right on {transductive[0]} and {transductive[1]} ({known['date']}, "
+        f"{known['processor']}, {known['cores']} cores; {result['provenance']['spread']}; "
+        "[command and all figures](docs/results.md#the-papers-scheme-on-mnist)).",
+        "",
+    ]
+
+
+def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
+    """The convolutional presets within their minutes, with what was asked for of each."""
+    columns = ("row", "n", "test, %", "with copies, %", "bar / goal", "met", "params", "min", "on")
+    rows = sorted(line for result in results for line in _frontier_rows(result))
+    lines = [markdown(columns, rows), ""]
+    pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
+    dates = sorted({result["provenance"]["environment"]["date"] for result in results})
+    lines += [
+        "All training images of each set, test images read once, 2 cores; mean (min–max) over the "
+        "n runs; *with copies*: averaged over shifted and mirrored ones (`tta=shifts`); *bar* and "
+        "*goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: what it "
+        "took, of the minutes asked for "
+        f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
+        f"{', '.join(pages)}).",
+        "",
+    ]
+    for result in results:
+        for other in result["tables"][1:]:
+            lines += [f"{other['title']}:", "", markdown(other["columns"], other["rows"]), ""]
+    return lines
+
+
+def _frontier_rows(result: dict[str, Any]) -> list[list[str]]:
+    """One line a row: what was reached beside what was asked for, and on which processor."""
+    processor = re.sub(r"\(R\)|Processor", "", result["provenance"]["environment"]["processor"])
+    lines = []
+    for key in dict.fromkeys(r["row"] for r in result["data"]):
+        runs = [r for r in result["data"] if r["row"] == key]
+        asked, worst = runs[0]["asked"], 100 * min(r["accuracy"] for r in runs)
+        copies = [r["accuracy_of_copies"].get("shifts") for r in runs]
+        met = "goal" if worst >= asked["goal"] else "bar" if worst >= asked["bar"] else "no"
+        lines.append(
+            [
+                f"`{key}`",
+                str(len(runs)),
+                percent([r["accuracy"] for r in runs]),
+                "–" if None in copies else percent(copies),
+                f"{asked['bar']:g} / {asked['goal']:g}",
+                met,
+                f"{runs[0]['n_parameters']:,}",
+                f"{np.mean([r['seconds'] for r in runs]) / 60:.0f} of {asked['minutes']:g}",
+                " ".join(processor.split()),
+            ]
+        )
+    return lines
+
+
+def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
+    """Ours beside a plain CNN on few photographs, seed by seed."""
+    said = []
+    for result in results:
+        runs = {
+            row: {r["seed"]: r["accuracy"] for r in result["data"] if r["row"] == row}
+            for row in ("accurate", "plain-186k")
+        }
+        seeds = sorted(set(runs["accurate"]) & set(runs["plain-186k"]))
+        if not seeds:
+            continue
+        gains = [100 * (runs["accurate"][s] - runs["plain-186k"][s]) for s in seeds]
+        side = re.findall(r"\d+", result["title"])[0]
+        said.append(
+            f"{percent([runs['accurate'][s] for s in seeds])} and "
+            f"{percent([runs['plain-186k'][s] for s in seeds])}% at {side} pixels, "
+            f"{spread(gains, 2)} points apart "
+            f"([measured](docs/results.md#{anchor(result['title'])}))"
+        )
+    if not said:
+        return []
+    minutes = results[0]["provenance"]["minutes"]
+    return [
+        f"Few photographs (1600 cats and dogs), {_minutes(minutes)} each on two cores: `accurate` "
+        f"and a plain CNN of 175 thousand parameters, with the same recipe and the best of three "
+        f"rates, reach {'; '.join(said)}.",
+        "",
+    ]
+
+
+def curve_lines(results: list[dict[str, Any]]) -> list[str]:
+    """Which of ours is ahead of the best rival of its size, by each measure of size."""
+    (result,) = results
+    known = result["provenance"]
+    if "minutes" not in known:
+        return []
+    return [
+        "Beside a plain CNN, a depthwise-separable one and ResNet-20 scaled to the size, trained "
+        f"by the same code on the same images of MNIST, {_minutes(known['minutes'])} a run "
+        f"([curve and tables](docs/results.md#{anchor(result['title'])})):",
+        "",
+        *(f"- {note}" for note in result["notes"] if note.startswith("By ")),
+        "",
+    ]
+
+
+def _minutes(n: float) -> str:
+    return f"{n:g} minute" + "s" * (n != 1)
+
+
+def anchor(title: str) -> str:
+    """What a heading is linked by."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def airbench_lines(results: list[dict[str, Any]]) -> list[str]:
+    """What the copy of CIFAR-10 costs a recipe whose figure on the original is known."""
+    (result,) = results
+    where = f"docs/results.md#{anchor(result['title'])}"
+    said = [note for note in result["notes"] if note.startswith("airbench94 ")]
+    n = sum(row["row"] == "airbench94" for row in result["data"])
+    runs = "one run" if n == 1 else f"{n} runs"
+    tail = f"({runs} of our rewriting, which can't be tried on the original; [measured]({where}))"
+    return [line for note in said for line in (f"{note} {tail}", "")]
+
+
+PARTS = {
+    ("presets.json",): presets_lines,
+    ("frontier.json", "frontier_epyc*.json"): frontier_lines,
+    ("airbench.json",): airbench_lines,
+    ("curve.json",): curve_lines,
+    ("curve_photographs_*.json",): photographs_lines,
+}
+"""What the README has of the results, by their files; all else is in docs/results.md."""
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; figures to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("  ", "&ensp;")

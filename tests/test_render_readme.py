@@ -1,0 +1,71 @@
+"""The README's sentences on curves and photographs, from results made up here."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KNOWN = {
+    "commit": "abcdef0",
+    "code": {},
+    "minutes": 2.0,
+    "environment": {"date": "2026-01-01", "processor": "Intel(R) Xeon(R) Processor", "cores": 2},
+}
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("render_readme")
+
+
+def photographs(*accuracies):
+    runs = [
+        {"row": row, "seed": 42 + i, "accuracy": value}
+        for row, values in zip(("accurate", "plain-186k"), accuracies, strict=True)
+        for i, value in enumerate(values)
+    ]
+    return {"title": "Photographs of 64 pixels", "provenance": KNOWN, "data": runs}
+
+
+def test_gains_on_photographs_are_taken_seed_by_seed(lines):
+    # The third seed has one of the two alone, so it doesn't count.
+    (text, _) = lines.photographs_lines([photographs([0.84, 0.86, 0.5], [0.83, 0.83])])
+    assert "85.00 (84.00–86.00) and 83.00 (83.00–83.00)% at 64 pixels" in text
+    assert "2.00 (1.00–3.00) points apart" in text
+    assert "(docs/results.md#photographs-of-64-pixels)" in text
+
+
+def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):
+    assert lines.photographs_lines([photographs([0.84], [])]) == []
+
+
+def test_a_curve_of_epochs_says_nothing_and_one_of_minutes_its_notes(lines):
+    result = {"title": "Curve", "provenance": KNOWN, "notes": ["A rival.", "By bytes: alike."]}
+    said = lines.curve_lines([result])
+    assert "2 minutes a run" in said[0]
+    assert said[2:-1] == ["- By bytes: alike."]
+    epochs = result | {"provenance": {k: v for k, v in KNOWN.items() if k != "minutes"}}
+    assert lines.curve_lines([epochs]) == []
+
+
+def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
+    asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
+    run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
+    slow = run | {"row": "b", "accuracy": 0.994, "accuracy_of_copies": {}}
+    runs = [
+        run | {"row": "a", "accuracy": value, "accuracy_of_copies": {"shifts": value + 0.01}}
+        for value in (0.980, 0.999)
+    ]
+    for name, data in (("frontier", [slow]), ("frontier_epyc", runs)):
+        result = {"title": "Bars", "provenance": KNOWN, "tables": [{}], "data": data}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    table = next(line for line in lines.readme_lines(tmp_path) if line.startswith("| row"))
+    _, _, first, second = table.splitlines()
+    assert first == (
+        "| `a` | 2 | 98.95 (98.00–99.90) | 99.95 (99.00–100.90) | 99 / 99.5 | no | 4,912 "
+        "| 15 of 15 | Intel Xeon |"
+    )
+    assert second == "| `b` | 1 | 99.40 | – | 99 / 99.5 | bar | 4,912 | 15 of 15 | Intel Xeon |"
