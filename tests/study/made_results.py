@@ -136,6 +136,7 @@ def _condition(data_set: str, arm: str, protocol: str, epochs: int) -> dict:
         "model": "simple-cnn",
         "arm": arm,
         "arm_kind": arm,
+        "copies": None if arm == "none" else arm,
         "epochs": epochs,
         "energy": 0.975 if arm == "low-rank" else None,
         "energy_std": 0.025 if arm == "low-rank" else None,

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from rankwise.study.compare import compare_conditions, interval_of, region
-from rankwise.study.infer import corrected_t_test, correlated_posterior, holm, paper_rule
+from rankwise.study.infer import (
+    corrected_t_test,
+    correlated_posterior,
+    holm,
+    paper_rule,
+    spent_level,
+)
 from rankwise.study.mcnemar import mcnemar_of
 from rankwise.study.outcomes import fold_scores, noise_between, retrained
+from rankwise.study.power import Pilot, repeats_to_tell
 from study.made_results import make_results
 
 
@@ -160,8 +167,13 @@ def test_short_trainings_allow_no_verdict(made):
     one = of(compare_conditions(results, folder), LOW_RANK)
     assert one["verdict"] == "cannot tell"
     assert one["obstacle"].startswith("in 15 of 15 folds low-rank was best in the last tenth of")
-    # Stopped at a plateau, the last epochs are no sign of a training that was too short.
+    # Patience that has stopped nothing says nothing.
     results["study"]["patience"] = 3
+    one = of(compare_conditions(results, folder), LOW_RANK)
+    assert one["obstacle"].startswith("in 15 of 15 folds")
+    # Stopped at a plateau, the last epochs are no sign of a training that was too short.
+    planned = next(c for c in results["conditions"] if c["id"] == LOW_RANK)
+    planned["epochs"] = 1 + max(len(c["history"]) for c in results["cells"])
     assert of(compare_conditions(results, folder), LOW_RANK)["obstacle"] is None
     for cell in results["cells"]:
         cell["test_accuracy"] = 0.15
@@ -272,6 +284,36 @@ def test_an_unfinished_study_is_compared_as_far_as_it_goes(tmp_path, kept):
         assert interval_of(results, low_rank) is None
     else:
         assert f"{5 - kept} pair" in one["sentence"]
+
+
+def test_a_verdict_needs_finished_folds_and_seeds_not_planned_ones(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(42, 43, 44))
+    whole = of(compare_conditions(results, tmp_path), LOW_RANK)
+    assert (whole["verdict"], whole["finished_seeds"]) == ("harms", 3)
+    results["cells"] = [
+        c
+        for c in results["cells"]
+        if c["condition"] != LOW_RANK or c["seed"] == 42 or c["fold"] not in (None, 0)
+    ]
+    one = of(compare_conditions(results, tmp_path), LOW_RANK)
+    assert one["corrected_t"]["p_holm"] < one["level"]
+    assert (one["verdict"], one["finished_seeds"], one["missing"]) == ("cannot tell", 1, 2)
+    assert "13 pairs of folds, 1 seed with 5 of them, can agree by chance" in one["sentence"]
+
+
+def test_the_advice_is_for_the_next_look_and_for_a_verdict(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), protocol="paper")
+    set_differences(results, 0.013 + 0.004 * np.array([-1.2, -0.4, 0.1, 0.3, 1.2]))
+    (one,) = compare_conditions(results, tmp_path)
+    pilot = Pilot(np.array(one["differences"]), 0.25, 5, None)
+    alone = repeats_to_tell(pilot, one["bayes"]["rope"], alpha=spent_level(0.05, 2))
+    assert one["seeds_to_tell"] == max(3, alone)
+    three = make_results(tmp_path, data_sets=("mnist",), protocol="paper", folds=3)
+    (one,) = compare_conditions(three, tmp_path)
+    assert one["seeds_to_tell"] is None
+    assert one["sentence"].endswith("it needs a study of 5 folds and 3 seeds.") or (
+        "can agree by chance" in one["sentence"]
+    )
 
 
 def test_cells_that_failed_do_not_count(tmp_path):

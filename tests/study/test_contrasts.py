@@ -118,6 +118,9 @@ def test_verdicts_of_contrasts_have_names_of_their_own(results):
     made, folder = results
     contrasts = contrasts_of(made, folder, "test", rope=0.0001)
     words = [f["verdict"] for f in compare_factors(made, contrasts, [], outcome="test")]
+    assert words[0] == "lowers it, as unchanged copies may"
+    plain = {**made, "conditions": [c | {"copies": None} for c in made["conditions"]]}
+    words = [f["verdict"] for f in compare_factors(plain, contrasts, [], outcome="test")]
     assert words[0] == "lowers it"
     assert words[2] in ("less together than apart", "more together than apart", "cannot tell")
     few = {**made, "study": made["study"] | {"seeds": [1]}}

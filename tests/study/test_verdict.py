@@ -14,6 +14,7 @@ SHAPE = np.array([-1.2, -0.4, 0.1, 0.3, 1.2]) / np.std([-1.2, -0.4, 0.1, 0.3, 1.
 def evidence(mean=0.0, deviation=0.001, **changes):
     values = mean + deviation * SHAPE
     test = corrected_t_test(values, 0.25)
+    folds, seeds = changes.get("folds", 5), changes.get("seeds", 3)
     made = {
         "test": test,
         "p_adjusted": test.p_value,
@@ -24,6 +25,7 @@ def evidence(mean=0.0, deviation=0.001, **changes):
         "folds": 5,
         "folds_to_tell": None,
         "pairs": 5,
+        "finished_seeds": seeds if folds >= 5 else 0,
     }
     return Evidence(**(made | changes))
 
@@ -135,25 +137,78 @@ def test_fewer_than_five_folds_or_three_seeds_make_no_verdict():
         assert verdict(made) == "cannot tell"
         said = sentence(made, "a", "b")
         assert said.startswith("Cannot tell whether a matters: +2.00 points of test accuracy")
-        assert "The numbers say that it helps, but" in said
+        assert "The numbers say that it helps, but 5 pairs of folds, " in said
         assert said.endswith("can agree by chance: a verdict needs 5 folds and 3 seeds.")
-    assert verdict(evidence(0.0, seeds=1)) == "no practical difference"
+    assert "2 seeds with 5 of them, can agree" in sentence(evidence(0.02, seeds=2), "a", "b")
+    assert "no seed with 5 of them, can agree" in sentence(evidence(0.02, folds=4), "a", "b")
+    few = evidence(0.0, seeds=1)
+    assert verdict(few) == "cannot tell"
+    assert "The numbers say that it makes no difference, but" in sentence(few, "a", "b")
+
+
+def test_folds_and_seeds_count_once_they_are_finished():
+    # Five folds and three seeds are planned; two folds of one seed are there.
+    made = evidence(0.02, finished_seeds=0, pairs=2, missing=13)
+    assert verdict(made) == "cannot tell"
+    said = sentence(made, "a", "b")
+    assert "but 2 pairs of folds, no seed with 5 of them, can agree by chance" in said
+    assert said.endswith(" Preliminary: 13 pairs of folds missing.")
+
+
+def test_too_few_folds_are_not_answered_by_seeds():
+    said = sentence(evidence(0.0, 0.02, folds=3, seeds_to_tell=None), "a", "b")
+    assert said.endswith(
+        " 3 folds are too few for a verdict, whatever the number of seeds: it needs a study of "
+        "5 folds and 3 seeds."
+    )
+
+
+def test_what_an_earlier_look_has_told_stands():
+    made = evidence(0.02, p_adjusted=0.004, alpha=0.0016)
+    assert verdict(made) == "cannot tell"
+    stands = evidence(0.02, p_adjusted=0.004, alpha=0.0016, established=1)
+    assert verdict(stands) == "helps"
+    assert sentence(stands, "a", "b").endswith(
+        ". The test told so at look 1, at its level, and that stands."
+    )
+    now = evidence(0.02, p_adjusted=0.001, alpha=0.0016, established=1)
+    assert "look 1" not in sentence(now, "a", "b")
+    # Only the test's part: the posterior has all images and seeds that there are now.
+    assert verdict(evidence(0.0055, 0.001, p_adjusted=1.0, established=1)) == "cannot tell"
+
+
+def test_later_looks_need_more_certainty_of_no_difference():
+    likely = Posterior(0.01, 0.97, 0.02)
+    assert verdict(evidence(0.0, posterior=likely)) == "no practical difference"
+    assert verdict(evidence(0.0, posterior=likely, certainty=0.99)) == "cannot tell"
 
 
 def test_an_effect_of_the_augmentation_beats_unchanged_copies():
-    both = evidence(0.02, control=control(0.018))
+    both = evidence(0.02, copies="changed", control=control(0.018))
     assert verdict(both) == "helps"
     said = sentence(both, "low-rank", "none")
     assert said.endswith("), and +1.80 points against unchanged copies.")
     for mean, direction, word in ((0.02, "copies help", "Copies help"), (-0.02, "copies harm", "")):
-        alone = evidence(mean, control=control(0.0))
+        alone = evidence(mean, copies="changed", control=control(0.0))
         assert verdict(alone) == direction
         said = sentence(alone, "low-rank", "none")
         assert said.startswith(word or "Copies harm")
         assert "nothing shows that low-rank does more than unchanged copies" in said
-        assert "+0.00 points against unchanged copies (−" in said
+        assert "unchanged copies, +0.00 points against them (−" in said
     # Against unchanged copies the other way is no support either.
-    assert verdict(evidence(0.02, control=control(-0.02))) == "copies help"
+    other = evidence(0.02, copies="changed", control=control(-0.02))
+    assert verdict(other) == "copies help"
+
+
+def test_copies_without_a_control_are_no_effect_of_the_augmentation():
+    alone = evidence(0.02, copies="changed")
+    assert verdict(alone) == "copies help"
+    assert "more than unchanged copies, which this study doesn't have: +2.00 points" in sentence(
+        alone, "low-rank", "none"
+    )
+    unchanged = evidence(-0.02, copies="unchanged")
+    assert verdict(unchanged) == "copies harm"
+    assert sentence(unchanged, "duplicate", "none").startswith("Copies harm: −2.00 points")
 
 
 def test_what_contradicts_stands_in_the_same_sentence():

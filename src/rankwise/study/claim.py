@@ -48,12 +48,17 @@ class Claim:
     ----------
     started : str
         When it was first begun.
-    look : int
-        How often its seeds were set: 1, and one more for each extension.
+    looks : list of list of int
+        The seeds that it was begun with, and those of each extension.
     """
 
     started: str
-    look: int
+    looks: list[list[int]]
+
+    @property
+    def look(self) -> int:
+        """How often its seeds were set: 1, and one more for each extension."""
+        return len(self.looks)
 
 
 def claim(
@@ -100,7 +105,7 @@ def claim(
     with locked(out / LOCK, wait=True):  # Of two runs that begin at once, one writes and one reads.
         if not path.exists():
             write_json(path, wanted)
-            return Claim(str(wanted["started"]), 1)
+            return Claim(str(wanted["started"]), [list(study.seeds)])
         found = read_claim(out)
         looks = looks_of(found)
         grown = set(study.seeds) > set(looks[-1])
@@ -126,7 +131,7 @@ def claim(
             f"{out} was begun on {begun_on}, whose numbers differ from those of {kind}; go on with "
             f"--device {begun_on}, or choose another folder"
         )
-    return Claim(str(found["started"]), len(looks))
+    return Claim(str(found["started"]), looks)
 
 
 def looks_of(found: dict[str, Any]) -> list[list[int]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rankwise.study.infer import (
 from rankwise.study.mcnemar import mcnemar_of
 from rankwise.study.outcomes import (
     OUTCOMES,
+    Key,
     fold_cells,
     fold_scores,
     noise_between,
@@ -33,9 +35,21 @@ from rankwise.study.outcomes import (
     retrained,
 )
 from rankwise.study.power import MOST_FOLDS, Pilot, folds_to_tell, repeats_to_tell
-from rankwise.study.verdict import Control, Evidence, points, sentence, verdict
+from rankwise.study.verdict import (
+    CERTAINTY,
+    FEWEST_FOLDS,
+    FEWEST_SEEDS,
+    Control,
+    Evidence,
+    points,
+    sentence,
+    verdict,
+)
 
 _Record = dict[str, Any]
+
+Told = dict[tuple[str, ...], tuple[int, bool]]
+"""From what is compared to the look that has told, and whether the effect was above 0."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ class _Pair:
     first: _Record
     second: _Record
     role: str
+    shared: list[Key]
     first_scores: list[float]
     second_scores: list[float]
     rope: float
@@ -66,6 +81,7 @@ def compare_conditions(
     alpha: float = 0.05,
     beside: Sequence[_Record] = (),
     further: Sequence[float] = (),
+    established: Told | None = None,
 ) -> list[_Record]:
     """Compare every condition with its baseline and, if it has one, its duplicate control.
 
@@ -93,21 +109,24 @@ def compare_conditions(
     further : sequence of float
         P-values of what else the family has, such as a factorial design's contrasts; nan where
         they can't be tested yet.
+    established : dict, optional
+        From condition and baseline to an earlier look that has told them apart, and whether the
+        effect was above 0 then.
 
     Returns
     -------
     list of dict
         ``condition``, ``baseline``, ``role`` ("baseline" or "control"), ``data_set``, ``model``,
         ``arm``, ``baseline_arm``, ``outcome``; ``pairs``, ``missing``, ``seeds``, ``folds``,
-        ``ratio``, ``correlation``, ``look``, ``level``; ``paper`` (`PaperRule`, or None with fewer
-        than two folds), ``published`` (what the paper says of the same two rows, or None);
-        ``differences`` (of every pair); ``effect`` (mean, low, high, deviation; and the ends of the
-        interval that covers together with those of all comparisons), ``corrected_t`` and
-        ``plain_t`` (statistic, degrees of freedom, p; the first also Holm's), ``images`` (variance
-        and sources of the images, or None), ``bayes`` (rope, harm, equal, help), ``mcnemar``
-        (`mcnemar_of`), ``test`` (mean test accuracies of the re-trained models),
-        ``seeds_to_tell``, ``folds_to_tell``, ``obstacle``, ``verdict``, ``sentence``. What can't be
-        computed is None.
+        ``finished_seeds``, ``ratio``, ``correlation``, ``look``, ``level``, ``established``;
+        ``paper`` (`PaperRule`, or None with fewer than two folds), ``published`` (what the paper
+        says of the same two rows, or None); ``differences`` (of every pair); ``effect`` (mean, low,
+        high, deviation; and the ends of the interval that covers together with those of all
+        comparisons), ``corrected_t`` and ``plain_t`` (statistic, degrees of freedom, p; the first
+        also Holm's), ``images`` (variance and sources of the images, or None), ``bayes`` (rope,
+        harm, equal, help), ``mcnemar`` (`mcnemar_of`), ``test`` (mean test accuracies of the
+        re-trained models), ``seeds_to_tell``, ``folds_to_tell``, ``obstacle``, ``verdict``,
+        ``sentence``. What can't be computed is None.
 
     Raises
     ------
@@ -139,6 +158,9 @@ def compare_conditions(
             adjusted[i],
             outcome=outcome,
             level=level,
+            next_level=spent_level(alpha, look + 1),
+            certainty=certainty_at(level, alpha),
+            established=still(established, (pair.first["id"], pair.second["id"]), pair.test.mean),
             n_comparisons=n_comparisons,
             control=controls.get(pair.first["id"]) if pair.role == "baseline" else None,
             contradictions=_contradictions(
@@ -159,6 +181,9 @@ def _evidence(
     *,
     outcome: str,
     level: float,
+    next_level: float,
+    certainty: float,
+    established: int | None,
     n_comparisons: int,
     control: Control | None,
     contradictions: tuple[str, ...],
@@ -168,32 +193,59 @@ def _evidence(
     data: _Record = next(
         (d for d in results["data_sets"] if d["name"] == pair.first["data_set"]), {}
     )
-    each = level / n_comparisons
+    each = next_level / n_comparisons  # Following the advice is another look.
     pilot = Pilot(pair.differences, 1 / (folds - 1), folds, pair.noise)
-    needed = repeats_to_tell(pilot, pair.rope, alpha=each)
-    instead = None
-    if needed is None:
+    needed = instead = None
+    if folds >= FEWEST_FOLDS:
+        needed = repeats_to_tell(pilot, pair.rope, alpha=each)
         most = min(MOST_FOLDS, data.get("most_folds", 0))
-        instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, alpha=each)
+        if needed is None:
+            instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, alpha=each)
     return Evidence(
         test=pair.test,
         p_adjusted=p_adjusted,
         posterior=pair.posterior,
         rope=pair.rope,
         seeds=seeds,
-        seeds_to_tell=needed,
+        seeds_to_tell=None if needed is None else max(needed, FEWEST_SEEDS),
         folds=folds,
         folds_to_tell=instead,
         pairs=len(pair.first_scores),
+        finished_seeds=finished_seeds(pair.shared),
         missing=max(0, folds * seeds - len(pair.first_scores)),
         alpha=level,
+        certainty=certainty,
+        established=established,
         outcome=OUTCOMES[outcome],
+        copies=copies_of(pair.first) if pair.role == "baseline" else None,
         control=control,
         obstacle=obstacle(results, (pair.first["id"], pair.second["id"]), outcome)
         if pair.first_scores
         else None,
         contradictions=contradictions,
     )
+
+
+def certainty_at(level: float, alpha: float) -> float:
+    """What ``no practical difference`` needs at a look of this level: all looks err as one may."""
+    return 1 - (1 - CERTAINTY) * level / spent_level(alpha, 1)
+
+
+def still(told: Told | None, key: tuple[str, ...], mean: float) -> int | None:
+    """The earlier look that has told, where the effect has the sign that it had."""
+    look, above = (told or {}).get(key, (None, False))
+    return look if above == (mean > 0) else None
+
+
+def finished_seeds(keys: Iterable[Key]) -> int:
+    """Seeds of which at least `FEWEST_FOLDS` of these folds, (seed, fold), are."""
+    return sum(n >= FEWEST_FOLDS for n in Counter(seed for seed, _ in keys).values())
+
+
+def copies_of(condition: _Record) -> str | None:
+    """What a condition's arm adds: ``"changed"`` copies, ``"unchanged"`` ones, or none."""
+    kind = condition.get("copies")
+    return None if kind is None else "unchanged" if kind == "duplicate" else "changed"
 
 
 def obstacle(results: _Record, ids: Sequence[str], outcome: str) -> str | None:
@@ -258,6 +310,7 @@ def _pairs(results: _Record, folder: Path, outcome: str, rope: float | None) -> 
                 first,
                 second,
                 role,
+                shared,
                 *scores,
                 rope=half,
                 noise=noise,
@@ -286,6 +339,8 @@ def _comparison(
         "missing": evidence.missing,
         "seeds": evidence.seeds,
         "folds": evidence.folds,
+        "finished_seeds": evidence.finished_seeds,
+        "established": evidence.established,
         "ratio": ratio,
         "correlation": ratio / (1 + ratio),
         "paper": asdict(paper_rule(pair.first_scores, pair.second_scores)) if enough else None,

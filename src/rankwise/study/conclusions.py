@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rankwise.study.compare import compare_conditions, obstacle
+from rankwise.study.compare import (
+    Told,
+    certainty_at,
+    compare_conditions,
+    copies_of,
+    finished_seeds,
+    obstacle,
+    still,
+)
 from rankwise.study.contrasts import Contrast, contrasts_of
 from rankwise.study.infer import holm, spent_level
 from rankwise.study.outcomes import OUTCOMES, primary_outcome
@@ -20,6 +28,8 @@ Record = dict[str, Any]
 FACTOR_VERDICTS = {
     ("main", "helps"): "raises it",
     ("main", "harms"): "lowers it",
+    ("main", "copies help"): "raises it, as unchanged copies may",
+    ("main", "copies harm"): "lowers it, as unchanged copies may",
     ("interaction", "helps"): "more together than apart",
     ("interaction", "harms"): "less together than apart",
 }
@@ -48,19 +58,73 @@ def conclusions(results: Record, folder: Path | str, *, alpha: float = 0.05) -> 
     main = primary_outcome(results["study"]["protocol"])
     found: Record = {"factors": []}
     for name, outcome in (("robustness", "degraded"), ("comparisons", main)):
-        contrasts = contrasts_of(results, folder, outcome)
-        found[name] = compare_conditions(
-            results,
-            folder,
-            outcome=outcome,
-            alpha=alpha,
-            beside=found.get("robustness", ()),
-            further=[contrast.test.p_value for contrast in contrasts],
-        )
-        factors = compare_factors(results, contrasts, found[name], outcome=outcome, alpha=alpha)
-        found["factors"] = factors + found["factors"]
+        earlier = [_judged(then, folder, outcome, alpha, {}, ()) for then in earlier_looks(results)]
+        beside = found.get("robustness", ())
+        both = _judged(results, folder, outcome, alpha, _told(earlier), beside)
+        found[name] = [
+            item | {"looks": [_at_look(items[i]) for items, _ in (*earlier, both)]}
+            for i, item in enumerate(both[0])
+        ]
+        found["factors"] = both[1] + found["factors"]
     found["summaries"] = summaries(results, found["comparisons"])
     return found
+
+
+def earlier_looks(results: Record) -> list[Record]:
+    """The results as they were at each look before the last: without the seeds that came later."""
+    found = []
+    for look, seeds in enumerate((results.get("looks") or [])[:-1], 1):
+        cells = [cell for cell in results["cells"] if cell["seed"] in seeds]
+        study = results["study"] | {"seeds": list(seeds)}
+        found.append({**results, "study": study, "cells": cells, "look": look, "looks": None})
+    return found
+
+
+def _judged(
+    results: Record,
+    folder: Path | str,
+    outcome: str,
+    alpha: float,
+    told: Told,
+    beside: Sequence[Record],
+) -> tuple[list[Record], list[Record]]:
+    """Comparisons and contrasts of an outcome, one family, at one look."""
+    contrasts = contrasts_of(results, folder, outcome)
+    compared = compare_conditions(
+        results,
+        folder,
+        outcome=outcome,
+        alpha=alpha,
+        beside=beside,
+        further=[contrast.test.p_value for contrast in contrasts],
+        established=told,
+    )
+    return compared, compare_factors(
+        results, contrasts, compared, outcome=outcome, alpha=alpha, established=told
+    )
+
+
+def _told(earlier: Sequence[tuple[list[Record], list[Record]]]) -> Told:
+    """The first complete look at which each test was below that look's level, and the sign then."""
+    found: Told = {}
+    for look, (compared, factors) in enumerate(earlier, 1):
+        for item in (*compared, *factors):
+            p = item["corrected_t"]["p_holm"]
+            if p is not None and p < item["level"] and not item["missing"]:
+                found.setdefault(_key(item), (look, item["effect"]["mean"] > 0))
+    return found
+
+
+def _key(item: Record) -> tuple[str, ...]:
+    if "baseline" in item:
+        return item["condition"], item["baseline"]
+    return item["data_set"], item["model"], *item["pair"], item["effect_of"], item["arm"]
+
+
+def _at_look(item: Record) -> Record:
+    """What a look had: for a table of looks."""
+    p = item["corrected_t"]["p_holm"]
+    return {"look": item["look"], "level": item["level"], "p_holm": p, "verdict": item["verdict"]}
 
 
 def compare_factors(
@@ -70,6 +134,7 @@ def compare_factors(
     *,
     outcome: str,
     alpha: float = 0.05,
+    established: Told | None = None,
 ) -> list[Record]:
     """Main effects and interactions as records, judged in one family with the comparisons.
 
@@ -81,6 +146,8 @@ def compare_factors(
         The others of the family.
     outcome : str
     alpha : float
+    established : dict, optional
+        What earlier looks have told.
 
     Returns
     -------
@@ -91,13 +158,16 @@ def compare_factors(
     """
     study = results["study"]
     folds, seeds = int(study["folds"]), len(study["seeds"])
-    level = spent_level(alpha, int(results.get("look", 1)))
+    look = int(results.get("look", 1))
+    level = spent_level(alpha, look)
+    certainty = certainty_at(level, alpha)
     known = [c["corrected_t"]["p_value"] for c in comparisons]
     family = [math.nan if p is None else float(p) for p in known]
     family += [contrast.test.p_value for contrast in contrasts]
     adjusted = holm(family)[len(known) :]
     found = []
     for contrast, p_adjusted in zip(contrasts, adjusted, strict=True):
+        place = _place(contrast)
         evidence = Evidence(
             test=contrast.test,
             p_adjusted=p_adjusted,
@@ -109,24 +179,44 @@ def compare_factors(
             folds_to_tell=None,
             pairs=len(contrast.differences),
             missing=max(0, folds * seeds - len(contrast.differences)),
+            finished_seeds=finished_seeds(contrast.keys),
             alpha=level,
+            certainty=certainty,
+            established=still(established, _key(place), contrast.test.mean),
             outcome=OUTCOMES[outcome],
+            copies=_copies(results, contrast),
             obstacle=obstacle(results, list(contrast.weights), outcome),
         )
-        found.append(_record(contrast, evidence, len(family), outcome))
+        found.append(_record(contrast, evidence, len(family), outcome, look))
     return found
 
 
-def _record(contrast: Contrast, evidence: Evidence, n_family: int, outcome: str) -> Record:
-    test = evidence.test
-    plain = verdict(evidence)
-    low, high = test.interval(1 - evidence.alpha / n_family)
+def _place(contrast: Contrast) -> Record:
     return {
         "data_set": contrast.data_set,
         "model": contrast.model,
         "pair": list(contrast.pair),
         "effect_of": contrast.effect,
         "arm": contrast.arm,
+    }
+
+
+def _copies(results: Record, contrast: Contrast) -> str | None:
+    """What the arms add whose effect it is: a main effect of copies has no control of its own."""
+    if contrast.effect != "main":
+        return None
+    arms = (c for c in results["conditions"] if c["id"] in contrast.weights)
+    return next((copies_of(c) for c in arms if c["arm"] == contrast.arm), None)
+
+
+def _record(
+    contrast: Contrast, evidence: Evidence, n_family: int, outcome: str, look: int
+) -> Record:
+    test = evidence.test
+    plain = verdict(evidence)
+    low, high = test.interval(1 - evidence.alpha / n_family)
+    return {
+        **_place(contrast),
         "outcome": outcome,
         "pairs": evidence.pairs,
         "missing": evidence.missing,
@@ -149,7 +239,9 @@ def _record(contrast: Contrast, evidence: Evidence, n_family: int, outcome: str)
         "images": None if contrast.noise is None else asdict(contrast.noise),
         "bayes": {"rope": evidence.rope} | asdict(evidence.posterior),
         "obstacle": evidence.obstacle,
+        "look": look,
         "level": evidence.alpha,
+        "established": evidence.established,
         "verdict": FACTOR_VERDICTS.get((contrast.effect, plain), plain),
         "plain_verdict": plain,
         "sentence": _sentence(contrast, evidence, plain),

@@ -53,6 +53,7 @@ class Condition:
             "model": self.model,
             "arm": self.arm,
             "arm_kind": arm.kind,
+            "copies": arm.copies,
             "epochs": self.epochs,
             "energy": arm.energy if low_rank else None,
             "energy_std": arm.energy_std if low_rank else None,

@@ -30,7 +30,7 @@ from rankwise.study.infer import (
     corrected_t_test,
     correlated_posterior,
 )
-from rankwise.study.outcomes import fold_scores, noise_of, region
+from rankwise.study.outcomes import Key, fold_scores, noise_of, region
 
 Record = dict[str, Any]
 
@@ -50,6 +50,8 @@ class Contrast:
         Whose main effect; the name of both for the interaction.
     weights : dict
         From conditions to their weights.
+    keys : list of (int, int)
+        Seed and fold of each difference.
     differences : float array of shape (J,)
     rope : float
     noise : ImageNoise, optional
@@ -63,6 +65,7 @@ class Contrast:
     effect: str
     arm: str
     weights: Mapping[str, float]
+    keys: list[Key]
     differences: NDArray[np.float64]
     rope: float
     noise: ImageNoise | None
@@ -140,6 +143,7 @@ def _contrast(
         effect=effect,
         arm=arm,
         weights=weights,
+        keys=shared,
         differences=differences,
         rope=half,
         noise=noise,

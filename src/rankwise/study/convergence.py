@@ -2,8 +2,8 @@
 
 Equal updates punish an arm that needs more of them. An arm is *unfinished* where, in more than half
 of its folds, the best epoch lies in the last tenth: with more epochs it would most likely have been
-better. An arm is *near chance* where it is less than a tenth of the way from the largest class's
-share to 1.
+better. It is *near chance* where it is less than a tenth of the way from the largest class's share
+to 1; where all arms are, the training was too short for any of them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ def is_late(cell: Record) -> bool | None:
 def late_share(results: Record, condition: str) -> tuple[int, int]:
     """Folds of a condition whose best epoch is among the last tenth, of how many.
 
-    Folds that were stopped at a plateau (`patience` of the study) have none left to gain.
+    A fold that `patience` of the study has stopped, so before its last epoch, was at its plateau.
     """
-    if results["study"].get("patience"):
-        return 0, 0
-    found = [is_late(cell) for cell in fold_cells(results, condition).values()]
-    told = [late for late in found if late is not None]
+    planned = next((c["epochs"] for c in results["conditions"] if c["id"] == condition), math.inf)
+    may_stop = bool(results["study"].get("patience"))
+    told = []
+    for cell in fold_cells(results, condition).values():
+        late = is_late(cell)
+        if late is not None:
+            stopped = may_stop and len(cell["history"]) < planned
+            told.append(late and not stopped)
     return sum(told), len(told)
 
 
@@ -59,10 +63,19 @@ def near_chance(results: Record, condition: str, outcome: str) -> bool:
 
 
 def convergence(results: Record, outcome: str) -> list[Record]:
-    """A row a condition: ``condition``, ``late`` of ``folds``, ``unfinished``, ``near_chance``."""
-    rows = []
+    """A row a condition: ``condition``, ``late`` of ``folds``, ``unfinished``, ``near_chance``.
+
+    The last is of a condition whose data set and model have no arm that is above chance: one arm
+    alone near chance, though trained to its end, is what the arm does.
+    """
+    rows, learned = [], set()
     for condition in results["conditions"]:
-        name = condition["id"]
+        if fold_scores(results, condition["id"], outcome) and not near_chance(
+            results, condition["id"], outcome
+        ):
+            learned.add((condition["data_set"], condition["model"]))
+    for condition in results["conditions"]:
+        name, place = condition["id"], (condition["data_set"], condition["model"])
         late, folds = late_share(results, name)
         rows.append(
             {
@@ -70,7 +83,7 @@ def convergence(results: Record, outcome: str) -> list[Record]:
                 "late": late,
                 "folds": folds,
                 "unfinished": 2 * late > folds,
-                "near_chance": near_chance(results, name, outcome),
+                "near_chance": place not in learned and near_chance(results, name, outcome),
             }
         )
     return rows

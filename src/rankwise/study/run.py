@@ -119,7 +119,7 @@ def run_study(
     record = describe_run(
         study, conditions, data_sets,
         command=command, started=claimed.started, workers=workers, device=device,
-        look=claimed.look, plan=plan,
+        look=claimed.look, looks=claimed.looks, plan=plan,
     )  # fmt: skip
     with locked(out / LOCK, wait=True):
         write_json(out / RECORD, record)

@@ -25,7 +25,7 @@ from rankwise.study.infer import (
     holm,
     paper_rule,
 )
-from rankwise.study.verdict import CERTAINTY, Evidence, verdict
+from rankwise.study.verdict import CERTAINTY, FEWEST_FOLDS, Evidence, verdict
 
 RULES = ("paper's rule", "paired t", "corrected t", "posterior", "verdict")
 """Rules that can find a difference: one-sided (the first), two-sided (the others)."""
@@ -317,6 +317,7 @@ def _evidence(
         folds=folds,
         folds_to_tell=None,
         pairs=len(differences),
+        finished_seeds=len(differences) // folds if folds >= FEWEST_FOLDS else 0,
         alpha=alpha,
     )
 

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rankwise.study.convergence import unfinished
 from rankwise.study.outcomes import fold_scores, primary_outcome
 
 Record = dict[str, Any]
@@ -277,9 +278,12 @@ def _few(n: int) -> str:
 def _ranks(results: Record) -> list[Record]:
     outcome = primary_outcome(results["study"]["protocol"])
     scores: dict[str, dict[str, dict[str, float]]] = {}
+    left_out = set()
     for condition in results["conditions"]:
         known = list(fold_scores(results, condition["id"], outcome).values())
-        if known:
+        if known and unfinished(results, condition["id"]):
+            left_out.add(condition["arm"])
+        elif known:
             of_model = scores.setdefault(condition["model"], {})
             of_model.setdefault(condition["data_set"], {})[condition["arm"]] = float(np.mean(known))
     found = []
@@ -293,13 +297,15 @@ def _ranks(results: Record) -> list[Record]:
             continue
         ranks = ranked(arms, [[known[arm] for arm in arms] for known in of_data.values()])
         note = ""
+        if left_out:
+            note = f"Left out, as not trained to the end: {', '.join(sorted(left_out))}. "
         if ranks.n < FEWEST_FOR_RANKS:
-            note = (
+            note += (
                 f"{ranks.n} data sets are too few for ranks to tell much: Friedman's test and "
                 f"Nemenyi's critical difference want about {FEWEST_FOR_RANKS}."
             )
         found.append(
             {"model": model, **asdict(ranks), "groups": [list(g) for g in ranks.groups]}
-            | {"note": note, "data_sets": list(of_data)}
+            | {"note": note.strip(), "data_sets": list(of_data)}
         )
     return found

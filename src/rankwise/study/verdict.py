@@ -22,7 +22,7 @@ MARKS = dict(zip(VERDICTS, "▲▼△▽≈?", strict=True))
 
 CERTAINTY = 0.95
 FEWEST_FOLDS, FEWEST_SEEDS = 5, 3
-"""Of a study that may call an arm helpful or harmful: fewer folds agree by chance."""
+"""Of a study that may say anything of an arm: fewer folds agree by chance."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,27 @@ class Evidence:
     rope : float
         Half width of the region of practical equivalence.
     seeds, seeds_to_tell : int, int or None
-        Seeds there are; seeds in all that would tell, None if no number would.
+        Seeds planned; seeds in all that would tell, None if no number would.
     folds, folds_to_tell : int, int or None
-        Folds there are; folds in their place that would tell where no number of seeds would, None
+        Folds planned; folds in their place that would tell where no number of seeds would, None
         if none would or it isn't known.
     pairs, missing : int
         Pairs of folds compared; pairs that the study has planned but not finished.
+    finished_seeds : int
+        Seeds of which at least `FEWEST_FOLDS` folds are compared.
     alpha : float
-        Level of the family of comparisons.
+        Level of the family of comparisons, at this look.
+    certainty : float
+        Probability that ``no practical difference`` needs, at this look.
+    established : int, optional
+        An earlier look at which the test after Holm was below that look's level, in the same
+        direction: what a look has found stands.
     outcome : str
         What is compared, in words.
+    copies : str, optional
+        For an arm of copies, what they are: ``"changed"`` or ``"unchanged"``.
     control : Control, optional
-        For an arm of copies: what tells its effect from one of copies.
+        For an arm of changed copies: what tells its effect from one of copies.
     obstacle : str, optional
         Why nothing can be concluded whatever the numbers say, such as too short a training.
     contradictions : tuple of str
@@ -82,9 +91,13 @@ class Evidence:
     folds: int
     folds_to_tell: int | None
     pairs: int
+    finished_seeds: int
     missing: int = 0
     alpha: float = 0.05
+    certainty: float = CERTAINTY
+    established: int | None = None
     outcome: str = "test accuracy"
+    copies: str | None = None
     control: Control | None = None
     obstacle: str | None = None
     contradictions: tuple[str, ...] = ()
@@ -93,21 +106,20 @@ class Evidence:
 def verdict(evidence: Evidence) -> str:
     """One of `VERDICTS`.
 
-    ``helps`` and ``harms`` need both the corrected t-test after Holm (below α) and 95% of the
-    posterior beyond the region of practical equivalence, both thresholds those of Benavoli,
-    Corani, Demšar and Zaffalon (JMLR 2017), with five folds and three seeds at least; and, where
-    the arm is one of copies, the same against unchanged copies: else ``copies help`` or ``copies
-    harm``. ``no practical difference`` needs 95% of the posterior within the region. All else is
-    ``cannot tell``, and everything is where an obstacle is named.
+    ``helps`` and ``harms`` need both the corrected t-test after Holm (below α, now or at an earlier
+    look) and 95% of the posterior beyond the region of practical equivalence, both thresholds those
+    of Benavoli, Corani, Demšar and Zaffalon (JMLR 2017); and, where the arm is one of copies, the
+    same against unchanged copies: else ``copies help`` or ``copies harm``. ``no practical
+    difference`` needs 95% of the posterior within the region, more at later looks; it is a
+    posterior's statement, so Holm's procedure has no part in it. All three need three seeds of five
+    finished folds. All else is ``cannot tell``, and everything is where an obstacle is named.
     """
-    if evidence.obstacle is not None:
+    if evidence.obstacle is not None or evidence.finished_seeds < FEWEST_SEEDS:
         return "cannot tell"
     found = _by_numbers(evidence)
-    if found not in ("helps", "harms"):
+    if found not in ("helps", "harms") or evidence.copies is None:
         return found
-    if evidence.folds < FEWEST_FOLDS or evidence.seeds < FEWEST_SEEDS:
-        return "cannot tell"
-    if evidence.control is not None and evidence.control.verdict != found:
+    if evidence.control is None or evidence.control.verdict != found:
         return {"helps": "copies help", "harms": "copies harm"}[found]
     return found
 
@@ -116,9 +128,9 @@ def _by_numbers(evidence: Evidence) -> str:
     mass = evidence.posterior
     if math.isnan(mass.equal):
         return "cannot tell"
-    if mass.equal >= CERTAINTY:
+    if mass.equal >= evidence.certainty:
         return "no practical difference"
-    if evidence.p_adjusted < evidence.alpha:
+    if evidence.p_adjusted < evidence.alpha or evidence.established is not None:
         if mass.help >= CERTAINTY:
             return "helps"
         if mass.harm >= CERTAINTY:
@@ -171,14 +183,17 @@ def _told(evidence: Evidence, arm: str, baseline: str) -> str:
         beyond = ""
         if evidence.control is not None:
             beyond = f", and {_points(evidence.control.test.mean)} against unchanged copies"
-        return f"{arm} {found}: {size}{beyond}{against}."
+        return f"{arm} {found}: {size}{beyond}{against}.{_looked(evidence)}"
     if found in ("copies help", "copies harm"):
+        if evidence.copies == "unchanged":
+            return f"{found.capitalize()}: {size}{against}.{_looked(evidence)}"
         control = evidence.control
-        assert control is not None  # what makes this verdict
+        told = "which this study doesn't have"
+        if control is not None:
+            told = f"{_points(control.test.mean)} against them ({_interval(control.test)})"
         return (
-            f"{found.capitalize()}, but nothing shows that {arm} does more than unchanged copies: "
-            f"{size}, {_points(control.test.mean)} against unchanged copies "
-            f"({_interval(control.test)}){against}."
+            f"{found.capitalize()}, but nothing shows that {arm} does more than unchanged copies, "
+            f"{told}: {size}{against}.{_looked(evidence)}"
         )
     if found == "no practical difference":
         return (
@@ -186,6 +201,13 @@ def _told(evidence: Evidence, arm: str, baseline: str) -> str:
             f"certain within ±{_bare(evidence.rope)} points{against}."
         )
     return f"Cannot tell whether {arm} matters: {size}{against}.{_why(evidence)}"
+
+
+def _looked(evidence: Evidence) -> str:
+    """That an earlier look has told, where this one's smaller level wouldn't."""
+    if evidence.established is None or evidence.p_adjusted < evidence.alpha:
+        return ""
+    return f" The test told so at look {evidence.established}, at its level, and that stands."
 
 
 def _missing(evidence: Evidence) -> str:
@@ -197,11 +219,12 @@ def _missing(evidence: Evidence) -> str:
 
 def _why(evidence: Evidence) -> str:
     mass, text = evidence.posterior, ""
-    if _by_numbers(evidence) in ("helps", "harms"):
-        direction = "help" if evidence.test.mean > 0 else "harm"
+    numbers = _by_numbers(evidence)
+    if numbers != "cannot tell":
+        said = {"helps": "it helps", "harms": "it harms"}.get(numbers, "it makes no difference")
         return (
-            f" The numbers say that it {direction}s, but {_count(evidence.folds, 'fold')} and "
-            f"{_count(evidence.seeds, 'seed')} can agree by chance: a verdict needs "
+            f" The numbers say that {said}, but {_count(evidence.pairs, 'pair')} of folds, "
+            f"{_finished(evidence.finished_seeds)}, can agree by chance: a verdict needs "
             f"{FEWEST_FOLDS} folds and {FEWEST_SEEDS} seeds."
         )
     if evidence.p_adjusted < evidence.alpha and max(mass.help, mass.harm) < CERTAINTY:
@@ -209,6 +232,11 @@ def _why(evidence: Evidence) -> str:
         text = (
             f" It is {direction} beyond chance, but perhaps by less than "
             f"{_bare(evidence.rope)} points."
+        )
+    if evidence.folds < FEWEST_FOLDS:
+        return text + (
+            f" {_count(evidence.folds, 'fold')} are too few for a verdict, whatever the number of "
+            f"seeds: it needs a study of {FEWEST_FOLDS} folds and {FEWEST_SEEDS} seeds."
         )
     if evidence.seeds_to_tell is None:
         text += (
@@ -244,6 +272,12 @@ def _interval(test: PairedTest) -> str:
 
 def _bare(fraction: float) -> str:
     return f"{100 * fraction:.3g}"
+
+
+def _finished(seeds: int) -> str:
+    if seeds == 0:
+        return f"no seed with {FEWEST_FOLDS} of them"
+    return f"{_count(seeds, 'seed')} with {FEWEST_FOLDS} of them"
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,102 @@
+"""What a study concludes as a whole: looks, and arms that were trained too little."""
+
+import numpy as np
+import pytest
+
+from rankwise.study.conclusions import conclusions, earlier_looks
+from rankwise.study.convergence import convergence
+from rankwise.study.outcomes import fold_scores
+from study.made_results import make_results
+
+NONE, LOW_RANK = "mnist/simple-cnn/none/10", "mnist/simple-cnn/low-rank/10"
+SHAPE = np.array([-1.2, -0.4, 0.1, 0.3, 1.2])
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """Three seeds that agree on a harm, then a fourth that is of another mind."""
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3, 4))
+    theirs = fold_scores(results, NONE, "test")
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold":
+            mean = -0.02 if cell["seed"] < 4 else -0.008
+            spread = 0.006 if cell["seed"] < 4 else 0.012
+            key = cell["seed"], cell["fold"]
+            cell["test_accuracy"] = theirs[key] + mean + spread * SHAPE[cell["fold"]]
+    return results | {"look": 2, "looks": [[1, 2, 3], [1, 2, 3, 4]]}, tmp_path
+
+
+def low_rank(found, role="baseline"):
+    return next(c for c in found["comparisons"] if c["condition"] == LOW_RANK and c["role"] == role)
+
+
+def test_an_earlier_look_is_the_study_without_later_seeds(extended):
+    results, _ = extended
+    (first,) = earlier_looks(results)
+    assert first["look"] == 1
+    assert first["study"]["seeds"] == [1, 2, 3]
+    assert {cell["seed"] for cell in first["cells"]} == {1, 2, 3}
+    assert results["study"]["seeds"] == [1, 2, 3, 4]
+    assert earlier_looks(results | {"looks": None}) == []
+
+
+def test_what_a_look_has_told_is_not_taken_back_by_the_next_level(extended):
+    results, folder = extended
+    alone = low_rank(conclusions(results | {"looks": None}, folder))
+    one = low_rank(conclusions(results, folder))
+    assert alone["level"] < alone["corrected_t"]["p_holm"] < 0.04
+    assert alone["established"] is None
+    assert one["established"] == 1
+    assert [look["look"] for look in one["looks"]] == [1, 2]
+    first, last = one["looks"]
+    assert first["p_holm"] < first["level"] == pytest.approx(0.04)
+    assert last == {
+        "look": 2,
+        "level": one["level"],
+        "p_holm": one["corrected_t"]["p_holm"],
+        "verdict": one["verdict"],
+    }
+    assert alone["verdict"] == "cannot tell"
+    assert one["verdict"] == "harms"
+    assert one["sentence"].endswith("told so at look 1, at its level, and that stands.")
+
+
+def test_a_look_that_told_the_other_way_tells_nothing_now(extended):
+    results, folder = extended
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold" and cell["seed"] == 4:
+            cell["test_accuracy"] += 0.2
+    assert low_rank(conclusions(results, folder))["established"] is None
+
+
+def test_an_unfinished_look_establishes_nothing(extended):
+    results, folder = extended
+    results["cells"] = [
+        c for c in results["cells"] if (c["condition"], c["seed"], c["fold"]) != (LOW_RANK, 2, 4)
+    ]
+    assert low_rank(conclusions(results, folder))["established"] is None
+
+
+def test_arms_that_were_not_trained_to_the_end_have_no_rank(tmp_path):
+    results = make_results(tmp_path, seeds=(1,))
+    for cell in results["cells"]:
+        if "low-rank" in cell["condition"] and cell["stage"] == "fold":
+            cell["best_epoch"] = 10
+    (ranks,) = conclusions(results, tmp_path)["summaries"]["ranks"]
+    assert "low-rank" not in ranks["arms"]
+    assert "none" in ranks["arms"]
+    assert ranks["note"].startswith("Left out, as not trained to the end: low-rank. ")
+
+
+def test_one_arm_near_chance_is_what_it_does_and_all_are_too_short_a_training(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3))
+    folds = [c for c in results["cells"] if c["stage"] == "fold"]
+    for cell in folds:
+        if cell["condition"] == LOW_RANK:
+            cell["test_accuracy"] = 0.12 + 0.01 * cell["fold"]
+    assert not any(row["near_chance"] for row in convergence(results, "test"))
+    assert low_rank(conclusions(results, tmp_path))["obstacle"] is None
+    for cell in folds:
+        cell["test_accuracy"] = 0.12 + 0.01 * cell["fold"]
+    assert all(row["near_chance"] for row in convergence(results, "test"))
+    assert "near chance" in low_rank(conclusions(results, tmp_path))["obstacle"]
