@@ -71,13 +71,34 @@ def test_epochs_and_batches_follow_the_number_of_images():
 
 @pytest.mark.parametrize(
     ("shape", "shrink", "n_layers"),
-    [((28, 28), 1, 4), ((64, 64), 1, 4), ((65, 30), 2, 4), ((100, 100, 3), 2, 4)],
+    [((28, 28), 1, 6), ((64, 64), 1, 8), ((65, 30), 2, 6), ((100, 100, 3), 1, 8)],
 )
 def test_large_images_are_shrunk_and_their_last_maps_are_small(shape, shrink, n_layers):
     units = plan_convolutional("accurate", {}, shape, n_samples=1000).units
     assert units.shrink == shrink
-    assert len(units.layers) >= n_layers
+    assert len(units.layers) == n_layers
     assert max(units.stages[-1].out) <= 8
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "shrink", "first"),
+    [
+        ("accurate", (48, 48, 3), 1, 56),
+        ("accurate", (49, 49, 3), 1, 24),
+        ("accurate", (128, 128, 3), 1, 24),
+        ("accurate", (129, 129, 3), 2, 24),
+        ("accurate", (130, 90, 3), 3, 56),
+        ("wide", (96, 96, 3), 1, 40),
+        ("small", (96, 96, 3), 2, 16),
+    ],
+)
+def test_a_light_block_leads_where_images_have_detail(preset, shape, shrink, first):
+    units = plan_convolutional(preset, {}, shape, n_samples=1000).units
+    assert (units.shrink, units.layers[0].maps) == (shrink, first)
+    if first in (24, 40):
+        assert [layer.maps for layer in units.layers[:3]] == [first, first, units.layers[2].maps]
+        assert [layer.skip for layer in units.layers[:2]] == [False, True]
+        assert units.layers[2:] == CONVOLUTIONAL_PRESETS[preset].layers
 
 
 def test_given_values_replace_the_preset_s():
