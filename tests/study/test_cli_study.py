@@ -1,5 +1,6 @@
 """``rankwise study …`` as typed."""
 
+import hashlib
 import json
 import sys
 
@@ -120,14 +121,29 @@ def test_seeds_are_added_and_a_plan_is_followed(rankwise, file, tmp_path):
     assert json.loads(again)["look"] == 2
     planning = ["study", "plan", file, "--pilot", out, "--effect", 0.3, "--out", plan]
     code, text, err = rankwise(*planning)
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert all(len(line) <= 80 for line in text.splitlines())
-    assert "sha256" in text
-    code, _, err = rankwise(
-        "study", "run", file, "--out", tmp_path / "planned", "--seeds", "1", "--plan", plan
-    )
+    assert hashlib.sha256(plan.read_bytes()).hexdigest() in text
+    assert "none of the pilot's, whose results are known" in " ".join(text.split())
+    small = tmp_path / "small"
+    following = ["study", "run", file, "--out", small, "--workers", 1, "--plan", plan, "--json"]
+    code, _, err = rankwise(*following, "--seeds", "1")
     assert code == 1
-    assert "isn't the planned one (different: " in " ".join(err.split())
+    assert "isn't the planned one (different: seeds)" in " ".join(err.split())
+    # Folds, seeds and images are the plan's, and its digest is that of the file.
+    made = json.loads(plan.read_text())
+    made["study"] |= {"folds": 2, "seeds": [7]}
+    plan.write_text(json.dumps(made))
+    code, text, err = rankwise(*following)
+    assert code == 0, err
+    results = json.loads(text)
+    assert (results["study"]["folds"], results["study"]["seeds"]) == (2, [7])
+    assert results["plan"] == hashlib.sha256(plan.read_bytes()).hexdigest()
+    plan.unlink()
+    code, _, err = rankwise(*planning[:-4], "--effect", 0.0001, "--out", plan)
+    assert code == 1
+    assert "no design reaches a power of 80% for 0.01 points (up to" in " ".join(err.split())
+    assert not plan.exists()
 
 
 def test_the_notebook_protocol_warns(rankwise, file, tmp_path):

@@ -10,12 +10,13 @@ from rankwise.study.infer import ImageNoise, corrected_t_test, correlated_poster
 from rankwise.study.power import (
     Pilot,
     assurance,
+    chance_to_help,
     chance_to_tell,
     folds_to_tell,
-    images_factor,
-    power,
     repeats_to_tell,
+    with_images,
 )
+from rankwise.study.verdict import Evidence, verdict
 
 SHAPE = np.array([-1.2, -0.4, 0.1, 0.3, 1.2]) / np.std([-1.2, -0.4, 0.1, 0.3, 1.2], ddof=1)
 
@@ -41,24 +42,54 @@ def told(values, ratio, rope, alpha=0.05, noise=None):
     return test.p_value < alpha and max(mass.help, mass.harm) >= 0.95
 
 
-def test_power_against_simulation():
-    x = drawn(np.random.default_rng(0), 40_000, 0.01, 0.006, 5, 0.25)
-    t = x.mean(1) / (x.std(1, ddof=1) * math.sqrt(1 / 5 + 0.25))
-    found = (np.abs(t) > stats.t.ppf(0.975, 4)).mean()
-    assert power(0.01, 0.006, 5, 0.25) == pytest.approx(found, abs=0.01)
+def helps(values, ratio, rope, alpha, noise=None, control=None):
+    """Whether a study's verdict is ``helps``, by the verdict itself."""
+    evidence = Evidence(
+        test=corrected_t_test(values, ratio, noise=noise),
+        p_adjusted=corrected_t_test(values, ratio, noise=noise).p_value,
+        posterior=correlated_posterior(values, ratio, rope, noise=noise),
+        rope=rope,
+        seeds=3,
+        seeds_to_tell=None,
+        folds=5,
+        folds_to_tell=None,
+        pairs=len(values),
+        alpha=alpha,
+        control=control,
+    )
+    return verdict(evidence) == "helps"
 
 
-def test_power_at_its_limits():
-    assert power(0.01, 0.01, 1, 0.25) == 0
-    assert power(0.0, 0.01, 5, 0.25) == pytest.approx(0.05)
-    assert power(0.01, 0.0, 5, 0.25) == 1
-    assert power(1.0, 0.001, 1000, 0.25) == pytest.approx(1)
-    # At the floor, noncentrality can't pass effect / (s √r), whatever the repetitions.
-    limit = stats.norm.sf(1.96 - 1) + stats.norm.cdf(-1.96 - 1)
-    assert power(0.5, 1.0, 10**6, 0.25) == pytest.approx(limit, abs=1e-4)
-    # Nor can folds that don't vary pass what the images give.
-    noise = ImageNoise(1.0, 10**6, True)
-    assert power(1.0, 0.0, 10**6, 0.25, noise=noise) == pytest.approx(limit, abs=1e-3)
+@pytest.mark.parametrize(
+    ("effect", "alpha", "noise"),
+    [
+        (0.015, 0.01, None),
+        (0.013, 0.05, ImageNoise(4e-6, 2000, True)),
+        (0.012, 0.05, ImageNoise(6e-6, 900, False)),
+    ],
+)
+def test_the_chance_to_help_is_that_of_simulated_verdicts(effect, alpha, noise):
+    rng = np.random.default_rng(5)
+    # Own images are part of the spread between folds; shared ones move all of them.
+    x = drawn(rng, 800, effect, 0.006, 15, 0.25, noise if noise and noise.shared else None)
+    found = np.mean([helps(values, 0.25, 0.005, alpha, noise) for values in x])
+    expected = chance_to_help(effect, 0.006, 15, 0.25, 0.005, alpha=alpha, noise=noise)
+    assert expected == pytest.approx(found, abs=0.04)
+    assert 0.3 < expected < 0.95
+
+
+def test_the_chance_to_help_at_its_limits():
+    assert chance_to_help(0.01, 0.01, 1, 0.25, 0.0) == 0
+    assert chance_to_help(0.01, 0.0, 15, 0.25, 0.0) == 0
+    assert chance_to_help(1.0, 0.001, 1000, 0.25, 0.0) == pytest.approx(1)
+    # One side of the test, where there is no effect and no region.
+    assert chance_to_help(0.0, 0.01, 15, 0.25, 0.0, alpha=0.05) == pytest.approx(0.025, abs=0.002)
+    # What the region takes from the effect; an effect within it is hardly ever found.
+    narrow = chance_to_help(0.02, 0.012, 15, 0.25, 0.0, alpha=0.05)
+    assert chance_to_help(0.02, 0.012, 15, 0.25, 0.01, alpha=0.05) < narrow - 0.1
+    assert chance_to_help(0.01, 0.002, 10**5, 0.25, 0.01, alpha=0.05) == pytest.approx(
+        0.05, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,8 +159,6 @@ def test_below_the_floors_no_repetition_tells():
     assert repeats_to_tell(sure, 0.005) is not None
     few_images = Pilot(sure.differences, 0.25, 5, ImageNoise(0.03**2, 100, True))
     assert repeats_to_tell(few_images, 0.005) is None
-    assert images_factor(few_images, 0.005, pairs=15) > 2
-    assert images_factor(Pilot(values, 0.25, 5), 0.005, pairs=15) is None
 
 
 def test_repeats_to_tell_without_a_spread():
@@ -183,3 +212,8 @@ def test_folds_to_tell_without_a_spread():
     assert folds_to_tell(Pilot(np.full(5, 0.1), 0.25, 5, noise), 0.005) is None
     assert folds_to_tell(Pilot(WIDE, 0.25, 5), 0.005) is None
     assert folds_to_tell(Pilot(np.array([0.1, 0.2]), 0.25, 1, noise), 0.005) is None
+
+
+def test_more_images_have_less_noise():
+    assert with_images(None, 4) is None
+    assert with_images(ImageNoise(8e-6, 300, True), 4) == ImageNoise(2e-6, 1200, True)

@@ -86,7 +86,11 @@ def run(
         bool, typer.Option("--tensorboard", help="Write events of every training.")
     ] = False,
     plan: Annotated[
-        Path | None, typer.Option(help="The plan that it follows: its digest is in the report.")
+        Path | None,
+        typer.Option(
+            help="The plan that it follows: folds, seeds and images are its own, and its digest is "
+            "in the report."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +100,12 @@ def run(
     study = _study(
         design, data, only, limit, size, epochs_factor, folds, seeds, arms, protocol, rope, patience
     )
+    if plan is not None:
+        from rankwise.study.preregistration import as_planned, read_plan
+
+        study = as_planned(
+            read_plan(plan), study, folds=folds is None, seeds=seeds is None, limits=limit is None
+        )
     with importable(design):
         results = run_study(
             study,
@@ -105,18 +115,12 @@ def run(
             tensorboard=tensorboard,
             progress=True,
             command=shlex.join(["rankwise", *sys.argv[1:]]),
-            plan=None if plan is None else _planned(plan, study),
+            plan=plan,
         )
     _show(results, out, as_json)
 
 
 app.command()(stoppable(clustered(run), "; finished cells are kept, and the same command goes on"))
-
-
-def _planned(plan: Path, study: Study) -> str:
-    from rankwise.study.plan import planned_digest
-
-    return planned_digest(plan, study)
 
 
 def _show(results: dict[str, Any], out: Path, as_json: bool) -> None:
@@ -163,7 +167,7 @@ app.command()(
 @app.command()
 def plan(
     design: Design,
-    pilot: Annotated[Path, typer.Option(help="Folder of a small, finished run of it.")],
+    pilot: Annotated[Path, typer.Option(help="Folder of a small run of it.")],
     effect: Annotated[
         float, typer.Option(help="Difference to be found, a share: 0.002 is 0.2 points.")
     ],
@@ -175,29 +179,41 @@ def plan(
     workers: Annotated[int, typer.Option(help="Cells at a time.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
-    """Folds and seeds that tell an effect of a stated size, their hours and disk, from a pilot."""
+    """Folds, seeds and images that tell an effect, their hours and disk, from a pilot."""
     from rankwise.study.plan import plan_study, write_plan
 
     study = _study(design, data, only, None, None, None, None, None, arms, None)
-    found = plan_study(study, pilot, effect=effect, wanted_power=power, workers=workers)
-    digest = write_plan(found, out)
+    with importable(design):
+        found = plan_study(
+            study, pilot, effect=effect, wanted_power=power, workers=workers, progress=True
+        )
     if as_json:
-        say(json.dumps(found | {"digest": digest}))
+        say(json.dumps(found | {"digest": write_plan(found, out)}))
         return
-    say(f"{'folds':>5} {'seeds':>5} {'power':>7} {'hours':>8} {'disk':>9}")
+    say(f"{'folds':>5} {'seeds':>5} {'images':>9} {'power':>7} {'hours':>8} {'disk':>9}")
     for option in _telling(found):
         mark = "  chosen" if option == found["chosen"] else ""
         say(
-            f"{option['folds']:>5} {option['seeds']:>5} {option['power']:>7.1%} "
-            f"{option['hours']:>8.2f} {option['disk'] / 2**20:>5.0f} MiB{mark}"
+            f"{option['folds']:>5} {option['seeds']:>5} {sum(option['images'].values()):>9,} "
+            f"{option['power']:>7.1%} {option['hours']:>8.2f} {option['disk'] / 2**20:>5.0f} MiB"
+            f"{mark}"
         )
-    if found["chosen"] is None:
-        say(
-            f"No design of up to {found['options'][-1]['seeds']} seeds tells {100 * effect:g} "
-            "points here: folds share their training images, and the test images are what they "
-            "are. More images would."
+    digest = write_plan(found, out)
+    seeds = ", ".join(map(str, found["study"]["seeds"]))
+    if found["assumed"]:
+        _wrapped(
+            f"The pilot doesn't show {_shown(found['assumed'])}: the hardest of its other "
+            "comparisons stands for each.",
+            "",
         )
+    _wrapped(f"Seeds {seeds}: none of the pilot's, whose results are known.", "")
     _wrapped(f"{out}, sha256 {digest}; 'rankwise study run … --plan {out}' shows it", "")
+
+
+def _shown(names: list[str], most: int = 3) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _telling(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from rankwise.errors import RunError
 from rankwise.study.arms import find_callable
 from rankwise.study.design import Study, StudyError
 from rankwise.study.library_arms import version_of
+from rankwise.study.preregistration import Plan, plan_of, refuse_late_plan
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 
@@ -50,10 +51,17 @@ class Claim:
         When it was first begun.
     looks : list of list of int
         The seeds that it was begun with, and those of each extension.
+    plan, plan_written : str or None
+        Digest of the plan that it was begun with, and when that was written.
+    seeds_after_plan : tuple of int
+        Those that extensions added to the planned ones.
     """
 
     started: str
     looks: list[list[int]]
+    plan: str | None = None
+    plan_written: str | None = None
+    seeds_after_plan: tuple[int, ...] = ()
 
     @property
     def look(self) -> int:
@@ -68,7 +76,7 @@ def claim(
     device: str = "cpu",
     *,
     extend: bool = False,
-    plan: str | None = None,
+    plan: Plan | None = None,
 ) -> Claim:
     """Make the folder this study's.
 
@@ -81,14 +89,15 @@ def claim(
     extend : bool
         Let the study have more seeds than it was begun with: another look at it, which is written
         down, since each has its part of the level (`rankwise.study.infer.spent_level`).
-    plan : str, optional
-        Digest of the plan that the study follows.
+    plan : Plan, optional
+        That the study follows: a new folder keeps its digest, and stays with it in runs and
+        extensions that don't name it. A folder that was begun without it is refused.
 
     Raises
     ------
     RunError
         If it holds another study, with the choices that differ, or one begun on another kind of
-        device, whose numbers would be mixed with this one's.
+        device, whose numbers would be mixed with this one's, or one begun without the plan.
     """
     wanted = {
         "study": study.to_json(),
@@ -99,14 +108,16 @@ def claim(
         "code": code_of_package(*(f"study/{name}.py" for name in _COMPUTING)),
         "started": timestamp(),
         "looks": [list(study.seeds)],
-        "plan": plan,
+        "plan": None if plan is None else {"sha256": plan.digest, "written": plan.written},
     }
     path = out / STUDY
     with locked(out / LOCK, wait=True):  # Of two runs that begin at once, one writes and one reads.
         if not path.exists():
             write_json(path, wanted)
-            return Claim(str(wanted["started"]), [list(study.seeds)])
+            return _claim(wanted)
         found = read_claim(out)
+        if plan is not None:
+            refuse_late_plan(out, found, plan)
         looks = looks_of(found)
         grown = set(study.seeds) > set(looks[-1])
         if extend and grown:
@@ -123,15 +134,24 @@ def claim(
                 "folder"
             )
         if extend and grown:
-            looks = [*looks, list(study.seeds)]
-            write_json(path, found | {"looks": looks})
+            found["looks"] = [*looks, list(study.seeds)]
+            write_json(path, found)
     kind, begun_on = wanted["device"], found.get("device", wanted["device"])
     if begun_on != kind:
         raise RunError(
             f"{out} was begun on {begun_on}, whose numbers differ from those of {kind}; go on with "
             f"--device {begun_on}, or choose another folder"
         )
-    return Claim(str(found["started"]), looks)
+    return _claim(found)
+
+
+def _claim(found: dict[str, Any]) -> Claim:
+    """What a ``study.json`` says of its runs."""
+    looks, plan = looks_of(found), plan_of(found)
+    if plan is None:
+        return Claim(str(found["started"]), looks)
+    added = tuple(seed for seed in looks[-1] if seed not in looks[0])
+    return Claim(str(found["started"]), looks, plan["sha256"], plan["written"], added)
 
 
 def looks_of(found: dict[str, Any]) -> list[list[int]]:

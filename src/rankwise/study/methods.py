@@ -89,7 +89,9 @@ def methods(results: _Record) -> str:
             "level."
         )
     if results.get("plan"):
-        text.append(f"It follows a plan written before, sha256 {results['plan']}.")
+        added = results.get("seeds_after_plan") or ()
+        later = f"; the plan has no seed {', '.join(map(str, added))}: added later" if added else ""
+        text.append(f"It follows a plan written before, sha256 {results['plan']}{later}.")
     text.append(f"Computed with rankwise {__version__}.")
     return " ".join(text)
 

@@ -1,33 +1,41 @@
-"""Before a study: how many folds and seeds tell an effect of a stated size, and what they cost.
+"""Before a study: how many folds, seeds and images tell an effect, and what they cost.
 
-A pilot is a small run of it. Its spreads, image noise, seconds and bytes are taken over;
-its *means* are not: the effect to be told is stated beforehand. The plan is a file whose digest is
-in the study's report, so nobody has to believe that the design was chosen before the results.
+A pilot is a small run of it (`rankwise.study.pilots`). Its spreads, image noise, seconds and bytes
+are taken over and scaled; its *means* are not: the effect to be told is stated beforehand. The plan
+is a file whose digest is in the study's report, and whose seeds the pilot hasn't used, so nobody
+has to believe that the design was chosen before the results (`rankwise.study.preregistration`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rankwise._claims import checksum
 from rankwise._files import write_json
-from rankwise._reading import read_json_object
-from rankwise.errors import RunError
+from rankwise.data import ImageSet, stratified_limit
+from rankwise.study.arms import with_pipelines
+from rankwise.study.conditions import Condition, both_name, conditions_of
+from rankwise.study.contrasts import contrasts_of
 from rankwise.study.design import Study, StudyError
-from rankwise.study.infer import ImageNoise, spent_level
-from rankwise.study.power import power
-from rankwise.study.results import read_results
+from rankwise.study.infer import spent_level
+from rankwise.study.pilots import PilotRun, Rates, Spread, read_pilot
+from rankwise.study.power import chance_to_help
+from rankwise.study.preregistration import PLAN
+from rankwise.study.protocols import hold_out, most_folds, protocol_of, reserved
+from rankwise.study.results import timestamp
+from rankwise.study.run import check_sources, load_data
+from rankwise.study.verdict import FEWEST_FOLDS, FEWEST_SEEDS
 
-PLAN = 1
-FOLDS = (5, 10)
+FOLDS = tuple(folds for folds in (5, 10) if folds >= FEWEST_FOLDS)
 MOST_SEEDS = 30
-# The pilot's spread is an estimate: what four of five pilots would not exceed is planned with.
-_QUANTILE = 0.2
+ALPHA = 0.05
+"""Level of a study's whole family, as `rankwise.study.conclusions.conclusions` holds it."""
 
 _Record = dict[str, Any]
 
@@ -39,8 +47,10 @@ class Option:
     Attributes
     ----------
     folds, seeds : int
+    images : dict
+        Of each data set.
     power : float
-        Of the comparison that is hardest to tell.
+        Of the arm that is hardest to tell.
     hours : float
         On this machine, with the workers that are planned with.
     disk : int
@@ -49,9 +59,42 @@ class Option:
 
     folds: int
     seeds: int
+    images: dict[str, int]
     power: float
     hours: float
     disk: int
+
+
+@dataclass(frozen=True)
+class Amount:
+    """So many images of each data set.
+
+    Parameters
+    ----------
+    images, sources : dict
+        By data set; where every image is a source of its own, the same.
+    most_folds : int
+        Into which all of them can be cut.
+    """
+
+    images: dict[str, int]
+    sources: dict[str, int]
+    most_folds: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The comparisons that an arm's verdict rests on, with the spreads that may be theirs.
+
+    Parameters
+    ----------
+    data_set : str
+    comparisons : sequence of sequence of Spread
+        Against the baseline and, where there is one, the control.
+    """
+
+    data_set: str
+    comparisons: Sequence[Sequence[Spread]]
 
 
 def plan_study(
@@ -60,161 +103,310 @@ def plan_study(
     *,
     effect: float,
     wanted_power: float = 0.8,
-    alpha: float = 0.05,
     workers: int = 1,
+    progress: bool = False,
 ) -> _Record:
-    """The cheapest folds and seeds that tell an effect, from a pilot.
+    """The cheapest folds, seeds and images that tell an effect, from a pilot.
+
+    The power is that of the verdict ``helps`` (`rankwise.study.verdict`) on every arm, each taken
+    to gain the effect over its baseline and over unchanged copies alike; whether both are found is
+    bounded from below by Bonferroni's inequality. Losses are found as well as gains.
 
     Parameters
     ----------
     study : Study
-        What is planned; the pilot's conditions must be among its own.
+        What is planned; the pilot's conditions must be among its own, and its images the first or
+        all of those that its sources give.
     pilot : path
-        Folder of a finished, smaller run: at least two folds of every arm.
+        Folder of a smaller run, finished or not: at least two folds of two arms on every data set
+        and model.
     effect : float
         True difference to be found, a share of accuracy: 0.002 is 0.2 points.
     wanted_power : float
         Chance to find it.
-    alpha : float
-        Level of the whole family.
     workers : int
         Cells at a time.
+    progress : bool
+        A bar over the images that are read on standard error.
 
     Returns
     -------
     dict
-        ``format``, ``study`` (with the chosen folds and seeds), ``effect``, ``wanted_power``,
-        ``alpha``, ``comparisons``, ``options`` (`Option`, cheapest first), ``chosen`` (one of them,
-        or None where not even the largest tells), ``pilot`` (its fingerprints and spreads).
+        ``format``, ``written`` (when), ``study`` (with the chosen folds, seeds and limits of
+        images), ``fingerprints`` (of its images), ``effect``, ``wanted_power``, ``alpha``,
+        ``comparisons`` and ``contrasts`` (how many the family has), ``assumed`` (comparisons that
+        the pilot doesn't show), ``region`` (the widest region of equivalence), ``options``
+        (`Option`, cheapest first; seeds up to the fewest that tell), ``chosen`` (one of them, or
+        None where not even the largest tells), ``pilot`` (when it was begun, its fingerprints and
+        spreads).
 
     Raises
     ------
     ValueError
         If the effect or the power can't be.
     StudyError
-        If the pilot has nothing to compare.
+        If the pilot is none of this study, or has nothing to compare.
+    DataError
+        If a source can't be read.
     RunError
-        If the folder holds no results.
+        If the folder holds no study, or a damaged one.
     """
     if not 0 < effect < 1:
         raise ValueError(f"effect must be a share of accuracy between 0 and 1, got {effect}")
     if not 0 < wanted_power < 1:
         raise ValueError(f"power must lie between 0 and 1, got {wanted_power}")
-    results = read_results(pilot)
-    seen = [c for c in results["comparisons"] if c["pairs"] >= 2 and c["effect"]["deviation"]]
-    if not seen:
-        raise StudyError(
-            f"the pilot {pilot} has no comparison with two finished folds that differ; run at "
-            "least two folds of every arm"
-        )
-    level = spent_level(alpha, 1) / max(1, len(results["comparisons"]))
-    seconds, size = _cost(results, Path(pilot))
-    arms = len(results["conditions"])
+    study = with_pipelines(study)
+    conditions = conditions_of(study)
+    found = read_pilot(pilot, study)
+    arms, spreads, assumed = _arms(found, conditions)
+    rates = {condition.id: found.rates(condition) for condition in conditions}
+    check_sources(study, conditions)
+    data_sets = load_data(study, conditions, progress=progress)
+    sources = _pilot_sources(found, conditions, data_sets)
+    n_comparisons, n_contrasts = _family(study, conditions)
+    level = spent_level(ALPHA, 1) / (n_comparisons + n_contrasts)
     options = []
-    for folds in FOLDS:
-        for seeds in range(1, MOST_SEEDS + 1):
-            cells = arms * seeds * (folds + bool(study.retrain))
-            found = min(_power(c, effect, folds, seeds, level) for c in seen)
-            hours = seconds * cells / workers / 3600
-            options.append(Option(folds, seeds, found, hours, round(size * cells)))
-    options.sort(key=lambda o: (o.hours, -o.power))
-    telling = [o for o in options if o.power >= wanted_power and o.folds * o.seeds >= 15]
-    chosen = telling[0] if telling else None
-    planned = study
-    if chosen is not None:
-        first = study.seeds[0]
-        planned = study.model_copy(
-            update={
-                "folds": chosen.folds,
-                "seeds": tuple(range(first, first + chosen.seeds)),
-            }
+    for amount in _amounts(study, found.n_images, data_sets):
+        more = {name: n / sources[name] for name, n in amount.sources.items()}
+        for folds in FOLDS:
+            if folds > amount.most_folds:
+                continue
+            costs = _cost_of_a_seed(study, conditions, rates, folds, amount)
+            for seeds in range(FEWEST_SEEDS, MOST_SEEDS + 1):
+                power = min(chance(arm, effect, folds, seeds, level, more) for arm in arms)
+                hours, disk = costs[0] * seeds / workers / 3600, round(costs[1] * seeds)
+                options.append(Option(folds, seeds, amount.images, power, hours, disk))
+                if power >= wanted_power:
+                    break  # More seeds only cost more.
+    if not options:
+        raise StudyError(
+            f"a verdict needs {FEWEST_FOLDS} folds, and the images can't be cut into so many"
         )
+    options.sort(key=lambda o: (o.hours, -o.power))
+    chosen = next((o for o in options if o.power >= wanted_power), None)
+    planned, fingerprints = study, {n: d.fingerprint for n, d in data_sets.items()}
+    if chosen is not None:
+        planned = _with_choice(study, found, chosen, data_sets)
+        if planned.data != study.data:
+            read = load_data(planned, conditions, progress=progress)
+            fingerprints = {n: d.fingerprint for n, d in read.items()}
     return {
         "format": PLAN,
+        "written": timestamp(),
         "study": planned.to_json(),
+        "fingerprints": fingerprints,
         "effect": effect,
         "wanted_power": wanted_power,
-        "alpha": alpha,
-        "comparisons": len(results["comparisons"]),
+        "alpha": ALPHA,
+        "comparisons": n_comparisons,
+        "contrasts": n_contrasts,
+        "assumed": assumed,
+        "region": max(s.rope for arm in arms for each in arm.comparisons for s in each),
         "options": [asdict(option) for option in options],
         "chosen": None if chosen is None else asdict(chosen),
         "pilot": {
-            "fingerprints": {d["name"]: d["fingerprint"] for d in results["data_sets"]},
-            "deviations": {
-                f"{c['condition']} against {c['baseline']}": c["effect"]["deviation"] for c in seen
-            },
+            "started": found.results.get("started"),
+            "fingerprints": found.fingerprints,
+            "images": found.n_images,
+            "deviations": {name: spread.deviation for name, spread in spreads.items()},
         },
     }
 
 
-def _power(comparison: _Record, effect: float, folds: int, seeds: int, level: float) -> float:
-    """Power of one comparison under another design, with a larger spread than the pilot's."""
-    from scipy import stats
+def chance(
+    arm: Asked, effect: float, folds: int, seeds: int, level: float, more: Mapping[str, float]
+) -> float:
+    """The least chance that an arm's verdict is ``helps``, under a design.
 
-    count = comparison["pairs"]
-    deviation = comparison["effect"]["deviation"] * np.sqrt(
-        (count - 1) / stats.chi2.ppf(_QUANTILE, count - 1)
-    )
-    before = 1 / comparison["ratio"] + 1
-    deviation *= np.sqrt((1 - 1 / folds) / (1 - 1 / before))
-    images = comparison.get("images")
-    noise = None if images is None else ImageNoise(**images)
-    return power(effect, float(deviation), folds * seeds, 1 / (folds - 1), level, noise)
-
-
-def _cost(results: _Record, folder: Path) -> tuple[float, float]:
-    """Mean seconds and bytes of a cell."""
-    cells = [c for c in results["cells"] if c.get("seconds")]
-    places = [folder / Path(c["predictions"]).parent for c in cells if c.get("predictions")]
-    sizes = [
-        sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
-        for place in places
-        if place.is_dir()
-    ]
-    seconds = float(np.mean([c["seconds"] for c in cells])) if cells else 0.0
-    return seconds, float(np.mean(sizes)) if sizes else 0.0
-
-
-def digest_of(plan: _Record) -> str:
-    """SHA-256 of a plan, whatever the order and spacing of its file."""
-    text = json.dumps(plan, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_plan(plan: _Record, path: Path) -> str:
-    """Write a plan; give its digest."""
-    write_json(path, plan)
-    return digest_of(plan)
+    Parameters
+    ----------
+    arm : Asked
+    effect : float
+    folds, seeds : int
+    level : float
+        Of one comparison: its share of the family's.
+    more : dict
+        How many times the pilot's images (or sources) there are, by data set.
+    """
+    missed = 0.0
+    for spreads in arm.comparisons:
+        chances = []
+        for spread in spreads:
+            deviation, noise = spread.under(folds, more[arm.data_set])
+            chances.append(
+                chance_to_help(
+                    effect,
+                    deviation,
+                    folds * seeds,
+                    1 / (folds - 1),
+                    spread.rope,
+                    alpha=level,
+                    noise=noise,
+                )
+            )
+        missed += 1 - min(chances)
+    return max(0.0, 1 - missed)
 
 
-def planned_digest(path: Path | str, study: Study) -> str:
-    """The digest of a plan that a study follows.
+def _arms(
+    pilot: PilotRun, conditions: Sequence[Condition]
+) -> tuple[list[Asked], dict[str, Spread], list[str]]:
+    """Arms to be told, the spreads that the pilot shows, and comparisons that it doesn't show.
+
+    Controls that the protocol adds are compared too, but nobody asks for a verdict on them.
+    """
+    by_id = {condition.id: condition for condition in conditions}
+    asked = {*pilot.planned.arms, *(both_name(pair) for pair in pilot.planned.factorial)}
+    compared = [c for c in conditions if c.baseline]
+    arms, shown, assumed = [], {}, []
+    for condition in [c for c in compared if c.arm in asked] or compared:
+        comparisons = []
+        for other in (condition.baseline, condition.control):
+            if other is None:
+                continue
+            name = f"{condition.id} against {other}"
+            spread = pilot.spread(condition, by_id[other])
+            if spread is None:
+                assumed.append(name)
+                comparisons.append(pilot.spreads_at((condition.data_set, condition.model)))
+            else:
+                shown[name] = spread
+                comparisons.append([spread])
+            if not comparisons[-1]:
+                raise StudyError(
+                    f"the pilot {pilot.folder} has no comparison with two finished folds that "
+                    f"differ on {condition.data_set}/{condition.model}; run at least two folds of "
+                    "two arms there"
+                )
+        arms.append(Asked(condition.data_set, comparisons))
+    if not arms:
+        raise StudyError(f"{pilot.planned.name} compares no arms: there is nothing to plan")
+    return arms, shown, assumed
+
+
+def _family(study: Study, conditions: Sequence[Condition]) -> tuple[int, int]:
+    """Comparisons and contrasts that a study has, as `compare_conditions` counts them."""
+    ids = {condition.id for condition in conditions}
+    n_comparisons = sum(other in ids for c in conditions for other in (c.baseline, c.control))
+    empty = {
+        "study": study.to_json(),
+        "conditions": [condition.to_json() for condition in conditions],
+        "cells": [],
+        "data_sets": [],
+    }
+    return n_comparisons, len(contrasts_of(empty, "", "test"))
+
+
+def _pilot_sources(
+    pilot: PilotRun, conditions: Sequence[Condition], data_sets: Mapping[str, ImageSet]
+) -> dict[str, int]:
+    """How many sources the pilot's images are of, from the planned study's own sources.
 
     Raises
     ------
-    RunError
-        If the file is no plan.
     StudyError
-        If the study is another than the planned one, with the choices that differ.
+        If these give other images than the pilot had.
     """
-    plan = read_json_object(Path(path), error=RunError, needs=("format", "study"))
-    if plan["format"] != PLAN or not isinstance(plan["study"], dict):
-        raise RunError(f"{path} is no plan; 'rankwise study plan' writes one")
-    ours, theirs = study.to_json(), plan["study"]
-    different = [key for key in ours if _plain(ours, key) != _plain(theirs, key)]
-    if different:
-        raise StudyError(
-            f"the study isn't the planned one (different: {', '.join(different)}); change the "
-            "study, or plan anew"
+    theirs, ours = pilot.study, pilot.planned
+    data = {
+        name: each.model_copy(update={"limit": theirs.data[name].limit})
+        if name in pilot.fingerprints
+        else each
+        for name, each in ours.data.items()
+    }
+    changed = ours.model_copy(update={"data": data, "split_seed": theirs.split_seed})
+    same = all(data[n].limit == ours.data[n].limit for n in data_sets)
+    same = same and theirs.split_seed == ours.split_seed
+    read = data_sets if same else load_data(changed, conditions)
+    for name, fingerprint in pilot.fingerprints.items():
+        if read[name].fingerprint != fingerprint:
+            raise StudyError(
+                f"the pilot's images of {name!r} aren't those that {data[name].source} gives: its "
+                "spreads and costs would be those of another study; run the pilot on this source"
+            )
+        if len(data_sets[name]) < len(read[name]):
+            raise StudyError(
+                f"the pilot has {len(read[name])} images of {name!r} and the study "
+                f"{len(data_sets[name])}; a pilot has at most those of its study"
+            )
+    return {name: len(np.unique(images.source_ids)) for name, images in read.items()}
+
+
+def _amounts(
+    study: Study, n_pilot: Mapping[str, int], data_sets: Mapping[str, ImageSet]
+) -> Iterator[Amount]:
+    """Numbers of images from the pilot's to all that there are, each about twice the one before."""
+    largest = max(len(images) / n_pilot[name] for name, images in data_sets.items())
+    factors = [2.0**i for i in range(64) if 2.0**i < largest] + [largest]
+    protocol = protocol_of(study.protocol)
+    for factor in factors:
+        chosen, sources, folds = {}, {}, []
+        for name, images in data_sets.items():
+            chosen[name] = min(len(images), round(factor * n_pilot[name]))
+            rows = stratified_limit(images.labels, chosen[name], study.split_seed)
+            labels, ids = images.labels[rows], images.source_ids[rows]
+            sources[name] = len(np.unique(ids))
+            rest, _ = hold_out(protocol, labels, ids, study.test_fraction, study.split_seed)
+            kept, _ = reserved(protocol, labels[rest], ids[rest], study.reserve, study.split_seed)
+            folds.append(most_folds(protocol, labels[rest][kept], ids[rest][kept]))
+        yield Amount(chosen, sources, min(folds))
+
+
+def _cost_of_a_seed(
+    study: Study,
+    conditions: Sequence[Condition],
+    rates: Mapping[str, Rates],
+    folds: int,
+    amount: Amount,
+) -> tuple[float, float]:
+    """Seconds, one cell after another, and bytes."""
+    design = study.model_copy(update={"folds": folds})
+    seconds = size = 0.0
+    for condition in conditions:
+        n = amount.images[condition.data_set]
+        for fold, cells in ((True, folds), (False, int(study.retrain))):
+            each = rates[condition.id].cell(design, condition.epochs, n, fold=fold)
+            seconds, size = seconds + cells * each[0], size + cells * each[1]
+    return seconds, size
+
+
+def _with_choice(
+    study: Study, pilot: PilotRun, chosen: Option, data_sets: Mapping[str, ImageSet]
+) -> Study:
+    """The planned study; its seeds are its own first ones that the pilot hasn't used."""
+    candidates = chain(study.seeds, count(max(study.seeds) + 1))
+    unused = (seed for seed in candidates if seed not in pilot.study.seeds)
+    data = {
+        name: each
+        if chosen.images.get(name, 0) == len(data_sets.get(name, ()))
+        else each.model_copy(update={"limit": chosen.images[name]})
+        for name, each in study.data.items()
+    }
+    return study.model_copy(
+        update={"folds": chosen.folds, "seeds": tuple(islice(unused, chosen.seeds)), "data": data}
+    )
+
+
+def write_plan(plan: _Record, path: Path) -> str:
+    """Write a plan; give the SHA-256 of its file.
+
+    Raises
+    ------
+    StudyError
+        If no design reached the power asked for: then nothing is written.
+    """
+    if plan["chosen"] is None:
+        best = max(option["power"] for option in plan["options"])
+        within = (
+            f"; an effect of no more than the region of practical equivalence, "
+            f"±{100 * plan['region']:.3g} points, is never told"
+            if plan["effect"] <= plan["region"]
+            else ""
         )
-    return digest_of(plan)
-
-
-def _plain(study: _Record, key: str) -> Any:
-    """A choice without the places of data, which may differ from machine to machine."""
-    value = study.get(key)
-    if key == "data" and isinstance(value, dict):
-        return {
-            name: {k: v for k, v in part.items() if k != "source"} for name, part in value.items()
-        }
-    return value
+        raise StudyError(
+            f"no design reaches a power of {plan['wanted_power']:.0%} for "
+            f"{100 * plan['effect']:g} points (up to {best:.0%}), so no plan was written; a larger "
+            f"effect, more images or fewer arms would do{within}"
+        )
+    write_json(path, plan)
+    return checksum(path)

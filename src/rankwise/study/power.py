@@ -16,7 +16,6 @@ Bengio and Grandvalet, "No unbiased estimator of the variance of k-fold cross-va
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,42 +23,65 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rankwise.study.infer import ImageNoise, combined_error, sample_deviation
+from rankwise.study.verdict import CERTAINTY
 
 # Repetitions looked at before `repeats_to_tell` calls a study hopeless.
 _MOST_REPEATS = 1000
 MOST_FOLDS = 50
 """Folds looked at by `folds_to_tell`."""
 WANTED_POWER = 0.8
-CERTAINTY = 0.95
 # Quantiles of the spread and of the mean that a chance is averaged over.
 _GRID = 15
+# Quantiles of the spread that one chance is averaged over.
+_SPREADS = 60
 
 Floats = NDArray[np.float64]
 
 
-def power(
+def chance_to_help(
     effect: float,
     deviation: float,
     pairs: int,
     ratio: float,
+    rope: float,
+    *,
     alpha: float = 0.05,
     noise: ImageNoise | None = None,
 ) -> float:
-    """Chance that the corrected t-test finds a true mean difference, two-sided.
+    """Chance that a study of a true gain ends in ``helps``, as `rankwise.study.verdict` reaches it.
 
-    Noncentral t with ``J − 1`` degrees of freedom and noncentrality ``effect / √((1/J + r)·s²)``;
-    with `noise` as in `rankwise.study.infer.corrected_t_test`.
+    With ``t_q`` the quantiles of Student's t at the degrees of freedom that the study finds, the
+    mean ``m`` has to pass both ``t_{1−α/2} · e`` (the corrected t-test) and ``rope + t_{0.95} · e``
+    (the posterior beyond the region), where ``e`` is the standard error that the study finds. Its
+    ``s²`` is ``deviation² · χ²/(J − 1)``, independent of ``m``, which is normal around the effect:
+
+    ``P = E_s Φ((effect − max(t_{1−α/2} · e(s), rope + t_{0.95} · e(s))) / e(deviation))``.
+
+    Parameters
+    ----------
+    effect, deviation : float
+        True mean difference, above 0, and true deviation between folds.
+    pairs, ratio, rope, noise
+        As in `rankwise.study.infer`.
+    alpha : float
+        Level of this comparison, two-sided: its share of the family's.
     """
     from scipy import stats
 
     if pairs < 2:
         return 0.0
-    error, freedom = combined_error(deviation, pairs, ratio, noise)
-    if error == 0:
-        return float(effect != 0)
-    bound = float(stats.t.ppf(1 - alpha / 2, freedom))
-    shift = np.array([abs(effect) / error])
-    return float(min(1.0, _beyond(bound, freedom, shift)[0] + _beyond(bound, freedom, -shift)[0]))
+    levels = (np.arange(_SPREADS) + 0.5) / _SPREADS
+    spreads = deviation * np.sqrt(stats.chi2.ppf(levels, pairs - 1) / (pairs - 1))
+    both = [combined_error(float(s), pairs, ratio, noise) for s in spreads]
+    errors, freedoms = (np.array(column) for column in zip(*both, strict=True))
+    true = combined_error(deviation, pairs, ratio, noise)[0]
+    needed = np.maximum(
+        stats.t.ppf(1 - alpha / 2, freedoms) * errors,
+        rope + stats.t.ppf(CERTAINTY, freedoms) * errors,
+    )
+    if true == 0:
+        return 0.0  # Nothing varies: such a study can't be tested.
+    return float(np.mean(stats.norm.cdf((effect - needed) / true)))
 
 
 def chance_to_tell(
@@ -276,28 +298,8 @@ def folds_to_tell(
 
 
 def with_images(noise: ImageNoise | None, factor: float) -> ImageNoise | None:
-    """The noise of so many times as many images."""
-    return None if noise is None else replace(noise, variance=noise.variance / factor)
-
-
-def images_factor(pilot: Pilot, rope: float, *, pairs: int, alpha: float = 0.05) -> float | None:
-    """How many times as many images would tell with so many pairs; None beyond 100 times."""
-    for factor in np.geomspace(1, 100, 25):
-        noise = with_images(pilot.noise, float(factor))
-
-        def chance(means: Floats, spreads: Floats, noise: ImageNoise | None = noise) -> Floats:
-            return chance_to_tell(
-                means, spreads, pairs, pilot.ratio, rope, alpha=alpha, noise=noise
-            )
-
-        if assurance(pilot, chance) >= WANTED_POWER:
-            return float(factor)
-    return None
-
-
-def seconds_and_bytes(
-    seconds_a_fold: float, bytes_a_fold: float, *, arms: int, folds: int, seeds: int, workers: int
-) -> tuple[float, float]:
-    """What a design takes: wall seconds on so many workers, and bytes on disk."""
-    cells = arms * folds * seeds
-    return seconds_a_fold * math.ceil(cells / workers), bytes_a_fold * cells
+    """The noise of so many times as many images, or sources where several images share one."""
+    if noise is None:
+        return None
+    clusters = max(1, round(noise.clusters * factor))
+    return replace(noise, variance=noise.variance / factor, clusters=clusters)

@@ -45,8 +45,8 @@ def describe_run(
     study, conditions
     data_sets : dict of ImageSet
     **choices
-        ``command``, ``started``, ``workers``, ``device``, ``look``, ``plan``, as ``results.json``
-        has them.
+        ``command``, ``started``, ``workers``, ``device``, ``look``, ``plan``, ``plan_written`` and
+        ``seeds_after_plan``, as ``results.json`` has them.
     """
     described = [describe_data(study, name, data_sets[name], conditions) for name in data_sets]
     return {"environment": environment(), "data_sets": described, **choices}

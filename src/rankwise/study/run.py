@@ -36,6 +36,7 @@ from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.imagenet_c import check_images
 from rankwise.study.models import check_model
+from rankwise.study.preregistration import read_plan, refuse_other_images, refuse_unplanned
 from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
 from rankwise.study.remote import Files, keep, run_away
@@ -54,7 +55,7 @@ def run_study(
     progress: bool = False,
     command: str = "",
     extend: bool = False,
-    plan: str | None = None,
+    plan: Path | str | None = None,
 ) -> dict[str, Any]:
     """Carry out a study, or what is left of it, and write ``results.json``.
 
@@ -77,8 +78,8 @@ def run_study(
         What to name in ``results.json`` as the command.
     extend : bool
         The study may have more seeds than its folder; every cell that is there is used again.
-    plan : str, optional
-        Digest of a plan (`rankwise.study.plan`) that the study follows.
+    plan : path, optional
+        File of a plan (`rankwise.study.plan`) that the study follows from its beginning.
 
     Returns
     -------
@@ -88,13 +89,13 @@ def run_study(
     Raises
     ------
     StudyError
-        If the study, an arm or a model can't be used.
+        If the study, an arm or a model can't be used, or the study or its images aren't planned.
     DataError
         If a source can't be read, or is too small for the folds.
     RunError
-        If the folder holds another study, or was begun on another kind of device; if a cell failed
-        (the others are done then), or if the system ended a worker: ``results.json`` has what is
-        done.
+        If the folder holds another study, or was begun without the plan, or on another kind of
+        device; if a cell failed (the others are done then), or if the system ended a worker:
+        ``results.json`` has what is done.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -104,6 +105,9 @@ def run_study(
     if tensorboard:
         import_tensorboard()
     study = with_pipelines(study)
+    planned = None if plan is None else read_plan(plan)
+    if planned is not None:
+        refuse_unplanned(planned, study)
     mistakes = cross_check(study)
     if mistakes:
         raise StudyError("\n".join(text for _, text in mistakes))
@@ -115,11 +119,14 @@ def run_study(
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
     refuse_searched(study, data_sets)
-    claimed = claim(study, data_sets, out, device, extend=extend, plan=plan)
+    if planned is not None:
+        refuse_other_images(planned, data_sets)
+    claimed = claim(study, data_sets, out, device, extend=extend, plan=planned)
     record = describe_run(
         study, conditions, data_sets,
         command=command, started=claimed.started, workers=workers, device=device,
-        look=claimed.look, looks=claimed.looks, plan=plan,
+        look=claimed.look, looks=claimed.looks, plan=claimed.plan,
+        plan_written=claimed.plan_written, seeds_after_plan=list(claimed.seeds_after_plan),
     )  # fmt: skip
     with locked(out / LOCK, wait=True):
         write_json(out / RECORD, record)
