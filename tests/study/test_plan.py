@@ -14,8 +14,9 @@ from rankwise.study.conditions import conditions_of
 from rankwise.study.design import StudyError
 from rankwise.study.infer import ImageNoise, corrected_t_test, correlated_posterior
 from rankwise.study.pilots import Rates, Spread, read_pilot
-from rankwise.study.plan import Asked, chance, plan_study, write_plan
+from rankwise.study.plan import Asked, chance, plan_study
 from rankwise.study.power import chance_to_help
+from rankwise.study.preregistration import write_plan
 from rankwise.study.reading import study_from
 from rankwise.study.verdict import Control
 from study.made_results import make_results
@@ -55,6 +56,18 @@ def made(tmp_path_factory):
     ]
     (folder / "results.json").write_text(json.dumps(results))
     return folder, results
+
+
+@pytest.fixture
+def other_pilot(made, tmp_path):
+    """The same results as those of another study."""
+
+    def of(**more):
+        results = made[1] | {"study": design(folds=2, seeds=[42, 43], **more).to_json()}
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        return tmp_path
+
+    return of
 
 
 def test_only_designs_that_can_give_a_verdict_are_options(made):
@@ -98,6 +111,18 @@ def test_its_power_is_that_of_the_hardest_arm_and_its_control(made):
     # Unchanged copies are the control: nobody asks what they do.
     assert option["power"] == pytest.approx(1 - max(missed["low-rank"], missed["jpeg"]))
     assert 0 < option["power"] < 1
+
+
+def test_nobody_asks_what_unchanged_copies_do(made, other_pilot):
+    named = design(arms=ARMS | {"duplicate": {}})
+    first = [plan_study(s, made[0], effect=0.01)["options"][0] for s in (design(), named)]
+    assert first[0]["power"] == first[1]["power"]
+    # Alone they are what is asked.
+    alone = ["none", "duplicate"]
+    copies = plan_study(design(arms=alone), other_pilot(arms=alone), effect=0.01)
+    assert list(copies["pilot"]["deviations"]) == [
+        "mnist/simple-cnn/duplicate/10 against mnist/simple-cnn/none/10"
+    ]
 
 
 def test_an_arm_and_its_control_against_simulated_verdicts():
@@ -217,6 +242,25 @@ def test_images_are_planned(made):
         assert found["fingerprints"] == {"mnist": images.fingerprint}
 
 
+def test_images_of_several_data_sets(made, tmp_path):
+    data = {"mnist": {"source": "digits", "limit": 200}, "other": {"source": "digits"}}
+    results = make_results(tmp_path, data_sets=("mnist", "fashion-mnist"), folds=2, seeds=(42, 43))
+    text = json.dumps(results).replace("fashion-mnist/", "other/")
+    results = json.loads(text.replace('"fashion-mnist"', '"other"'))
+    small = {name: {"source": "digits", "limit": n} for name, n in (("mnist", 200), ("other", 600))}
+    results["study"] = design(data=small, folds=2, seeds=[42, 43]).to_json()
+    for entry, n in zip(results["data_sets"], (200, 600), strict=True):
+        images = load_images("digits", "all", limit=n)
+        entry |= {"fingerprint": images.fingerprint, "n_images": n}
+    results["cells"] = [c | {"epochs": 10, "n_train": 80} for c in results["cells"]]
+    (tmp_path / "fashion-mnist").mkdir(exist_ok=True)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    found = plan_study(design(data=data), tmp_path, effect=0.03)
+    amounts = {tuple(o["images"].values()) for o in found["options"]}
+    assert amounts == {(200, 600), (200, 1200), (200, 1797)}
+    assert (found["comparisons"], len(found["assumed"])) == (10, 0)
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_more_images_leave_the_trainings_spread(shared):
     spread = Spread(4, 2, 0.01, ImageNoise(1e-5, 100, shared), 0.0)
@@ -277,23 +321,27 @@ def test_a_part_of_the_study_that_the_pilot_lacks(made):
         read_pilot(made[0], both).rates(lacking)
 
 
-def test_refusals(made, tmp_path):
+def test_refusals(made, other_pilot, tmp_path):
     folder, _ = made
     with pytest.raises(ValueError, match="effect must be a share of accuracy between 0 and 1"):
         plan_study(design(), folder, effect=2.0)
     with pytest.raises(ValueError, match="power must lie between 0 and 1, got 1"):
         plan_study(design(), folder, effect=0.01, wanted_power=1)
+    one = {"arms": ["none"], "protocol": "paper"}
+    alone = other_pilot(**one)
     with pytest.raises(StudyError, match="compares no arms: there is nothing to plan"):
-        plan_study(
-            design(arms=["none"], protocol="paper"), _pilot_of_one(folder, tmp_path), effect=0.01
-        )
+        plan_study(design(**one), alone, effect=0.01)
     tiny = {"mnist": {"source": "digits", "limit": 200, "source_pattern": None}}
     with pytest.raises(RunError, match=r"has no results\.json: run the study first"):
         plan_study(design(data=tiny), tmp_path / "nowhere", effect=0.01)
 
 
-def _pilot_of_one(folder, place):
-    results = json.loads((folder / "results.json").read_text())
-    results["study"] = design(arms=["none"], protocol="paper", folds=2).to_json()
-    (place / "results.json").write_text(json.dumps(results))
-    return place
+def test_what_keeps_the_pilot_from_a_verdict_is_told(made, tmp_path):
+    results = json.loads(json.dumps(made[1]))
+    results["comparisons"][0]["obstacle"] = "both arms are near chance"
+    assert plan_study(design(), made[0], effect=0.02)["obstacles"] == {}
+    for path in made[0].glob("cells"):
+        (tmp_path / "cells").symlink_to(path)
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    found = plan_study(design(), tmp_path, effect=0.02)
+    assert found["obstacles"] == {"mnist/simple-cnn/low-rank/10": "both arms are near chance"}

@@ -66,7 +66,7 @@ def test_a_plan_stays_with_its_study(tmp_path):
     assert run(design(), out)["plan"] == digest
     results = run(design((1, 4, 5)), out, extend=True)
     assert (results["plan"], results["seeds_after_plan"]) == (digest, [4, 5])
-    told = f"It follows a plan written before, sha256 {digest}; the plan has no seed 4, 5: added"
+    told = f"plan written before, sha256 {digest}; seeds added later, beyond the plan: 4, 5."
     assert told in methods(results)
     page = write_report(out).read_text()
     assert "seeds added after it, beyond the plan: 4, 5" in page
@@ -97,7 +97,11 @@ def test_a_plan_that_comes_later_is_refused(unplanned, tmp_path):
     (out / "study.json").write_text(json.dumps(json.loads(claimed) | {"plan": "abc"}))
     with pytest.raises(RunError, match=r"was begun with another plan \(sha256 abc\); choose anoth"):
         run(design(), out, plan=plan_file(tmp_path, design()))
+    (out / "study.json").write_text(json.dumps(json.loads(claimed) | {"plan": {"a": 1}}))
+    with pytest.raises(RunError, match=r"study\.json is damaged: it has a plan without a digest"):
+        run(design(), out)
     # As earlier versions kept it.
+    (out / "study.json").write_text(json.dumps(json.loads(claimed) | {"plan": "abc"}))
     assert (run(design(), out)["plan"], run(design(), out)["plan_written"]) == ("abc", None)
 
 

@@ -180,7 +180,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Folds, seeds and images that tell an effect, their hours and disk, from a pilot."""
-    from rankwise.study.plan import plan_study, write_plan
+    from rankwise.study.plan import plan_study
+    from rankwise.study.preregistration import write_plan
 
     study = _study(design, data, only, None, None, None, None, None, arms, None)
     with importable(design):
@@ -206,6 +207,8 @@ def plan(
             "comparisons stands for each.",
             "",
         )
+    for name, reason in found["obstacles"].items():
+        _wrapped(f"The pilot has no verdict on {name}: {reason}.", "")
     _wrapped(f"Seeds {seeds}: none of the pilot's, whose results are known.", "")
     _wrapped(f"{out}, sha256 {digest}; 'rankwise study run … --plan {out}' shows it", "")
 

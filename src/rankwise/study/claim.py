@@ -213,6 +213,9 @@ def read_claim(out: Path) -> dict[str, Any]:
     found = read_json(path, error=RunError, hint="; choose another folder")
     if not isinstance(found, dict) or not isinstance(found.get("study"), dict):
         raise RunError(f"{path} is damaged or foreign: it describes no study")
+    plan = plan_of(found)
+    if plan is not None and not (isinstance(plan, dict) and {"sha256", "written"} <= set(plan)):
+        raise RunError(f"{path} is damaged: it has a plan without a digest")
     return found
 
 

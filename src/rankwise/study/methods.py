@@ -90,7 +90,8 @@ def methods(results: _Record) -> str:
         )
     if results.get("plan"):
         added = results.get("seeds_after_plan") or ()
-        later = f"; the plan has no seed {', '.join(map(str, added))}: added later" if added else ""
+        seeds_added = ", ".join(map(str, added))
+        later = f"; seeds added later, beyond the plan: {seeds_added}" if added else ""
         text.append(f"It follows a plan written before, sha256 {results['plan']}{later}.")
     text.append(f"Computed with rankwise {__version__}.")
     return " ".join(text)

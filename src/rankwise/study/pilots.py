@@ -155,6 +155,12 @@ class PilotRun:
         """Of the images, by data set."""
         return {d["name"]: d["fingerprint"] for d in self.results["data_sets"]}
 
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """Why conditions got no verdict whatever their numbers say, such as late best epochs."""
+        told = self.results.get("comparisons") or ()
+        return {c["condition"]: c["obstacle"] for c in told if c.get("obstacle")}
+
     def counterpart(self, condition: Condition) -> Condition | None:
         """The pilot's condition of the same data set, model and arm."""
         return next((c for c in conditions_of(self.study) if _alike(c, condition)), None)

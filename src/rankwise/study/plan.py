@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._claims import checksum
-from rankwise._files import write_json
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import with_pipelines
 from rankwise.study.conditions import Condition, both_name, conditions_of
@@ -135,7 +133,8 @@ def plan_study(
         ``format``, ``written`` (when), ``study`` (with the chosen folds, seeds and limits of
         images), ``fingerprints`` (of its images), ``effect``, ``wanted_power``, ``alpha``,
         ``comparisons`` and ``contrasts`` (how many the family has), ``assumed`` (comparisons that
-        the pilot doesn't show), ``region`` (the widest region of equivalence), ``options``
+        the pilot doesn't show), ``obstacles`` (why arms of the pilot got no verdict, which more
+        epochs may mend), ``region`` (the widest region of equivalence), ``options``
         (`Option`, cheapest first; seeds up to the fewest that tell), ``chosen`` (one of them, or
         None where not even the largest tells), ``pilot`` (when it was begun, its fingerprints and
         spreads).
@@ -201,6 +200,7 @@ def plan_study(
         "comparisons": n_comparisons,
         "contrasts": n_contrasts,
         "assumed": assumed,
+        "obstacles": found.obstacles,
         "region": max(s.rope for arm in arms for each in arm.comparisons for s in each),
         "options": [asdict(option) for option in options],
         "chosen": None if chosen is None else asdict(chosen),
@@ -253,13 +253,16 @@ def _arms(
 ) -> tuple[list[Asked], dict[str, Spread], list[str]]:
     """Arms to be told, the spreads that the pilot shows, and comparisons that it doesn't show.
 
-    Controls that the protocol adds are compared too, but nobody asks for a verdict on them.
+    Controls, and what else the protocol adds, are compared too, but nobody asks for a verdict on
+    them.
     """
     by_id = {condition.id: condition for condition in conditions}
-    asked = {*pilot.planned.arms, *(both_name(pair) for pair in pilot.planned.factorial)}
+    named = {*pilot.planned.arms, *(both_name(pair) for pair in pilot.planned.factorial)}
+    controls = {condition.control for condition in conditions}
     compared = [c for c in conditions if c.baseline]
     arms, shown, assumed = [], {}, []
-    for condition in [c for c in compared if c.arm in asked] or compared:
+    asked = [c for c in compared if c.arm in named and c.id not in controls]
+    for condition in asked or compared:
         comparisons = []
         for other in (condition.baseline, condition.control):
             if other is None:
@@ -385,28 +388,3 @@ def _with_choice(
     return study.model_copy(
         update={"folds": chosen.folds, "seeds": tuple(islice(unused, chosen.seeds)), "data": data}
     )
-
-
-def write_plan(plan: _Record, path: Path) -> str:
-    """Write a plan; give the SHA-256 of its file.
-
-    Raises
-    ------
-    StudyError
-        If no design reached the power asked for: then nothing is written.
-    """
-    if plan["chosen"] is None:
-        best = max(option["power"] for option in plan["options"])
-        within = (
-            f"; an effect of no more than the region of practical equivalence, "
-            f"±{100 * plan['region']:.3g} points, is never told"
-            if plan["effect"] <= plan["region"]
-            else ""
-        )
-        raise StudyError(
-            f"no design reaches a power of {plan['wanted_power']:.0%} for "
-            f"{100 * plan['effect']:g} points (up to {best:.0%}), so no plan was written; a larger "
-            f"effect, more images or fewer arms would do{within}"
-        )
-    write_json(path, plan)
-    return checksum(path)

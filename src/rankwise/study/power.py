@@ -1,4 +1,4 @@
-"""How much more would tell: the power of the corrected t-test, and the seeds or folds for it.
+"""How much more would tell: the chance of a verdict, and the seeds or folds for it.
 
 Notation as in `rankwise.study.infer`; ``K`` are the folds there are, ``k`` those there could be.
 

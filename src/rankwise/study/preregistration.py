@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._claims import checksum
+from rankwise._files import write_json
 from rankwise._reading import blamed_on, read_json_object
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
@@ -47,6 +48,37 @@ class Plan:
     study: Study
     fingerprints: Mapping[str, str]
     pilot_started: str | None
+
+
+def write_plan(plan: _Record, path: Path) -> str:
+    """Write a plan; give the SHA-256 of its file.
+
+    Parameters
+    ----------
+    plan : dict
+        As `rankwise.study.plan.plan_study` gives it.
+    path : Path
+
+    Raises
+    ------
+    StudyError
+        If no design reached the power asked for: then nothing is written.
+    """
+    if plan["chosen"] is None:
+        best = max(option["power"] for option in plan["options"])
+        within = (
+            f"; an effect of no more than the region of practical equivalence, "
+            f"±{100 * plan['region']:.3g} points, is never told"
+            if plan["effect"] <= plan["region"]
+            else ""
+        )
+        raise StudyError(
+            f"no design reaches a power of {plan['wanted_power']:.0%} for "
+            f"{100 * plan['effect']:g} points (up to {best:.0%}), so no plan was written; a larger "
+            f"effect, more images or fewer arms would do{within}"
+        )
+    write_json(path, plan)
+    return checksum(path)
 
 
 def read_plan(path: Path | str) -> Plan:
