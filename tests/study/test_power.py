@@ -54,7 +54,9 @@ def helps(values, ratio, rope, alpha, noise=None, control=None):
         folds=5,
         folds_to_tell=None,
         pairs=len(values),
+        finished_seeds=3,
         alpha=alpha,
+        copies=None if control is None else "changed",
         control=control,
     )
     return verdict(evidence) == "helps"
