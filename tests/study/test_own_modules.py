@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli_cases import call
 from rankwise.cli.study import importable
 from rankwise.study import StudyError
 from rankwise.study.arms import find_callable
@@ -91,7 +92,8 @@ def test_the_path_is_left_as_it_was(folders, monkeypatch):
     assert sys.path == before
     message = (
         "own_arms:shifted can't be imported: No module named 'own_arms'; a module on Python's path "
-        "is accepted (for `rankwise study` also one beside the study file, or in the current folder"
+        "is accepted (for `rankwise study` also one in the current folder, or beside the study "
+        "file that it is given)"
     )
     sys.modules.pop("own_arms")
     with pytest.raises(StudyError, match=re.escape(message)):
@@ -99,6 +101,28 @@ def test_the_path_is_left_as_it_was(folders, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(current), *before])
     with importable("experiment-1"):
         assert sys.path == [str(current), *before]
+
+
+def test_a_study_of_own_functions_is_extended(folders, tmp_path, monkeypatch, capsys):
+    study, current = folders
+    shutil.copy(current / "own_arms.py", study)
+    monkeypatch.chdir(study)
+    out = tmp_path / "out"
+    options = ("--workers", 1, "--device", "cpu", "--json")
+    call(monkeypatch, capsys, "study", "run", "own.toml", "--out", out, *options)
+    for name in ("own_nets", "own_arms"):
+        sys.modules.pop(name)
+    before = list(sys.path)
+    extend = ("study", "extend", out, "--seeds", "43", *options)
+    text, _ = call(monkeypatch, capsys, *extend)
+    assert json.loads(text)["study"]["seeds"] == [42, 43]
+    assert sys.path == before
+    for name in ("own_nets", "own_arms"):
+        sys.modules.pop(name)
+    # Elsewhere they aren't found, and the sentence says where they would be.
+    monkeypatch.chdir(tmp_path)
+    _, error = call(monkeypatch, capsys, *extend, expect=1)
+    assert "also one in the current folder, or beside the study file" in " ".join(error.split())
 
 
 def test_the_path_is_left_as_it_was_after_an_error(folders):

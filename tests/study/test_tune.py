@@ -81,7 +81,7 @@ def test_a_search_stopped_at_its_first_word_still_begins_with_the_study_s_own_va
     assert (found["given"]["energy"], found["given"]["skip_threshold"]) == (0.975, 0.8)
 
 
-def interrupted_at(numbers, monkeypatch):
+def interrupted_at(numbers, monkeypatch, error=KeyboardInterrupt):
     """Searches in which somebody presses Ctrl-C at these trials, counted over all calls."""
     from rankwise.study import tune
 
@@ -90,7 +90,7 @@ def interrupted_at(numbers, monkeypatch):
     def score(*arguments):
         calls.append(arguments)
         if len(calls) - 1 in numbers:
-            raise KeyboardInterrupt
+            raise error
         return plain(*arguments)
 
     monkeypatch.setattr(tune, "score", score)
@@ -114,6 +114,16 @@ def test_an_interrupted_trial_is_tried_again(tmp_path, monkeypatch):
     again = tune_study(study(), tmp_path / "cut", trials=4, device="cpu")["searches"][0]
     assert again["trials"][:3] == found["trials"]
     assert len({trial["energy"] for trial in again["trials"]}) == 4
+
+
+def test_a_failed_trial_is_tried_again_and_told_once(tmp_path, monkeypatch, capsys):
+    whole = tune_study(study(), tmp_path / "whole", trials=3, device="cpu")["searches"]
+    interrupted_at((2,), monkeypatch, OSError("the disk is full"))
+    with pytest.raises(OSError, match="the disk is full"):
+        tune_study(study(), tmp_path / "cut", trials=3, device="cpu")
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "cut/tune.json").exists()
+    assert tune_study(study(), tmp_path / "cut", trials=3, device="cpu")["searches"] == whole
 
 
 def test_a_search_that_lacks_the_study_s_own_values_gets_them(tmp_path):

@@ -147,16 +147,19 @@ def extend(
     begun = claimed_study(folder)
     added = [seed for seed in _numbers(seeds) or () if seed not in begun.seeds]
     study = narrowed(begun, data=_sources(data), seeds=[*begun.seeds, *added])
-    results = run_study(
-        study,
-        folder,
-        workers=workers,
-        device=device,
-        progress=True,
-        command=shlex.join(["rankwise", *sys.argv[1:]]),
-        extend=True,
-    )
+    with importable():
+        results = run_study(
+            study,
+            folder,
+            workers=workers,
+            device=device,
+            progress=True,
+            command=shlex.join(["rankwise", *sys.argv[1:]]),
+            extend=True,
+        )
     _show(results, folder, as_json)
+    if not added:
+        say(f"{folder} has these seeds already: none was added, and no look is counted", err=True)
 
 
 app.command()(
@@ -332,13 +335,15 @@ app.command()(stoppable(tune, "; finished trials are kept, and the same command 
 
 
 @contextmanager
-def importable(design: str) -> Iterator[None]:
+def importable(design: str | None = None) -> Iterator[None]:
     """Let ``package.module:name`` be found beside the study file, then in the current folder.
 
     Both come after what is installed, so that no file of theirs takes its place. joblib's worker
-    processes are started with this process's path.
+    processes are started with this process's path. A folder of a study doesn't say where its file
+    is: then the current folder alone counts.
     """
-    folders = (Path(design).resolve().parent, Path.cwd())
+    beside = () if design is None else (Path(design).resolve().parent,)
+    folders = (*beside, Path.cwd())
     added = [str(f) for f in dict.fromkeys(folders) if f.is_dir() and str(f) not in sys.path]
     sys.path += added
     try:

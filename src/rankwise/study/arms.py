@@ -139,7 +139,8 @@ def find_callable(spelled: str) -> Callable[..., Any]:
         reason = str(error).partition("\n")[0] or "no message"
         raise StudyError(
             f"{spelled} can't be imported: {kind}{reason}; a module on Python's path is accepted "
-            "(for `rankwise study` also one beside the study file, or in the current folder)"
+            "(for `rankwise study` also one in the current folder, or beside the study file that "
+            "it is given)"
         ) from error
     if not hasattr(module, name):
         raise StudyError(f"{spelled}: the module {place} has no {name} ({_file_of(module)})")

@@ -196,6 +196,9 @@ def weight_files(study: Study) -> dict[str, str]:
                 value = checksum(Path(value))
             if value is not None:
                 found[f"models.{name}.{key}"] = value
+    if study.tuned is not None and study.tuned.images is not None:
+        marks = Path(study.tuned.images)
+        found["tuned.images"] = checksum(marks) if marks.is_file() else str(marks)
     return found
 
 
@@ -251,7 +254,8 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             }
             for table, keys in left_out.items()
         }
-        return study | tables
+        tuned = {k: v for k, v in (study.get("tuned") or {}).items() if k != "images"}
+        return study | tables | {"tuned": tuned}
 
     theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]

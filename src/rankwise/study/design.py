@@ -323,6 +323,9 @@ class Tuned(_Strict):
     fingerprints: dict[str, str] = Field(description="a table of the data sets' fingerprints")
     reserve: Number = Field(description="the share of the training part searched on, or 0")
     split_seed: Whole = Field(description="a whole number")
+    images: str | None = Field(
+        default=None, description="the file beside tune.json that has marks of the images"
+    )
 
 
 class Study(_Strict):

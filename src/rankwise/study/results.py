@@ -24,6 +24,7 @@ from rankwise.study.design import Study
 from rankwise.study.outcomes import primary_outcome
 from rankwise.study.presets import PAPER_SIDES
 from rankwise.study.protocols import most_folds, protocol_of
+from rankwise.study.searched import searched_note
 from rankwise.study.tables import report_tables
 
 RESULTS = "results.json"
@@ -164,8 +165,9 @@ def describe_data(
         notes.append(_sources_note(len(set(images.source_ids.tolist())), len(images)))
     if study.reserve:
         notes.append(f"{study.reserve:.0%} of the training part reserved for tuning")
-    if study.tuned is not None and not study.tuned.reserve:
-        notes.append("energy and skip threshold were searched on these very images: they flatter")
+    searched = searched_note(study, name, images)
+    if searched is not None:
+        notes.append(searched)
     if study.protocol == "notebook":
         notes.append("protocol 'notebook': leaks on purpose, its figures flatter")
     return {
@@ -180,6 +182,7 @@ def describe_data(
         "fingerprint": images.fingerprint,
         "reduced": bool(reductions),
         "reductions": reductions,
+        "searched": searched,
         "notes": notes,
     }
 

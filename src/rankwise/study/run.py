@@ -41,6 +41,7 @@ from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
 from rankwise.study.remote import Files, keep, run_away
 from rankwise.study.results import RECORD, describe_run, gather, write_results
+from rankwise.study.searched import refuse_searched
 
 _POLL_SECONDS = 1.0
 
@@ -216,26 +217,6 @@ def load_data(
             # The same picture under two names is one source: no split may separate them.
             found[name] = one_source_each(found[name])
     return found
-
-
-def refuse_searched(study: Study, data_sets: dict[str, ImageSet]) -> None:
-    """Refuse values that were searched on another cut of these images than the study reserves.
-
-    Raises
-    ------
-    StudyError
-    """
-    tuned = study.tuned
-    if tuned is None or not tuned.reserve:
-        return  # Searched on all of the training part: the results say so.
-    same = {n for n, d in data_sets.items() if tuned.fingerprints.get(n) == d.fingerprint}
-    if same and (study.reserve, study.split_seed) != (tuned.reserve, tuned.split_seed):
-        raise StudyError(
-            f"energy and skip threshold were searched on a reserve of {tuned.reserve:g} of "
-            f"{', '.join(sorted(same))} with split_seed {tuned.split_seed}, and this study "
-            f"reserves {study.reserve:g} with split_seed {study.split_seed}: it would train and "
-            "validate on images that were searched on; give it the same reserve and split_seed"
-        )
 
 
 def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, ImageSet]) -> None:

@@ -11,7 +11,7 @@ from rankwise._claims import differences, held
 from rankwise._files import full_disk, temporary_folder, write_json
 from rankwise._progress import progress_bar
 from rankwise._threads import one_thread
-from rankwise.errors import MissingDependencyError, RunError
+from rankwise.errors import DataError, MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
@@ -22,6 +22,7 @@ from rankwise.study.protocols import protocol_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
 from rankwise.study.run import check, check_precision, check_sources, load_data
+from rankwise.study.searched import write_searched
 
 if TYPE_CHECKING:
     import optuna
@@ -49,7 +50,8 @@ def tune_study(
     threshold in [0, 0.95] whose training reaches the highest validation accuracy, on the images
     that the study reserves for it (`Study.reserve`), which none of its cells sees. Without a
     reserve it searches on the study's first fold; a study of the values found is then no test of
-    them, and the ``tuned`` table that has to go with them marks it.
+    them: the ``tuned`` table that has to go with them marks it, or has it refused. Marks of the
+    searched images are in ``searched.json``, by which any other study knows them.
     Where the arm's own values lie outside, the search reaches out to them.
     Trials that fall behind the median of the others at the same epoch are pruned. The test part
     isn't read. The winner has the best of several noisy accuracies, so its own is an optimistic
@@ -99,6 +101,7 @@ def tune_study(
     check_sources(study, conditions)
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
+    _check_reserve(study, data_sets)
     found = []
     storage = f"sqlite:///{(out / _STORAGE).resolve()}"
     with (
@@ -129,10 +132,20 @@ def tune_study(
                 "fingerprints": {name: data.fingerprint for name, data in data_sets.items()},
                 "reserve": study.reserve,
                 "split_seed": study.split_seed,
+                "images": str(write_searched(study, data_sets, out)),
             },
         }
         write_json(out / TUNING, result)
     return result
+
+
+def _check_reserve(study: Study, data_sets: dict[str, ImageSet]) -> None:
+    """Refuse a reserve that has too few images to search on, before a search is begun."""
+    for name, images in data_sets.items():
+        try:
+            cut_for_search(study, Arm(kind="none"), images, study.seeds[0])
+        except DataError as error:
+            raise DataError(f"data set {name!r}, its reserve: {error}") from error
 
 
 @contextmanager
@@ -339,5 +352,6 @@ def _optuna() -> Any:
         raise MissingDependencyError(
             "tuning needs a library: pip install 'rankwise[optuna]'"
         ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What a trial fails with ends the search, and is told there.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
