@@ -29,6 +29,13 @@ class Flip:
         return image.flip(-1) if torch.rand(()) < self.p else image
 
 
+class Scaled:
+    """As torchvision's ToDtype: floats of a uint8 image."""
+
+    def __call__(self, image):
+        return image.float() / 255
+
+
 @pytest.fixture
 def torchvision(monkeypatch):
     module = types.ModuleType("torchvision")
@@ -107,6 +114,58 @@ def test_a_missing_library_is_one_sentence(monkeypatch):
 def test_what_a_library_does_not_have_or_take(kind, parameters, message):
     with pytest.raises(StudyError, match=message):
         check_arm(Arm(kind=kind, parameters=parameters), (8, 8))
+
+
+FLOATS = r"^an arm of kind '{}' made images of type float32; uint8 is accepted$"
+RANGE = (
+    r"^{} turned an image of values from 0 to 1 into one whose mean is -?\d\.\d\d; it must keep to "
+    r"that range, in which networks are tested$"
+)
+
+
+@pytest.mark.parametrize("use", ["fly", "copies"])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_what_is_no_image_any_more_is_refused_in_either_use(use, shape, torchvision):
+    pytest.importorskip("albumentations")
+    sys.modules["torchvision.transforms.v2"].Scaled = Scaled
+    wanted = {
+        "albumentations:Normalize": (FLOATS, {}),
+        "torchvision:Scaled": (FLOATS, {}),
+        "kornia:Normalize": (RANGE, {"mean": 0.5, "std": 0.5}),
+    }
+    for kind, (message, parameters) in wanted.items():
+        with pytest.raises(StudyError, match=message.format(kind)):
+            check_arm(Arm(kind=kind, parameters=parameters, use=use), shape)
+    for kind, parameters in (
+        ("kornia:RandomGaussianNoise", {"std": 0.35, "p": 1.0}),
+        ("kornia:RandomBrightness", {"brightness": (0.5, 1.5)}),
+        ("albumentations:RandomBrightnessContrast", {}),
+    ):
+        check_arm(Arm(kind=kind, parameters=parameters, use=use), shape)
+
+
+def test_floats_on_batches_are_cut_to_the_range_of_images():
+    flying = batch_augmentation(
+        Arm(kind="kornia:RandomGaussianNoise", parameters={"std": 0.5, "p": 1.0})
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        changed = flying(torch.rand(8, 1, 8, 8) * 2 - 1)
+    assert (changed.min(), changed.max()) == (-1, 1)
+
+
+def test_a_function_of_one_s_own_keeps_the_range_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_ranges.py").write_text(
+        "def pixels(batch):\n    return (batch + 1) * 127.5\n"
+        "def lost(batch):\n    return batch / 0\n"
+        "def noisy(batch):\n    return batch + 0.5 * batch.new_empty(batch.shape).normal_()\n"
+    )
+    check_arm(Arm(kind="callable", function="own_ranges:noisy"), (8, 8))
+    for name, mean in (("pixels", r"\d\d\.\d\d"), ("lost", "-?inf")):
+        message = rf"own_ranges:{name} turned an image of values from -1 to 1 into one whose mean "
+        with pytest.raises(StudyError, match=rf"^{message}is {mean}; it must keep to that range"):
+            check_arm(Arm(kind="callable", function=f"own_ranges:{name}"), (8, 8))
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def check_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     Raises
     ------
     StudyError
-        If it isn't there, raises an error, or changes the shape or the type of images.
+        If it isn't there, raises an error, or changes the shape, the type or the range of images.
     """
     if isinstance(arm, Both):
         for part in arm.parts:
@@ -239,11 +239,19 @@ def _try_arm(arm: Arm, image_shape: tuple[int, ...]) -> None:
     small = ImageSet.from_arrays(images, np.array([0, 1]), class_names=("a", "b"))
     if arm.use == "copies":
         make_copies(arm.model_copy(update={"skip_threshold": 0.0}), small, 0)
-        return
-    augment = batch_augmentation(arm)
-    if augment is not None:
-        with torch_seeded():
-            augment(to_batch(images))
+    else:
+        augment = batch_augmentation(arm)
+        if augment is not None:
+            with torch_seeded():
+                augment(to_batch(images))
+    if arm.library is not None:
+        from rankwise.study.library_arms import LibraryAugmentation
+
+        LibraryAugmentation(arm).check(image_shape)
+    elif arm.kind == "callable" and arm.use == "fly":
+        from rankwise.study.library_arms import check_range
+
+        check_range(str(arm.function), find_callable(str(arm.function)), image_shape, -1, 1)
 
 
 class _InTurn:

@@ -7,11 +7,14 @@ albumentations ``albumentations``                        an image at a time, uin
 torchvision    ``torchvision.transforms.v2``             an image at a time, uint8
 kornia         ``kornia.augmentation``                   a whole batch, float in [0, 1]
 ============== ========================================= =================================
+
+What comes out is an image like what went in: uint8, or floats that are cut to [0, 1].
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +34,11 @@ _PLACES = {
     "torchvision": "torchvision.transforms.v2",
     "kornia": "kornia.augmentation",
 }
+
+
+_TRIALS = 4
+_BEYOND = 0.25
+"""How far outside, as a share of the range, an image's mean may be: noise alone is nearer."""
 
 
 class LibraryAugmentation:
@@ -72,6 +80,16 @@ class LibraryAugmentation:
                 f"{arm.kind} doesn't take these parameters: {type(error).__name__}: {lines[0]}"
             ) from error
 
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Refuse an augmentation of floats that leaves their range; uint8 images can't.
+
+        Raises
+        ------
+        StudyError
+        """
+        if self.library == "kornia":
+            check_range(self.kind, self.change, image_shape, 0, 1)
+
     def fingerprint_parts(self) -> Any:
         """Name, arguments, version: what it draws comes from outside."""
         return self.kind, self.parameters, version_of(self.library)
@@ -99,12 +117,17 @@ class LibraryAugmentation:
         import torch
 
         if self.library == "kornia":
-            changed = self.change((batch + 1) / 2) * 2 - 1
+            changed = self.change((batch + 1) / 2).clamp(0, 1) * 2 - 1
         else:
             pixels = ((batch.detach().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
             images = np.ascontiguousarray(np.moveaxis(pixels.numpy(), 1, -1))
             images = images[..., 0] if images.shape[-1] == 1 else images
             found = self.on_images(images, int(torch.randint(2**31, ())))
+            if found.dtype != np.uint8:
+                raise StudyError(
+                    f"an arm of kind {self.kind!r} made images of type {found.dtype}; uint8 is "
+                    "accepted"
+                )
             planes = found[:, None] if found.ndim == 3 else np.moveaxis(found, -1, 1)
             changed = torch.from_numpy(np.ascontiguousarray(planes)).float() / 127.5 - 1
         if changed.shape != batch.shape:
@@ -113,6 +136,47 @@ class LibraryAugmentation:
                 f"{tuple(changed.shape)}; it must keep the shape"
             )
         return changed.to(batch.device, batch.dtype)
+
+
+def check_range(
+    name: str,
+    change: Callable[[torch.Tensor], Any],
+    image_shape: tuple[int, ...],
+    low: float,
+    high: float,
+) -> None:
+    """Try dark and bright images: what comes out must lie where they do, but for some noise.
+
+    Parameters
+    ----------
+    name : str
+        What to call the augmentation.
+    change : callable
+        From a float batch of values from `low` to `high` to another.
+    image_shape : tuple of int
+    low, high : float
+
+    Raises
+    ------
+    StudyError
+        If whole images leave that range, as normalized ones do.
+    """
+    import torch
+
+    channels = image_shape[2] if len(image_shape) == 3 else 1
+    beyond = _BEYOND * (high - low)
+    with torch_seeded(), torch.no_grad():
+        for _ in range(_TRIALS):
+            noise = torch.rand(2, channels, *image_shape[:2]) / 5
+            noise[1] = 1 - noise[1]
+            found = change(low + noise * (high - low))
+            for mean in found.double().flatten(1).mean(dim=1).tolist():
+                if not low - beyond <= mean <= high + beyond:
+                    raise StudyError(
+                        f"{name} turned an image of values from {low:g} to {high:g} into one whose "
+                        f"mean is {mean:.2f}; it must keep to that range, in which networks are "
+                        "tested"
+                    )
 
 
 def version_of(library: str) -> str:
