@@ -25,6 +25,7 @@ from rankwise.study.outcomes import primary_outcome
 from rankwise.study.presets import PAPER_SIDES
 from rankwise.study.protocols import most_folds, protocol_of
 from rankwise.study.searched import searched_note
+from rankwise.study.sketches import sketch
 from rankwise.study.tables import report_tables
 
 RESULTS = "results.json"
@@ -180,6 +181,7 @@ def describe_data(
         "largest_class": float(np.bincount(images.labels).max() / len(images)),
         "repeats": asdict(repeats_between(images, rest, test)),
         "fingerprint": images.fingerprint,
+        "marks": sketch(images.images),
         "reduced": bool(reductions),
         "reductions": reductions,
         "searched": searched,

@@ -3,7 +3,9 @@
 Both have verdicts of their own; this page gives none. Two intervals that overlap don't show that
 two effects are alike, and that one study found an effect and the other didn't doesn't show that
 they differ (Gelman and Stern, The American Statistician 60, 2006): so the difference of the effects
-stands there with an interval of its own, where the studies share nothing that was drawn.
+stands there with an interval of its own, where the studies share nothing that was drawn. Another
+fingerprint doesn't show that: a limit or a size changes it, and the images are the same. It takes
+another source, and marks of images that both results hold and of which none is in both.
 """
 
 from __future__ import annotations
@@ -18,13 +20,22 @@ from rankwise.errors import RunError
 from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import RESULTS
+from rankwise.study.sketches import share_images
 from rankwise.study.status import current_results
 from rankwise.study.verdict import points
 
 Record = dict[str, Any]
 
 _ROOM = "rankwise.study/templates"
+_LONGEST = 200
 _NOT_DESIGN = ("name",)
+
+SAME, OTHER = "the same images", "other images"
+ONE_SOURCE = "the same source, with another selection or another size"
+SHARED = "some of the same images"
+UNKNOWN = "not known to be other images"
+RELATIONS = (SAME, ONE_SOURCE, SHARED, UNKNOWN, OTHER)
+"""What the images of a data set are to those of the other study's."""
 
 
 def side_by_side(first: Path | str, second: Path | str) -> Record:
@@ -38,10 +49,11 @@ def side_by_side(first: Path | str, second: Path | str) -> Record:
     Returns
     -------
     dict
-        ``names``; ``differences``, from each choice of the design that differs to both values;
-        ``data``, from each data set of both to whether its images are the same; ``rows``, a
-        comparison that either has in each (``data_set``, ``model``, ``arm``, ``baseline_arm``,
-        ``outcome``, ``effects``, ``verdicts``, ``difference``); ``only``, what one of them has.
+        ``names``; ``differences``, from each choice of the design that differs to both values,
+        by its place (``data.digits.limit``); ``data``, from each data set of both to one of
+        `RELATIONS`; ``rows``, a comparison that either has in each (``data_set``, ``model``,
+        ``arm``, ``baseline_arm``, ``outcome``, ``effects``, ``verdicts``, ``difference``, None but
+        for other images); ``only``, what one of them has.
 
     Raises
     ------
@@ -55,7 +67,7 @@ def side_by_side(first: Path | str, second: Path | str) -> Record:
             both.append(results | {"study": with_defaults(results["study"])})
     items = [_comparisons(results) for results in both]
     shared = [key for key in items[0] if key in items[1]]
-    data = _same_data(both)
+    data = _relations(both)
     return {
         "names": [results["study"]["name"] for results in both],
         "differences": _differences(*(results["study"] for results in both)),
@@ -82,19 +94,63 @@ def _comparisons(results: Record) -> dict[Key, Record]:
     return found
 
 
-def _same_data(both: list[Record]) -> dict[str, bool]:
-    prints = [{d["name"]: d.get("fingerprint") for d in r["data_sets"]} for r in both]
-    return {name: prints[0][name] == prints[1][name] for name in prints[0] if name in prints[1]}
+def _relations(both: list[Record]) -> dict[str, str]:
+    first, second = ({d["name"]: d for d in results["data_sets"]} for results in both)
+    return {name: _relation(first[name], second[name]) for name in first if name in second}
+
+
+def _relation(first: Record, second: Record) -> str:
+    if first.get("fingerprint") and first.get("fingerprint") == second.get("fingerprint"):
+        return SAME
+    places = [_place(data.get("source")) for data in (first, second)]
+    if places[0] is not None and places[0] == places[1]:
+        return ONE_SOURCE
+    shared = share_images(first, second)
+    if shared is None or None in places:
+        return SHARED if shared else UNKNOWN
+    return SHARED if shared else OTHER
+
+
+def _place(source: str | None) -> str | None:
+    """Where images come from; of a folder or a file, however its path is spelled."""
+    return str(Path(source).resolve()) if source and Path(source).exists() else source
 
 
 def _differences(first: Record, second: Record) -> dict[str, list[Any]]:
-    keys = [key for key in dict.fromkeys((*first, *second)) if key not in _NOT_DESIGN]
-    return {
-        key: [first.get(key), second.get(key)] for key in keys if first.get(key) != second.get(key)
-    }
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys((*first, *second)):
+        if key not in _NOT_DESIGN:
+            found |= _between(key, first.get(key), second.get(key))
+    return found
 
 
-def _row(key: Key, first: Record, second: Record, same_images: bool | None) -> Record:
+def _between(place: str, first: Any, second: Any) -> dict[str, list[Any]]:
+    """What differs between two values, by the place of each single choice."""
+    if first == second:
+        return {}
+    one, other = _table(first), _table(second)
+    if one is None or other is None:
+        return {place: [first, second]}
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys((*one, *other)):
+        found |= _between(f"{place}.{key}", one.get(key), other.get(key))
+    return found or {place: [first, second]}
+
+
+def _table(value: Any) -> Record | None:
+    """A table of a study, or its list of conditions as one, by data set, model and arm."""
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        rows: Record = {}
+        for row in value:
+            name = "/".join(str(row.get(key)) for key in ("data", "model", "arm"))
+            while name in rows:
+                name += "'"
+            rows[name] = row
+        return rows
+    return value if isinstance(value, dict) else None
+
+
+def _row(key: Key, first: Record, second: Record, relation: str | None) -> Record:
     effects = [
         {name: item["effect"].get(name) for name in ("mean", "low", "high")}
         | {"pairs": item["pairs"], "rope": item["bayes"]["rope"]}
@@ -104,13 +160,13 @@ def _row(key: Key, first: Record, second: Record, same_images: bool | None) -> R
         **dict(zip(("data_set", "model", "arm", "baseline_arm", "outcome"), key, strict=True)),
         "effects": effects,
         "verdicts": [first["verdict"], second["verdict"]],
-        "difference": None if same_images else _difference(first, second),
-        "same_images": bool(same_images),
+        "difference": _difference(first, second) if relation == OTHER else None,
+        "same_images": relation == SAME,
     }
 
 
 def _difference(first: Record, second: Record) -> Record | None:
-    """Second less first, of studies on different images; Welch's interval."""
+    """Second less first, of studies on other images; Welch's interval."""
     from scipy import stats
 
     tests = [item["corrected_t"] for item in (first, second)]
@@ -137,8 +193,7 @@ def lines_of(found: Record) -> list[str]:
     lines = [f"A: {names[0]}", f"B: {names[1]}"]
     for key, (one, other) in found["differences"].items():
         lines.append(f"{key}: {_short(one)} in A, {_short(other)} in B")
-    for name, same in found["data"].items():
-        lines.append(f"{name}: {'the same images' if same else 'other images'}")
+    lines += [f"{name}: {relation}" for name, relation in found["data"].items()]
     for row in found["rows"]:
         lines.append("")
         lines.append(
@@ -162,8 +217,11 @@ def _effect(effect: Record) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    """A choice in a line: a whole table is there or not, as a choice without a value is."""
+    if value is None:
+        return "not given"
+    text = "given" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def write_page(found: Record, path: Path | str) -> Path:
