@@ -117,8 +117,18 @@ def test_seeds_are_added_and_a_plan_is_followed(rankwise, file, tmp_path):
     assert results["look"] == 2
     assert all(c["level"] == pytest.approx(0.008) for c in results["comparisons"])
     # The same command again is no further look.
-    again = rankwise("study", "extend", out, "--seeds", "2,3", "--workers", 1, "--json")[1]
-    assert json.loads(again)["look"] == 2
+    code, again, err = rankwise("study", "extend", out, "--seeds", "2,3", "--workers", 1, "--json")
+    assert (code, json.loads(again)["look"]) == (0, 2)
+    assert f"{out} has these seeds already: none was added, and no look is counted" in err
+    assert "seeds already" not in added[2]
+    # The command that began it says how it goes on.
+    code, _, err = rankwise(*begin, "1,2")
+    assert code == 1
+    assert (
+        f"{out} holds this study extended by the seeds 3; 'rankwise study extend {out} --seeds 3' "
+        "goes on with it"
+    ) in " ".join(err.split())
+    assert rankwise(*begin, "3,2,1")[0] == 0
     planning = ["study", "plan", file, "--pilot", out, "--effect", 0.3, "--out", plan]
     code, text, err = rankwise(*planning)
     assert code == 0, err

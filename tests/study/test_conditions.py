@@ -40,6 +40,8 @@ def test_narrowed_takes_the_given_values():
         ({"data": {"c": "x"}}, "'c' is no data set here"),
         ({"arms": ["blurr"]}, "'blurr' is no arm here; 'none', 'default', 'low-rank'"),
         ({"arms": ["callable"]}, "'callable' is no arm here"),
+        ({"arms": ["kornia:"]}, "'kornia:' is no arm here; "),
+        ({"arms": ["pillow:Flip"]}, "'torchvision:NAME', 'kornia:NAME' are accepted"),
         ({"folds": 1}, "folds is 1; a whole number from 2 to 100 is accepted"),
         ({"limit": 3}, "data.digits.limit is 3; a number of images from 20"),
         ({"size": 0}, "data.digits.size is 0; a number of pixels, or [height, width] is accepted"),
@@ -51,6 +53,30 @@ def test_narrowed_refuses(options, message):
     with pytest.raises(StudyError, match=r"study: |no arm|no data set") as caught:
         narrowed(study_from(MINIMAL), **options)
     assert message in str(caught.value)
+
+
+def test_kinds_of_libraries_are_added_under_their_names():
+    kinds = ["none", "kornia:RandomErasing"]
+    new = narrowed(study_from(MINIMAL), arms=kinds)
+    assert {name: arm.kind for name, arm in new.arms.items()} == {
+        "none": "none",
+        "RandomErasing": "kornia:RandomErasing",
+    }
+    assert new.arms == study_from(MINIMAL | {"arms": kinds}).arms
+    # What the study has of that kind is that arm, and another of its name stays another.
+    strong = {"kind": kinds[1], "parameters": {"p": 1.0}}
+    named = study_from(MINIMAL | {"arms": {"none": {}, "strong": strong}})
+    assert narrowed(named, arms=kinds) == named
+    taken = study_from(MINIMAL | {"arms": {"none": {}, "RandomErasing": {"kind": "blur"}}})
+    found = narrowed(taken, arms=[*kinds, "RandomErasing"]).arms
+    assert {name: arm.kind for name, arm in found.items()} == {
+        "none": "none",
+        "kornia-RandomErasing": "kornia:RandomErasing",
+        "RandomErasing": "blur",
+    }
+    row = {"data": "digits", "model": "simple-cnn", "arm": "none"}
+    rows = narrowed(study_from(MINIMAL | {"conditions": [row]}), arms=kinds).conditions
+    assert [row.arm for row in rows] == ["none", "RandomErasing"]
 
 
 # -- conditions -----------------------------------------------------------------------------
@@ -173,8 +199,17 @@ def test_rows_of_two_data_sets_have_controls_of_their_own():
     assert found["b/simple-cnn/blur/10"].control == "b/simple-cnn/duplicate-0.8/10"
 
 
-def test_controls_are_there_without_arms_of_copies():
-    assert thresholds(["none"]) == {"duplicate": (0.8, None)}
+def test_unchanged_copies_are_there_where_an_arm_adds_copies():
+    flying = {"kind": "kornia:RandomErasing"}
+    for arms in (["none"], ["default", "matched"], {"erased": flying}):
+        assert thresholds(arms) == {}
+        assert "none" in by_arm(study_from(MINIMAL | {"arms": arms}))
+    # Asked for, or with an arm that does, they are.
+    assert thresholds({"erased": flying, "duplicate": {}}) == {"duplicate": (0.8, None)}
+    assert thresholds({"erased": flying | {"use": "copies"}}) == {
+        "erased": (0.8, "duplicate"),
+        "duplicate": (0.8, None),
+    }
     # What an arm of the other kind copies is copied alone, too.
     found = thresholds({"default+low-rank": {"skip_threshold": 0.3}, "none": {}})
     assert found["duplicate"] == (0.3, None)

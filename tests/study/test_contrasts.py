@@ -34,6 +34,57 @@ def test_both_arms_join_with_their_control():
     assert [c.arm for c in conditions_of(factorial("paper"))][-1] == "low-rank+jpeg"
 
 
+def rows(*settings, arms=("low-rank", "jpeg"), data="digits"):
+    return [
+        {"data": data, "model": "own", "arm": arm} | own
+        for arm, own in zip(arms, settings, strict=True)
+    ]
+
+
+def test_both_have_the_settings_that_the_conditions_give_each():
+    own = ({"energy": 0.5, "skip_threshold": 0.1}, {"skip_threshold": 0.3})
+    other = ({"energy": 0.7}, {})
+    data = {name: {"source": "digits", "limit": 80} for name in ("digits", "more")}
+    design = factorial(data=data, conditions=rows(*own) + rows(*other, data="more"))
+    found = {(c.data_set, c.arm): c.options for c in conditions_of(design)}
+
+    def doses(data_set, arm):
+        return [(p.kind, p.energy, p.skip_threshold) for p in found[data_set, arm].parts]
+
+    crossed, plain = "low-rank+jpeg", "low-rank+jpeg-unchanged"
+    assert doses("digits", crossed) == [("low-rank", 0.5, 0.1), ("jpeg", 0.975, 0.3)]
+    assert doses("more", crossed) == [("low-rank", 0.7, 0.5), ("jpeg", 0.975, 0.5)]
+    assert [skip for _, _, skip in doses("digits", plain)] == [0.1, 0.3]
+    assert [skip for _, _, skip in doses("more", plain)] == [0.5, 0.5]
+    by_id = {c.id: c for c in conditions_of(design)}
+    for condition in by_id.values():
+        if condition.arm == crossed:
+            assert by_id[condition.control].arm == plain
+            assert by_id[condition.control].data_set == condition.data_set
+    # They are the very images that each arm copies alone.
+    assert doses("digits", crossed)[0][1:] == (
+        found["digits", "low-rank"].energy,
+        found["digits", "low-rank"].skip_threshold,
+    )
+
+
+def test_both_train_for_the_epochs_that_the_conditions_give_each():
+    design = factorial("paper", conditions=rows({"epochs": 9}, {"epochs": 4}))
+    assert {c.arm: c.epochs for c in conditions_of(design)}["low-rank+jpeg"] == 9
+
+
+def test_an_arm_of_two_settings_is_in_no_factorial_design():
+    arms = ("low-rank", "low-rank", "jpeg")
+    settings = ({"energy": 0.5, "epochs": 2}, {"energy": 0.7, "epochs": 4}, {})
+    design = factorial("paper", conditions=rows(*settings, arms=arms))
+    message = (
+        r"^digits/own has the arm 'low-rank' with energy 0\.5 and with energy 0\.7; a factorial "
+        r"design takes one setting of an arm there$"
+    )
+    with pytest.raises(StudyError, match=message):
+        conditions_of(design)
+
+
 def test_both_have_the_copies_of_each_and_change_batches_in_turn():
     import torch
 

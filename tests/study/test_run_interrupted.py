@@ -313,6 +313,23 @@ def test_a_folder_keeps_to_its_files_of_weights(tmp_path):
         claim(on("same.safetensors"), images, tmp_path / "out")
 
 
+def test_a_folder_does_not_keep_to_the_order_of_seeds(tmp_path):
+    first = claim(QUICK.model_copy(update={"seeds": (3, 1, 2)}), {}, tmp_path)
+    for seeds in ((1, 2, 3), (2, 3, 1)):
+        assert claim(QUICK.model_copy(update={"seeds": seeds}), {}, tmp_path) == first
+        assert claim(QUICK.model_copy(update={"seeds": seeds}), {}, tmp_path, extend=True) == first
+    message = (
+        rf"^{tmp_path} holds this study with more seeds \(3,1,2\); give all of them, or choose"
+    )
+    with pytest.raises(RunError, match=message):
+        claim(QUICK.model_copy(update={"seeds": (2, 1)}), {}, tmp_path)
+    with pytest.raises(RunError, match=r"another study \(different: seeds\); choose another"):
+        claim(QUICK.model_copy(update={"seeds": (1, 2, 4)}), {}, tmp_path)
+    assert (
+        claim(QUICK.model_copy(update={"seeds": (4, 1, 2, 3)}), {}, tmp_path, extend=True).look == 2
+    )
+
+
 def test_a_folder_keeps_to_its_kind_of_device(finished, tmp_path):
     results = current_results(finished)
     assert [cell["device"] for cell in results["cells"]] == ["cpu", "cpu"]

@@ -141,7 +141,7 @@ def extend(
 ) -> None:
     """Add seeds to a study; cells that are there are used, and the look is counted."""
     from rankwise.study.claim import claimed_study
-    from rankwise.study.conditions import narrowed
+    from rankwise.study.narrowing import narrowed
     from rankwise.study.run import run_study
 
     begun = claimed_study(folder)
@@ -368,8 +368,8 @@ def _study(
     patience: int | None = None,
 ) -> Study:
     """The study of a preset or a file, with the options of the command line in it."""
-    from rankwise.study.conditions import narrowed
     from rankwise.study.design import StudyError
+    from rankwise.study.narrowing import narrowed
     from rankwise.study.presets import PRESET_NAMES, preset
     from rankwise.study.reading import read_study
 

@@ -27,8 +27,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rankwise.study.conditions import Condition, conditions_of, narrowed
+    from rankwise.study.conditions import Condition, conditions_of
     from rankwise.study.design import Arm, DataSet, Model, Study, StudyError
+    from rankwise.study.narrowing import narrowed
     from rankwise.study.presets import PRESET_NAMES, preset
     from rankwise.study.reading import read_study
     from rankwise.study.run import run_study
@@ -44,7 +45,7 @@ _HOMES = {
     "Study": "design",
     "StudyError": "design",
     "conditions_of": "conditions",
-    "narrowed": "conditions",
+    "narrowed": "narrowing",
     "preset": "presets",
     "read_study": "reading",
     "run_study": "run",

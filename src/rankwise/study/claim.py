@@ -123,11 +123,8 @@ def claim(
         if extend and grown:
             found["study"] = found["study"] | {"seeds": list(study.seeds)}
         different = _differences(found, wanted)
-        if different == ["seeds"] and grown:
-            raise RunError(
-                f"{out} holds this study with fewer seeds; 'rankwise study extend' adds seeds and "
-                "counts it as another look at the study"
-            )
+        if different == ["seeds"]:
+            _refuse_seeds(out, study, looks)
         if different:
             raise RunError(
                 f"{out} holds another study (different: {', '.join(different)}); choose another "
@@ -152,6 +149,27 @@ def _claim(found: dict[str, Any]) -> Claim:
         return Claim(str(found["started"]), looks)
     added = tuple(seed for seed in looks[-1] if seed not in looks[0])
     return Claim(str(found["started"]), looks, plan["sha256"], plan["written"], added)
+
+
+def _refuse_seeds(out: Path, study: Study, looks: list[list[int]]) -> None:
+    """Say how to go on with a folder whose study has more seeds, or fewer; others are another."""
+    given, there = set(study.seeds), set(looks[-1])
+    if given > there:
+        raise RunError(
+            f"{out} holds this study with fewer seeds; 'rankwise study extend' adds seeds and "
+            "counts it as another look at the study"
+        )
+    if given < there and len(looks) > 1:
+        added = ",".join(str(seed) for seed in looks[-1] if seed not in looks[0])
+        raise RunError(
+            f"{out} holds this study extended by the seeds {added}; 'rankwise study extend {out} "
+            f"--seeds {added}' goes on with it"
+        )
+    if given < there:
+        raise RunError(
+            f"{out} holds this study with more seeds ({','.join(map(str, looks[-1]))}); give all "
+            "of them, or choose another folder"
+        )
 
 
 def looks_of(found: dict[str, Any]) -> list[list[int]]:
@@ -255,7 +273,8 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
             for table, keys in left_out.items()
         }
         tuned = {k: v for k, v in (study.get("tuned") or {}).items() if k != "images"}
-        return study | tables | {"tuned": tuned}
+        seeds = sorted(study.get("seeds") or ())  # in another order they are the same
+        return study | tables | {"tuned": tuned, "seeds": seeds}
 
     theirs, ours = plain(with_defaults(found["study"])), plain(wanted["study"])
     names = [key for key in ours if theirs.get(key) != ours[key]]

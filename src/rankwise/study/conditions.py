@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankwise.study.design import ARM_KINDS, ROW_OPTIONS, Arm, Both, Row, Study, StudyError
+from rankwise.study.design import ROW_OPTIONS, Arm, Both, Row, Study, StudyError
 from rankwise.study.protocols import Protocol, protocol_of
+
+
+class _RowOfBoth(Row):
+    """A row of two arms at once, with the settings that the rows of each have in one place."""
+
+    options: Both
 
 
 @dataclass(frozen=True)
@@ -98,25 +104,69 @@ def both_name(pair: tuple[str, str]) -> str:
 def _with_both(
     rows: list[Row], arms: dict[str, Arm], factorial: Sequence[tuple[str, str]]
 ) -> list[Row]:
-    """Rows, with one of both arms where a data set and model have each of a pair."""
+    """Rows, with one of both arms where a data set and model have each of a pair.
+
+    It has the settings of the two rows there, so that all four arms compare the same doses; where
+    both rows name their epochs, it trains for the longer of them.
+    """
     result = list(rows)
     for pair in factorial:
         name = both_name(pair)
         for data, model in dict.fromkeys((row.data, row.model) for row in rows):
             own = [r for r in rows if (r.data, r.model) == (data, model) and r.arm in pair]
             if {row.arm for row in own} == set(pair):
-                arms.setdefault(name, Both(parts=(arms[pair[0]], arms[pair[1]])))
-                result.append(Row(data=data, model=model, arm=name))
+                first, second = (_one_setting([r for r in own if r.arm == a], arms) for a in pair)
+                both = Both(parts=(first, second))
+                arms.setdefault(name, both)
+                stated = [row.epochs for row in own if row.epochs is not None]
+                epochs = max(stated) if len(stated) == len(own) else None
+                result.append(
+                    _RowOfBoth(data=data, model=model, arm=name, epochs=epochs, options=both)
+                )
     return result
+
+
+def _one_setting(rows: Sequence[Row], arms: dict[str, Arm]) -> Arm:
+    """The arm of rows of one data set and model, as all of them set it.
+
+    Raises
+    ------
+    StudyError
+        If they set it differently.
+    """
+    found = [_set(row, arms) for row in rows]
+    for row, arm in zip(rows, found, strict=True):
+        if arm != found[0]:
+            first, other = (
+                ", ".join(f"{key} {getattr(each, key):g}" for key in _changed(found[0], arm))
+                for each in (found[0], arm)
+            )
+            raise StudyError(
+                f"{row.data}/{row.model} has the arm {row.arm!r} with {first} and with {other}; a "
+                "factorial design takes one setting of an arm there"
+            )
+    return found[0]
+
+
+def _changed(first: Arm, second: Arm) -> list[str]:
+    return [key for key in ROW_OPTIONS if getattr(first, key) != getattr(second, key)]
+
+
+def _set(row: Row, arms: dict[str, Arm]) -> Arm:
+    """The arm of a row, with what the row sets in its place."""
+    if isinstance(row, _RowOfBoth):
+        return row.options
+    changed = {key: getattr(row, key) for key in ROW_OPTIONS if getattr(row, key) is not None}
+    return arms[row.arm].model_copy(update=changed)
 
 
 def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
     """Rows, and before each group of one data set and model the controls that it lacks.
 
-    None and unchanged copies; where an arm adds copies to the default augmentation, also that
-    augmentation alone, and with unchanged copies. Unchanged copies are there for every skip
-    threshold of the arms that they stand against, so that both copy the same images. `arms` gets
-    the controls' arms.
+    None and, where an arm adds copies, unchanged copies; where one adds them to the default
+    augmentation, also that augmentation alone, and with unchanged copies. Unchanged copies are
+    there for every skip threshold of the arms that they stand against, so that both copy the same
+    images. `arms` gets the controls' arms.
     """
     result: list[Row] = []
     for data, model in dict.fromkeys((row.data, row.model) for row in rows):
@@ -131,7 +181,8 @@ def _with_controls(rows: list[Row], arms: dict[str, Arm]) -> list[Row]:
         ]
         if with_default:
             added += _duplicates("default+duplicate", data, model, group, arms)
-        if not all(kind.startswith("default") for kind in kinds):
+        copying = any(_set(row, arms).copies for row in group)
+        if copying and not all(kind.startswith("default") for kind in kinds):
             added += _duplicates("duplicate", data, model, group, arms)
         added += _copies_unchanged(data, model, group, arms)
         none_first = [row for row in added if arms[row.arm].kind == "none"]
@@ -143,13 +194,17 @@ def _copies_unchanged(
     data: str, model: str, group: Sequence[Row], arms: dict[str, Arm]
 ) -> list[Row]:
     """Of arms that are two at once: the same with unchanged copies in the place of theirs."""
-    rows = []
+    rows: list[Row] = []
     for row in group:
-        arm = arms[row.arm]
+        arm = _set(row, arms)
         if isinstance(arm, Both) and arm.copies and unchanged(arm) != arm:
-            name = _free_name(f"{row.arm}-unchanged", unchanged(arm), arms)
-            arms[name] = unchanged(arm)
-            rows.append(Row(data=data, model=model, arm=name))
+            plain, name = unchanged(arm), f"{row.arm}-unchanged"
+            # Of another data set it may have other settings: one name stands for all.
+            while not isinstance(arms.setdefault(name, plain), Both):
+                name = f"{name}-control"
+            rows.append(
+                _RowOfBoth(data=data, model=model, arm=name, epochs=row.epochs, options=plain)
+            )
     return rows
 
 
@@ -180,11 +235,10 @@ def _duplicates(
         and arms[row.arm].with_default == kind.startswith("default+")
     ]
     if not against and not there:
-        # No arm of copies stands against it; then it shows what copies alone do.
+        # Arms of copies are of the other kind; then it shows what copies alone do.
         against = [
             _threshold(row, arms) for row in group if arms[row.arm].copies not in (None, "both")
         ][:1]
-        against = against or [Arm(kind=kind).skip_threshold]
     rows = []
     for skip in dict.fromkeys(against):
         if skip in there:
@@ -197,7 +251,7 @@ def _duplicates(
 
 def _threshold(row: Row, arms: dict[str, Arm]) -> float:
     """The skip threshold of a row: its own, or its arm's."""
-    return arms[row.arm].skip_threshold if row.skip_threshold is None else row.skip_threshold
+    return _set(row, arms).skip_threshold
 
 
 def _plain_arm(kind: str, arms: dict[str, Arm]) -> str:
@@ -224,9 +278,7 @@ def _free_name(name: str, arm: Arm, arms: dict[str, Arm]) -> str:
 def _condition(
     study: Study, protocol: Protocol, row: Row, arms: dict[str, Arm], rows: Sequence[Row]
 ) -> Condition:
-    arm = arms[row.arm]
-    changed = {key: getattr(row, key) for key in ROW_OPTIONS if getattr(row, key) is not None}
-    options = arm.model_copy(update=changed)
+    options = _set(row, arms)
     epochs = _epochs(study, protocol, row, options, arms, rows)
     published = None
     if row.published is not None:
@@ -308,99 +360,3 @@ def _linked(condition: Condition, found: Sequence[Condition]) -> Condition:
             condition.options.skip_threshold,
         )
     return replace(condition, baseline=baseline, control=control)
-
-
-def narrowed(
-    study: Study,
-    *,
-    data: dict[str, str] | None = None,
-    only: Sequence[str] = (),
-    limit: int | None = None,
-    size: int | None = None,
-    epochs_factor: float | None = None,
-    folds: int | None = None,
-    seeds: Sequence[int] | None = None,
-    arms: Sequence[str] = (),
-    protocol: str | None = None,
-    rope: float | None = None,
-    patience: int | None = None,
-) -> Study:
-    """A study with what the command line asked for in place of its own choices.
-
-    Parameters
-    ----------
-    study : Study
-    data : dict
-        Sources by name of data set, in place of the study's own.
-    only : sequence of str
-        Data sets to keep.
-    limit, size, epochs_factor, folds, seeds, protocol, rope, patience
-        In place of the study's, where given.
-    arms : sequence of str
-        Arms to keep; a kind that the study lacks is added to every data set and model.
-
-    Raises
-    ------
-    StudyError
-        For a name that isn't there, or a value that isn't accepted.
-    """
-    from rankwise.study.reading import study_from
-
-    values = study.model_dump(mode="json", exclude_unset=True)
-    for name in (*(data or {}), *only):
-        if name not in study.data:
-            raise StudyError(f"{name!r} is no data set here; {_names(study.data)} are accepted")
-    for name, source in (data or {}).items():
-        values["data"][name]["source"] = source
-    for part in values["data"].values():
-        if limit is not None:
-            part["limit"] = limit
-        if size is not None:
-            part["size"] = size
-    if arms:
-        _keep_arms(values, study, arms)
-    if only:
-        values["data"] = {name: values["data"][name] for name in study.data if name in only}
-        rows = [row for row in values.get("conditions", []) if row["data"] in only]
-        _put_rows(values, study, rows, f"the data sets {_names(only)}")
-    changes = {
-        "epochs_factor": epochs_factor,
-        "folds": folds,
-        "protocol": protocol,
-        "rope": rope,
-        "patience": patience,
-    }
-    values |= {key: value for key, value in changes.items() if value is not None}
-    if seeds:
-        values["seeds"] = list(seeds)
-    return study_from(values, study.name)
-
-
-def _keep_arms(values: dict[str, Any], study: Study, arms: Sequence[str]) -> None:
-    new = [name for name in arms if name not in study.arms]
-    for name in new:
-        if name not in ARM_KINDS or name in ("albumentations", "callable"):
-            known = dict.fromkeys((*study.arms, *ARM_KINDS))
-            accepted = _names([k for k in known if k not in ("albumentations", "callable")])
-            raise StudyError(f"{name!r} is no arm here; {accepted} are accepted")
-    values["arms"] = {
-        name: values["arms"][name] if name in study.arms else {"kind": name} for name in arms
-    }
-    if study.conditions:
-        rows = [row for row in values["conditions"] if row["arm"] in arms]
-        pairs = dict.fromkeys((row.data, row.model) for row in study.conditions)
-        rows += [
-            {"data": data, "model": model, "arm": name} for data, model in pairs for name in new
-        ]
-        _put_rows(values, study, rows, f"the arms {_names(arms)}")
-
-
-def _put_rows(values: dict[str, Any], study: Study, rows: list[dict[str, Any]], what: str) -> None:
-    if study.conditions and not rows:
-        raise StudyError(f"{study.name} has no condition with {what}")
-    if study.conditions:
-        values["conditions"] = rows
-
-
-def _names(names: Any) -> str:
-    return ", ".join(map(repr, names))

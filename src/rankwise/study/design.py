@@ -40,8 +40,10 @@ there, −0.29 points.
 ROPE = 0.005
 """The same in accuracy, where no error is known yet, and in simulations: half a point."""
 
+OF_LIBRARY = re.compile(rf"({'|'.join(LIBRARIES)}):[A-Za-z_]\w*")
+"""How such an arm's kind is spelled."""
+
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_OF_LIBRARY = re.compile(rf"({'|'.join(LIBRARIES)}):[A-Za-z_]\w*")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 ARM_OPTIONS = {
@@ -223,7 +225,7 @@ class Arm(_Strict):
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value in ARM_KINDS or _OF_LIBRARY.fullmatch(value):
+        if value in ARM_KINDS or OF_LIBRARY.fullmatch(value):
             return value
         raise ValueError("unknown kind")
 
@@ -441,7 +443,7 @@ class Study(_Strict):
         for table, key in (("models", "network"), ("arms", "kind")):
             given = values.get(table)
             if isinstance(given, list | tuple) and all(isinstance(n, str) for n in given):
-                given = {name: {key: each} for each, name in _plain_names(given).items()}
+                given = {name: {key: each} for each, name in plain_names(given).items()}
             if isinstance(given, dict):
                 given = {
                     name: {key: name, **value} if isinstance(value, dict) else value
@@ -463,7 +465,7 @@ class Study(_Strict):
         return json.loads(self.model_dump_json())
 
 
-def _plain_names(names: Sequence[str]) -> dict[str, str]:
+def plain_names(names: Sequence[str]) -> dict[str, str]:
     """Tables' names from networks': ``timm:resnet18`` is called ``resnet18``.
 
     Where two would have one name, they keep their modules: ``a-make`` and ``b-make``.
