@@ -113,9 +113,9 @@ def test_searched_images_that_judge_the_arms_are_refused(reserved, change):
     in_test = [name for name in images.ids[rows].tolist() if name in known]
     assert in_test or change.get("protocol") == "paper"
     message = refused(design)
-    expected = f"were searched on {len(in_test)} images of the test part of 'digits', which judges"
+    expected = f"were searched on {len(in_test)} images of the test part of 'digits', by which this"
     if not in_test:
-        expected = "were searched on 16 images of the training part of 'digits', which judges"
+        expected = "were searched on 16 images of the training part of 'digits', by which this"
     assert expected in message
     assert message.endswith("its data, protocol, test_fraction, split_seed and reserve")
 
@@ -187,6 +187,18 @@ def test_a_table_that_does_not_say_is_refused(reserved, tmp_path):
     for content in ("[]", '{"digits": {}}', '{"digits": {"source": "", "pixels": "AAA="}}'):
         path.write_text(content)
         assert refused(design).startswith(f"{path} is damaged: ")
+
+
+def test_a_file_of_another_search_is_refused(reserved, tmp_path):
+    images = loaded(study(**RESERVED))["digits"]
+    path = tmp_path / "searched.json"
+    path.write_text("{}")
+    table = reserved | {"fingerprints": {"a": images.fingerprint}}
+    refuse_searched(study(**RESERVED, tuned=table), {"digits": images})
+    assert refused(study(**RESERVED, tuned=table | {"images": str(path)})) == (
+        f"{path} has no image of 'digits', which the table 'tuned' says was searched on; the file "
+        "that lies beside that search's tune.json is accepted"
+    )
 
 
 def test_a_folder_keeps_to_the_file_and_not_to_its_place(reserved, tmp_path):

@@ -105,6 +105,11 @@ def refuse_searched(study: Study, data_sets: Mapping[str, ImageSet]) -> None:
         )
     for name, images in data_sets.items():
         searched, test = searched_rows(study, name, images), test_part(study, images)
+        if not len(searched) and images.fingerprint in study.tuned.fingerprints.values():
+            raise StudyError(
+                f"{study.tuned.images} has no image of {name!r}, which the table 'tuned' says was "
+                "searched on; the file that lies beside that search's tune.json is accepted"
+            )
         tested = np.intersect1d(searched, test)
         validated = np.zeros(0, np.int64)
         if primary_outcome(study.protocol) == "validation":
@@ -114,7 +119,7 @@ def refuse_searched(study: Study, data_sets: Mapping[str, ImageSet]) -> None:
             judged = tested if len(tested) else validated
             raise StudyError(
                 f"energy and skip threshold were searched on {len(judged)} images of the {part} "
-                f"part of {name!r}, which judges them here; search on a reserve, and give this "
+                f"part of {name!r}, by which this study judges; search on a reserve, and give this "
                 "study what cut the search's images: its data, protocol, test_fraction, "
                 "split_seed and reserve"
             )
