@@ -61,6 +61,9 @@ def test_both_have_the_settings_that_the_conditions_give_each():
         if condition.arm == crossed:
             assert by_id[condition.control].arm == plain
             assert by_id[condition.control].data_set == condition.data_set
+            # And results say so.
+            kinds = [(p["arm_kind"], p["skip_threshold"]) for p in condition.to_json()["parts"]]
+            assert kinds == [(k, skip) for k, _, skip in doses(condition.data_set, crossed)]
     # They are the very images that each arm copies alone.
     assert doses("digits", crossed)[0][1:] == (
         found["digits", "low-rank"].energy,

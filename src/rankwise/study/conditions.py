@@ -51,23 +51,32 @@ class Condition:
     def to_json(self) -> dict[str, Any]:
         """As ``results.json`` has it."""
         arm = self.options
-        low_rank = arm.copies == "low-rank"
-        copies = arm.copies not in (None, "both") or arm.kind == "matched"
+        both = {"parts": [_dose(part) for part in arm.parts]} if isinstance(arm, Both) else {}
         return {
             "id": self.id,
             "data_set": self.data_set,
             "model": self.model,
             "arm": self.arm,
-            "arm_kind": arm.kind,
             "copies": arm.copies,
             "epochs": self.epochs,
-            "energy": arm.energy if low_rank else None,
-            "energy_std": arm.energy_std if low_rank else None,
-            "skip_threshold": arm.skip_threshold if copies else None,
+            **_dose(arm),
             "baseline": self.baseline,
             "control": self.control,
             "published": self.published,
+            **both,
         }
+
+
+def _dose(arm: Arm) -> dict[str, Any]:
+    """What an arm does to how many images, None where its kind doesn't read it."""
+    low_rank = arm.copies == "low-rank"
+    copies = arm.copies not in (None, "both") or arm.kind == "matched"
+    return {
+        "arm_kind": arm.kind,
+        "energy": arm.energy if low_rank else None,
+        "energy_std": arm.energy_std if low_rank else None,
+        "skip_threshold": arm.skip_threshold if copies else None,
+    }
 
 
 def conditions_of(study: Study) -> tuple[Condition, ...]:
