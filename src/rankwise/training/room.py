@@ -6,6 +6,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from rankwise._memory import available_memory
+from rankwise.networks.sliding import mixes_first
+from rankwise.training.precision import resolve_precision
 
 if TYPE_CHECKING:
     from rankwise.training.joint_plan import JointPlan
@@ -27,11 +29,35 @@ def kept_values(units: ConvolutionalUnits) -> int:
     return found
 
 
+def trained_values(units: ConvolutionalUnits) -> int:
+    """Parameters of units that joint training changes."""
+    return sum(stage.n_parameters for stage in units.stages) + 2 * units.n_whitening
+
+
+def kept_of_parameters(units: ConvolutionalUnits, optimiser: str) -> int:
+    """Float32 numbers that trained parameters come to between two batches.
+
+    They themselves, those of the best epoch, their last gradients, and what the optimisers keep of
+    each: AdamW two moments, Muon one.
+    """
+    by_muon = sum(stage.maps * stage.rank * stage.channels for stage in units.stages)
+    return 5 * trained_values(units) - (by_muon if optimiser == "muon" else 0)
+
+
+def composed_values(units: ConvolutionalUnits, precision: str) -> int:
+    """Numbers of the filters that one shard composes and keeps until its gradient is there."""
+    return sum(
+        stage.maps * stage.channels * prod(stage.sides)
+        for stage in units.stages
+        if not mixes_first(stage.channels, stage.rank, stage.sides, precision)
+    )
+
+
 def check_room(units: ConvolutionalUnits, plan: JointPlan, n_samples: int, workers: int) -> None:
     """Refuse a training that memory has no room for, before any of it is taken.
 
     Shards of a batch are computed at a time, one a worker. The estimate is from below: what is
-    only held for a moment isn't counted.
+    only held for a moment isn't counted, nor the output layer.
 
     Parameters
     ----------
@@ -50,10 +76,16 @@ def check_room(units: ConvolutionalUnits, plan: JointPlan, n_samples: int, worke
     n = min(n_samples, plan.batch_size)
     shard = plan.shard_size(n)
     at_a_time = min(n, shard * max(1, workers))
-    size = 4 if plan.precision == "float32" else 2
+    precision = resolve_precision(plan.precision)
+    size = 4 if precision == "float32" else 2
     largest = max(stage.maps * prod(stage.size) for stage in units.stages)
-    # The output layer's start is computed without gradients, and from a whole batch at a time.
-    needed = max(at_a_time * kept_values(units) * size, 4 * n * largest)
+    filters = -(-at_a_time // shard) * composed_values(units, precision)
+    needed = 4 * kept_of_parameters(units, plan.optimiser) + max(
+        (at_a_time * kept_values(units) + filters) * size,
+        # The output layer's start is computed without gradients, and from a whole batch at a time.
+        4 * n * largest,
+        4 * -(-n // shard) * trained_values(units),  # gradients, shard by shard
+    )
     free = available_memory()
     if needed > free:
         raise ValueError(
