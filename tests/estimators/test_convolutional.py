@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rankwise import ConvolutionalClassifier, load_model
+from rankwise import ConvolutionalClassifier, TrainingOptions, load_model
 from rankwise.errors import RunError
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.copies import views
@@ -124,6 +124,77 @@ def test_copies_at_prediction_are_averaged_and_kept_and_no_export_has_them(
         model.as_graph()
     with pytest.raises(ValueError, match="tta='mirror' needs classes that mirror images keep"):
         model.set_params(tta="mirror").outputs(images[:4])
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "message"),
+    [
+        (
+            {"augmentation": "none"},
+            300,
+            "no probe of the training images has asked whether they do: images aren't moved at "
+            "random here, as augmentation 'moves' does; 'shifts' is accepted",
+        ),
+        (
+            {"training": TrainingOptions(teacher="nano")},
+            215,
+            "has asked whether they do: 194 images are trained on, fewer than 200; 'shifts' is",
+        ),
+        (
+            {"training": TrainingOptions(teacher="nano")},
+            300,
+            "and the probe of the training images found that they don't; 'shifts' is accepted",
+        ),
+    ],
+)
+def test_mirror_images_that_may_mean_something_else_are_refused_before_any_training(
+    digits, monkeypatch, options, n, message
+):
+    from rankwise.training.joint import JointTraining
+
+    def trained(*args, **kwargs):
+        raise AssertionError("nothing is trained")
+
+    monkeypatch.setattr(JointTraining, "fit", trained)
+    model = ConvolutionalClassifier("nano", epochs=1, tta="mirror", **options)
+    with pytest.raises(ValueError) as error:
+        model.fit(digits[0][:n], digits[1][:n])
+    assert str(error.value).startswith("tta='mirror' needs classes that mirror images keep, and ")
+    assert message in str(error.value)
+
+
+def test_what_a_probe_found_of_mirror_images_is_kept_and_none_where_there_was_none(digits):
+    images = np.random.default_rng(0).integers(0, 256, (240, 8, 8), dtype=np.uint8)
+    labels = np.arange(240) % 2
+    images[labels == 1] //= 2
+    model = ConvolutionalClassifier("nano", epochs=1, tta="mirror").fit(images, labels)
+    assert model.mirror_ is True
+    both = [model.set_params(tta=None).outputs(x) for x in (images[:9], images[:9, :, ::-1])]
+    np.testing.assert_allclose(model.set_params(tta="mirror").outputs(images[:9]), sum(both) / 2)
+    few = ConvolutionalClassifier("nano", epochs=1).fit(images[:150], labels[:150])
+    assert few.mirror_ is None
+    with pytest.raises(ValueError, match="no probe of the training images has asked"):
+        few.set_params(tta="mirror").predict(images[:3])
+
+
+@pytest.mark.parametrize("probabilities", ["sum-to-one", "sigmoid"])
+def test_probabilities_of_least_squares_need_an_output_layer_of_least_squares(
+    convolutional, digits, probabilities
+):
+    images, _ = digits
+    network = replace(convolutional.network_, softmax=True)
+    model = copy.deepcopy(convolutional).set_params(probabilities=probabilities)
+    model.network_ = network
+    with pytest.raises(ValueError) as error:
+        model.predict_proba(images[:2])
+    assert str(error.value) == (
+        f"probabilities={probabilities!r} needs a fit with it: this output layer was trained for a "
+        "softmax, and the closed-form one is kept then"
+    )
+    with pytest.raises(ValueError, match="needs a fit with it: this output layer was trained"):
+        model.as_graph()
+    model.network_ = replace(network, softmax=False)
+    np.testing.assert_allclose(model.predict_proba(images[:2]).sum(axis=1), 1)
 
 
 def test_what_a_fit_comes_to_is_said_before(convolutional, digits):

@@ -201,6 +201,28 @@ def test_kinds_that_cannot_be_meant(images, labels, message):
         QuadraticClassifier().fit(X, labels)
 
 
+@pytest.mark.parametrize("kind", [QuadraticClassifier, ConvolutionalClassifier])
+def test_a_prediction_takes_what_a_fit_takes(kind):
+    options = {"n_units": 4} if kind is QuadraticClassifier else {"preset": "nano", "epochs": 1}
+    X = rng.random((40, 4, 9))
+    listed = kind(**options).fit(list(X), Y)
+    expected = listed.outputs(X)
+    for images in (list(X), X.tolist(), tuple(X.tolist())):
+        np.testing.assert_array_equal(listed.outputs(images), expected)
+    with pytest.raises(
+        ValueError, match=r"images have shape \(9, 4\), but the model was fitted on"
+    ):
+        listed.predict(X.swapaxes(1, 2).tolist())
+    # A shape that is given is one for both.
+    given = kind(**options, image_shape=(6, 6)).fit(X, Y)
+    np.testing.assert_array_equal(given.outputs(X), given.outputs(X.reshape(40, 6, 6)))
+    np.testing.assert_array_equal(given.outputs(X), given.outputs(X.reshape(40, 36)))
+    with pytest.raises(
+        ValueError, match=r"images have shape \(4, 8\), but the model was fitted on"
+    ):
+        given.predict(X[:, :, :8])
+
+
 @pytest.mark.parametrize("weights", ["balanced", {0: 1.0, 1: 2.0}, ["1"] * 40])
 def test_weights_that_are_no_numbers(weights):
     with pytest.raises(ValueError, match="a number at least 0 for each sample is accepted"):

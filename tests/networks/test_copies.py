@@ -63,8 +63,18 @@ def test_outputs_are_the_weighted_mean():
     ("copies", "mirror", "message"),
     [
         ("crops", True, "unknown tta 'crops'; accepted: mirror, shifts, or None"),
-        ("mirror", False, "tta='mirror' needs classes that mirror images keep"),
-        ("mirror", None, "'shifts' is accepted"),
+        (
+            "mirror",
+            False,
+            "tta='mirror' needs classes that mirror images keep, and the probe of the training "
+            "images found that they don't; 'shifts' is accepted",
+        ),
+        (
+            "mirror",
+            None,
+            "and no probe of the training images has asked whether they do: that takes random "
+            "moves of the images, and 200 images to train on; 'shifts' is accepted",
+        ),
     ],
 )
 def test_copies_that_are_refused(copies, mirror, message):

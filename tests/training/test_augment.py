@@ -122,6 +122,19 @@ def test_statistics_of_channels():
     np.testing.assert_allclose(scale, [images[..., 0].std() / 255, 1.0], rtol=1e-5)
 
 
+def test_statistics_follow_the_size_of_the_values():
+    images = np.random.default_rng(0).random((12, 6, 5, 2))
+    center, scale = channel_statistics(images)
+    for size in (1e-6, 1e-8, 1e-12, 1e-20):
+        found = channel_statistics(images * size)
+        np.testing.assert_allclose(found, (center * size, scale * size), rtol=1e-5)
+    # A channel that is constant but for rounding, beside one that isn't, counts as constant.
+    images[..., 1] = 0.3 + 1e-8 * images[..., 1]
+    for size in (1e-8, 1.0, 100.0):
+        _, scale = channel_statistics(images * size)
+        assert scale[1] == 1 != scale[0]
+
+
 def test_whole_shifts_and_reflection_move_pixels_and_interpolate_none():
     maps = torch.rand(100, 2, 8, 10)
     affine = drawn(100, (8, 10), shift=0.2, whole=True)

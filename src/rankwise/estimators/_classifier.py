@@ -298,7 +298,13 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 "probabilities='calibrated' needs a fit with it: the temperature is fitted then"
             )
-        return self.network_.own_probabilities if self.probabilities is None else self.probabilities
+        own = self.network_.own_probabilities
+        if self.probabilities in ("sum-to-one", "sigmoid") and own == "softmax":
+            raise ValueError(
+                f"probabilities={self.probabilities!r} needs a fit with it: this output layer was "
+                "trained for a softmax, and the closed-form one is kept then"
+            )
+        return own if self.probabilities is None else self.probabilities
 
     def as_graph(self) -> Graph:
         """What the model computes from pixels to probabilities, for exports."""

@@ -83,11 +83,13 @@ class ImageInput:
         check_batch(X, self.image_shape_)
         check_kinds(X)
         check_room_for(X, dtype)
-        if getattr(X, "ndim", 2) == 2:
-            X = validate_data(self, X, reset=False, dtype=dtype)
-        else:
+        if axes_of(X) > 2:
             X = check_array(X, allow_nd=True, dtype=dtype)
-        if X.ndim > 2 and X.shape[1:] != self.image_shape_:
+        else:
+            X = validate_data(self, X, reset=False, dtype=dtype)
+        # As in a fit, a shape that was given is taken for any other of as many pixels.
+        fits = self.image_shape is not None and prod(X.shape[1:]) == prod(self.image_shape_)
+        if X.ndim > 2 and X.shape[1:] != self.image_shape_ and not fits:
             raise ValueError(
                 f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
             )
@@ -283,6 +285,13 @@ def check_kinds(X: Any, y: Any = None) -> None:
 def _is_missing(value: Any) -> bool:
     """Whether a label is None, NaN or pandas' NA."""
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
+def axes_of(X: Any) -> int:
+    """Axes of an array, of a table, or of what lists in lists would make."""
+    if hasattr(X, "ndim"):
+        return int(X.ndim)
+    return 1 + axes_of(X[0]) if isinstance(X, (list, tuple)) and len(X) else 0
 
 
 def check_batch(X: Any, image_shape: tuple[int, ...]) -> None:

@@ -61,9 +61,10 @@ class ConvolutionalClassifier(ImageClassifier):
         Its precision, bfloat16 for instance, the patience after which it stops early, a teacher.
     tta : {"mirror", "shifts"}, optional
         Copies of each image at prediction, whose outputs are averaged: the image and its mirror
-        image, where the training images' classes survive it (`mirror_`), twice the time; or also
-        both moved by a pixel up left and down right, six times the time, three times without
-        mirror images. Default: none. Exports compute one image, and are refused with it.
+        image, twice the time, which `fit` refuses before it trains unless a probe finds that the
+        training images' classes survive it (`mirror_`); or also both moved by a pixel up left and
+        down right, six times the time, three times without mirror images. Default: none. Exports
+        compute one image, and are refused with it.
     ridge : float, "gcv", "loo", or an object, optional
         Ridge of the closed-form output layer, a number per sample (``μ = ridge·n``), or chosen by
         generalised cross-validation (default) or by the exact leave-one-out error; or
@@ -106,7 +107,8 @@ class ConvolutionalClassifier(ImageClassifier):
         What training computed in.
     mirror_ : bool or None
         Whether a probe of the training images found that mirror images are images of the same
-        class, and training showed them; None where none was asked.
+        class, and training showed them; None where none was asked: without moves, and where
+        fewer than 200 images are trained on.
     output_layer_ : {"glue", "trained"}
         The closed-form output layer, or the trained one where that is better on the validation
         part of the training images; under 200 images there is no such part, and it is the glue.
@@ -305,5 +307,6 @@ class ConvolutionalClassifier(ImageClassifier):
             validation_rows=validation,
             folder=folder,
             glue_only=self.probabilities in ("sum-to-one", "sigmoid"),
+            mirror_needed=self.tta == "mirror",
             **self._execution(),
         )

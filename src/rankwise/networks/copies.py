@@ -54,23 +54,52 @@ def views(copies: str, mirror: bool | None) -> tuple[View, ...]:
     ----------
     copies : {"mirror", "shifts"}
     mirror : bool or None
-        Whether mirror images are images of the same class; None if nobody knows.
+        Whether mirror images are images of the same class; None if that wasn't asked.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or asks for mirror images that mean something else.
+        If the name is unknown, or asks for mirror images that may mean something else.
     """
     if copies not in COPIES:
         raise ValueError(f"unknown tta {copies!r}; accepted: {', '.join(COPIES)}, or None")
-    if copies == "mirror" and not mirror:
-        raise ValueError(
-            "tta='mirror' needs classes that mirror images keep, and the probe of the training "
-            "images didn't find that they do; 'shifts' is accepted"
-        )
+    if copies == "mirror":
+        check_mirror(mirror)
     shifts = ((0.5, 0), (0.25, 1), (0.25, -1)) if copies == "shifts" else ((1.0, 0),)
     sides = (False, True) if mirror else (False,)
     return tuple(View(w / len(sides), side, shift) for w, shift in shifts for side in sides)
+
+
+UNASKED = "that takes random moves of the images, and 200 images to train on"
+"""Why there may have been no probe of mirror images."""
+
+
+def check_mirror(mirror: bool | None, why: str = UNASKED) -> None:
+    """Refuse copies that are mirror images where these may mean something else.
+
+    Parameters
+    ----------
+    mirror : bool or None
+        As in `views`.
+    why : str
+        No probe was run.
+
+    Raises
+    ------
+    ValueError
+        Another sentence where nothing was asked than where the answer was no.
+    """
+    if mirror:
+        return
+    if mirror is None:
+        raise ValueError(
+            "tta='mirror' needs classes that mirror images keep, and no probe of the training "
+            f"images has asked whether they do: {why}; 'shifts' is accepted"
+        )
+    raise ValueError(
+        "tta='mirror' needs classes that mirror images keep, and the probe of the training images "
+        "found that they don't; 'shifts' is accepted"
+    )
 
 
 def outputs_of_copies(

@@ -21,6 +21,7 @@ _PROBE_UNITS = 48
 _FEWEST = 200
 _STATISTICS_BLOCK = 256
 _KEPT = 0.8
+_CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,13 @@ def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:
     return np.asarray(coins[rows] ^ bool(epoch % 2))
 
 
+def unprobed(augmentation: Augmentation | None, n: int) -> str | None:
+    """Why no probe of mirror images is run on `n` training images; None where one is."""
+    if augmentation is None:
+        return "images aren't moved at random here, as augmentation 'moves' does"
+    return f"{n} images are trained on, fewer than {_FEWEST}" if n < _FEWEST else None
+
+
 def with_mirrors(
     augmentation: Augmentation,
     images: Images,
@@ -154,7 +162,7 @@ def with_mirrors(
     mirrored : Augmentation, optional
         In the place of `augmentation` where the classes survive mirror images.
     """
-    if len(images) < _FEWEST:
+    if unprobed(augmentation, len(images)) is not None:
         return augmentation
     rng = np.random.default_rng([seed, 2])
     drawn = rng.permutation(len(images))[:_PROBE_SAMPLES]
@@ -203,9 +211,11 @@ def channel_statistics(images: Images) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     images : array of shape (n, H, W[, C])
-        The first 30,000 count, in two passes of blocks.
+        The first 30,000 count, in two passes of blocks. Constant is what deviates by less than
+        10⁻⁶ or, where no value is as large as 1, than 10⁻⁶ of the largest.
     """
     n = min(len(images), 10 * _PROBE_SAMPLES)
+    largest = 0.0
 
     def mean_of(values: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64)
@@ -214,7 +224,13 @@ def channel_statistics(images: Images) -> tuple[np.ndarray, np.ndarray]:
             total = total + values(maps.double()).sum(dim=(0, 2, 3))
         return total / (n * prod(images.shape[1:3]))
 
-    center = mean_of(lambda maps: maps)
+    def seen(maps: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, float(maps.abs().max()))
+        return maps
+
+    center = mean_of(seen)
     spread = mean_of(lambda maps: (maps - center[:, None, None]).square()).sqrt()
-    spread = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+    least = max(_CONSTANT * min(largest, 1.0), torch.finfo(torch.float32).tiny)
+    spread = torch.where(spread > least, spread, torch.ones_like(spread))
     return center.float().numpy(), spread.float().numpy()

@@ -17,6 +17,7 @@ from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
 from rankwise.linear.output_layer import solve_output_layer
 from rankwise.networks.convolutional import ConvolutionalNetwork
+from rankwise.networks.copies import check_mirror
 from rankwise.training.checkpoints import CHECKPOINT, TEACHER, fit_key, read_checkpoint
 from rankwise.training.distributed import is_first, is_parallel
 from rankwise.training.fitting import Fitted, accuracy_of, in_words
@@ -42,6 +43,7 @@ def fit_convolutional(
     progress: bool = False,
     groups: np.ndarray | None = None,
     validation_rows: np.ndarray | None = None,
+    mirror_needed: bool = False,
     title: str = "epochs",
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
@@ -79,12 +81,19 @@ def fit_convolutional(
         Sources; the validation part shares none with the rest.
     validation_rows : bool array of shape (n,), optional
         The validation part, in the place of one that is cut off. It is never trained on.
+    mirror_needed : bool
+        Refuse, before anything is trained, images whose classes don't survive a mirror.
     title : str
         Of the bar of epochs.
+
+    Raises
+    ------
+    ValueError
+        If memory has no room for it, or a mirror is needed and isn't there.
     """
     import torch
 
-    from rankwise.training.augment import SHIFTS, with_mirrors
+    from rankwise.training.augment import SHIFTS, unprobed, with_mirrors
     from rankwise.training.joint import JointTraining
     from rankwise.training.room import check_room as check_room_for_maps
     from rankwise.training.starting import convolutional_module
@@ -99,6 +108,9 @@ def fit_convolutional(
     rest, labels = chosen(images, fit), encoded[fit]
     own = None if weights is None else weights[fit]
     n_seen = len(rest) if own is None else float(np.sum(own))
+    unasked = unprobed(plan.joint.augmentation, len(rest))
+    if mirror_needed and unasked is not None:
+        check_mirror(None, unasked)
     joint, where = plan.joint, "cpu" if device.startswith("cpu") else device
     key = ""
     if folder is not None or is_parallel():
@@ -121,6 +133,7 @@ def fit_convolutional(
             progress=progress,
             groups=groups,
             validation_rows=validation_rows,
+            mirror_needed=mirror_needed,
         )
         if taught["status"] != "non-finite":
             joint = replace(joint, teacher=Teacher(network))
@@ -133,6 +146,8 @@ def fit_convolutional(
             joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
         )
         joint = replace(joint, augmentation=moves)
+        if mirror_needed:
+            check_mirror(moves.mirror)
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, rest, generator)
     training = JointTraining(
@@ -212,7 +227,7 @@ def fit_convolutional(
         },
         history=result.history,
         precision=result.precision,
-        mirror=None if joint.augmentation is None else joint.augmentation.mirror,
+        mirror=joint.augmentation.mirror if joint.augmentation and not unasked else None,
         output_layer="glue" if better else "trained",
         temperature=temperature,
     )
