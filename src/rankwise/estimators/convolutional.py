@@ -27,6 +27,7 @@ from rankwise.training.convolutional_presets import (
 from rankwise.training.expectation import Expectation, expectation
 from rankwise.training.fitting import Fitted
 from rankwise.training.presets import check_given
+from rankwise.training.usual_settings import usual_settings
 
 _CHOICES = ("unit", "n_units", "time_budget", "augmentation", "training", "ridge")
 
@@ -250,6 +251,7 @@ class ConvolutionalClassifier(ImageClassifier):
             str(self.preset), given, image_shape, n_samples=n_samples, low_rank=low_rank
         )
 
+    @usual_settings()
     def expect(self, X: Any, y: Any) -> Expectation:
         """What `fit` on these would come to: parameters, bytes, epochs and minutes; trains nothing.
 
@@ -276,6 +278,7 @@ class ConvolutionalClassifier(ImageClassifier):
             device=execution["device"],
         )
 
+    @usual_settings()
     def _trained(
         self,
         images: Images,

@@ -18,6 +18,7 @@ from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
 from rankwise.training.fitting import Fitted, fit_subnetworks
 from rankwise.training.presets import PRESETS, NetworkPlan, check_given, plan_network
+from rankwise.training.usual_settings import usual_settings
 
 __all__ = ["QuadraticClassifier", "TransductiveResult"]
 
@@ -235,6 +236,7 @@ class QuadraticClassifier(ImageClassifier):
             folder=folder,
         )
 
+    @usual_settings()
     def _fit_recipe(
         self, images: Images, encoded: np.ndarray, *, seed: int, **options: Any
     ) -> Fitted:

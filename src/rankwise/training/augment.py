@@ -87,11 +87,11 @@ class Augmentation:
         """
 
         def uniform(most: float) -> torch.Tensor:
-            return (2 * torch.rand(n, generator=generator) - 1) * most
+            return (2 * torch.rand(n, generator=generator, dtype=torch.float32) - 1) * most
 
         def sign(drawn: bool) -> torch.Tensor:
-            heads = torch.rand(n, generator=generator) < 0.5
-            return torch.where(heads & drawn, -1.0, 1.0)
+            heads = torch.rand(n, generator=generator, dtype=torch.float32) < 0.5
+            return 1 - 2 * (heads & drawn).float()
 
         angle, factor = uniform(self.rotation * pi / 180), 1 + uniform(self.scale)
         shear = uniform(self.shear)

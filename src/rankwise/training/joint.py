@@ -95,8 +95,10 @@ class JointTraining:
         self.device = device
         self.workers = workers if device == "cpu" else 1
         m = int(module.n_features)  # type: ignore[arg-type]  # torch types attributes as modules
-        start = torch.zeros(m + 1, n_classes) if coef is None else torch.as_tensor(coef).float()
-        self.coef = start.to(device).requires_grad_(plan.output_layer == "trained")
+        start = np.zeros((m + 1, n_classes)) if coef is None else coef
+        self.coef = (
+            torch.as_tensor(start).float().to(device).requires_grad_(plan.output_layer == "trained")
+        )
         self.running = (
             RunningLayer(m, n_classes, ridge=plan.ridge) if plan.output_layer == "running" else None
         )
@@ -283,7 +285,7 @@ class JointTraining:
     def _keep_moments(self, found: list[Moments], shares: Sequence[float]) -> None:
         """Go a little towards the batch's moments: those of its shards, by their share of it."""
         with torch.no_grad():
-            weights = torch.tensor(shares, device=self.device)[:, None]
+            weights = torch.tensor(shares, dtype=torch.float32, device=self.device)[:, None]
             mean = [
                 (
                     (weights * torch.stack([m for m, _ in layer])).sum(dim=0),

@@ -59,7 +59,7 @@ class ConvolutionalModule(nn.Module):
         self.units = units
         if whitening is not None:
             self.register_buffer("whitening", torch.as_tensor(whitening))
-            self.whitening_bias = nn.Parameter(torch.zeros(2 * len(whitening)))
+            self.whitening_bias = nn.Parameter(torch.zeros(2 * len(whitening), dtype=torch.float32))
         self.register_buffer("center", torch.as_tensor(center)[:, None, None])
         self.register_buffer("scale", torch.as_tensor(scale)[:, None, None])
         self.channel, self.row, self.column = (nn.ParameterList() for _ in range(3))
@@ -73,11 +73,11 @@ class ConvolutionalModule(nn.Module):
             for vectors, length, factor in zip(
                 lists, (stage.channels, *stage.sides), factors, strict=True
             ):
-                start = torch.randn(*size, length, generator=generator) * factor
-                vectors.append(nn.Parameter(start))
-            self.shift.append(nn.Parameter(torch.zeros(stage.maps)))
-            self.register_buffer(f"mean{i}", torch.zeros(stage.maps))
-            self.register_buffer(f"variance{i}", torch.ones(stage.maps))
+                drawn = torch.randn(*size, length, generator=generator, dtype=torch.float32)
+                vectors.append(nn.Parameter(drawn * factor))
+            self.shift.append(nn.Parameter(torch.zeros(stage.maps, dtype=torch.float32)))
+            self.register_buffer(f"mean{i}", torch.zeros(stage.maps, dtype=torch.float32))
+            self.register_buffer(f"variance{i}", torch.ones(stage.maps, dtype=torch.float32))
 
     @property
     def n_features(self) -> int:
