@@ -223,7 +223,7 @@ def image_shape_of(value: Any) -> tuple[int, ...]:
 
 
 def classes_of(value: Any) -> np.ndarray:
-    """The classes of a model file: ``{"dtype": …, "values": […]}``, each of them once.
+    """The classes of a model file as `classes_json` gave them, each of them once.
 
     Raises
     ------
@@ -233,7 +233,15 @@ def classes_of(value: Any) -> np.ndarray:
     if not isinstance(value, dict) or not isinstance(value.get("values"), list):
         raise ValueError("it has no classes")
     values, dtype = value["values"], np.dtype(value.get("dtype"))
-    accepted = {"U": str, "O": str, "b": bool, "i": int, "u": int, "f": float}
+    accepted = {
+        "U": str,
+        "O": str,
+        "b": bool,
+        "i": int,
+        "u": int,
+        "f": float,
+        **dict.fromkeys("Mm", int),
+    }
     kind = accepted.get(dtype.kind)
     if kind is None or not all(type(item) is kind for item in values):
         raise ValueError(f"its classes aren't of the type {dtype.str!r}")
@@ -241,13 +249,19 @@ def classes_of(value: Any) -> np.ndarray:
     if dtype.itemsize > 4 * max(4096, longest):
         raise ValueError(f"its classes aren't of the type {dtype.str!r}")
     found = np.array(values, dtype=dtype)
-    if found.ndim != 1 or not len(found) or found.tolist() != values:
+    if found.ndim != 1 or not len(found) or classes_json(found)["values"] != values:
         raise ValueError(f"its classes don't fit the type {dtype.str!r}")
     if len(np.unique(found)) < len(found):
         raise ValueError("a class stands twice in it")
     if kind is float and not np.isfinite(found).all():
         raise ValueError("a class isn't a finite number")
     return found
+
+
+def classes_json(classes: np.ndarray) -> dict[str, Any]:
+    """Classes as JSON holds them; dates and times by the whole number that they are."""
+    plain = classes.view(np.int64) if classes.dtype.kind in "Mm" else classes
+    return {"dtype": classes.dtype.str, "values": plain.tolist()}
 
 
 def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

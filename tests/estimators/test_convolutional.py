@@ -205,6 +205,8 @@ def test_what_a_fit_comes_to_is_said_before(convolutional, digits):
     spent = convolutional.seconds_["total"] / 60
     assert spent / 30 < found.minutes < 30 * spent, "the machine may be busier now, or then"
     assert str(found).startswith("4,912 parameters, 19.2 KiB in float32, 4.8 KiB in int8; 12 epoch")
+    for minutes, told in ((1e-4, "1 second"), (0.05, "3 seconds"), (0.999, "1.0 minutes")):
+        assert f"; 12 epochs in about {told} on this" in str(replace(found, minutes=minutes))
     model = ConvolutionalClassifier("tiny", time_budget=0.5)
     assert "as many epochs as fit into 0.5 minutes, at most 200" in str(model.expect(*digits))
     assert not hasattr(model, "classes_")
@@ -415,7 +417,13 @@ def test_the_default_fits_the_data(shape, given, expected):
     [
         ({"solver": "lbfgs"}, "preset 'tiny' has convolutional units and takes no solver"),
         ({"window": False, "unit": "bilinear"}, "takes no window, unit"),
-        ({"max_iter": 0}, "max_iter must be at least 1 epoch for preset 'tiny', got 0"),
+        (
+            {"max_iter": 0},
+            "max_iter must be a whole number of epochs, at least 1, for preset 'tiny', got 0",
+        ),
+        ({"max_iter": 1.5}, "a whole number of epochs, at least 1, for preset 'tiny', got 1.5"),
+        ({"max_iter": "3"}, "a whole number of epochs, at least 1, for preset 'tiny', got '3'"),
+        ({"max_iter": True}, "a whole number of epochs, at least 1, for preset 'tiny', got True"),
         ({"n_units": 2}, "n_units must be at least 4, one a layer of the preset, got 2"),
         ({"refine": 2}, "takes no refine"),
         ({"augmentation": "blur"}, "unknown augmentation 'blur'; accepted: moves, low-rank, moves"),

@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 
 from browser import needs_browser
 from export_cases import needs_compiler
-from rankwise import load_images, load_model, runs
+from rankwise import ConvolutionalClassifier, load_images, load_model, runs
 from rankwise.cli import main
 from rankwise.estimators.options import classifier_of
-from rankwise.export import FORMATS
+from rankwise.export import FORMATS, export_model
 from rankwise.export.quantise import PRECISIONS
 
 
@@ -39,6 +39,30 @@ def call(monkeypatch, capsys):
         return output.out if expect == 0 else output.err
 
     return run
+
+
+def test_an_export_of_a_model_that_averages_over_copies_takes_each_image_once(
+    tmp_path, monkeypatch, capsys
+):
+    digits = load_digits()
+    images, labels = digits.images[:100], digits.target[:100]
+    model = ConvolutionalClassifier("nano", epochs=1, tta="shifts").fit(images, labels)
+    model.save(tmp_path)
+    out = tmp_path / "model.onnx"
+    given = ["rankwise", "export", str(tmp_path), "--format", "onnx", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*given, "--no-check"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "note: the model averages over copies of each image (tta='shifts'); the export, and what "
+        "it is compared with, take each image once" in told
+    )
+    names = [node.op_type for node in onnx.load(out).graph.node]
+    model.set_params(tta=None)
+    export_model(model, "onnx", tmp_path / "alone.onnx")
+    assert names == [node.op_type for node in onnx.load(tmp_path / "alone.onnx").graph.node]
 
 
 TOOLS = {"c": needs_compiler, "html": needs_browser}

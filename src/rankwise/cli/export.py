@@ -61,6 +61,14 @@ def export(
     if no_check and check is not None:
         raise typer.BadParameter("--check and --no-check exclude each other")
     model = load_model(folder, backbone)
+    copies = getattr(model, "tta", None)
+    if copies is not None:
+        model.set_params(tta=None)
+        say(
+            f"note: the model averages over copies of each image (tta={copies!r}); the export, and "
+            "what it is compared with, take each image once",
+            err=True,
+        )
     if out is None:
         suffix = "" if precision == "float32" else f"_{precision}"
         out = folder / f"{runs.EXPORTED}{suffix}{FORMATS.get(file_format, '')}"

@@ -19,14 +19,13 @@ from rankwise._model_files import built_from, check_class
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
 from rankwise.cluster import on_workers
+from rankwise.estimators._arguments import folder_of, groups_of, validation_of
 from rankwise.estimators._inputs import (
     ImageInput,
     classes_of,
-    groups_of,
     seed_of,
     tells,
     thread_count,
-    validation_of,
 )
 from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
 from rankwise.networks.graph import Graph
@@ -140,7 +139,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             If a parameter, the images, the labels or the weights don't fit; one sentence says what
             does. The estimator is then as it was.
         """
-        folder = None if checkpoint_dir is None else Path(checkpoint_dir)
+        folder = None if checkpoint_dir is None else folder_of("checkpoint_dir", checkpoint_dir)
         X, y, sample_weight = map(as_numpy, (X, y, sample_weight))
         self._fit(X, y, sample_weight, as_numpy(groups), as_numpy(validation), folder)
         return self
@@ -324,9 +323,11 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is an object of someone else's, such as a solver of one's own.
+            If a parameter is an object of someone else's, such as a solver of one's own, or a file
+            stands where the folder should.
         """
         check_is_fitted(self, "network_")
+        folder = folder_of("folder", folder)
         fitted = {f"{name}_": getattr(self, f"{name}_") for name in (*LEARNED, "preset", "history")}
         record = SavedClassifier(
             self.family,
@@ -341,7 +342,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             self.feature_names_in_.tolist() if hasattr(self, "feature_names_in_") else None,
             self.subnet_reports_,
         )
-        write_classifier(record, Path(folder))
+        write_classifier(record, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -16,6 +16,7 @@ from rankwise._arrays import Images, Referred, refuse_complex
 from rankwise._memory import available_memory
 from rankwise.data.imageset import looks_channels_first
 from rankwise.errors import DataWarning
+from rankwise.estimators._arguments import check_shape_given
 
 MOST_IN_A_ROW = 100
 """Values of a flat row that is no square and still becomes one row of pixels: measurements, not an
@@ -45,6 +46,7 @@ class ImageInput:
         self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
         single = getattr(X, "dtype", None) in (np.uint8, np.float32)
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
+        check_shape_given(self.image_shape)
         if isinstance(X, Referred):
             return self._referred_fit(X, y)
         check_axes(X, y, self.image_shape)
@@ -132,49 +134,6 @@ def check_size_of_values(X: np.ndarray) -> None:
             f"X holds values up to {largest:.3g} in size; up to {LARGEST_VALUE:g} is accepted: "
             "scale them first, to 0..1 for instance"
         )
-
-
-def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
-    """Groups as an array, or None.
-
-    Raises
-    ------
-    ValueError
-        If there isn't one for each sample.
-    """
-    if groups is None:
-        return None
-    groups = np.asarray(groups)
-    if groups.shape != (n_samples,):
-        raise ValueError(
-            f"groups have shape {groups.shape}; one for each sample, ({n_samples},), is accepted"
-        )
-    return groups
-
-
-def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
-    """Which rows are the validation part, as a bool array, or None.
-
-    Raises
-    ------
-    ValueError
-        If there isn't a truth value for each sample, or a class has no sample to train on.
-    """
-    if validation is None:
-        return None
-    rows = np.asarray(validation)
-    if rows.shape != encoded.shape or rows.dtype != np.bool_:
-        raise ValueError(
-            f"validation has shape {rows.shape} and type {rows.dtype}; True or False for each "
-            f"sample, ({len(encoded)},), is accepted"
-        )
-    missing = np.setdiff1d(np.arange(len(classes)), encoded[~rows])
-    if len(missing):
-        raise ValueError(
-            f"class {classes[missing[0]]} has images in the validation part only; each needs some "
-            "to train on"
-        )
-    return rows
 
 
 def without_imageset(X: Any) -> Any:
@@ -403,12 +362,14 @@ def seed_of(random_state: Any) -> int:
     ValueError
         If it is neither, or the number is negative or too large for the generators.
     """
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
-        if not 0 <= random_state < 2**63:
-            raise ValueError(
-                "random_state must be a whole number from 0 to 2**63 - 1, a RandomState or None, "
-                f"got {random_state}"
-            )
+    truth = isinstance(random_state, (bool, np.bool_))
+    whole = isinstance(random_state, (int, np.integer)) and not truth
+    if truth or (whole and not 0 <= random_state < 2**63):
+        raise ValueError(
+            "random_state must be a whole number from 0 to 2**63 - 1, a RandomState or None, got "
+            f"{random_state}"
+        )
+    if whole:
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._arrays import Images, chosen, each_once
 from rankwise._progress import progress_bar
+from rankwise.estimators._arguments import epochs_of
 from rankwise.estimators._classifier import ImageClassifier, as_numpy
 from rankwise.estimators._inputs import classes_of, tells, thread_count
 from rankwise.estimators.choices import FixedRidge, given_by
@@ -20,6 +21,7 @@ from rankwise.networks.copies import COPIES, outputs_of_copies, views
 from rankwise.networks.graph import Graph
 from rankwise.training.convolutional_fitting import fit_convolutional
 from rankwise.training.convolutional_presets import (
+    ACCEPTED,
     CONVOLUTIONAL_PRESETS,
     ConvolutionalPlan,
     plan_convolutional,
@@ -181,7 +183,7 @@ class ConvolutionalClassifier(ImageClassifier):
         self.verbose = verbose
 
     def _given(self) -> dict[str, Any]:
-        if self.preset not in CONVOLUTIONAL_PRESETS:
+        if not isinstance(self.preset, str) or self.preset not in CONVOLUTIONAL_PRESETS:
             raise ValueError(
                 f"unknown preset {self.preset!r}; accepted: {', '.join(CONVOLUTIONAL_PRESETS)}"
             )
@@ -195,8 +197,14 @@ class ConvolutionalClassifier(ImageClassifier):
         given: dict[str, Any] = {}
         for name in _CHOICES:
             given |= given_by(name, getattr(self, name))
+        foreign = [name for name in given if name not in ACCEPTED]
+        if foreign:
+            raise ValueError(
+                f"preset {self.preset!r} has convolutional units and takes no "
+                f"{', '.join(foreign)}; unit=UnitForm(rank=…, activation=…) is accepted"
+            )
         if self.epochs is not None:
-            given["max_iter"] = self.epochs
+            given["max_iter"] = epochs_of(self.epochs)
         check_given(self.preset, given)
         return given
 

@@ -19,7 +19,7 @@ from rankwise._model_files import (
 )
 from rankwise._parameters import from_json as plain_value
 from rankwise._parameters import to_json as plain_json
-from rankwise._reading import classes_of, image_shape_of
+from rankwise._reading import classes_json, classes_of, image_shape_of
 from rankwise.errors import ModelFileError
 from rankwise.estimators._choices_json import from_json, to_json
 from rankwise.estimators.choices import (
@@ -101,7 +101,7 @@ def write_classifier(record: SavedClassifier, folder: Path) -> None:
         "fitted_on_uint8": record.fitted_on_uint8,
         "dtype": record.dtype,
         "value_range": record.value_range,
-        "classes": {"dtype": record.classes.dtype.str, "values": record.classes.tolist()},
+        "classes": classes_json(record.classes),
         "parameters": {k: _parameter_json(k, v) for k, v in record.parameters.items()},
         "fitted": record.fitted,
         "feature_names": record.feature_names,

@@ -19,7 +19,7 @@ from rankwise._model_files import (
     write_model,
 )
 from rankwise._parameters import from_json, to_json
-from rankwise._reading import classes_of, image_shape_of
+from rankwise._reading import classes_json, classes_of, image_shape_of
 from rankwise.errors import ModelFileError
 from rankwise.linear.class_ridge import HeadSolution
 from rankwise.linear.gram import EPS
@@ -100,7 +100,7 @@ def write_head(head: Any, folder: Path) -> None:
 
 
 def _classes(classes: np.ndarray) -> dict[str, Any]:
-    return {"dtype": classes.dtype.str, "values": classes.tolist()}
+    return classes_json(classes)
 
 
 def _described(head: VarProHead) -> tuple[dict[str, Any] | None, Any]:

@@ -50,7 +50,7 @@ class ConvolutionalPreset:
     layers : tuple of Layer
         Further layers like the last follow where its maps are larger than 8 × 8.
     images_seen : int
-        Training images times epochs: 14 epochs of MNIST for 840,000. At most 24 epochs or, where
+        Training images times epochs: 12 epochs of MNIST for 720,000. At most 24 epochs or, where
         the images are few, as many as make 800 updates, at most 100.
     learning_rate, optimiser, matrix_rate, schedule, smoothing
         See `JointPlan`.
@@ -301,13 +301,17 @@ def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
     minutes = given.get("time_budget", 1.0)
     if not isinstance(minutes, Real) or isinstance(minutes, bool) or not 0 < float(minutes) < inf:
         raise ValueError(f"time_budget must be minutes above 0, got {minutes!r}")
-    if given.get("teacher", name) not in CONVOLUTIONAL_PRESETS:
+    teacher = given.get("teacher", name)
+    if not isinstance(teacher, str) or teacher not in CONVOLUTIONAL_PRESETS:
         raise ValueError(
-            f"unknown teacher {given['teacher']!r}; accepted: {', '.join(CONVOLUTIONAL_PRESETS)}"
+            f"unknown teacher {teacher!r}; accepted: {', '.join(CONVOLUTIONAL_PRESETS)}"
         )
-    if given.get("max_iter", 1) < 1:
+    epochs = given.get("max_iter", 1)
+    whole = isinstance(epochs, Real) and not isinstance(epochs, bool)
+    if not whole or not float(epochs).is_integer() or epochs < 1:
         raise ValueError(
-            f"max_iter must be at least 1 epoch for preset {name!r}, got {given['max_iter']!r}"
+            f"max_iter must be a whole number of epochs, at least 1, for preset {name!r}, got "
+            f"{epochs!r}"
         )
 
 

@@ -50,7 +50,7 @@ class Expectation:
 
     def __str__(self) -> str:
         time_said = (
-            f"{self.epochs} epoch{'s' * (self.epochs != 1)} in about {self.minutes:.1f} minutes"
+            f"{self.epochs} epoch{'s' * (self.epochs != 1)} in about {_in_words(self.minutes)}"
             if self.within is None
             else f"as many epochs as fit into {self.within:g} minutes, at most {self.epochs}"
         )
@@ -123,6 +123,14 @@ def expectation(
     total = updates * float(np.median(seconds[1:]))
     minutes = before + total / _SECONDS_A_MINUTE
     return Expectation(n_parameters, plan.joint.epochs, minutes, teacher=of_teacher)
+
+
+def _in_words(minutes: float) -> str:
+    """Minutes, or seconds where it is less than one."""
+    seconds = max(1, round(_SECONDS_A_MINUTE * minutes))
+    if seconds < _SECONDS_A_MINUTE:
+        return f"{seconds} second{'s' * (seconds != 1)}"
+    return f"{minutes:.1f} minutes"
 
 
 def _size(plan: ConvolutionalPlan, n_classes: int) -> int:

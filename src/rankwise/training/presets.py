@@ -391,7 +391,8 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
     ridge = given.get("ridge", "gcv")
-    if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < inf)):
+    number = isinstance(ridge, Real) and not isinstance(ridge, bool)
+    if not (0 <= ridge < inf if number else isinstance(ridge, str) and ridge in ("gcv", "loo")):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
     newton = given.get("refine_solver") == "gauss-newton"
     asked = [k for k in ("grow", "prune") if given.get(k)] + newton * ["refine_solver"]
@@ -465,7 +466,8 @@ def _left_out(prune: Any, n_units: int) -> int:
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:
-    if not isinstance(value, Real) or not float(value).is_integer() or float(value) < least:
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not float(value).is_integer() or float(value) < least:
         raise ValueError(f"{name} must be a whole number at least {least}, got {value!r}")
     return int(float(value))
 

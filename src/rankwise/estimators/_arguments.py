@@ -1,0 +1,126 @@
+"""What else than images a user may hand to an estimator, checked before anything is done."""
+
+from __future__ import annotations
+
+import os
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
+    """Groups as an array, or None.
+
+    Raises
+    ------
+    ValueError
+        If there isn't one for each sample, or they can't be told apart by sorting.
+    """
+    if groups is None:
+        return None
+    groups = _one_each(groups, "groups", "one", n_samples)
+    if groups.shape != (n_samples,):
+        raise ValueError(
+            f"groups have shape {groups.shape}; one for each sample, ({n_samples},), is accepted"
+        )
+    if groups.dtype == object:
+        try:
+            np.unique(groups)
+        except TypeError as error:
+            raise ValueError(
+                "groups are of kinds that can't be compared with each other, such as None and "
+                "numbers; numbers alone or text alone are accepted"
+            ) from error
+    return groups
+
+
+def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+    """Which rows are the validation part, as a bool array, or None.
+
+    Raises
+    ------
+    ValueError
+        If there isn't a truth value for each sample, or a class has no sample to train on.
+    """
+    if validation is None:
+        return None
+    rows = _one_each(validation, "validation", "True or False", len(encoded))
+    if rows.shape != encoded.shape or rows.dtype != np.bool_:
+        raise ValueError(
+            f"validation has shape {rows.shape} and type {rows.dtype}; True or False for each "
+            f"sample, ({len(encoded)},), is accepted"
+        )
+    missing = np.setdiff1d(np.arange(len(classes)), encoded[~rows])
+    if len(missing):
+        raise ValueError(
+            f"class {classes[missing[0]]} has images in the validation part only; each needs some "
+            "to train on"
+        )
+    return rows
+
+
+def _one_each(values: Any, name: str, accepted: str, n_samples: int) -> np.ndarray:
+    """An array of values, of which there should be one a sample."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a {type(values).__name__} of parts of several shapes; {accepted} for each "
+            f"sample, ({n_samples},), is accepted"
+        ) from error
+
+
+def check_shape_given(shape: Any) -> None:
+    """Refuse a shape of images that is none.
+
+    Raises
+    ------
+    ValueError
+    """
+    if shape is None:
+        return
+    sides = [] if isinstance(shape, str) or not hasattr(shape, "__iter__") else [*shape]
+    if not sides or not all(map(_is_whole, sides)):
+        raise ValueError(
+            "image_shape must be the sides of an image, whole numbers above 0 such as (28, 28), "
+            f"got {shape!r}"
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number above 0, of whatever type."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and float(value).is_integer() and float(value) > 0
+
+
+def folder_of(name: str, path: Any) -> Path:
+    """A path of a folder that is there or can be made.
+
+    Raises
+    ------
+    ValueError
+        If it is no path, or a file stands there or above it.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"{name} must be the path of a folder, got {path!r}")
+    folder = Path(path)
+    place = folder.expanduser()
+    standing = next((p for p in (place, *place.parents) if p.exists()), None)
+    if standing is not None and not standing.is_dir():
+        raise ValueError(f"{name} is {str(folder)!r}, and {standing} is a file; give a folder")
+    return folder
+
+
+def epochs_of(epochs: Any) -> int:
+    """A number of epochs.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if not _is_whole(epochs):
+        raise ValueError(f"epochs must be a whole number at least 1, got {epochs!r}")
+    return int(epochs)

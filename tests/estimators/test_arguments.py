@@ -1,0 +1,134 @@
+"""Arguments that are none: one sentence each, before anything is trained."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankwise import ConvolutionalClassifier, QuadraticClassifier, TrainingOptions, load_model
+
+RNG = np.random.default_rng(0)
+X = RNG.random((40, 8, 8))
+Y = np.arange(40) % 2
+TINY = {"preset": "nano", "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return ConvolutionalClassifier(**TINY).fit(X, Y)
+
+
+def refusal(call):
+    """The text of a refusal, which no traceback of another library makes."""
+    with pytest.raises(ValueError) as error:
+        call()
+    assert type(error.value) is ValueError
+    return str(error.value)
+
+
+RANDOM_STATE = "random_state must be a whole number from 0 to 2**63 - 1, a RandomState or None, got"
+RIDGE = "ridge must be a number at least 0, 'gcv' or 'loo', got "
+PRESETS = "accepted: wide, accurate, small, tiny, nano"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        *(
+            ({"epochs": epochs}, f"epochs must be a whole number at least 1, got {epochs!r}")
+            for epochs in ("3", [3], True, 0, -1, 1.5, float("nan"), float("inf"))
+        ),
+        ({"preset": ["nano"]}, f"unknown preset ['nano']; {PRESETS}"),
+        (
+            {"training": TrainingOptions(teacher=["wide"])},
+            f"unknown teacher ['wide']; {PRESETS}",
+        ),
+        (
+            {"training": TrainingOptions(patience=True)},
+            "patience must be a whole number at least 1, got True",
+        ),
+        *(({"ridge": ridge}, f"{RIDGE}{ridge!r}") for ridge in ([1], True, "x", -1)),
+        ({"random_state": True}, f"{RANDOM_STATE} True"),
+        ({"random_state": np.bool_(False)}, f"{RANDOM_STATE} False"),
+        *(
+            (
+                {"image_shape": shape},
+                "image_shape must be the sides of an image, whole numbers above 0 such as "
+                f"(28, 28), got {shape!r}",
+            )
+            for shape in (8, "8x8", (-8, -8), (), (8.5, 8), (8, None))
+        ),
+    ],
+)  # fmt: skip
+def test_parameters_that_are_none_are_refused_in_one_sentence(parameters, message):
+    model = ConvolutionalClassifier(**TINY | parameters)
+    assert refusal(lambda: model.fit(X, Y)) == message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"ridge": [1]}, f"{RIDGE}[1]"),
+        ({"ridge": True}, f"{RIDGE}True"),
+        ({"max_iter": True}, "max_iter must be a whole number at least 0, got True"),
+        ({"random_state": True}, f"{RANDOM_STATE} True"),
+    ],
+)
+def test_and_so_they_are_of_sub_networks(parameters, message):
+    assert refusal(lambda: QuadraticClassifier(**parameters).fit(X, Y)) == message
+
+
+def test_whole_numbers_of_any_type_are_taken():
+    model = ConvolutionalClassifier(
+        "nano", epochs=np.float32(1), image_shape=[8.0, np.int8(8)], random_state=np.int8(3)
+    )
+    assert model.fit(X.reshape(40, 64), Y).image_shape_ == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"validation": (X[:10], Y[:10])},
+            "validation is a tuple of parts of several shapes; True or False for each sample, "
+            "(40,), is accepted",
+        ),
+        (
+            {"groups": [[1], [1, 2]] * 20},
+            "groups is a list of parts of several shapes; one for each sample, (40,), is accepted",
+        ),
+        (
+            {"groups": [None, 1] * 20},
+            "groups are of kinds that can't be compared with each other, such as None and "
+            "numbers; numbers alone or text alone are accepted",
+        ),
+        ({"checkpoint_dir": 3}, "checkpoint_dir must be the path of a folder, got 3"),
+    ],
+)
+def test_arguments_of_a_fit_that_are_none(arguments, message):
+    assert refusal(lambda: ConvolutionalClassifier(**TINY).fit(X, Y, **arguments)) == message
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_is_no_folder_to_write_into(fitted, tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    place = file / below
+    with_it = ConvolutionalClassifier(**TINY)
+    told = f" is {str(place)!r}, and {file} is a file; give a folder"
+    assert refusal(lambda: with_it.fit(X, Y, checkpoint_dir=str(place))) == f"checkpoint_dir{told}"
+    assert refusal(lambda: fitted.save(place)) == f"folder{told}"
+    assert refusal(lambda: fitted.save(7)) == "folder must be the path of a folder, got 7"
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("unit", ["D", "ns"])
+@pytest.mark.parametrize("kind", ["datetime64", "timedelta64"])
+def test_dates_as_labels_are_kept_in_files(fitted, tmp_path: Path, kind, unit):
+    model = copy.copy(fitted)
+    model.classes_ = np.array([18262, 18628]).astype(f"{kind}[{unit}]")
+    model.save(tmp_path)
+    again = load_model(tmp_path)
+    assert again.classes_.dtype == model.classes_.dtype
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
