@@ -11,6 +11,7 @@ import pytest
 from rankwise import _page
 from rankwise.errors import RunError
 from rankwise.study import report, sections
+from rankwise.study.leak_section import leak_check
 from study.made_results import make_results, png_uri
 
 VOID = {"meta", "link", "img", "br"}
@@ -108,23 +109,79 @@ def test_leaks_have_a_red_banner_and_counts(written):
     text = Page(html).text
     assert 'class="banner leak"' in html
     assert "This protocol leaks on purpose. Its figures are flattered." in text
-    leaks = sections.leak_check(written["notebook"][1])
+    leaks = leak_check(written["notebook"][1])
     assert leaks["total"] == 2 * 5 * 2 * 1790
-    assert f"{leaks['total']:,} shared sources and copies" in text
+    assert f"✗ {leaks['total']:,} shared sources and copies" in text
+    assert "Leaks are this protocol’s purpose." in text
     assert 'class="nonzero" data-value="8950"' in html
+
+
+def with_repeats(results, **repeats):
+    """Results whose data sets have these repeats, and no others."""
+    known = {"exact": 0, "near": 0, "exact_within": 0, "checked": 96, "blank": 0} | repeats
+    return results | {"data_sets": [d | {"repeats": known} for d in results["data_sets"][:1]]}
 
 
 def test_no_leak_is_said_with_its_counts(written):
     path, results = written["sound"]
-    html = path.read_text(encoding="utf-8")
-    assert 'class="banner leak"' not in html
-    assert "✓ Nothing is shared." in Page(html).text
-    assert sections.leak_check(results)["checked"] == 40
+    results = with_repeats(results)
+    text = Page(report.render(results, path.parent)).text
+    assert 'class="banner leak"' not in text
+    assert "✓ Nothing is shared, by source ids, by pixels or by looks." in text
+    assert "Source ids and copies: over the rows that 40 cells trained" in text
+    assert "mnist: pixels and looks of 96 images, test part against training part." in text
+    assert leak_check(results)["checked"] == 40
     results = results | {"leaks": []}
     assert "No cell has been checked yet." in Page(report.render(results, path.parent)).text
     leaky = [{**written["notebook"][1]["leaks"][5], "condition": results["conditions"][0]["id"]}]
     text = Page(report.render(results | {"leaks": leaky}, path.parent)).text
-    assert "Accuracies above are flattered by them." in text
+    assert "✗ 3,580 shared sources and copies over 1 cell." in text
+    assert "Accuracies above are flattered by what is shared." in text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "repeats", "headline"),
+    [
+        (
+            "paper",
+            {"exact": 15, "near": 4},
+            "15 test images have the pixels of a training image, 4 more look nearly like one.",
+        ),
+        ("sound", {"near": 12}, "12 test images look nearly like a training image."),
+        ("sound", {"exact": 1}, "1 test image has the pixels of a training image."),
+        (
+            "paper",
+            {"exact_within": 2},
+            "2 training images repeat another, and folds cut by image may part them.",
+        ),
+    ],
+)
+def test_equal_pictures_under_other_names_are_the_headline(written, protocol, repeats, headline):
+    path, results = written[protocol]
+    found = leak_check(with_repeats(results, **repeats))
+    assert (found["headline"], found["clean"]) == (f"✗ {headline}", False)
+    text = Page(report.render(with_repeats(results, **repeats), path.parent)).text
+    assert f"✗ {headline}" in text
+    assert "Nothing is shared" not in text
+
+
+def test_a_headline_of_several_data_sets_names_them(written):
+    found = leak_check(written["sound"][1])
+    assert found["headline"] == (
+        "✗ mnist: 3 test images look nearly like a training image; "
+        "fashion-mnist: 3 test images look nearly like a training image."
+    )
+    # Equal pixels count as one source under `sound`, whose folds don't part sources.
+    assert leak_check(with_repeats(written["sound"][1], exact_within=2))["clean"]
+
+
+def test_what_nobody_compared_isn_t_told_to_be_clean(written):
+    path, results = written["sound"]
+    old = [{k: v for k, v in d.items() if k != "repeats"} for d in results["data_sets"]]
+    text = Page(report.render(results | {"data_sets": old}, path.parent)).text
+    assert "No declared source or copy is shared. Pixels and looks weren’t compared." in text
+    assert "Nothing is shared" not in text
+    assert not leak_check(results | {"data_sets": old})["clean"]
 
 
 def test_reductions_are_marked(written):

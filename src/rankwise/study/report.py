@@ -15,6 +15,7 @@ from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study import sections, verdict, wide_sections
 from rankwise.study.conclusions import conclusions
+from rankwise.study.leak_section import leak_check
 from rankwise.study.methods import REFERENCES, methods, write_tables
 from rankwise.study.results import RESULTS, finite
 from rankwise.study.status import current_results
@@ -102,7 +103,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         curve_legend=sections.curve_legend(),
         gallery=gallery(results, folder),
         degraded=sections.degraded(results),
-        leaks=sections.leak_check(results),
+        leaks=leak_check(results),
         costs=sections.costs(results),
         missing=sections.missing(results),
         reductions=sections.reductions(results),

@@ -17,7 +17,7 @@ from rankwise.study import tables as plain
 from rankwise.study.degrade import PARAMETERS, SEVERITIES
 from rankwise.study.figures import Axes, Series, line_chart, swatch
 from rankwise.study.forest import ForestRow, forest
-from rankwise.study.tables import LEAKS, by_data_and_model, degraded_values
+from rankwise.study.tables import by_data_and_model, degraded_values
 from rankwise.study.verdict import MARKS, VERDICTS
 
 _Record = dict[str, Any]
@@ -349,16 +349,6 @@ def _degraded_line(label: str, values: np.ndarray, style: int) -> Series:
     if len(values) == 1:
         return Series(label, x, values[0], style=style)
     return Series(label, x, values.mean(0), values.min(0), values.max(0), style)
-
-
-def leak_check(results: _Record) -> _Record:
-    """Counts of each condition, summed over its cells, and whether all are zero."""
-    found = plain.leaks(results)
-    return found | {
-        "rows": _with_conditions(results, found["rows"]),
-        "heads": [text for _, text in LEAKS],
-        "clean": found["checked"] > 0 and found["total"] == 0,
-    }
 
 
 def costs(results: _Record) -> _Record:
