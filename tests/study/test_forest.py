@@ -48,6 +48,42 @@ def test_rows_share_a_scale():
         assert 0 <= float(line.get("x1")) <= 360
 
 
+def ticks(svg):
+    found = [e.text for e in parts(svg, "tick", "text") if e.get("text-anchor") == "middle"]
+    return [float(text.replace("−", "-")) for text in found if text != "points of accuracy"]
+
+
+def test_one_comparison_of_one_degree_of_freedom_leaves_the_others_readable():
+    wide = ForestRow("w – none", "?", 0.0833, -2.6231, 2.7898, (-40.1, 41.2), 0.005, (-0.1, 0.26))
+    rows = [ROW, ROW, wide, ROW]
+    svg = forest(rows, "Effects")
+    assert max(map(abs, ticks(svg))) <= 30  # of 4,000 points before
+    lines = parts(svg, "interval", "line")
+    widths = [float(line.get("x2")) - float(line.get("x1")) for line in lines]
+    assert min(widths) > 5  # a dot before
+    # What goes on beyond the scale has an arrow at each end, of both of its intervals.
+    assert len(parts(svg, "interval arrow", "path")) == 2
+    assert len(parts(svg, "outer arrow", "path")) == 2
+    assert not parts(forest([ROW], "Effects"), "interval arrow", "path")
+    label = ET.fromstring(svg).get("aria-label")
+    assert "w – none: +8.33 points, −100 to +100, wider than can be shown" in label
+    # All means and folds are within.
+    for circle in parts(svg, "point", "circle") + parts(svg, "dot", "circle"):
+        assert 14 < float(circle.get("cx")) < 346
+
+
+def test_no_scale_goes_beyond_what_is_possible():
+    wide = ForestRow("w", "?", 0.08, -2.6, 2.8, (-40.0, 41.0), 0.005, ())
+    svg = forest([wide, wide], "Effects")
+    assert max(map(abs, ticks(svg))) == 100
+    # An interaction is a difference of two differences.
+    both = ForestRow("a × b", "?", 0.08, -2.6, 1.8, (-40.0, 41.0), 0.005, (), most=2.0)
+    svg = forest([both], "Effects")
+    assert max(map(abs, ticks(svg))) == 200
+    label = ET.fromstring(svg).get("aria-label")
+    assert "a × b: +8.00 points, −200 to +180.00, wider than can be shown" in label
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="a forest plot needs at least one comparison"):
         forest([], "Effects")

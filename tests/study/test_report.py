@@ -369,6 +369,20 @@ def test_filters():
     assert report.counts(None) == report.counts([]) == "–"
 
 
+def test_an_interval_that_says_nothing_ends_where_accuracies_do(written):
+    path, results = written["sound"]
+    effect = {"mean": 0.0833, "low": -2.6231, "high": 0.2, "simultaneous_low": -40.1}
+    effect |= {"simultaneous_high": 40.2, "deviation": 0.1}
+    first = results["comparisons"][0] | {"effect": effect}
+    shown = results | {"comparisons": [first, *results["comparisons"][1:]]}
+    text = Page(report.render(shown, path.parent)).text
+    assert "−100 to +20.00" in text
+    assert "−100 to +100" in text
+    assert "262" not in text
+    assert report.span_of({"low": None, "high": None}) == "–"
+    assert report.span_of({"low": -0.01, "high": 1.0}) == "−1.00 to +100.00"
+
+
 def contrast(first, second):
     """WCAG 2.1, relative luminance."""
 

@@ -18,6 +18,7 @@ from rankwise.study.conclusions import conclusions
 from rankwise.study.leak_section import leak_check
 from rankwise.study.methods import REFERENCES, methods, write_tables
 from rankwise.study.results import RESULTS, finite
+from rankwise.study.spans import span
 from rankwise.study.status import current_results
 
 _ROOM = "rankwise.study/templates"
@@ -75,6 +76,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
     filters = {
         "percent": percent,
         "points": points,
+        "span": span_of,
         "probability": probability,
         "seconds": seconds,
         "whole": whole,
@@ -139,6 +141,20 @@ def percent(value: float | None, digits: int = 2) -> str:
 def points(value: float | None) -> str:
     """A difference of fractions in points of per cent, "–" for None."""
     return "–" if value is None else verdict.points(value)
+
+
+def span_of(effect: dict[str, Any], which: str = "") -> str:
+    """An interval of an effect in points, "–" where there is none.
+
+    Parameters
+    ----------
+    effect : dict
+        With ``low`` and ``high``.
+    which : str
+        Before these names, such as ``"simultaneous_"``.
+    """
+    low, high = effect.get(f"{which}low"), effect.get(f"{which}high")
+    return "–" if low is None or high is None else span(low, high)
 
 
 def probability(value: float | None) -> str:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.ranks_figure import rank_diagram
+from rankwise.study.spans import MOST
 from rankwise.study.verdict import MARKS
 
 Record = dict[str, Any]
@@ -35,6 +36,7 @@ def factors(results: Record) -> Record | None:
                 outer=(item["effect"]["simultaneous_low"], item["effect"]["simultaneous_high"]),
                 rope=item["bayes"]["rope"],
                 folds=item["differences"],
+                most=2.0 if item["effect_of"] == "interaction" else MOST,
             )
             for item in own
             if item["effect"]["low"] is not None
