@@ -12,6 +12,7 @@ from rankwise import _page
 from rankwise.errors import RunError
 from rankwise.study import report, sections
 from rankwise.study.leak_section import leak_check
+from rankwise.study.verdict_sections import answer
 from study.made_results import make_results, png_uri
 
 VOID = {"meta", "link", "img", "br"}
@@ -367,6 +368,63 @@ def test_filters():
     assert report.counts([5, 7]) == "5 to 7"
     assert report.counts([7, 7]) == "7"
     assert report.counts(None) == report.counts([]) == "–"
+
+
+def test_the_answer_counts_no_pairs_of_other_arms(written):
+    _, results = written["sound"]
+    own = [c for c in results["comparisons"] if c["data_set"] == "mnist"]
+    none_yet = {"pairs": 0, "verdict": "cannot tell", "obstacle": None}
+    compared = [c | none_yet if c["arm"] == "jpeg" else c for c in own]
+    shown = results | {"comparisons": compared}
+    assert answer(shown) == (
+        "Cannot tell: low-rank (5 folds, 1 seed, 5 pairs). No pair of folds is finished yet: jpeg."
+    )
+    jpeg = next(c["condition"] for c in own if c["arm"] == "jpeg")
+    failures = [{"condition": jpeg, "cells": 5, "reason": "RuntimeError: boom"}]
+    assert answer(shown | {"failures": failures}) == (
+        "Cannot tell: low-rank (5 folds, 1 seed, 5 pairs). Not compared, as cells failed: jpeg."
+    )
+    fewer = [c | {"pairs": 3} if c["arm"] == "jpeg" else c for c in own]
+    assert answer(results | {"comparisons": fewer}).endswith("(5 folds, 1 seed, 3 to 5 pairs).")
+    assert answer(results | {"comparisons": [c | none_yet for c in own]}) == (
+        "Nothing can be said yet (5 folds, 1 seed). No pair of folds is finished yet: low-rank, "
+        "jpeg."
+    )
+
+
+@pytest.mark.parametrize("obstacle", [None, "jpeg is near chance: train longer"])
+def test_a_banner_takes_nothing_out_that_the_answer_holds(tmp_path, obstacle):
+    results = make_results(tmp_path, data_sets=("mnist",))
+    flagged = next(c["id"] for c in results["conditions"] if c["arm"] == "jpeg")
+    for row in results["convergence"]:
+        row["near_chance"] = row["condition"] == flagged
+    for item in results["comparisons"]:
+        if item["arm"] == "jpeg":
+            item |= {"verdict": "cannot tell" if obstacle else "harms", "obstacle": obstacle}
+    text = Page(report.render(results, tmp_path)).text
+    out = "These conditions take no part in the conclusions: mnist/simple-cnn/jpeg/10: near chance"
+    assert (out in text) == bool(obstacle)
+    judged = "These conditions have verdicts, which rest on such figures: mnist/simple-cnn/jpeg/10"
+    assert (judged in text) != bool(obstacle)
+    assert ("harms: jpeg" in answer(results).replace("Harms", "harms")) != bool(obstacle)
+    if obstacle:
+        assert "Jpeg is near chance: train longer." in text
+
+
+def test_many_comparisons_are_one_table_that_is_folded_away(written):
+    path, results = written["sound"]
+    html = path.read_text(encoding="utf-8")
+    words = re.search(r'<details class="words">(.*?)</details>', html, re.S).group(1)
+    assert "All 10 comparisons in words" in words
+    rows = re.findall(r"<tr>.*?</tr>", words, re.S)[1:]
+    assert len(rows) == len(results["comparisons"]) == 10
+    for row, item, other in zip(rows, results["comparisons"], results["robustness"], strict=True):
+        text = unescape(row)
+        assert item["sentence"] in text
+        assert other["sentence"] in text
+    assert 'class="cards"' not in html
+    few = results | {"comparisons": results["comparisons"][:2], "robustness": []}
+    assert '<details class="words" open>' in report.render(few, path.parent)
 
 
 def test_an_interval_that_says_nothing_ends_where_accuracies_do(written):

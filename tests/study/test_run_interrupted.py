@@ -197,10 +197,44 @@ def test_a_failed_cell_leaves_the_others_and_is_run_again(tmp_path, monkeypatch)
     status = study_status(tmp_path / "out")
     assert (status["done"], status["failed"], status["left"]) == (3, 2, 3)
     assert status["failures"][place] == "OSError: the disk is full"
+    html = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "<li>digits/own/bad/1: 2 cells: OSError: the disk is full</li>" in html
+    assert "Nothing can be said yet (2 folds, 1 seed). Not compared, as cells failed: bad." in html
+    assert "Not compared: cells failed (OSError: the disk is full)." in html
     flag.unlink()
     results = run(design, tmp_path / "out")
+    assert "Cells failed" not in write_report(tmp_path / "out").read_text(encoding="utf-8")
     assert len(results["cells"]) == 6
     assert study_status(tmp_path / "out")["failed"] == 0
+
+
+def test_a_report_beside_an_extension_says_how_far_it_is(finished):
+    more = QUICK.model_copy(update={"seeds": (42, 43)})
+    conditions = conditions_of(more)
+    images = load_data(more, conditions)
+
+    def words():
+        html = write_report(finished).read_text(encoding="utf-8")
+        return " ".join(html.split())
+
+    assert "extension" not in words()
+    # Stopped before its first cell: the finished study is there as it was.
+    claim(more, images, finished, extend=True)
+    text = words()
+    assert (
+        "<strong>An extension to 2 seeds is under way:</strong> 2 of 4 cells are done. What "
+        "follows is of the 1 seed before it." in text
+    )
+    assert read_results(finished)["finished"]
+    # Stopped after one.
+    left = [cell for cell in cells_of(more, conditions) if cell.seed == 43]
+    assert run_cell(more, left[0], images["digits"], finished) == "done"
+    text = words()
+    under_way = "<strong>Not finished:</strong> an extension to 2 seeds is under way; 3 of 4 cells"
+    assert under_way in text
+    assert "before it" not in text
+    run(more, finished, extend=True)
+    assert "under way" not in words()
 
 
 @pytest.mark.timeout(60)

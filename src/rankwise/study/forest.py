@@ -136,7 +136,7 @@ def _drawn(row: ForestRow, scale: _Scale, top: float) -> list[str]:
     ]
     for name, (low, high) in (("outer", row.outer), ("interval", (row.low, row.high))):
         ends = [scale.at(held(end, row.most)) for end in (low, high)]
-        parts.append(_line(name, *ends, middle, middle))
+        parts.append(_line(name, ends[0], ends[1], middle, middle))
         parts += [
             _arrow(name, at, middle, 1 if end > 0 else -1)
             for at, end in zip(ends, (low, high), strict=True)

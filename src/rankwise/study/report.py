@@ -13,13 +13,13 @@ from typing import Any
 from rankwise import _page
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
-from rankwise.study import sections, verdict, wide_sections
+from rankwise.study import sections, verdict, verdict_sections, wide_sections
 from rankwise.study.conclusions import conclusions
 from rankwise.study.leak_section import leak_check
 from rankwise.study.methods import REFERENCES, methods, write_tables
 from rankwise.study.results import RESULTS, finite
 from rankwise.study.spans import span
-from rankwise.study.status import current_results
+from rankwise.study.status import current_results, extension_of, failures_of
 
 _ROOM = "rankwise.study/templates"
 
@@ -32,6 +32,8 @@ _ABSENT: dict[str, Any] = {
     "devices": [],
     "look": 1,
     "plan": None,
+    "failures": [],
+    "extension": None,
 }
 
 
@@ -59,6 +61,9 @@ def write_report(folder: Path | str) -> Path:
     folder = Path(folder)
     with blamed_on(folder / RESULTS, RunError):
         results = _completed(current_results(folder), folder)
+        # What changes without a cell being done isn't in results.json.
+        results["failures"] = failures_of(folder)
+        results["extension"] = extension_of(folder, results)
         html = render(results, folder)
         write_tables(results, folder / "tables")
     path = folder / "report.html"
@@ -93,7 +98,7 @@ def render(results: dict[str, Any], folder: Path | str) -> str:
         study=results["study"],
         style=_page.markup(_page.shared("base.css"), _page.part(_ROOM, "report.css")),
         script=_page.markup(_page.part(_ROOM, "report.js")),
-        verdicts=sections.verdicts(results),
+        verdicts=verdict_sections.verdicts(results),
         factors=wide_sections.factors(results),
         summaries=wide_sections.summaries(results),
         convergence=sections.convergence(results),

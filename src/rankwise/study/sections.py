@@ -6,7 +6,6 @@ Figures come from `rankwise.study.tables`, as ``results.json`` holds them.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,7 @@ from markupsafe import Markup
 from rankwise.study import tables as plain
 from rankwise.study.degrade import PARAMETERS, SEVERITIES
 from rankwise.study.figures import Axes, Series, line_chart, swatch
-from rankwise.study.forest import ForestRow, forest
 from rankwise.study.tables import by_data_and_model, degraded_values
-from rankwise.study.verdict import MARKS, VERDICTS
 
 _Record = dict[str, Any]
 
@@ -29,124 +26,29 @@ _DEGRADATIONS = {
     "blur": ("Gaussian blur", "σ / side"),
     "noise": ("Gaussian noise", "σ / 255"),
 }
+_MOST_BESIDE = 5
+_MOST_ALONE = 8
+"""Kinds of degradation in a table with the means over all, and in one without."""
 
 
-def verdicts(results: _Record) -> _Record:
-    """Verdicts by data set and model: forest plots of accuracy and robustness, and sentences."""
-    cards = [
-        item | {"mark": MARKS[item["verdict"]], "rule": _rule(item)}
-        for item in results["comparisons"]
-    ]
-    counts = Counter(item["verdict"] for item in cards)
-    robust = results.get("robustness", [])
-    plots = [
-        {"title": title, "svg": Markup(forest(rows, title))}
-        for title, rows in (
-            ("Effect on accuracy", _forest_rows(results["comparisons"])),
-            ("Effect on degraded test images", _forest_rows(robust)),
-        )
-        if rows
-    ]
-    return {
-        "cards": cards,
-        "counts": [(MARKS[v], v, counts[v]) for v in VERDICTS if counts[v]],
-        "plots": plots,
-        "robust": [
-            item | {"mark": MARKS[item["verdict"]]}
-            for item in robust
-            if item["pairs"] >= 2 and not item.get("obstacle")
-        ],
-        "groups": _grouped(cards),
-        "answer": answer(results),
-    }
+def convergence(results: _Record) -> tuple[list[_Record], list[_Record]]:
+    """Conditions that weren't trained to the end, or are near chance.
 
-
-def _forest_rows(items: Sequence[_Record]) -> list[ForestRow]:
-    several = len({(item["data_set"], item["model"]) for item in items}) > 1
-    rows = []
-    for item in items:
-        effect = item["effect"]
-        if effect["low"] is None:
-            continue
-        where = f"{_place(item, items)}: " if several else ""
-        rows.append(
-            ForestRow(
-                label=f"{where}{item['arm']} – {item['baseline_arm']}",
-                mark=MARKS[item["verdict"]],
-                mean=effect["mean"],
-                low=effect["low"],
-                high=effect["high"],
-                outer=(
-                    effect.get("simultaneous_low", effect["low"]),
-                    effect.get("simultaneous_high", effect["high"]),
-                ),
-                rope=item["bayes"]["rope"],
-                folds=item.get("differences", ()),
-            )
-        )
-    return rows
-
-
-def answer(results: _Record) -> str:
-    """The study in one line: what was found against no augmentation, and on how much.
-
-    Arms that are there for the others' sake, as unchanged copies are, don't stand in it.
+    The first have no verdict; the second have, and are told to be what they are: a banner never
+    takes out of the conclusions what the answer holds.
     """
-    every = [c for c in results["comparisons"] if c["role"] == "baseline"]
-    if not every:
-        return "Nothing to compare: no condition has a baseline."
-    controls = {c.get("control") for c in results["conditions"]}
-    main = [c for c in every if c["condition"] not in controls] or every
-    size = f"{main[0]['folds']} folds, {_counted(main[0]['seeds'], 'seed')}"
-    if all(c.get("obstacle") for c in main):
-        return f"Nothing can be concluded: the arms weren't trained long enough ({size})."
-    said: list[str] = []
-    for found in VERDICTS:
-        arms = _arms_of(main, found)
-        if arms:
-            words = _ANSWERS[found]
-            said.append(f"{words if not said else words[0].lower() + words[1:]}: {arms}")
-    pairs = max(c["pairs"] for c in main)
-    return f"{'; '.join(said)} ({size}, {pairs} pairs)."
-
-
-def _arms_of(main: Sequence[_Record], found: str) -> str:
-    """Arms of a verdict, with their data sets where others of the same arm have another."""
-    places: dict[str, list[str]] = {}
-    for item in main:
-        if item["verdict"] == found:
-            places.setdefault(item["arm"], []).append(_place(item, main))
-    every = {arm: [_place(c, main) for c in main if c["arm"] == arm] for arm in places}
-    return ", ".join(
-        arm if where == every[arm] else f"{arm} on {' and '.join(where)}"
-        for arm, where in places.items()
-    )
-
-
-def _place(item: _Record, items: Sequence[_Record]) -> str:
-    """A comparison's data set, with its model where there are several."""
-    several = len({c["model"] for c in items}) > 1
-    return f"{item['data_set']}, {item['model']}" if several else item["data_set"]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-_ANSWERS = {
-    "helps": "Helps",
-    "harms": "Harms",
-    "copies help": "Helps no more than unchanged copies may",
-    "copies harm": "Harms no more than unchanged copies may",
-    "no practical difference": "No practical difference",
-    "cannot tell": "Cannot tell",
-}
-
-
-def convergence(results: _Record) -> list[_Record]:
-    """Conditions that weren't trained to the end, or are near chance."""
     rows = [r for r in results.get("convergence", []) if r["unfinished"] or r["near_chance"]]
-    return _with_conditions(results, rows)
+    judged = {
+        item[name]
+        for item in results.get("comparisons", [])
+        if item["pairs"] and not item.get("obstacle")
+        for name in ("condition", "baseline")
+    }
+    rows = _with_conditions(results, rows)
+    return (
+        [row for row in rows if row["condition"]["id"] not in judged],
+        [row for row in rows if row["condition"]["id"] in judged],
+    )
 
 
 def uncompared(results: _Record) -> list[tuple[str, str]]:
@@ -156,18 +58,6 @@ def uncompared(results: _Record) -> list[tuple[str, str]]:
         for c in results["conditions"]
         if not c.get("baseline") and c["arm_kind"] != "none"
     ]
-
-
-def _rule(item: _Record) -> str:
-    """The paper's rule in words."""
-    paper, published = item["paper"], item["published"]
-    if paper is None:
-        return "needs two finished folds"
-    text = "rejects “no effect”" if paper["rejects"] else "retains “no effect”"
-    if published is not None:
-        same = published["rejects"] == paper["rejects"]
-        text += ", as published" if same else ", unlike the published intervals"
-    return text
 
 
 def tables(results: _Record) -> list[_Record]:
@@ -315,9 +205,7 @@ def degraded(results: _Record) -> list[_Record]:
                 _degraded_line(label(c), _stack(values[c["id"]])[:, index], style)
                 for style, c in shown
             ]
-            title, unit = _DEGRADATIONS.get(
-                kind, (kind.replace("_", " ").capitalize(), "ImageNet-C’s parameters")
-            )
+            title, unit = _degradation(kind)
             axes = Axes(
                 f"{title} of {name}",
                 "severity",
@@ -335,9 +223,36 @@ def degraded(results: _Record) -> list[_Record]:
                 "charts": charts,
                 "legend": [(Markup(swatch(style)), label(c)) for style, c in shown],
                 "rows": _with_conditions(results, measured[name]["rows"]),
+                "tables": _degraded_tables(plain.degraded_kinds(results, conditions)),
+                "several_epochs": len({c["epochs"] for _, c in shown}) > 1,
             }
         )
     return groups
+
+
+def _degraded_tables(kinds: Sequence[str]) -> list[_Record]:
+    """Which columns stand in which table, so that none is wider than a page.
+
+    A few kinds stand beside the means over all of them; more of them get tables of their own.
+    """
+    named = [(kind, _degradation(kind)[0]) for kind in kinds]
+    whole = len(named) <= _MOST_BESIDE
+    starts = range(0, len(named), _MOST_ALONE)
+    parts = [named] if whole else [[], *(named[i : i + _MOST_ALONE] for i in starts)]
+    return [
+        {
+            "kinds": [kind for kind, _ in part],
+            "titles": [title for _, title in part],
+            "whole": whole or not part,
+        }
+        for part in parts
+    ]
+
+
+def _degradation(kind: str) -> tuple[str, str]:
+    """Title and unit of a kind of degradation."""
+    named = (kind.replace("_", " ").capitalize(), "ImageNet-C’s parameters")
+    return _DEGRADATIONS.get(kind, named)
 
 
 def _stack(models: dict[tuple[int, int | None], np.ndarray]) -> np.ndarray:
@@ -378,25 +293,6 @@ def label(condition: _Record) -> str:
     """An arm and its epochs, as legends name it."""
     epochs = condition["epochs"]
     return f"{condition['arm']}, {epochs} epoch{'s' if epochs > 1 else ''}"
-
-
-def _grouped(cards: Sequence[_Record]) -> list[_Record]:
-    """Comparisons by data set and model; those that weren't trained long enough in one sentence."""
-    groups: dict[str, list[_Record]] = {}
-    for card in cards:
-        groups.setdefault(f"{card['data_set']}, {card['model']}", []).append(card)
-    return [
-        {
-            "name": name,
-            "cards": [card for card in found if not card.get("obstacle")],
-            "untold": [
-                f"{card['arm']} against {card['baseline_arm']}"
-                for card in found
-                if card.get("obstacle")
-            ],
-        }
-        for name, found in groups.items()
-    ]
 
 
 def _float(value: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rankwise._reading import blamed_on, read_json_object
 from rankwise.errors import RunError
 from rankwise.study.cells import FAILURE, RESULT, Cell, cells_of, read_result
 from rankwise.study.cells import LOCK as CELL_LOCK
-from rankwise.study.claim import STUDY, read_claim
+from rankwise.study.claim import STUDY, looks_of, read_claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
 from rankwise.study.results import RECORD, RESULTS, gather, read_results, write_results
@@ -74,6 +75,60 @@ def study_status(out: Path | str) -> dict[str, Any]:
         ],
         "failures": failures,
     }
+
+
+def failures_of(out: Path | str) -> list[dict[str, Any]]:
+    """Failed cells of a study's folder, by condition and reason.
+
+    Returns
+    -------
+    list of dict
+        ``condition``, ``cells`` (how many) and ``reason``; empty where the folder holds results
+        alone.
+    """
+    out = Path(out)
+    if not (out / STUDY).is_file():
+        return []
+    *_, cells = _plan(out)
+    counted = Counter(
+        (cell.condition.id, _failure(out / cell.place / FAILURE))
+        for cell in cells
+        if (out / cell.place / FAILURE).exists()
+        and not (out / cell.place / RESULT).exists()
+        and not is_held(out / cell.place / CELL_LOCK)
+    )
+    return [
+        {"condition": condition, "cells": number, "reason": reason}
+        for (condition, reason), number in counted.items()
+    ]
+
+
+def extension_of(out: Path | str, results: dict[str, Any]) -> dict[str, Any] | None:
+    """How far a study's extension is; None where none is under way.
+
+    Parameters
+    ----------
+    out : path
+        The study's folder.
+    results : dict
+        As `current_results` gives them: those of the seeds before it, until one of its cells is
+        done.
+
+    Returns
+    -------
+    dict or None
+        ``seeds`` that it is to have, ``before`` (seeds that the results are of), ``done`` of
+        ``cells``.
+    """
+    out = Path(out)
+    if not (out / STUDY).is_file():
+        return None
+    claim, study, _, cells = _plan(out)
+    before, looks = len(results["study"]["seeds"]), looks_of(claim)
+    if len(looks) < 2 or (results.get("finished") and before == len(study.seeds)):
+        return None
+    done = sum((out / cell.place / RESULT).is_file() for cell in cells)
+    return {"seeds": len(study.seeds), "before": before, "done": done, "cells": len(cells)}
 
 
 def _failure(path: Path) -> str:

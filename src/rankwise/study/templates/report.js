@@ -32,3 +32,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// What is folded away in the page is printed.
+for (const [event, before] of [["beforeprint", true], ["afterprint", false]]) {
+  window.addEventListener(event, () => {
+    const folded = document.querySelectorAll(before ? "details.words:not([open])" : "details[data-folded]");
+    for (const item of folded) {
+      item.open = before;
+      item.toggleAttribute("data-folded", before);
+    }
+  });
+}
