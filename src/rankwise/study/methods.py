@@ -1,64 +1,30 @@
-"""A study in sentences that a paper can take over, its tables as files, and what to cite."""
+"""A study in sentences that a paper can take over."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from rankwise._files import atomic_path
 from rankwise._version import __version__
-from rankwise.study.outcomes import OUTCOMES
+from rankwise.study import design_words
+from rankwise.study.outcomes import OUTCOMES, primary_outcome
+from rankwise.study.tables import degraded_kinds
 from rankwise.study.verdict import CERTAINTY, FEWEST_FOLDS, FEWEST_SEEDS
 
 _Record = dict[str, Any]
 
-REFERENCES = """@article{nadeau2003inference,
-  author = {Nadeau, Claude and Bengio, Yoshua},
-  title = {Inference for the Generalization Error},
-  journal = {Machine Learning}, volume = {52}, pages = {239--281}, year = {2003}
+_DEGRADED = {
+    "svd": "low rank by SVD",
+    "jpeg": "JPEG",
+    "downscale": "down-scaling",
+    "blur": "Gaussian blur",
+    "noise": "Gaussian noise",
 }
-@article{benavoli2017time,
-  author = {Benavoli, Alessio and Corani, Giorgio and Dem{\\v{s}}ar, Janez and Zaffalon, Marco},
-  title = {Time for a Change: a Tutorial for Comparing Multiple Classifiers Through {B}ayesian
-           Analysis},
-  journal = {Journal of Machine Learning Research}, volume = {18}, pages = {1--36}, year = {2017}
-}
-@article{holm1979simple,
-  author = {Holm, Sture},
-  title = {A Simple Sequentially Rejective Multiple Test Procedure},
-  journal = {Scandinavian Journal of Statistics}, volume = {6}, pages = {65--70}, year = {1979}
-}
-@article{durkalski2003analysis,
-  author = {Durkalski, Valerie L. and Palesch, Yuko Y. and Lipsitz, Stuart R. and Rust, Philip F.},
-  title = {Analysis of Clustered Matched-Pair Data},
-  journal = {Statistics in Medicine}, volume = {22}, pages = {2417--2428}, year = {2003}
-}
-"""
 
 
 def methods(results: _Record) -> str:
     """How the study was made and judged, as a paragraph; every figure is the study's own."""
-    study, compared = results["study"], results["comparisons"]
-    outcome = OUTCOMES[compared[0]["outcome"]] if compared and "outcome" in compared[0] else ""
-    data = "; ".join(
-        f"{d['name']} ({d['n_images']:,} images of {' × '.join(map(str, d['image_shape']))}, "
-        f"{len(d['class_names'])} classes)"
-        for d in results["data_sets"]
-        if "n_images" in d
-    )
-    seeds = len(study["seeds"])
-    text = [
-        f"We compared {len(results['conditions'])} conditions"
-        + (f" on {data}" if data else "")
-        + f" in {study['folds']}-fold cross-validation with {seeds} "
-        f"seed{'s' if seeds != 1 else ''}, after {study.get('test_fraction', 0.2):.0%} of the "
-        "images had been held out as a test part"
-        + (" by source" if study["protocol"] == "sound" else "")
-        + "."
-    ]
+    study = results["study"]
+    text = [_design(results), design_words.networks(results), design_words.arms(results)]
     if study["protocol"] == "sound":
         stop = study.get("patience")
         text.append(
@@ -70,19 +36,11 @@ def methods(results: _Record) -> str:
                 else "the epoch, and all arms had the same number of updates."
             )
         )
+    text.append(design_words.schedule(results))
     if results.get("paired_starts"):
         text.append("With one seed all arms of a model began with the same weights.")
-    if outcome:
-        level = compared[0].get("level", 0.05)
-        text.append(
-            f"The outcome is {outcome}. Paired differences of folds were tested by the corrected "
-            "resampled t-test (Nadeau and Bengio 2003), their variance including that of the "
-            f"images, at a level of {level:.3g} over all {len(compared)} planned comparisons (Holm "
-            "1979); an effect counts where in addition the Bayesian correlated t-test puts "
-            f"{CERTAINTY:.0%} beyond the region of practical equivalence (Benavoli et al. 2017), "
-            f"with at least {FEWEST_FOLDS} folds and {FEWEST_SEEDS} seeds, and as one of the "
-            "augmentation where it holds against unchanged copies too."
-        )
+    text += [_judged(results), _retrained(results), _robustness(results), _factors(results)]
+    text.append(_over_data_sets(results))
     if results.get("look", 1) > 1:
         text.append(
             f"The study was extended {results['look'] - 1} time(s); each look had its part of the "
@@ -94,106 +52,114 @@ def methods(results: _Record) -> str:
         later = f"; seeds added later, beyond the plan: {seeds_added}" if added else ""
         text.append(f"It follows a plan written before, sha256 {results['plan']}{later}.")
     text.append(f"Computed with rankwise {__version__}.")
-    return " ".join(text)
+    return " ".join(part for part in text if part)
 
 
-def comparison_table(results: _Record) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the main table: one row a comparison, of accuracy and of robustness."""
-    heads = [
-        "data set", "model", "arm", "against", "outcome", "pairs", "effect", "low", "high",
-        "simultaneous low", "simultaneous high", "p", "p after Holm", "verdict",
-    ]  # fmt: skip
-    rows = []
-    for item in [*results["comparisons"], *results.get("robustness", [])]:
-        effect, test = item["effect"], item["corrected_t"]
-        rows.append(
-            [
-                item["data_set"],
-                item["model"],
-                item["arm"],
-                item["baseline_arm"],
-                OUTCOMES.get(item.get("outcome", ""), "validation accuracy"),
-                str(item["pairs"]),
-                *(
-                    _points(effect.get(key))
-                    for key in ("mean", "low", "high", "simultaneous_low", "simultaneous_high")
-                ),
-                _plain(test["p_value"]),
-                _plain(test["p_holm"]),
-                item["verdict"],
-            ]
-        )
-    return heads, rows
+def family_size(results: _Record, outcome: str) -> int:
+    """Members of an outcome's family: its comparisons, main effects and interactions."""
+    compared = [*results["comparisons"], *results.get("robustness", ())]
+    main = primary_outcome(results["study"]["protocol"])
+    own = [item for item in compared if item.get("outcome", main) == outcome]
+    return len(own) + sum(f["outcome"] == outcome for f in results.get("factors") or ())
 
 
-def write_tables(results: _Record, folder: Path) -> list[Path]:
-    """``comparisons.csv``, ``comparisons.tex``, ``methods.txt`` and ``references.bib``.
-
-    Parameters
-    ----------
-    results : dict
-        As in ``results.json``.
-    folder : Path
-        Made where it isn't there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    heads, rows = comparison_table(results)
-    texts = {
-        "comparisons.csv": _csv(heads, rows),
-        "comparisons.tex": _latex(heads, rows),
-        "methods.txt": methods(results) + "\n",
-        "references.bib": REFERENCES,
-    }
-    for name, text in texts.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
-
-
-def _csv(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerows([heads, *([_cell(value) for value in row] for row in rows)])
-    return text.getvalue()
-
-
-def _cell(value: str) -> str:
-    """A name that a spreadsheet would take for a formula gets a quote before it."""
-    number = value.lstrip("+-").replace(".", "", 1).isdigit()
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@") and not number else value
-
-
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    **{sign: "\\" + sign for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
-
-def _latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(values: Sequence[str]) -> str:
-        cells = ("".join(_ESCAPES.get(sign, sign) for sign in value) for value in values)
-        return " & ".join(cells) + r" \\"
-
-    columns = "lllll" + "r" * (len(heads) - 6) + "l"
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\hline",
-            line(heads),
-            r"\hline",
-            *(line(row) for row in rows),
-            r"\hline",
-            r"\end{tabular}",
-            "",
-        ]
+def _design(results: _Record) -> str:
+    study = results["study"]
+    data = "; ".join(
+        f"{d['name']} ({d['n_images']:,} images of {' × '.join(map(str, d['image_shape']))}, "
+        f"{len(d['class_names'])} classes)"
+        for d in results["data_sets"]
+        if "n_images" in d
+    )
+    seeds = len(study["seeds"])
+    reserve = study.get("reserve") or 0.0
+    return (
+        f"We compared {len(results['conditions'])} conditions"
+        + (f" on {data}" if data else "")
+        + f" in {study['folds']}-fold cross-validation with {seeds} "
+        f"seed{'s' if seeds != 1 else ''} ({', '.join(map(str, study['seeds']))}), after "
+        f"{study.get('test_fraction', 0.2):.0%} of the images had been held out as a test part"
+        + (" by source" if study["protocol"] == "sound" else "")
+        + f" (protocol {study['protocol']})."
+        + f" {reserve:.0%} of the training part was set aside for tuning." * (reserve > 0)
     )
 
 
-def _points(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.3f}"
+def _judged(results: _Record) -> str:
+    compared = results["comparisons"]
+    if not compared or "outcome" not in compared[0]:
+        return ""
+    outcome, level = compared[0]["outcome"], compared[0].get("level", 0.05)
+    n_contrasts = family_size(results, outcome) - len(compared)
+    planned = f"all {len(compared)} planned comparisons"
+    if len(compared) == 1:
+        planned = "the one planned comparison"
+    if n_contrasts:
+        planned = (
+            f"all {len(compared) + n_contrasts} planned tests, {len(compared)} comparisons and "
+            f"{n_contrasts} main effects and interactions"
+        )
+    return (
+        f"The outcome is {OUTCOMES[outcome]}. Paired differences of folds were tested by the "
+        "corrected resampled t-test (Nadeau and Bengio 2003), their variance including that of the "
+        f"images, at a level of {level:.3g} over {planned} (Holm 1979); an effect counts where "
+        "in addition the Bayesian correlated t-test (Corani and Benavoli 2015) puts "
+        f"{CERTAINTY:.0%} beyond the region of practical equivalence (Benavoli et al. 2017), "
+        f"{design_words.region(results)}, with at least {FEWEST_FOLDS} folds and {FEWEST_SEEDS} "
+        "seeds, and as one of the augmentation where it holds against unchanged copies too."
+    )
 
 
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _retrained(results: _Record) -> str:
+    if not any(item.get("mcnemar") for item in results["comparisons"]):
+        return ""
+    return (
+        "The re-trained networks were compared on the test images by McNemar's test (McNemar 1947; "
+        "by source where images share one, Durkalski et al. 2003), which no verdict rests on."
+    )
+
+
+def _robustness(results: _Record) -> str:
+    if not any(item["pairs"] for item in results.get("robustness", ())):
+        return ""
+    if results["study"].get("corruptions") == "imagenet-c":
+        what = "the fifteen corruptions of ImageNet-C (Hendrycks and Dietterich 2019)"
+    else:
+        kinds = degraded_kinds(results, results["conditions"])
+        what = design_words.listed([_DEGRADED.get(kind, kind) for kind in kinds])
+    return (
+        f"Robustness is the mean accuracy of the same networks on test images degraded by {what}, "
+        "at five severities each, tested in the same way in a family of "
+        f"{family_size(results, 'degraded')}; mCE is the error on them as a share of the "
+        "baseline's, summed over severities, in the mean over kinds (Hendrycks and Dietterich 2019 "
+        "divide by AlexNet's)."
+    )
+
+
+def _factors(results: _Record) -> str:
+    pairs = dict.fromkeys(tuple(item["pair"]) for item in results.get("factors") or ())
+    if not pairs:
+        return ""
+    named = design_words.listed([f"{first} × {second}" for first, second in pairs])
+    return (
+        f"In a 2 × 2 factorial design ({named}) the main effect of an arm is its effect averaged "
+        "over with and without the other, and the interaction by how much both do more together "
+        "than the sum of each, fold by fold."
+    )
+
+
+def _over_data_sets(results: _Record) -> str:
+    found = results.get("summaries") or {}
+    text = []
+    if found.get("effects"):
+        text.append(
+            "Effects of an arm on several data sets were combined by random effects, their "
+            "variance between data sets after Paule and Mandel (1982), the interval after Hartung "
+            "and Knapp (2001)."
+        )
+    if found.get("ranks"):
+        text.append(
+            "Arms were ranked over data sets by Friedman's test (Friedman 1937) with Nemenyi's "
+            "critical difference (Nemenyi 1963; Demšar 2006)."
+        )
+    return " ".join(text)

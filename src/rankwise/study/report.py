@@ -15,8 +15,10 @@ from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study import sections, verdict, verdict_sections, wide_sections
 from rankwise.study.conclusions import conclusions
+from rankwise.study.exports import write_tables
 from rankwise.study.leak_section import leak_check
-from rankwise.study.methods import REFERENCES, methods, write_tables
+from rankwise.study.methods import methods
+from rankwise.study.references import REFERENCES
 from rankwise.study.results import RESULTS, finite
 from rankwise.study.spans import span
 from rankwise.study.status import current_results, extension_of, failures_of
