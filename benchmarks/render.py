@@ -23,7 +23,9 @@ from render_studies import (
     at_a_glance,
     conclusion,
     is_withdrawn,
+    marked,
     rows_of_the_paper,
+    speaking,
     without_verdicts,
 )
 
@@ -116,10 +118,17 @@ def with_results(readme: str, lines: Sequence[str], marks: Sequence[str] = MARKS
 
 
 def study_lines(results: Path) -> list[str]:
-    """What the recorded studies say of low-rank copies, in four sentences."""
+    """What the recorded studies say of low-rank copies, and whether it's stale."""
     paths = {path.stem: path for path in sorted(results.glob("study_*.json"))}
-    found = conclusion(shown_studies(studies_among(paths)))
-    return ["", *(f"  - {sentence}" for sentence in found), ""]
+    studies = shown_studies(studies_among(paths))
+    return ["", *(f"  - {sentence}" for sentence in [*conclusion(studies), *old(studies)]), ""]
+
+
+def old(studies: Mapping[str, dict[str, Any]]) -> list[str]:
+    """A sentence on those of the studies that speak which are stale; none if none is."""
+    heard = speaking(studies)
+    stale = [name for name, result in heard.items() if staleness(result["provenance"])]
+    return marked(list(heard), stale, STALE)
 
 
 def render(folder: Path) -> Iterable[str]:
@@ -150,7 +159,7 @@ def glance(studies: Mapping[str, Path]) -> Iterable[str]:
         if staleness(results[row[0]]["provenance"]):
             row[0] += " (stale)"
     yield "### All studies at a glance\n"
-    yield from (f"{line}\n" for line in conclusion(results))
+    yield from (f"{line}\n" for line in [*conclusion(results), *old(results)])
     yield "Effects are on the outcome that verdicts rest on: test accuracy under `sound`.\n"
     yield markdown(columns, rows)
     yield f"\n{sentence}\n"

@@ -141,12 +141,9 @@ def _is_reduced(result: Result, data: str) -> bool:
 # -- four sentences -------------------------------------------------------------------------
 
 
-def conclusion(studies: Mapping[str, Result]) -> list[str]:
-    """Four sentences: accuracy, against what, robustness, on how much evidence.
-
-    Only studies under ``sound`` with five folds and three seeds speak in them.
-    """
-    speaking = {
+def speaking(studies: Mapping[str, Result]) -> dict[str, Result]:
+    """Studies that the sentences rest on: under ``sound``, of five folds and three seeds."""
+    return {
         name: result
         for name, result in studies.items()
         if not is_withdrawn(result)
@@ -154,30 +151,62 @@ def conclusion(studies: Mapping[str, Result]) -> list[str]:
         and result["provenance"]["folds"] >= FEWEST_FOLDS
         and len(result["provenance"]["seeds"]) >= FEWEST_SEEDS
     }
+
+
+def marked(heard: Sequence[str], stale: Sequence[str], mark: str) -> list[str]:
+    """A sentence on what the others rest on that was measured with earlier code; none if nothing.
+
+    Parameters
+    ----------
+    heard, stale : sequence of str
+        Names of the studies that the sentences rest on, and of those among them that are stale.
+    mark : str
+        How a page marks what is stale.
+    """
+    if not stale:
+        return []
+    which = f"{len(stale)} of these {len(heard)} studies ({', '.join(stale)})"
+    if len(stale) == len(heard):
+        which = f"All {len(heard)} of these studies" if len(heard) > 1 else "This study"
+    are = "is" if len(stale) == 1 else "are"
+    return [
+        f"{which} {are} {mark}: the code has changed since, as `make stale` lists, and with the "
+        "code there is the verdicts may be others."
+    ]
+
+
+def conclusion(studies: Mapping[str, Result]) -> list[str]:
+    """Four sentences: accuracy, against what, robustness, on how much evidence.
+
+    Only studies that are `speaking` do so in them.
+    """
+    heard = speaking(studies)
     rows = [row[5] for row in rows_of_the_paper(studies)[1]]
     counts = ", ".join(f"{rows.count(how)} {how}" for how in ("measured", "smaller", "not run"))
     listed = f"of the paper's {len(rows)} rows {counts}"
-    if not speaking:
+    if not heard:
         return [
             f"No study of {FEWEST_FOLDS} folds and {FEWEST_SEEDS} seeds is recorded with these "
             f"rules yet: nothing is concluded; {listed}."
         ]
-    main = _low_rank(speaking, "comparisons", "baseline")
-    copies = _low_rank(speaking, "comparisons", "control")
-    robust = _low_rank(speaking, "robustness", "baseline")
-    robust_copies = _low_rank(speaking, "robustness", "control")
+    main = _low_rank(heard, "comparisons", "baseline")
+    copies = _low_rank(heard, "comparisons", "control")
+    robust = _low_rank(heard, "robustness", "baseline")
+    robust_copies = _low_rank(heard, "robustness", "control")
     sizes = "; ".join(
         f"{name}: {' and '.join(f'{n:,} images' for n in r['provenance']['n'].values())}, "
         f"{' and '.join(sorted({c['model'] for c in r['data']['conditions']}))}"
-        for name, r in speaking.items()
+        for name, r in heard.items()
     )
     return [
-        f"Accuracy: against training without copies, low-rank copies {_told(main)}.",
-        f"Against unchanged copies of the same images, they {_told(copies)}.",
+        f"Accuracy: against training without copies, low-rank copies {_told(main)}"
+        f"{_practical(main)}.",
+        f"Against unchanged copies of the same images, they {_told(copies)}{_practical(copies)}.",
         f"Robustness, on degraded test images: against training without copies they "
-        f"{_told(robust)}, and against unchanged copies {_told(robust_copies)}.",
-        f"Evidence: {len(speaking)} "
-        f"{'studies' if len(speaking) > 1 else 'study'} of at least {FEWEST_FOLDS} folds × "
+        f"{_told(robust)}, and against unchanged copies {_told(robust_copies)}"
+        f"{_practical([*robust, *robust_copies])}.",
+        f"Evidence: {len(heard)} "
+        f"{'studies' if len(heard) > 1 else 'study'} of at least {FEWEST_FOLDS} folds × "
         f"{FEWEST_SEEDS} seeds ({sizes}); {listed}.",
     ]
 
@@ -195,6 +224,18 @@ def _is_low_rank(result: Result, item: Result) -> bool:
     return any(
         c["id"] == item["condition"] and c["arm_kind"].removeprefix("default+") == "low-rank"
         for c in result["data"]["conditions"]
+    )
+
+
+def _practical(items: Sequence[Result]) -> str:
+    """How large an effect must be to count, over the comparisons that a sentence is on."""
+    widths = sorted(100 * item["bayes"]["rope"] for item in items)
+    if not widths:
+        return ""
+    ends = dict.fromkeys(f"±{width:.2f}" for width in (widths[0], widths[-1]))
+    return (
+        f"; practical is more than {' to '.join(ends)} points, a tenth of the baseline's errors "
+        "where a design names no width"
     )
 
 

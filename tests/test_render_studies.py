@@ -1,6 +1,7 @@
 """What the pages say of the recorded studies: counted from result files, not typed."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def item(arm, baseline, verdict, mean, *, role="baseline", data="mnist", outcome
         "baseline_arm": baseline,
         "model": "cnn",
         "effect": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01},
+        "bayes": {"rope": 0.02 if outcome == "degraded" else 0.005},
         "verdict": verdict,
         "sentence": f"{arm} {verdict}.",
     }
@@ -73,13 +75,21 @@ def test_four_sentences_count_what_was_measured(pages):
     accuracy, against, robust, evidence = pages.conclusion({"one": first, "two": second})
     assert accuracy == (
         "Accuracy: against training without copies, low-rank copies helped no more than unchanged "
-        "copies may in 1 and left it open in 1 of 2 comparisons (−0.30 to +1.00 points)."
+        "copies may in 1 and left it open in 1 of 2 comparisons (−0.30 to +1.00 points); practical "
+        "is more than ±0.50 points, a tenth of the baseline's errors where a design names no width."
     )
     assert against == (
         "Against unchanged copies of the same images, they left it open in 1 of 1 comparisons "
-        "(+0.40 points)."
+        "(+0.40 points); practical is more than ±0.50 points, a tenth of the baseline's errors "
+        "where a design names no width."
     )
     assert "they harmed in 2 of 2 comparisons (−2.00 to −2.00 points)" in robust
+    second["data"]["robustness"][0]["bayes"]["rope"] = 0.0234
+    robust = pages.conclusion({"one": first, "two": second})[2]
+    assert robust.endswith(
+        "practical is more than ±0.50 to ±2.34 points, a tenth of the baseline's errors "
+        "where a design names no width."
+    )
     assert evidence.startswith("Evidence: 2 studies of at least 5 folds × 3 seeds (one: 1,200 im")
     assert evidence.endswith("of the paper's 14 rows 2 measured, 0 smaller, 12 not run.")
 
@@ -123,3 +133,30 @@ def test_results_of_earlier_versions_say_in_notes_that_they_are_smaller(pages):
     old = study(NEW, reduced=True)
     del old["data"]["data_sets"]
     assert pages.rows_of_the_paper({"old": old})[1][0][5] == "smaller"
+
+
+def test_what_the_sentences_rest_on_is_told_to_be_stale(pages, monkeypatch):
+    render = importlib.import_module("render")
+    studies = {"one": study(NEW), "two": study(NEW), "few": study(NEW, folds=3)}
+    for name, result in studies.items():
+        result["provenance"]["name"] = name
+    stale = {"two", "few"}
+    monkeypatch.setattr(render, "staleness", lambda known: known["name"] in stale and "changed")
+    (some,) = render.old(studies)
+    assert some.startswith("1 of these 2 studies (two) is **stale**: the code has changed since")
+    stale.add("one")
+    (every,) = render.old(studies)
+    assert every.startswith("All 2 of these studies are **stale**: the code has changed since")
+    assert render.old({"one": studies["one"]})[0].startswith("This study is **stale**")
+    stale.clear()
+    assert render.old(studies) == []
+
+
+def test_the_readme_s_lines_and_the_glance_tell_it(pages, monkeypatch, tmp_path):
+    render = importlib.import_module("render")
+    monkeypatch.setattr(render, "staleness", lambda known: "changed")
+    monkeypatch.setattr(render, "is_uncommitted", lambda known: False)
+    path = tmp_path / "study_one.json"
+    path.write_text(json.dumps(study(NEW)), encoding="utf-8")
+    assert render.study_lines(tmp_path)[-2].startswith("  - This study is **stale**:")
+    assert "This study is **stale**:" in "".join(render.glance({"study_one": path}))
