@@ -141,28 +141,32 @@ def test_no_leak_is_said_with_its_counts(written):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "repeats", "headline"),
+    ("protocol", "repeats", "headline", "are"),
     [
         (
             "paper",
             {"exact": 15, "near": 4},
             "15 test images have the pixels of a training image, 4 more look nearly like one.",
+            "are",
         ),
-        ("sound", {"near": 12}, "12 test images look nearly like a training image."),
-        ("sound", {"exact": 1}, "1 test image has the pixels of a training image."),
+        ("sound", {"near": 12}, "12 test images look nearly like a training image.", "may be"),
+        ("sound", {"exact": 1}, "1 test image has the pixels of a training image.", "are"),
         (
             "paper",
             {"exact_within": 2},
             "2 training images repeat another, and folds cut by image may part them.",
+            "may be",
         ),
     ],
 )
-def test_equal_pictures_under_other_names_are_the_headline(written, protocol, repeats, headline):
+def test_equal_pictures_under_other_names_are_the_headline(
+    written, protocol, repeats, headline, are
+):
     path, results = written[protocol]
     found = leak_check(with_repeats(results, **repeats))
     assert (found["headline"], found["clean"]) == (f"✗ {headline}", False)
     text = Page(report.render(with_repeats(results, **repeats), path.parent)).text
-    assert f"✗ {headline}" in text
+    assert f"✗ {headline} Accuracies above {are} flattered by what is shared." in text
     assert "Nothing is shared" not in text
 
 

@@ -38,6 +38,8 @@ def leak_check(results: Record) -> Record:
         shared = repeated(data.get("repeats") or {}, by_source=by_source)
         if shared:
             found.append(f"{data['name']}: {shared}" if several else shared)
+    exact = [(data.get("repeats") or {}).get("exact", 0) for data in results["data_sets"]]
+    surely = bool(counted["total"] or any(exact))
     compared = all(data.get("repeats") for data in results["data_sets"])
     return counted | {
         "rows": [row | {"condition": known[row["condition"]]} for row in counted["rows"]],
@@ -45,7 +47,7 @@ def leak_check(results: Record) -> Record:
         "headline": _headline(found, counted["checked"], compared=compared),
         "clean": not found and compared and counted["checked"] > 0,
         "found": bool(found),
-        "then": _then(found, protocol),
+        "then": _then(found, protocol, surely=surely),
         "looked": _looked(results, counted["checked"], by_source=by_source),
     }
 
@@ -102,12 +104,13 @@ def _headline(found: list[str], checked: int, *, compared: bool) -> str:
     return "✓ Nothing is shared, by source ids, by pixels or by looks."
 
 
-def _then(found: list[str], protocol: str) -> str:
+def _then(found: list[str], protocol: str, *, surely: bool) -> str:
+    """What follows; pictures that only look alike may do so by chance."""
     if not found:
         return ""
     if protocol == "notebook":
         return "Leaks are this protocol’s purpose."
-    return "Accuracies above are flattered by what is shared."
+    return f"Accuracies above {'are' if surely else 'may be'} flattered by what is shared."
 
 
 def _looked(results: Record, checked: int, *, by_source: bool) -> list[str]:

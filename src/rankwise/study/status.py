@@ -87,7 +87,7 @@ def failures_of(out: Path | str) -> list[dict[str, Any]]:
         alone.
     """
     out = Path(out)
-    if not (out / STUDY).is_file():
+    if not (out / RECORD).is_file():  # results alone, or those of a version that kept none
         return []
     *_, cells = _plan(out)
     counted = Counter(
@@ -121,7 +121,7 @@ def extension_of(out: Path | str, results: dict[str, Any]) -> dict[str, Any] | N
         ``cells``.
     """
     out = Path(out)
-    if not (out / STUDY).is_file():
+    if not (out / RECORD).is_file():  # results alone, or those of a version that kept none
         return None
     claim, study, _, cells = _plan(out)
     before, looks = len(results["study"]["seeds"]), looks_of(claim)
