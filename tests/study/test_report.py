@@ -10,8 +10,9 @@ import pytest
 
 from rankwise import _page
 from rankwise.errors import RunError
-from rankwise.study import report, sections
+from rankwise.study import report, sections, wide_sections
 from rankwise.study.leak_section import leak_check
+from rankwise.study.spans import span
 from rankwise.study.verdict_sections import answer
 from study.made_results import make_results, png_uri
 
@@ -357,6 +358,7 @@ def test_filters():
     assert report.percent(None) == report.points(None) == report.seconds(None) == "–"
     assert report.points(-0.0123) == "−1.23"
     assert report.points(-1e-9) == "+0.00"
+    assert [span(v, v).split()[0] for v in (-1e-9, -0.01234)] == ["+0.00", report.points(-0.01234)]
     assert [report.probability(p) for p in (0.0, 0.0449, 1.0, 0.9999, None)] == [
         "< 0.001",
         "0.045",
@@ -435,10 +437,26 @@ def test_an_interval_that_says_nothing_ends_where_accuracies_do(written):
     path, results = written["sound"]
     effect = {"mean": 0.0833, "low": -2.6231, "high": 0.2, "simultaneous_low": -40.1}
     effect |= {"simultaneous_high": 40.2, "deviation": 0.1}
-    first = results["comparisons"][0] | {"effect": effect}
+    said = "Cannot tell: +8.33 points (95% interval −262.31 to +20.00)."
+    first = results["comparisons"][0] | {"effect": effect, "sentence": said}
     shown = results | {"comparisons": [first, *results["comparisons"][1:]]}
     text = Page(report.render(shown, path.parent)).text
-    assert "−100 to +20.00" in text
+    assert "Cannot tell: +8.33 points (95% interval −100 to +20.00)." in text
+    assert text.count("−100 to +20.00") == 2  # in words and among the evidence
+    main = {
+        "effect_of": "main",
+        "arm": "a",
+        "pair": ["a", "b"],
+        "outcome": "test",
+        "obstacle": None,
+    }
+    main |= {"data_set": "mnist", "model": "simple-cnn", "plain_verdict": "cannot tell"}
+    main |= {"effect": effect, "bayes": {"rope": 0.01}, "differences": [], "sentence": said}
+    both = wide_sections.factors({"factors": [main, main | {"effect_of": "interaction"}]})
+    assert [text.split("interval ")[1] for text in both["sentences"]] == [
+        "−100 to +20.00).",
+        "−200 to +20.00).",
+    ]
     assert "−100 to +100" in text
     assert "262" not in text
     assert report.span_of({"low": None, "high": None}) == "–"

@@ -6,8 +6,6 @@ that everything is possible, and a reader is told so in figures that can be.
 
 from __future__ import annotations
 
-from rankwise.study.verdict import points
-
 MOST = 1.0
 """Of a difference of two accuracies; an interaction, a difference of two differences, has 2."""
 
@@ -28,7 +26,23 @@ def span(low: float, high: float, most: float = MOST) -> str:
     return f"{_end(low, most)} to {_end(high, most)}"
 
 
+def with_span(sentence: str, low: float | None, high: float | None, most: float = MOST) -> str:
+    """A sentence that names an interval, with the interval as `span` has it.
+
+    >>> with_span("(95% interval −262.31 to +278.98)", -2.6231, 2.7898)
+    '(95% interval −100 to +100)'
+    """
+    if low is None or high is None:
+        return sentence
+    return sentence.replace(f"{_signed(low)} to {_signed(high)}", span(low, high, most))
+
+
 def _end(value: float, most: float) -> str:
     if abs(value) <= most:
-        return points(value)
+        return _signed(value)
     return f"{'−' if value < 0 else '+'}{100 * most:g}"
+
+
+def _signed(fraction: float) -> str:
+    """As `rankwise.study.verdict.points`, which may need what is here."""
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}".replace("-", "−")

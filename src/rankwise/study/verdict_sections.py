@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rankwise.study.forest import ForestRow, forest
+from rankwise.study.spans import with_span
 from rankwise.study.verdict import MARKS, VERDICTS
 
 _Record = dict[str, Any]
@@ -69,7 +70,9 @@ def _text(item: _Record, failures: Sequence[_Record]) -> str:
     """A comparison's sentence, or the obstacle or failure that it has instead."""
     obstacle = item.get("obstacle")
     if item["pairs"]:
-        return f"{obstacle[0].upper()}{obstacle[1:]}." if obstacle else str(item["sentence"])
+        if obstacle:
+            return f"{obstacle[0].upper()}{obstacle[1:]}."
+        return with_span(item["sentence"], item["effect"]["low"], item["effect"]["high"])
     reasons = [
         f["reason"] for f in failures if f["condition"] in (item["condition"], item["baseline"])
     ]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.ranks_figure import rank_diagram
-from rankwise.study.spans import MOST
+from rankwise.study.spans import MOST, with_span
 from rankwise.study.verdict import MARKS
 
 Record = dict[str, Any]
@@ -20,7 +20,8 @@ def factors(results: Record) -> Record | None:
     if not items:
         return None
     several = len({(item["data_set"], item["model"]) for item in items}) > 1
-    plots, sentences = [], []
+    plots: list[Record] = []
+    sentences: list[str] = []
     for outcome, title in (
         ("accuracy", "Main effects and interactions, accuracy"),
         ("degraded", "Main effects and interactions, degraded test images"),
@@ -36,15 +37,25 @@ def factors(results: Record) -> Record | None:
                 outer=(item["effect"]["simultaneous_low"], item["effect"]["simultaneous_high"]),
                 rope=item["bayes"]["rope"],
                 folds=item["differences"],
-                most=2.0 if item["effect_of"] == "interaction" else MOST,
+                most=_most(item),
             )
             for item in own
             if item["effect"]["low"] is not None
         ]
         if rows:
             plots.append({"title": title, "svg": Markup(forest(rows, title))})
-            sentences += [item["sentence"] for item in own]
-    return {"plots": plots, "sentences": sentences or [item["sentence"] for item in items]}
+            sentences += map(_sentence, own)
+    return {"plots": plots, "sentences": sentences or [*map(_sentence, items)]}
+
+
+def _sentence(item: Record) -> str:
+    effect = item["effect"]
+    return with_span(item["sentence"], effect["low"], effect["high"], _most(item))
+
+
+def _most(item: Record) -> float:
+    """The largest effect that is possible."""
+    return 2 * MOST if item["effect_of"] == "interaction" else MOST
 
 
 def _effect_name(item: Record) -> str:
