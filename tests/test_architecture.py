@@ -31,6 +31,7 @@ ORDER = {
     "_refusals": 0,
     "_fingerprints": 0,
     "_process": 0,
+    "_warnings": 0,
     "_threads": 0,
     "_memory": 0,
     "_reading": 0,

@@ -1,5 +1,8 @@
 """Joint training: gradients, moments, the running output layer, resumption."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from sklearn.datasets import load_digits
 from rankwise._arrays import blocks
 from rankwise.errors import RunError
 from rankwise.lowrank import RandomLowRank
+from rankwise.training import joint
 from rankwise.training.augment import Augmentation, channel_statistics
 from rankwise.training.joint import JointPlan, JointTraining
 from rankwise.training.modules import ConvolutionalModule, UnitModule
@@ -417,6 +421,124 @@ def test_a_time_budget_ends_the_training_in_the_middle_of_an_epoch(digits):
     assert 25 < len(rates) < 40
     assert rates == sorted(rates)
     assert rates[-1] > 0.9, "the schedule ends with the budget"
+
+
+def counting(step=1.0):
+    """A clock that moves on by as much each time it is read."""
+    readings = itertools.count(0.0, step)
+    return lambda: next(readings)
+
+
+def test_what_is_kept_of_a_budget_shortens_the_end_of_the_schedule(digits):
+    images, labels = digits
+    rates = []
+    for spent in (0.0, 20.0):
+        run = training(images, epochs=50, time_budget=1.0)
+        done, set_rate = [], run.set_rate
+        run.set_rate = lambda share, done=done, kept=set_rate: done.append(share) or kept(share)
+        run._clock = Clock(40.0, now=counting())
+        run.fit(images[:600], labels[:600], spent=spent)
+        rates.append(done)
+    whole, half = rates
+    assert max(whole[0], half[0]) < 0.1, "it begins at its beginning"
+    assert min(whole[-1], half[-1]) > 0.9
+    assert len(half) < 0.6 * len(whole)
+
+
+def test_a_budget_that_is_over_stays_over(digits, tmp_path):
+    """A finished fit is repeated from its checkpoint, not gone on with, however fast it is now."""
+    images, labels = digits
+    results = []
+    for _ in range(2):
+        run = training(images, epochs=50, time_budget=1.0)
+        run._clock = Clock(30.0, now=counting(1.0 if not results else 0.001))
+        path = tmp_path / "joint.safetensors"
+        results.append(run.fit(images[:600], labels[:600], checkpoint=path))
+    first, again = results
+    assert 1 < len(first.history) == len(again.history) == again.resumed < 50
+    np.testing.assert_array_equal(again.coef, first.coef)
+
+
+def test_a_budget_that_is_over_after_a_stop_stays_over(digits, tmp_path):
+    images, labels = digits
+    path = tmp_path / "joint.safetensors"
+
+    def stop(entry):
+        if entry["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    run = training(images, epochs=5, time_budget=1e6)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(images[:120], labels[:120], checkpoint=path, after_epoch=stop)
+    for budget in (1e-9, 1e6):
+        run = training(images, epochs=5, time_budget=budget)
+        assert len(run.fit(images[:120], labels[:120], checkpoint=path).history) == 2
+
+
+@pytest.mark.parametrize(("budget", "cut"), [(7.0, True), (2.0, True), (1000.0, False)])
+def test_a_budget_under_one_epoch_says_what_one_takes(digits, monkeypatch, tmp_path, budget, cut):
+    images, labels = digits
+    run = training(images, epochs=2, time_budget=1.0)
+    run._clock = Clock(budget, now=counting())
+    shares, set_rate = [], run.set_rate
+    run.set_rate = lambda done: shares.append(done) or set_rate(done)
+    monkeypatch.setattr(joint, "time", SimpleNamespace(perf_counter=counting()))
+    path = tmp_path / "joint.safetensors"
+    result = run.fit(images[:600], labels[:600], checkpoint=path)
+    # A second before, ten updates of a second, and a second around each of those there were.
+    n = len(shares) if budget > 2 else 1
+    assert result.needs == (1 + 10 + n + 1 if cut else None)
+    assert (n < 10) == cut
+    again = training(images, epochs=2, time_budget=1.0)
+    again._clock = Clock(budget, now=counting())
+    assert again.fit(images[:600], labels[:600], checkpoint=path).needs == result.needs
+
+
+@pytest.mark.parametrize("plan", [{}, {"extra": RandomLowRank(seed=0)}], ids=["moves", "copies"])
+def test_the_update_that_only_tells_the_time_changes_nothing(digits, plan):
+    images, labels = digits
+    results = []
+    for timed in (True, False):
+        run = training(images, epochs=5, time_budget=1e-9, **plan)
+        if not timed:
+            run._needed = lambda *_: 1.0
+        results.append(run.fit(images[:300], labels[:300]))
+        results.append(run.outputs(images[:40]))
+    assert results[0].needs != results[2].needs == 1.0
+    np.testing.assert_array_equal(results[0].coef, results[2].coef)
+    np.testing.assert_array_equal(results[1], results[3])
+
+
+def test_one_update_longer_than_the_budget_is_told_too(digits):
+    images, labels = digits
+    run = training(images, epochs=5, batch_size=300, time_budget=1e-9)
+    assert run.fit(images[:300], labels[:300]).needs > 1e-9
+
+
+def test_a_training_goes_on_in_the_precision_that_it_began_in(digits, tmp_path):
+    images, labels = digits
+    path, few = tmp_path / "joint.safetensors", (images[:120], labels[:120])
+
+    def stop(entry):
+        raise KeyboardInterrupt
+
+    whole = training(images, epochs=2, precision="bfloat16").fit(*few)
+    with pytest.raises(KeyboardInterrupt):
+        training(images, epochs=2, precision="bfloat16").fit(
+            *few, checkpoint=path, after_epoch=stop
+        )
+    message = (
+        f"{tmp_path} holds a training begun in bfloat16, and precision 'float32' was asked for; "
+        "'bfloat16' or 'auto' go on with it, or use another folder"
+    )
+    with pytest.raises(RunError) as error:
+        training(images, epochs=2).fit(*few, checkpoint=path)
+    assert str(error.value) == message
+    run = training(images, epochs=2, precision="auto")
+    run._compute_in("float32")  # as on a processor without instructions for it
+    result = run.fit(*few, checkpoint=path)
+    assert (result.precision, result.resumed) == ("bfloat16", 1)
+    np.testing.assert_array_equal(result.coef, whole.coef)
 
 
 @pytest.mark.parametrize(("budget", "spent"), [(1e-9, 0.0), (1e6, 1e6)])

@@ -18,7 +18,9 @@ from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, Whitening, compose
 
-_BLOCK = 256
+OUTPUT_BLOCK = 256
+"""Images whose outputs a thread computes at a time, at most."""
+
 _PLACES = 16
 
 
@@ -92,7 +94,7 @@ class ConvolutionalNetwork:
         """Outputs ``ΦA`` for images ``(n, *shape)``, block by block."""
         # In float64, so that no sum's order shows however many images there are.
         features = self.features(images)
-        return outputs_in_blocks(features, self.coef, len(images), _BLOCK, workers, advance)
+        return outputs_in_blocks(features, self.coef, len(images), OUTPUT_BLOCK, workers, advance)
 
     def features(self, images: Images) -> ConvolutionalFeatures:
         """Features of a slice of the images with a constant last, ``(n_block, n_features + 1)``."""

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from rankwise._arrays import Images, OneHot, chosen
 from rankwise._progress import progress_bar
+from rankwise._threads import one_thread
+from rankwise._warnings import warn_caller
 from rankwise.cluster import on_workers
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.left_out import left_out_temperature
@@ -21,6 +24,8 @@ from rankwise.networks.copies import check_mirror
 from rankwise.training.checkpoints import CHECKPOINT, TEACHER, fit_key, read_checkpoint
 from rankwise.training.distributed import is_first, is_parallel
 from rankwise.training.fitting import Fitted, accuracy_of, in_words
+from rankwise.training.precision import precision_begun
+from rankwise.training.reserve import seconds_behind, too_short
 from rankwise.training.validation import validation_split
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ def fit_convolutional(
     groups: np.ndarray | None = None,
     validation_rows: np.ndarray | None = None,
     mirror_needed: bool = False,
-    title: str = "epochs",
+    of_teacher: bool = False,
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
 
@@ -83,8 +88,8 @@ def fit_convolutional(
         The validation part, in the place of one that is cut off. It is never trained on.
     mirror_needed : bool
         Refuse, before anything is trained, images whose classes don't survive a mirror.
-    title : str
-        Of the bar of epochs.
+    of_teacher : bool
+        Whether it is the one that another learns from.
 
     Raises
     ------
@@ -108,22 +113,37 @@ def fit_convolutional(
     rest, labels = chosen(images, fit), encoded[fit]
     own = None if weights is None else weights[fit]
     n_seen = len(rest) if own is None else float(np.sum(own))
+    if validation is None and plan.joint.patience is not None:
+        warn_caller(
+            f"patience={plan.joint.patience} has no effect, since it looks at a validation part, "
+            f"and none is cut off these {len(encoded)} images; fit takes one as its validation",
+            UserWarning,
+        )
+        plan = _with(plan, patience=None)
     unasked = unprobed(plan.joint.augmentation, len(rest))
     if mirror_needed and unasked is not None:
         check_mirror(None, unasked)
     joint, where = plan.joint, "cpu" if device.startswith("cpu") else device
     key = ""
     if folder is not None or is_parallel():
-        key = fit_key(images, encoded, plan, seed, held_out, where, own)
+        # What it was begun in is kept beside the parameters: "auto" means another elsewhere.
+        told = _with(plan, precision="auto")
+        key = fit_key(images, encoded, told, seed, held_out, where, own)
     taught: dict[str, Any] = {}
-    if plan.teacher is not None:
+    teacher = plan.teacher
+    if teacher is not None:
         if folder is not None:
-            read_checkpoint(folder / CHECKPOINT, key)  # another fit's is refused before, not behind
+            # Another fit's is refused before, not behind.
+            begun = read_checkpoint(folder / CHECKPOINT, key)
+            if begun is not None:
+                found = precision_begun(joint.precision, begun[1]["precision"], folder)
+                joint = replace(joint, precision=found)
+                teacher = _with(teacher, precision=found)
         network, taught = _teacher(
             images,
             encoded,
             n_classes,
-            plan.teacher,
+            teacher,
             key=key,
             folder=None if folder is None else folder / TEACHER,
             seed=seed,
@@ -137,19 +157,22 @@ def fit_convolutional(
         )
         if taught["status"] != "non-finite":
             joint = replace(joint, teacher=Teacher(network))
+        if joint.precision == "auto":
+            joint = replace(joint, precision=taught.get("precision", "auto"))
         if joint.time_budget is not None:
             left = joint.time_budget - taught["seconds"]
             joint = replace(joint, time_budget=max(left, _LEAST_SECONDS))
     started = time.perf_counter() if taught else begin
-    if joint.augmentation is not None:
-        moves = with_mirrors(
-            joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
-        )
-        joint = replace(joint, augmentation=moves)
-        if mirror_needed:
-            check_mirror(moves.mirror)
-    generator = torch.Generator().manual_seed(seed)
-    module = convolutional_module(plan.units, rest, generator)
+    with one_thread():  # beside others a thread a core takes many times as long
+        if joint.augmentation is not None:
+            moves = with_mirrors(
+                joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
+            )
+            joint = replace(joint, augmentation=moves)
+            if mirror_needed:
+                check_mirror(moves.mirror)
+        generator = torch.Generator().manual_seed(seed)
+        module = convolutional_module(plan.units, rest, generator)
     training = JointTraining(
         module,
         joint,
@@ -160,8 +183,18 @@ def fit_convolutional(
     )
     spent = 0.0
     if joint.time_budget is not None:
-        behind = _seconds_behind(module, rest, len(rest) + 2 * len(held_out), n_classes, threads)
+        left_out = calibrate and validation is None
+        coef = np.zeros((module.n_features + 1, n_classes))
+        behind = seconds_behind(
+            module.network(coef, softmax=True).features(rest),
+            len(rest),
+            len(held_out),
+            passes=1 + (plan.ridge == "loo") + 2 * left_out,
+            choices=2 * (not glue_only) + (calibrate and not left_out),
+            threads=threads,
+        )
         spent = behind + time.perf_counter() - started
+    title = "teacher's epochs" if of_teacher else "epochs"
     with progress_bar(title, joint.epochs, enabled=progress, notes=True) as advance:
         result = training.fit(
             rest,
@@ -175,6 +208,16 @@ def fit_convolutional(
             after_epoch=lambda entry: advance.note(in_words(entry)),
         )
     trained = time.perf_counter()
+    if result.needs is not None and plan.joint.time_budget is not None:
+        warn_caller(
+            too_short(
+                plan.joint.time_budget,
+                result.needs,
+                of_teacher=of_teacher,
+                taken=taught.get("seconds"),
+            ),
+            ConvergenceWarning,
+        )
     network = module.network(result.coef, softmax=joint.loss == "cross-entropy")
     ridge = plan.ridge
     with progress_bar(on_workers("glue"), len(rest), enabled=progress) as advance:
@@ -245,37 +288,36 @@ def _teacher(
 ) -> tuple[ConvolutionalNetwork, dict[str, Any]]:
     """Train the one that others learn from, or read it where an interrupted fit had finished it.
 
-    Gives its network, its ``status``, all its ``seconds`` and those that went by ``earlier``.
+    Gives its network, its ``status`` and ``precision``, all its ``seconds`` and those that went by
+    ``earlier``.
     """
     from rankwise.training.teaching import read_teacher, write_teacher
 
     path = None if folder is None else folder / _NETWORK
     found = None if path is None else read_teacher(path, key, plan.units)
-    if found is not None:
+    if path is not None and found is not None:
         network, known = found
+        precision_begun(plan.joint.precision, known["precision"], path.parent)
         return network, known | {"earlier": known["seconds"]}
-    title = "teacher's epochs"
     fitted = fit_convolutional(
-        images, encoded, n_classes, plan, folder=folder, title=title, **options
+        images, encoded, n_classes, plan, folder=folder, of_teacher=True, **options
     )
     assert isinstance(fitted.network, ConvolutionalNetwork)
-    known = {"status": fitted.status, "seconds": fitted.seconds["total"]}
+    known = {
+        "status": fitted.status,
+        "seconds": fitted.seconds["total"],
+        "precision": fitted.precision,
+    }
     if path is not None and is_first():
         write_teacher(path, key, fitted.network, known)
     return fitted.network, known | {"earlier": fitted.seconds["earlier"]}
 
 
+def _with(plan: ConvolutionalPlan, **choices: Any) -> ConvolutionalPlan:
+    """A plan with other choices of joint training, its teacher's too."""
+    teacher = None if plan.teacher is None else _with(plan.teacher, **choices)
+    return replace(plan, joint=replace(plan.joint, **choices), teacher=teacher)
+
+
 _NETWORK = "network.safetensors"
 _LEAST_SECONDS = 1e-3
-_SOME, _MARGIN = 256, 1.3
-
-
-def _seconds_behind(module: Any, images: Images, n: int, n_classes: int, threads: int) -> float:
-    """How long the glue and the choice of the output layer will take, as a few images say."""
-    some = min(len(images), _SOME)
-    coef = np.zeros((module.n_features + 1, n_classes))
-    features = module.network(coef, softmax=True).features(images)
-    features(slice(0, 2))  # the first call of anything is slow
-    begin = time.perf_counter()
-    features(slice(0, some))
-    return _MARGIN * (time.perf_counter() - begin) * n / some / threads

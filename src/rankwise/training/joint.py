@@ -33,14 +33,14 @@ from rankwise._arrays import Images, blocks, chosen
 from rankwise._threads import thread_pool
 from rankwise.errors import RunError
 from rankwise.linear.running import DivergedError, RunningLayer
-from rankwise.networks.convolutional import as_maps
+from rankwise.networks.convolutional import OUTPUT_BLOCK, as_maps
 from rankwise.training.affine import moved
 from rankwise.training.augment import turned_in
 from rankwise.training.checkpoints import read_checkpoint, write_checkpoint
 from rankwise.training.distributed import check_same, digest_of, is_first, is_parallel, shared_out
 from rankwise.training.joint_plan import JointPlan, JointResult
 from rankwise.training.modules import Moments
-from rankwise.training.precision import resolve_precision
+from rankwise.training.precision import precision_begun, resolve_precision
 from rankwise.training.steps import Clock, Steps, share_of_rate
 from rankwise.training.teaching import TAUGHT, divergence
 
@@ -57,6 +57,8 @@ class _State:
     best_epoch: int = 0
     best_accuracy: float = -inf
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+    ended: bool = False  # by the time budget
+    needs: float | None = None
 
 
 class JointTraining:
@@ -113,11 +115,15 @@ class JointTraining:
             matrix_rate=plan.matrix_rate,
             weight_decay=plan.weight_decay,
         )
-        self.precision = resolve_precision(plan.precision, device)
-        self._dtype = torch.bfloat16 if self.precision == "bfloat16" else None
-        self._taught = None if plan.teacher is None else plan.teacher.on(device, self._dtype)
+        self._compute_in(resolve_precision(plan.precision, device))
         self._clock = Clock(plan.time_budget)
         self._tossed = np.zeros(0, dtype=bool)
+
+    def _compute_in(self, precision: str) -> None:
+        self.precision = precision
+        self._dtype = torch.bfloat16 if precision == "bfloat16" else None
+        teacher = self.plan.teacher
+        self._taught = None if teacher is None else teacher.on(self.device, self._dtype)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -334,14 +340,14 @@ class JointTraining:
         Raises
         ------
         RunError
-            If the checkpoint is another fit's, or processes that train together (see
-            `distributed`) differ or compute on another device than the CPU.
+            If the checkpoint is another fit's or another precision's, or processes that train
+            together (see `distributed`) differ or compute on another device than the CPU.
         """
         if is_parallel() and self.device != "cpu":
             raise RunError("processes that train together compute on CPUs; the device is 'cpu'")
         begin, state = time.perf_counter(), _State()
         self._clock.start()
-        self._clock.add(spent)
+        self._clock.keep(spent)
         if weights is not None:
             weights = weights / weights.mean()
         if checkpoint is not None:
@@ -349,38 +355,45 @@ class JointTraining:
         if not state.best:
             state.best = self._tensors()
         resumed = state.epoch
-        told = (len(images), self.seed, self.plan.epochs, self.plan.batch_size)
-        check_same("data, options or checkpoints", (*told, key, resumed))
+        told = (len(images), self.seed, self.plan.epochs, self.plan.batch_size, self.precision)
+        check_same("data, options or checkpoints", (*told, key, resumed, state.ended))
         check_same("what they start from", digest_of(self._tensors()))
         self._clock.add(float(sum(entry["seconds"] for entry in state.history)))
         if validation is not None:
             self._clock.reserve(
-                lambda n: self.accuracy(validation[0][:n], validation[1][:n]), len(validation[1])
+                lambda n: self.accuracy(validation[0][:n], validation[1][:n]),
+                len(validation[1]),
+                self.workers * OUTPUT_BLOCK,
             )
+        self._clock.begin()
         self._clock.agree()
         advance(resumed)
         status = "early-stop" if self._is_stuck(state) else "finished"
         batch = min(self.plan.batch_size, len(images))
         per_epoch = len(images) // batch
+        over = state.ended or (state.epoch > 0 and self._clock.is_over)
+        if over and not state.ended:
+            state.ended = True
+            if checkpoint is not None and is_first():
+                self._keep(checkpoint, key, state)
         with self.threads():
             if self.running is not None and not state.epoch:
                 status = self._fill_window(images, encoded, batch, weights)
-            while (
-                state.epoch < self.plan.epochs
-                and status == "finished"
-                and not (state.epoch and self._clock.is_over)
-            ):
+            while state.epoch < self.plan.epochs and status == "finished" and not over:
                 tick = time.perf_counter()
-                loss, rate = self._epoch(images, encoded, state.epoch, batch, per_epoch, weights)
+                loss, rate, took = self._epoch(
+                    images, encoded, state.epoch, batch, per_epoch, weights
+                )
                 check_same("parameters", digest_of(self._tensors()))
                 accuracy = None if validation is None else self.accuracy(*validation)
                 state.epoch += 1
+                seconds = time.perf_counter() - tick
                 entry = {
                     "epoch": state.epoch,
                     "train_loss": loss,
                     "validation_accuracy": accuracy,
                     "learning_rate": rate,
-                    "seconds": time.perf_counter() - tick,
+                    "seconds": seconds,
                 }
                 state.history.append(entry)
                 if not np.isfinite(loss):
@@ -389,6 +402,9 @@ class JointTraining:
                 if accuracy is None or accuracy >= state.best_accuracy:
                     state.best_accuracy = -inf if accuracy is None else accuracy
                     state.best_epoch, state.best = state.epoch, self._tensors()
+                over = state.ended = self._clock.is_over
+                if over and state.epoch == 1:
+                    state.needs = self._needed(seconds, took, per_epoch, images, encoded)
                 if checkpoint is not None and is_first():
                     self._keep(checkpoint, key, state)
                 advance(1)
@@ -404,6 +420,7 @@ class JointTraining:
             self.precision,
             resumed,
             time.perf_counter() - begin,
+            state.needs,
         )
 
     def accuracy(self, images: Images, encoded: np.ndarray) -> float:
@@ -419,7 +436,7 @@ class JointTraining:
                 return self._outputs(features).cpu()
 
         with thread_pool(self.workers) as pool:
-            return torch.cat(list(pool.map(part, blocks(len(images), 256)))).numpy()
+            return torch.cat(list(pool.map(part, blocks(len(images), OUTPUT_BLOCK)))).numpy()
 
     def _epoch(
         self,
@@ -429,18 +446,19 @@ class JointTraining:
         batch: int,
         per_epoch: int,
         weights: np.ndarray | None,
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, list[float]]:
+        """Mean loss, the last rate, and the seconds of each update."""
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(images))
-        total, rate, n = 0.0, 0.0, 0
+        total, rate, took = 0.0, 0.0, list[float]()
         try:
             for i in range(per_epoch):
                 done = (epoch * per_epoch + i) / (self.plan.epochs * per_epoch)
                 done = max(done, self._clock.done)
                 if done >= 1 and i:
                     break
-                rate = self.set_rate(min(done, 1.0))
+                tick, rate = time.perf_counter(), self.set_rate(min(done, 1.0))
                 # Sorted: rows lie in memory in that order, and a batch has none.
                 drawn = np.sort(order[i * batch : (i + 1) * batch])
                 total += self.update(
@@ -451,11 +469,46 @@ class JointTraining:
                     epoch=epoch,
                     weights=None if weights is None else weights[drawn],
                 )
-                n += 1
+                took.append(time.perf_counter() - tick)
             self.solve()
         except DivergedError:
             total = nan
-        return total / max(n, 1), rate
+        return total / max(len(took), 1), rate, took
+
+    def _needed(
+        self,
+        seconds: float,
+        took: list[float],
+        per_epoch: int,
+        images: Images,
+        encoded: np.ndarray,
+    ) -> float | None:
+        """Seconds of one epoch and what is kept, if it was cut short or the budget is less.
+
+        Parameters
+        ----------
+        seconds : float
+            Of the epoch as it was, with its validation.
+        took : list of float
+            Of its updates.
+        per_epoch : int
+            Updates of a whole one.
+        images, encoded
+            As in `fit`.
+        """
+        others = took[1:]
+        if not others and per_epoch > 1:
+            # The first call of anything is slow, so one more is timed, and not kept.
+            kept = self._tensors()
+            size, draws = min(self.plan.batch_size, len(images)), torch.Generator().manual_seed(0)
+            tick = time.perf_counter()
+            self.set_rate(1.0)
+            self.update(images[:size], encoded[:size], draws, rows=np.arange(size))
+            others = [time.perf_counter() - tick]
+            self._restore(kept)
+        usual = float(np.median(others or took))
+        needs = self._clock.kept + seconds - sum(took) + usual * per_epoch
+        return needs if len(took) < per_epoch or seconds > self._clock.left else None
 
     def _coins(self, rows: np.ndarray) -> np.ndarray:
         """Whether each of these images begins mirrored: of its place, whatever the batch."""
@@ -519,6 +572,9 @@ class JointTraining:
                 "history": state.history,
                 "best_epoch": state.best_epoch,
                 "best_accuracy": None if state.best_accuracy == -inf else state.best_accuracy,
+                "precision": self.precision,
+                "ended": state.ended,
+                "needs": state.needs,
             },
         )
 
@@ -527,6 +583,7 @@ class JointTraining:
         if found is None:
             return
         tensors, known = found
+        self._compute_in(precision_begun(self.plan.precision, known["precision"], path.parent))
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -537,5 +594,6 @@ class JointTraining:
             self.running.load({k: v.cpu() for k, v in parts["running"].items()})
         state.epoch, state.history = known["epoch"], known["history"]
         state.best_epoch, state.best = known["best_epoch"], parts["best"]
+        state.ended, state.needs = known["ended"], known["needs"]
         accuracy = known["best_accuracy"]
         state.best_accuracy = -inf if accuracy is None else accuracy

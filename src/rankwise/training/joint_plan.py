@@ -58,7 +58,8 @@ class JointPlan:
         See `rankwise.training.precision`.
     time_budget : float, optional
         Seconds that the training may take, the first to the last. The schedule then follows the
-        clock, and ends with it or with the epochs, whichever is first.
+        clock, and ends with it or with the epochs, whichever is first; what is kept for the work
+        behind it shortens its end.
     smoothing : float
         Label smoothing of the cross-entropy.
     loss : {"cross-entropy", "squared"}
@@ -149,6 +150,9 @@ class JointResult:
         Epochs taken from a checkpoint.
     seconds : float
         Of this call.
+    needs : float or None
+        Seconds that one epoch takes, with what is before and behind it, where the time budget was
+        less, or ended the first one.
     """
 
     coef: np.ndarray
@@ -158,6 +162,7 @@ class JointResult:
     precision: str = "float32"
     resumed: int = 0
     seconds: float = 0.0
+    needs: float | None = None
 
     @property
     def earlier_seconds(self) -> float:

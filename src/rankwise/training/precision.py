@@ -8,6 +8,10 @@ loss stay in float32, and so does every prediction.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rankwise.errors import RunError
+
 PRECISIONS = ("float32", "bfloat16", "auto")
 
 
@@ -31,6 +35,29 @@ def resolve_precision(name: str, device: str = "cpu") -> str:
     if name != "auto":
         return name
     return "bfloat16" if _is_native(device) else "float32"
+
+
+def precision_begun(asked: str, begun: str, folder: Path) -> str:
+    """What a training goes on in that a folder keeps: what it was begun in.
+
+    Parameters
+    ----------
+    asked : {"float32", "bfloat16", "auto"}
+        ``"auto"`` goes on in either, whatever this processor has instructions for.
+    begun : {"float32", "bfloat16"}
+    folder : Path
+
+    Raises
+    ------
+    RunError
+        If another one was asked for.
+    """
+    if asked not in ("auto", begun):
+        raise RunError(
+            f"{folder} holds a training begun in {begun}, and precision {asked!r} was asked for; "
+            f"{begun!r} or 'auto' go on with it, or use another folder"
+        )
+    return begun
 
 
 def _is_native(device: str) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from math import cos, pi
+from math import cos, inf, pi
 
 import torch
 from torch import nn
 
 from rankwise.training.distributed import is_parallel, of_first
+from rankwise.training.reserve import MARGIN, least_seconds
 
 OPTIMISERS = ("adamw", "muon")
 SCHEDULES = ("one-cycle", "triangle")
@@ -126,6 +127,8 @@ class Steps:
 class Clock:
     """How much of a budget of seconds is used up; without one, never any.
 
+    Seconds that aren't the schedule's, those before its first update and those kept for what comes
+    behind its last, leave it less of the budget: it begins at its beginning whatever they are.
     Processes that train together go by the clock of the first: by what `hear` was told last.
 
     Parameters
@@ -141,27 +144,40 @@ class Clock:
 
     def start(self) -> None:
         """Begin to count."""
-        self._spent, self._begin, self._heard = 0.0, self._now(), 0.0
+        self._spent, self.kept, self._begin, self._heard = 0.0, 0.0, self._now(), 0.0
 
     def add(self, seconds: float) -> None:
-        """What was used up before, or will be at the end."""
+        """What the schedule had used up before an interruption."""
         self._spent += seconds
 
-    def reserve(self, task: Callable[[int], object], n: int) -> None:
+    def keep(self, seconds: float) -> None:
+        """What isn't the schedule's: used up before, or needed behind it."""
+        self.kept += seconds
+
+    def reserve(self, task: Callable[[int], object], n: int, some: int) -> None:
         """Keep the time that a task takes for `n` images, from what it takes for some of them."""
         if self._budget is None:
             return
-        some = min(n, _SOME)
+        some = min(n, some)
         task(min(some, 2))  # the first call of anything is slow
-        begin = self._now()
-        task(some)
-        self.add(_MARGIN * (self._now() - begin) * n / some)
+        self.keep(MARGIN * least_seconds(lambda: task(some), self._now) * n / some)
+
+    def begin(self) -> None:
+        """Begin the schedule: what went by since `start` isn't its own."""
+        now = self._now()
+        self.keep(now - self._begin)
+        self._begin = now
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are the schedule's."""
+        return inf if self._budget is None else self._budget - self.kept
 
     def read(self) -> float:
-        """Share of the budget that is used up, as this process sees it."""
+        """Share of these that is used up, as this process sees it."""
         if self._budget is None:
             return 0.0
-        return (self._spent + self._now() - self._begin) / self._budget
+        return (self._spent + self._now() - self._begin) / self.left if self.left > 0 else inf
 
     def hear(self, done: float) -> None:
         """What the first process has read."""
@@ -174,7 +190,7 @@ class Clock:
 
     @property
     def done(self) -> float:
-        """Share of the budget that is used up, the same in all processes."""
+        """Share that is used up, the same in all processes."""
         return self._heard if is_parallel() else self.read()
 
     @property
@@ -186,4 +202,3 @@ class Clock:
 
 _MOMENTUM = 0.85
 _SHORTEST = 1e-12
-_SOME, _MARGIN = 256, 1.3
