@@ -64,7 +64,7 @@ def stop_in_the_third_epoch(patch):
 
 
 def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys):
-    arguments = ["train", "digits", *CONVOLUTIONAL, "--teacher", "nano", "--out", tmp_path / "a"]
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--teacher", "small", "--out", tmp_path / "a"]
     with monkeypatch.context() as patch:
         stop_in_the_third_epoch(patch)
         _, err = call(patch, capsys, *arguments, expect=130)
@@ -72,6 +72,29 @@ def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys)
     out, err = call(monkeypatch, capsys, *arguments)
     assert "to train:" not in err
     assert "seconds: teacher" in out
+
+
+def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path, monkeypatch, capsys):
+    """So that the corrected command isn't refused for the one before it."""
+    out = tmp_path / "a"
+    arguments = ["train", "digits", "--out", out, "--limit", "250", "--workers", "1"]
+    nano = ["--preset", "nano", "--max-iter", "1"]
+    _, err = call(monkeypatch, capsys, *arguments, *nano, "--units", "3", expect=1)
+    assert "n_units must be at least 5, one a layer of the preset, got 3" in err
+    assert not (out / "run.json").exists()
+    with monkeypatch.context() as patch:
+        # As if there were no memory at all.
+        patch.setattr("rankwise.training.room.available_memory", lambda: 0)
+        patch.setattr("rankwise.training.groups.available_memory", lambda: 0)
+        _, err = call(patch, capsys, *arguments, *nano, expect=1)
+        assert "and 0.0 GiB are free" in err
+        _, err = call(patch, capsys, *arguments, *FAST, expect=1)
+        assert "and 0.0 GiB are free" in err
+        assert not (out / "run.json").exists()
+    call(monkeypatch, capsys, *arguments, *nano)
+    kept = (out / "model.safetensors").read_bytes()
+    call(monkeypatch, capsys, *arguments, *nano, "--units", "3", "--overwrite", expect=1)
+    assert (out / "model.safetensors").read_bytes() == kept
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")

@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
-from rankwise import ConvolutionalClassifier, TrainingOptions, load_model
+from rankwise import ConvolutionalClassifier, QuadraticClassifier, TrainingOptions, load_model
 from rankwise.errors import RunError
+from rankwise.estimators import convolutional as estimator
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.copies import views
 from rankwise.networks.graph import run
+from rankwise.training import precision
 from rankwise.training.presets import recommended
 
 NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
@@ -78,7 +81,7 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
         {"augmentation": "none"},
         {"precision": "bfloat16"},
         {"time_budget": 5},
-        {"teacher": "nano"},
+        {"teacher": "small"},
         {"verbose": 1},
         {"n_jobs": 2},
     ],
@@ -212,6 +215,69 @@ def test_what_a_fit_comes_to_is_said_before(convolutional, digits):
     assert not hasattr(model, "classes_")
 
 
+def planned(monkeypatch, model, images, labels, **options):
+    """The plan of a fit that trains nothing."""
+    plans = []
+
+    def note(images, encoded, n_classes, plan, **_):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimator, "fit_convolutional", note)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(images, labels, **options)
+    return plans[0]
+
+
+def test_a_given_validation_part_counts_for_no_epoch(monkeypatch, digits):
+    """It is never trained on: 300 images have as many epochs with 300 others beside them."""
+    images, labels = (a[:600] for a in digits)
+    model, validates = ConvolutionalClassifier("nano"), np.arange(600) >= 300
+    alone = model.plan_for((8, 8), 300)
+    plan = planned(monkeypatch, model, images, labels, validation=validates)
+    assert plan.joint == alone.joint
+    assert plan.joint.epochs * (300 // plan.joint.batch_size) >= 0.95 * 800
+    said = model.expect(images, labels, validation=validates)
+    assert said.epochs == plan.joint.epochs == model.expect(images[:300], labels[:300]).epochs
+    grouped = model.expect(images, labels, groups=np.arange(600), validation=validates)
+    assert grouped.epochs == plan.joint.epochs
+    assert planned(monkeypatch, model, images, labels).joint.epochs < plan.joint.epochs
+
+
+def test_a_given_validation_part_counts_for_no_shifts(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (12_000, 4, 4), dtype=np.uint8), np.arange(12_000) % 2
+    model, validates = ConvolutionalClassifier("accurate"), np.arange(12_000) >= 6000
+    assert planned(monkeypatch, model, images, labels).shifts
+    assert not planned(monkeypatch, model, images, labels, validation=validates).shifts
+
+
+def test_repeats_are_one_image_in_what_is_said_and_in_the_fit(monkeypatch, digits):
+    images, labels = np.tile(digits[0][:100], (10, 1, 1)), np.tile(digits[1][:100], 10)
+    model = ConvolutionalClassifier("nano")
+    plan = planned(monkeypatch, model, images, labels)
+    assert model.expect(images, labels).epochs == plan.joint.epochs == 100
+
+
+def test_sub_networks_are_sized_without_the_given_validation_part(monkeypatch, digits):
+    images, labels = digits
+    plans = []
+
+    def note(self, *_, **__):
+        plans.append(self._recipe)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QuadraticClassifier, "_fit_recipe", note)
+    validates = np.arange(len(images)) >= 300
+    model = QuadraticClassifier(refine=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(images, labels, validation=validates)
+    wanted, whole = (model.plan_for((8, 8), n) for n in (300, len(images)))
+    assert plans[0].n_subnets == wanted.n_subnets
+    assert plans[0].subnet.n_samples == wanted.subnet.n_samples
+    assert (wanted.n_subnets, wanted.subnet.n_samples) != (whole.n_subnets, whole.subnet.n_samples)
+
+
 def test_minutes_decide_how_many_epochs_there_are():
     plan = ConvolutionalClassifier("tiny", time_budget=2).plan_for((8, 8), 1000)
     assert (plan.joint.time_budget, plan.joint.epochs) == (120.0, 200)
@@ -232,9 +298,62 @@ def test_a_fit_without_patience_stops_early(digits):
 def test_a_fit_in_no_time_is_a_model(digits):
     """One step, and the closed-form output layer: seconds are kept for both."""
     images, labels = digits
-    model = classifier_of("tiny", time_budget=1e-6).fit(images[:900], labels[:900])
+    model = classifier_of("tiny", time_budget=1e-6)
+    told = r"the time budget is 6e-05 seconds, and a fit of one epoch takes about [\d.]+ seconds"
+    with pytest.warns(ConvergenceWarning, match=told) as warned:
+        model.fit(images[:900], labels[:900])
+    assert [w.filename for w in warned] == [__file__]
     assert len(model.history_) == 1
     assert model.score(images[900:], labels[900:]) > 0.4
+
+
+def test_a_teacher_that_leaves_no_time_is_told(digits):
+    images, labels = digits
+    model = classifier_of("nano", teacher="tiny", time_budget=1e-6)
+    with pytest.warns(ConvergenceWarning) as warned:
+        model.fit(images[:400], labels[:400])
+    of_teacher, own = (str(w.message) for w in warned)
+    assert of_teacher.startswith("the teacher's share of the time budget is 2.4e-05 seconds, and")
+    assert own.startswith("the time budget is 6e-05 seconds, of which the teacher took ")
+    assert [w.filename for w in warned] == [__file__] * 2
+
+
+def test_patience_without_a_validation_part_is_told(digits):
+    images, labels = (a[:150] for a in digits)
+    options = {"epochs": 2, "training": TrainingOptions(patience=1, teacher="tiny")}
+    told = (
+        "patience=1 has no effect, since it looks at a validation part, and none is cut off these "
+        "150 images; fit takes one as its validation"
+    )
+    with pytest.warns(UserWarning, match="patience=1 has no effect") as warned:
+        model = ConvolutionalClassifier("nano", **options).fit(images, labels)
+    assert [(str(w.message), w.filename) for w in warned] == [(told, __file__)]
+    assert model.n_iter_ == 2
+
+
+def test_an_interrupted_fit_goes_on_in_the_precision_that_it_began_in(
+    digits, tmp_path, monkeypatch
+):
+    """Whatever ``"auto"`` means on the processor that it goes on with."""
+    images, labels = (a[:250] for a in digits)
+    model = classifier_of("nano", max_iter=2, precision="auto", teacher="tiny")
+    fits = []
+    for native in (True, False):
+        monkeypatch.setattr(precision, "_is_native", lambda device, native=native: native)
+        fits.append(copy.deepcopy(model).fit(images, labels, checkpoint_dir=tmp_path))
+        assert fits[-1].precision_ == "bfloat16"
+        (tmp_path / "joint.safetensors").unlink()  # as if the teacher had just been finished
+    np.testing.assert_array_equal(fits[0].outputs(images), fits[1].outputs(images))
+    exact = classifier_of("nano", max_iter=2, teacher="tiny")
+    with pytest.raises(RunError, match="holds a training begun in bfloat16, and precision 'float3"):
+        exact.fit(images, labels, checkpoint_dir=tmp_path)
+    alone = classifier_of("nano", max_iter=2, precision="auto").fit(
+        images, labels, checkpoint_dir=tmp_path / "alone"
+    )
+    assert alone.precision_ == "float32"
+    monkeypatch.setattr(precision, "_is_native", lambda device: True)
+    again = copy.deepcopy(alone).fit(images, labels, checkpoint_dir=tmp_path / "alone")
+    assert again.precision_ == "float32"
 
 
 @pytest.mark.parametrize(

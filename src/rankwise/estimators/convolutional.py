@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._arrays import Images, chosen, each_once
 from rankwise._progress import progress_bar
-from rankwise.estimators._arguments import epochs_of
-from rankwise.estimators._classifier import ImageClassifier, as_numpy
+from rankwise.estimators._arguments import epochs_of, groups_of, validation_of
+from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
 from rankwise.estimators._inputs import classes_of, tells, thread_count
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
@@ -56,7 +56,8 @@ class ConvolutionalClassifier(ImageClassifier):
         Default: the preset's for so many images.
     time_budget : float, optional
         Minutes that `fit` may take: as many epochs as fit into them, at most 200. What is reached
-        depends on the machine then. Default: the epochs decide.
+        depends on the machine then, and a warning says if it is less than one epoch. Default: the
+        epochs decide.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
         What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
         copies in the place of a fifth of them (first paper).
@@ -247,7 +248,7 @@ class ConvolutionalClassifier(ImageClassifier):
     def plan_for(
         self, image_shape: tuple[int, ...], n_samples: int, low_rank: Any = None
     ) -> ConvolutionalPlan:
-        """What a fit on so many images of a shape would train.
+        """What a fit on so many images of a shape would train, a given validation part aside.
 
         Raises
         ------
@@ -260,13 +261,15 @@ class ConvolutionalClassifier(ImageClassifier):
         )
 
     @usual_settings()
-    def expect(self, X: Any, y: Any) -> Expectation:
+    def expect(self, X: Any, y: Any, *, groups: Any = None, validation: Any = None) -> Expectation:
         """What `fit` on these would come to: parameters, bytes, epochs and minutes; trains nothing.
 
         Parameters
         ----------
         X : array of shape (n_samples, height, width[, channels]) or (n_samples, n_features)
         y : array of shape (n_samples,)
+        groups, validation : arrays of shape (n_samples,), optional
+            As in `fit`.
 
         Returns
         -------
@@ -275,12 +278,18 @@ class ConvolutionalClassifier(ImageClassifier):
         """
         model = clone(self)
         images, labels = model._validated_fit(as_numpy(X), as_numpy(y))
+        images = in_rows(images)
+        groups = groups_of(as_numpy(groups), len(images))
         classes, encoded = classes_of(labels)
+        validation = validation_of(as_numpy(validation), encoded, classes)
+        rows, _ = each_once(images, encoded, groups, validation)
+        if validation is not None:
+            rows = rows[~validation[rows]]
         execution = model._execution()
         return expectation(
-            model.plan_for(model.image_shape_, len(images)),
-            images,
-            encoded,
+            model.plan_for(model.image_shape_, len(rows)),
+            chosen(images, rows),
+            encoded[rows],
             len(classes),
             threads=execution["threads"],
             device=execution["device"],
@@ -306,7 +315,8 @@ class ConvolutionalClassifier(ImageClassifier):
         weights = None if np.ptp(counts) == 0 else counts.astype(np.float64)
         groups = None if groups is None else groups[rows]
         validation = None if validation is None else validation[rows]
-        plan = self.plan_for(self.image_shape_, len(rows), RandomLowRank(seed=seed))
+        n_seen = len(rows) if validation is None else int(np.sum(~validation))
+        plan = self.plan_for(self.image_shape_, n_seen, RandomLowRank(seed=seed))
         return fit_convolutional(
             chosen(images, rows),
             encoded[rows],

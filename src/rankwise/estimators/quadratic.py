@@ -225,7 +225,8 @@ class QuadraticClassifier(ImageClassifier):
         folder: Path | None,
     ) -> Fitted:
         self.preset_ = self.preset
-        self._recipe = self.plan_for(self.image_shape_, len(images))
+        n_seen = len(images) if validation is None else int(np.sum(~validation))
+        self._recipe = self.plan_for(self.image_shape_, n_seen)
         return self._fit_recipe(
             images,
             encoded,

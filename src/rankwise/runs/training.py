@@ -28,6 +28,7 @@ from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.networks.probabilities import expected_calibration_error
 from rankwise.runs.cautions import pretrained_is_likely_better, warnings_of
 from rankwise.runs.exploring import write_explorer
+from rankwise.runs.planning import refuse_untrainable
 from rankwise.runs.reading import ORIGIN, describe_images, joined, names_of, read_run
 from rankwise.runs.records import (
     CONFIGURATION,
@@ -257,26 +258,24 @@ def _fit(
     # Another machine may have the same images elsewhere.
     told = {**configuration, "run": {**configuration["run"], "source": None}}
     check_same("data or options", {k: v for k, v in told.items() if k not in ORIGIN})
+    if is_first() and (overwrite or not holds(run, out)):
+        refuse_untrainable(model, train_set)
     previous = of_first(claim(out, configuration, overwrite) if is_first() else None)
     if previous is not None and (not run.bootstrap or _has_bootstrap(run, previous)):
         return previous
     resumed = of_first(finished_parts(out))
+    images, labels, validates = train_set.images, names_of(train_set), None
+    if validation_set is not None:
+        images, validates = joined(train_set, validation_set)
+        labels = np.concatenate([labels, names_of(validation_set)])
+    groups = train_set.source_ids if validation_set is None else None
+    apart = {"groups": groups, "validation": validates}
     if isinstance(model, ConvolutionalClassifier) and not any(resumed.values()):
-        say(f"to train: {model.expect(train_set.images, names_of(train_set))}")
+        say(f"to train: {model.expect(images, labels, **apart)}")
         idle = _idle_processes(model, train_set) if is_parallel() else None
         if idle:
             say(idle)
-    if validation_set is None:
-        model.fit(
-            train_set.images,
-            names_of(train_set),
-            groups=train_set.source_ids,
-            checkpoint_dir=out / SUBNETS,
-        )
-    else:
-        images, validates = joined(train_set, validation_set)
-        both = np.concatenate([names_of(train_set), names_of(validation_set)])
-        model.fit(images, both, validation=validates, checkpoint_dir=out / SUBNETS)
+    model.fit(images, labels, **apart, checkpoint_dir=out / SUBNETS)
     used = {"workers": workers, "device": device} | described()
     if is_parallel():
         used["processes"] = n_processes()
