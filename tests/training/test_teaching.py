@@ -101,7 +101,7 @@ def test_the_teacher_counts_in_a_fit(digits):
         ConvolutionalClassifier("nano", training=TrainingOptions(teacher=teacher), epochs=2).fit(
             images[:400], labels[:400]
         )
-        for teacher in ("nano", "tiny")
+        for teacher in ("tiny", "small")
     ]
     assert not np.array_equal(*(model.outputs(images[:20]) for model in found))
 
@@ -217,16 +217,17 @@ def test_a_teacher_has_two_fifths_of_the_minutes_or_as_many_epochs():
 
 def test_images_are_moved_as_the_teacher_moves_them():
     plans = [
-        ConvolutionalClassifier("small", training=TrainingOptions(teacher=teacher)).plan_for(
+        ConvolutionalClassifier("tiny", training=TrainingOptions(teacher=teacher)).plan_for(
             (32, 32, 3), 50_000
         )
-        for teacher in (None, "wide", "tiny")
+        for teacher in (None, "wide", "small")
     ]
     assert [plan.shifts for plan in plans] == [False, True, False]
-    plan = ConvolutionalClassifier("accurate", training=TrainingOptions(teacher="tiny")).plan_for(
-        (32, 32, 3), 50_000
+    taught = ConvolutionalClassifier(
+        "accurate", n_units=30, training=TrainingOptions(teacher="small")
     )
-    assert not plan.shifts
+    assert not taught.plan_for((32, 32, 3), 50_000).shifts
+    assert taught.set_params(training=None).plan_for((32, 32, 3), 50_000).shifts
 
 
 def test_minutes_are_kept_with_a_teacher(digits):
@@ -268,6 +269,19 @@ def test_a_weight_of_two_is_the_same_as_two_images(digits):
         (
             {"teacher": "large"},
             "unknown teacher 'large'; accepted: wide, accurate, small, tiny, nano",
+        ),
+        (
+            {"preset": "nano", "teacher": "nano"},
+            "the units of teacher 'nano' have 798 parameters and those that learn from it 798; a "
+            "larger preset is accepted: wide, accurate, small, tiny",
+        ),
+        (
+            {"preset": "accurate", "teacher": "tiny"},
+            "that learn from it 92,010; a larger preset is accepted: wide",
+        ),
+        (
+            {"preset": "wide", "teacher": "wide"},
+            "those that learn from it 385,178; no preset is larger",
         ),
         (
             {"preset": "windowed", "teacher": "wide"},

@@ -177,14 +177,15 @@ def plan_convolutional(
     given : mapping
         Values for any of `ACCEPTED`. ``n_units`` scales all layers alike; ``max_iter`` is the
         number of epochs; ``time_budget`` is in minutes, and as many epochs as fit, at most 200,
-        are trained in it where ``max_iter`` isn't given. ``teacher`` is a preset that is trained
-        first, for as many epochs or two fifths of the minutes.
+        are trained in it where ``max_iter`` isn't given. ``teacher`` is a larger preset that is
+        trained first, for as many epochs or two fifths of the minutes.
     image_shape : tuple of int
         ``(H, W)`` or ``(H, W, C)``. Images with a side above 64, or 128 where a light block leads,
         are averaged over squares first, as far as the other side has 4 left. Those with a side
         below 4 aren't moved unless asked for.
     n_samples : int
-        Training images, for batches and epochs.
+        Images, for batches and epochs: without a validation part that was given, which is never
+        trained on.
     low_rank : callable, optional
         What makes low-rank copies, where the augmentation given has them; see `JointPlan.extra`.
 
@@ -245,6 +246,13 @@ def plan_convolutional(
         patience=given.get("patience"),
     )
     teacher = _teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank)
+    if teacher is not None and teacher.units.n_parameters <= units.n_parameters:
+        larger = ", ".join(_larger_than(units, image_shape))
+        raise ValueError(
+            f"the units of teacher {given['teacher']!r} have {teacher.units.n_parameters:,} "
+            f"parameters and those that learn from it {units.n_parameters:,}; "
+            + (f"a larger preset is accepted: {larger}" if larger else "no preset is larger")
+        )
     shifts = preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS
     if teacher is not None:
         shifts = teacher.shifts  # its outputs are for images as it was shown them
@@ -283,6 +291,16 @@ def _teacher_of(
     if "max_iter" in given or "time_budget" not in shared:
         shared["max_iter"] = epochs
     return plan_convolutional(given["teacher"], shared, image_shape, **options)
+
+
+def _larger_than(units: ConvolutionalUnits, image_shape: tuple[int, ...]) -> list[str]:
+    """Presets whose units have more parameters on images of a shape."""
+    return [
+        name
+        for name in CONVOLUTIONAL_PRESETS
+        if plan_convolutional(name, {}, image_shape, n_samples=1).units.n_parameters
+        > units.n_parameters
+    ]
 
 
 def refuse_foreign(name: str, given: Mapping[str, Any]) -> None:
