@@ -113,3 +113,4 @@ def test_work_in_between_is_kept_as_the_shortest_of_a_few_is():
 )
 def test_what_a_budget_that_is_too_short_tells(options, words):
     assert too_short(0.5, 8.123, **options) == words
+    assert "budget is 1 second, " in too_short(1.0, 8.123, **options)

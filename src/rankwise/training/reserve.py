@@ -99,19 +99,24 @@ def too_short(budget: float, needs: float, *, of_teacher: bool, taken: float | N
     taken : float, optional
         Seconds of the budget that a teacher took.
     """
-    epoch = f"a fit of one epoch takes about {needs:.3g} seconds here"
+    epoch = f"a fit of one epoch takes about {_said(needs)} here"
     if of_teacher:
         return (
-            f"the teacher's share of the time budget is {budget:.3g} seconds, and {epoch}, so that "
+            f"the teacher's share of the time budget is {_said(budget)}, and {epoch}, so that "
             "it has hardly been trained; more minutes, or a smaller teacher, are needed"
         )
     if taken is None:
         return (
-            f"the time budget is {budget:.3g} seconds, and {epoch}, so that the units have hardly "
+            f"the time budget is {_said(budget)}, and {epoch}, so that the units have hardly "
             "been trained; more minutes, or a smaller preset, are needed"
         )
     return (
-        f"the time budget is {budget:.3g} seconds, of which the teacher took {taken:.3g}, and "
+        f"the time budget is {_said(budget)}, of which the teacher took {taken:.3g}, and "
         f"{epoch}, so that the units have hardly been trained; more minutes, or a smaller teacher, "
         "are needed"
     )
+
+
+def _said(seconds: float) -> str:
+    number = f"{seconds:.3g}"
+    return f"{number} second{'s' * (number != '1')}"
