@@ -494,6 +494,25 @@ def test_a_budget_under_one_epoch_says_what_one_takes(digits, monkeypatch, tmp_p
     assert again.fit(images[:600], labels[:600], checkpoint=path).needs == result.needs
 
 
+@pytest.mark.parametrize(("budget", "n"), [(13.5, 5), (5.0, 1)])
+def test_the_first_update_is_slow_and_the_others_are_not(digits, monkeypatch, budget, n):
+    images, labels = digits
+    run, update, passed = training(images, epochs=2, time_budget=1.0), JointTraining.update, [0.0]
+    monkeypatch.setattr(joint, "time", SimpleNamespace(perf_counter=lambda: passed[0]))
+    run._clock = Clock(budget, now=lambda: passed[0])
+    calls = []
+
+    def slow(*given, **options):
+        passed[0] += 1.0 if calls else 10.0
+        calls.append(1)
+        return update(run, *given, **options)
+
+    run.update = slow
+    # Ten updates, the first of ten seconds; where it is the only one, another is timed.
+    assert run.fit(images[:600], labels[:600]).needs == 10 + 9
+    assert len(calls) == n + (n == 1)
+
+
 @pytest.mark.parametrize("plan", [{}, {"extra": RandomLowRank(seed=0)}], ids=["moves", "copies"])
 def test_the_update_that_only_tells_the_time_changes_nothing(digits, plan):
     images, labels = digits

@@ -498,7 +498,7 @@ class JointTraining:
         """
         others = took[1:]
         if not others and per_epoch > 1:
-            # The first call of anything is slow, so one more is timed, and not kept.
+            # The first one is slow, as of anything, so another is timed, and not kept.
             kept = self._tensors()
             size, draws = min(self.plan.batch_size, len(images)), torch.Generator().manual_seed(0)
             tick = time.perf_counter()
@@ -507,7 +507,7 @@ class JointTraining:
             others = [time.perf_counter() - tick]
             self._restore(kept)
         usual = float(np.median(others or took))
-        needs = self._clock.kept + seconds - sum(took) + usual * per_epoch
+        needs = self._clock.kept + seconds - sum(took[1:]) + usual * (per_epoch - 1)
         return needs if len(took) < per_epoch or seconds > self._clock.left else None
 
     def _coins(self, rows: np.ndarray) -> np.ndarray:
