@@ -139,12 +139,12 @@ def test_copies_at_prediction_are_averaged_and_kept_and_no_export_has_them(
             "random here, as augmentation 'moves' does; 'shifts' is accepted",
         ),
         (
-            {"training": TrainingOptions(teacher="nano")},
+            {"training": TrainingOptions(teacher="tiny")},
             215,
             "has asked whether they do: 194 images are trained on, fewer than 200; 'shifts' is",
         ),
         (
-            {"training": TrainingOptions(teacher="nano")},
+            {"training": TrainingOptions(teacher="tiny")},
             300,
             "and the probe of the training images found that they don't; 'shifts' is accepted",
         ),
