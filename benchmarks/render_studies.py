@@ -13,15 +13,23 @@ Result = Mapping[str, Any]
 
 WITHDRAWN = "withdrawn"
 WHY_WITHDRAWN = (
-    "Verdicts of earlier versions are withdrawn: they compared the best validation accuracies, on "
-    "the images that had chosen the epoch, on one seed, and knew nothing of the images' spread. "
-    "Accuracies of these studies stand."
+    "Verdicts of earlier versions are withdrawn: the oldest compared the best validation "
+    "accuracies, on the images that had chosen the epoch, and knew nothing of the images' spread; "
+    "others rest on one seed. Accuracies of these studies stand."
 )
 
 
 def is_withdrawn(result: Result) -> bool:
-    """Whether a study's verdicts are of a version that judged the score that chose the epoch."""
-    return any("outcome" not in item for item in result["data"]["comparisons"])
+    """Whether a study's verdicts are of a version that judged the score that chose the epoch.
+
+    Or of one that judged by fewer folds or seeds than a verdict needs.
+    """
+    items = [*result["data"]["comparisons"], *result["data"].get("robustness", ())]
+    known = result["provenance"]
+    few = known["folds"] < FEWEST_FOLDS or len(known["seeds"]) < FEWEST_SEEDS
+    return any(
+        "outcome" not in item or (few and item["verdict"] != "cannot tell") for item in items
+    )
 
 
 def without_verdicts(result: Result) -> dict[str, Any]:
@@ -60,7 +68,8 @@ def at_a_glance(studies: Mapping[str, Result]) -> tuple[list[str], list[list[str
             other = robust.get((item["condition"], item["baseline"]))
             rows.append([name, f"{item['arm']}, {item['model']} against {item['baseline_arm']}"])
             rows[-1] += [_effect(item), verdict]
-            rows[-1] += ["–", "–"] if other is None else [_effect(other), other["verdict"]]
+            beside = WITHDRAWN if is_withdrawn(result) else (other or item)["verdict"]
+            rows[-1] += ["–", "–"] if other is None else [_effect(other), beside]
             if "low-rank" in item["arm"]:
                 verdicts[verdict] += 1
     counted = ", ".join(f"{count} “{verdict}”" for verdict, count in verdicts.most_common())

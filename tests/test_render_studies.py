@@ -115,6 +115,15 @@ def test_withdrawn_verdicts_stand_nowhere(pages):
     assert pages.without_verdicts(study(NEW))["tables"] == study(NEW)["tables"]
 
 
+def test_verdicts_of_one_seed_are_withdrawn_and_none_is_none(pages):
+    _, rows, _ = pages.at_a_glance({"one": study(NEW, seeds=(1,))})
+    assert {row[3] for row in rows} == {"withdrawn"}
+    assert {row[5] for row in rows} <= {"withdrawn", "–"}
+    open_ = study([item("low-rank", "none", "cannot tell", 0.001)], seeds=(1,))
+    open_["data"]["robustness"] = []
+    assert not pages.is_withdrawn(open_)
+
+
 def test_every_row_of_the_paper_is_listed_with_how_it_was_measured(pages):
     _, none = pages.rows_of_the_paper({})
     assert len(none) == 14
