@@ -23,19 +23,19 @@ def lines(monkeypatch):
 
 def photographs(*accuracies):
     runs = [
-        {"row": row, "seed": 42 + i, "accuracy": value}
-        for row, values in zip(("accurate", "plain-186k"), accuracies, strict=True)
+        {"row": row, "seed": 42 + i, "accuracy": value, "microseconds": time}
+        for row, time, values in zip(("accurate", "plain-186k"), (30, 20), accuracies, strict=True)
         for i, value in enumerate(values)
     ]
-    return {"title": "Photographs of 64 pixels", "provenance": KNOWN, "data": runs}
+    return {"title": "1600 photographs of 64 pixels", "provenance": KNOWN, "data": runs}
 
 
 def test_gains_on_photographs_are_taken_seed_by_seed(lines):
     # The third seed has one of the two alone, so it doesn't count.
     (text, _) = lines.photographs_lines([photographs([0.84, 0.86, 0.5], [0.83, 0.83])])
     assert "85.00 (84.00–86.00) and 83.00 (83.00–83.00)% at 64 pixels" in text
-    assert "2.00 (1.00–3.00) points apart" in text
-    assert "(docs/results.md#photographs-of-64-pixels)" in text
+    assert "2.00 (1.00–3.00) points apart, at 1.5 times the time an image" in text
+    assert "(docs/results.md#1600-photographs-of-64-pixels)" in text
 
 
 def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):
@@ -55,11 +55,12 @@ def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
     asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
     run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
     slow = run | {"row": "b", "accuracy": 0.994, "accuracy_of_copies": {}}
+    older = run | {"row": "a", "accuracy": 0.5, "accuracy_of_copies": {}}
     runs = [
         run | {"row": "a", "accuracy": value, "accuracy_of_copies": {"shifts": value + 0.01}}
         for value in (0.980, 0.999)
     ]
-    for name, data in (("frontier", [slow]), ("frontier_epyc", runs)):
+    for name, data in (("frontier", [older, slow]), ("frontier_epyc", runs)):
         result = {"title": "Bars", "provenance": KNOWN, "tables": [{}], "data": data}
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     table = next(line for line in lines.readme_lines(tmp_path) if line.startswith("| row"))
