@@ -153,6 +153,7 @@ def test_a_study_in_a_relative_folder_has_all_its_cells(dask_processes, tmp_path
     monkeypatch.chdir(tmp_path)
     data = {"digits": {"source": "digits", "limit": 60}}
     given = {"folds": 2, "seeds": [1], "batch_size": 32, "retrain": False}
+    given["arms"] = ["none", "duplicate"]
     plan = {**MINIMAL, **given, "data": data, "epochs_factor": 0.03}
     results = {}
     for place, where in (("here", "local:1"), ("there", dask_processes.address)):
