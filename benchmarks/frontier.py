@@ -14,8 +14,7 @@ kept.
     python benchmarks/frontier.py --rows cifar10-120k --workers 1 --epochs 17 --seeds 42
 
 The malaria test images are of other slides than the training images; cats_vs_dogs has no test
-split of its own, so 20% are held out with the seed. The photographs have 100 pixels a side, of
-which 64 to 96 are what a network is given.
+split of its own, so 20% are held out with the seed. The photographs have 100 pixels a side.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -280,6 +281,25 @@ def noise(path, n):
 
 
 FAR, CHANCE = " is far above the ", " of always naming the largest class"
+
+
+def test_a_warning_of_the_package_is_one_line(tmp_path, monkeypatch, capsys):
+    arguments = ["train", "digits", "--preset", "nano", "--limit", "150", "--max-iter", "2"]
+    before = warnings.showwarning
+    _, err = call(
+        monkeypatch,
+        capsys,
+        *arguments,
+        "--patience",
+        "1",
+        "--workers",
+        "1",
+        "--out",
+        tmp_path / "r",
+    )
+    assert "\nwarning: patience=1 has no effect, since it looks at a validation part" in err
+    assert "UserWarning" not in err
+    assert warnings.showwarning is before
 
 
 @pytest.mark.parametrize(

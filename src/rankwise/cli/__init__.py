@@ -10,7 +10,7 @@ import typer
 
 from rankwise._text import plain
 from rankwise.cli import cluster, explore, export, lowrank, model, nets, study
-from rankwise.cli._output import prepare_streams, say
+from rankwise.cli._output import prepare_streams, say, warnings_in_words
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
 from rankwise.cli._together import one_speaks, refuse_several
 from rankwise.cli.cluster import clustered
@@ -58,7 +58,7 @@ def main() -> None:
     prepare_streams()
     with one_speaks():
         try:
-            with ended_as_by_ctrl_c():
+            with ended_as_by_ctrl_c(), warnings_in_words():
                 app(args=[_expanded(argument) for argument in sys.argv[1:]])
         except RankwiseError as error:
             _stop(plain(str(error), lines=error.several_lines))

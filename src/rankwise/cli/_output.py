@@ -5,6 +5,10 @@ from __future__ import annotations
 import codecs
 import sys
 import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -25,6 +29,22 @@ def prepare_streams() -> None:
 def say(text: str, *, err: bool = False) -> None:
     """Print lines, `plain`."""
     typer.echo(plain(text, lines=True), err=err)
+
+
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """What the package warns of is one line, ``warning: …``; no line of code stands beside it."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                say(f"warning: {message}", err=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
