@@ -32,7 +32,6 @@ def comparison_table(results: _Record) -> Table:
     ]  # fmt: skip
     rows = []
     for item in [*results["comparisons"], *results.get("robustness", [])]:
-        effect, test = item["effect"], item["corrected_t"]
         rows.append(
             [
                 item["data_set"],
@@ -40,14 +39,7 @@ def comparison_table(results: _Record) -> Table:
                 item["arm"],
                 item["baseline_arm"],
                 OUTCOMES.get(item.get("outcome", ""), "validation accuracy"),
-                str(item["pairs"]),
-                *(
-                    _points(effect.get(key))
-                    for key in ("mean", "low", "high", "simultaneous_low", "simultaneous_high")
-                ),
-                _plain(test["p_value"]),
-                _plain(test["p_holm"]),
-                item["verdict"],
+                *_judged(item),
             ]
         )
     return heads, rows
@@ -61,7 +53,7 @@ def factor_table(results: _Record) -> Table:
     ]  # fmt: skip
     rows = []
     for item in results.get("factors") or ():
-        both, test = " × ".join(item["pair"]), item["corrected_t"]
+        both = " × ".join(item["pair"])
         rows.append(
             [
                 item["data_set"],
@@ -69,17 +61,23 @@ def factor_table(results: _Record) -> Table:
                 both,
                 "interaction" if item["effect_of"] == "interaction" else item["arm"],
                 OUTCOMES.get(item["outcome"], item["outcome"]),
-                str(item["pairs"]),
-                *(
-                    _points(item["effect"].get(key))
-                    for key in ("mean", "low", "high", "simultaneous_low", "simultaneous_high")
-                ),
-                _plain(test["p_value"]),
-                _plain(test["p_holm"]),
-                item["verdict"],
+                *_judged(item),
             ]
         )
     return heads, rows
+
+
+def _judged(item: _Record) -> list[str]:
+    """Pairs, effect with its intervals, p, p after Holm and verdict of what was compared."""
+    ends = ("mean", "low", "high", "simultaneous_low", "simultaneous_high")
+    test = item["corrected_t"]
+    return [
+        str(item["pairs"]),
+        *(_points(item["effect"].get(key)) for key in ends),
+        _plain(test["p_value"]),
+        _plain(test["p_holm"]),
+        item["verdict"],
+    ]
 
 
 def summary_table(results: _Record) -> Table:
