@@ -23,7 +23,7 @@ from rankwise.nets import (
     updates_per_pass,
 )
 from rankwise.nets.augmentation import DefaultAugmentation
-from rankwise.nets.batches import EpochBatches, pass_order, scale
+from rankwise.nets.batches import EpochBatches, kept_on, pass_order, scale
 from rankwise.nets.losses import CrossEntropyLoss, Loss
 from rankwise.nets.settings import at_plateau
 
@@ -489,6 +489,34 @@ def test_everything_that_training_adds_up_lies_on_its_device(monkeypatch):
     assert loss.device.type == "meta"
     added = []
     monkeypatch.setattr(module, "_share", lambda: (0, 1))
-    monkeypatch.setattr(module, "_summed", lambda sums: added.append(sums) or [0.0, 0.0, 1.0])
+    monkeypatch.setattr(
+        module, "_summed", lambda sums, count: added.append(sums) or [0.0, 0.0, 1.0]
+    )
     assert module._evaluate() == (0.0, 0.0)
     assert added[0].device.type == "meta"
+
+
+def test_images_are_kept_on_a_gpu_that_has_room_for_four_times_as_much(monkeypatch):
+    class Image:
+        nbytes = 100
+
+        def to(self, device):
+            return ("there", device)
+
+    free = [800]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10**9))
+    gpu, pair = torch.device("cuda"), (Image(), Image())
+    assert kept_on(pair, gpu) == (("there", gpu), ("there", gpu))
+    assert kept_on(pair, torch.device("cpu")) == pair
+    free[0] = 799
+    assert kept_on(pair, gpu) == pair
+
+
+def test_batches_are_cut_where_the_images_are():
+    images, labels = torch.zeros(10, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)
+    batches = EpochBatches(
+        images.to("meta"), labels.to("meta"), 4, 3, 0, epoch=lambda: 0, share=lambda: (0, 1)
+    )
+    found = list(batches)
+    assert [len(y) for _, y in found] == [4, 4, 2]
+    assert {x.device.type for x, _ in found} == {"meta"}

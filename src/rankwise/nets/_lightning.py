@@ -22,7 +22,7 @@ from torch import nn
 from rankwise._files import atomic_path, write_json
 from rankwise._process import ignoring_warnings
 from rankwise._progress import progress_bar
-from rankwise.nets.batches import EpochBatches, epoch_seed, scale
+from rankwise.nets.batches import EpochBatches, epoch_seed, kept_on, scale
 from rankwise.nets.borrowing import on_device
 from rankwise.nets.freezing import hold_frozen
 from rankwise.nets.losses import Loss
@@ -86,7 +86,10 @@ class TrainingModule(pl.LightningModule):
         return make_optimizer(self._settings, trainable(self.model, self.loss))
 
     def on_fit_start(self) -> None:
-        """Move what isn't a part of this module to the device."""
+        """Move what isn't a part of this module to the device, the images where they fit."""
+        self._training = kept_on(self._training, self.device)
+        if self._validation is not None:
+            self._validation = kept_on(self._validation, self.device)
         if isinstance(self._augment[0], nn.Module):
             self._augment = (on_device(self._augment[0], self.device),)
 
@@ -95,7 +98,8 @@ class TrainingModule(pl.LightningModule):
         self.model.train()
         hold_frozen(self.model)
         torch.manual_seed(epoch_seed(self._seed, len(self.history), self.global_rank))
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self._count = 0
         self._begin = time.perf_counter()
 
     def training_step(self, batch: Images, batch_idx: int) -> torch.Tensor:
@@ -105,13 +109,9 @@ class TrainingModule(pl.LightningModule):
             with torch.no_grad():
                 x = self._augment[0](x)
         loss, logits = self.loss(self.model, x, y)
-        self._sums += torch.stack(
-            [
-                loss.detach() * len(y),
-                (logits.detach().argmax(1) == y).sum(),
-                loss.new_tensor(len(y)),
-            ]
-        )
+        right = (logits.detach().argmax(1) == y).sum()
+        self._sums += torch.stack([loss.detach() * len(y), right])
+        self._count += len(y)
         return loss
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class TrainingModule(pl.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             self.loss.finish(self.model, TrainingImages(self._training, self.device))
             validation_loss, validation_accuracy = self._evaluate()
-        train_loss, right, count = self._summed(self._sums)
+        train_loss, right, count = self._summed(self._sums, self._count)
         epoch = len(self.history) + 1
         metrics = {
             "epoch": epoch,
@@ -172,17 +172,16 @@ class TrainingModule(pl.LightningModule):
             return None, None
         rank, n_devices = self._share()
         own = (self._validation[0][rank::n_devices], self._validation[1][rank::n_devices])
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for x, y in TrainingImages(own, self.device):
             logits = self.model(x)
             loss = self.loss.evaluate(logits, y)
-            sums += torch.stack(
-                [loss * len(y), (logits.argmax(1) == y).sum(), loss.new_tensor(len(y))]
-            )
-        loss_sum, right, count = self._summed(sums)
+            sums += torch.stack([loss * len(y), (logits.argmax(1) == y).sum()])
+        loss_sum, right, count = self._summed(sums, len(own[0]))
         return loss_sum / count, right / count
 
-    def _summed(self, sums: torch.Tensor) -> list[float]:
+    def _summed(self, sums: torch.Tensor, count: int) -> list[float]:
+        sums = torch.cat([sums, sums.new_tensor([count])])
         if self.trainer.world_size > 1:
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return sums.tolist()

@@ -28,7 +28,7 @@ from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._process import torch_seeded
 from rankwise._reading import UnreadableError, blamed_on, read_json_object
 from rankwise.errors import RunError
-from rankwise.nets.batches import scale, updates_per_pass
+from rankwise.nets.batches import kept_on, scale, updates_per_pass
 from rankwise.nets.borrowing import evaluating, given_back, on_device
 from rankwise.nets.memory_format import memory_format
 from rankwise.nets.projected_loss import make_loss
@@ -143,15 +143,15 @@ def predict_logits(
     device : str
         As in `train_network`.
     """
-    tensor = as_tensors(images, None, "images")[0]
     target = torch_device(device)
+    tensor = kept_on(as_tensors(images, None, "images"), target)[0]
     placed = on_device(model, target)
     parts = []
     with evaluating(placed), memory_format(placed):
         for start in range(0, len(tensor), batch_size):
             x = scale(tensor[start : start + batch_size].to(target))
-            parts.append(placed(x).float().cpu())
-    return torch.cat(parts).numpy()
+            parts.append(placed(x).float().to(tensor.device))
+    return torch.cat(parts).cpu().numpy()
 
 
 def torch_device(device: str) -> torch.device:
