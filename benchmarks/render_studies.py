@@ -69,7 +69,8 @@ def at_a_glance(studies: Mapping[str, Result]) -> tuple[list[str], list[list[str
             rows.append([name, f"{item['arm']}, {item['model']} against {item['baseline_arm']}"])
             rows[-1] += [_effect(item), verdict]
             beside = WITHDRAWN if is_withdrawn(result) else (other or item)["verdict"]
-            rows[-1] += ["–", "–"] if other is None else [_effect(other), beside]
+            measured = other is not None and other["effect"]["mean"] is not None
+            rows[-1] += [_effect(other), beside] if measured else ["–", "–"]
             if "low-rank" in item["arm"]:
                 verdicts[verdict] += 1
     counted = ", ".join(f"{count} “{verdict}”" for verdict, count in verdicts.most_common())

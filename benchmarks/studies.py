@@ -220,10 +220,11 @@ def published(cell: dict[str, Any]) -> dict[str, Any]:
 
 def tables(results: dict[str, Any]) -> list[Table]:
     """The paper's table beside what was measured; verdicts; accuracy on degraded test images."""
+    robust = [item for item in results["robustness"] if item["pairs"]]
     return [
         accuracy_table(results),
         verdict_table(results["comparisons"], results, "Verdicts on accuracy"),
-        verdict_table(results["robustness"], results, "Verdicts on degraded test images"),
+        *([verdict_table(robust, results, "Verdicts on degraded test images")] if robust else []),
         *degraded_table(results),
     ]
 

@@ -124,6 +124,15 @@ def test_verdicts_of_one_seed_are_withdrawn_and_none_is_none(pages):
     assert not pages.is_withdrawn(open_)
 
 
+def test_what_was_not_measured_on_degraded_images_has_no_verdict(pages):
+    paper = study(NEW)
+    assert "harms" in {row[5] for row in pages.at_a_glance({"paper": paper})[1]}
+    for one in paper["data"]["robustness"]:
+        one["effect"] = {"mean": None, "low": None, "high": None}
+    rows = pages.at_a_glance({"paper": paper})[1]
+    assert {(row[4], row[5]) for row in rows} == {("–", "–")}
+
+
 def test_every_row_of_the_paper_is_listed_with_how_it_was_measured(pages):
     _, none = pages.rows_of_the_paper({})
     assert len(none) == 14

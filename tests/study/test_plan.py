@@ -14,7 +14,8 @@ from rankwise.study.conditions import conditions_of
 from rankwise.study.design import StudyError
 from rankwise.study.infer import ImageNoise, corrected_t_test, correlated_posterior
 from rankwise.study.pilots import Rates, Spread, read_pilot
-from rankwise.study.plan import Asked, chance, plan_study
+from rankwise.study.plan import plan_study
+from rankwise.study.planned_power import Asked, chance
 from rankwise.study.power import chance_to_help
 from rankwise.study.preregistration import write_plan
 from rankwise.study.reading import study_from
@@ -189,6 +190,54 @@ def test_the_family_is_that_of_the_planned_study(made):
     # What the pilot doesn't show is taken to be as hard as the hardest that it shows.
     assert found["options"][0]["power"] < own["options"][0]["power"]
     assert found["options"][0]["hours"] == pytest.approx(own["options"][0]["hours"] * 7 / 4)
+
+
+def test_power_of_main_effects_and_interactions_is_told(made, tmp_path):
+    folder, results = made
+    crossed = design(factorial=[("low-rank", "jpeg")])
+    name = "mnist/simple-cnn"
+    names = [f"{name}: main effect of low-rank", f"{name}: main effect of jpeg"]
+    names.append(f"{name}: interaction of low-rank and jpeg")
+    # A pilot without the arm of both shows none of them.
+    assert plan_study(crossed, folder, effect=0.05)["contrast_power"] == dict.fromkeys(names)
+    assert plan_study(design(), folder, effect=0.05)["contrast_power"] == {}
+    # One with it: scores of the arm of both that add up, and vary by fold.
+    both = next(c for c in conditions_of(crossed) if c.arm == "low-rank+jpeg")
+    by_arm = {
+        arm: [c for c in results["cells"] if c["condition"] == f"{name}/{arm}/10"]
+        for arm in ("none", "low-rank", "jpeg")
+    }
+    shift = [0.004, -0.003, 0.001, -0.002]
+    cells = [
+        jpeg | {"condition": both.id, "test_accuracy": jpeg["test_accuracy"] + shift[i]}
+        for i, jpeg in enumerate(by_arm["jpeg"])
+    ]
+    pilot = results | {
+        "study": design(folds=2, seeds=[42, 43], factorial=[("low-rank", "jpeg")]).to_json(),
+        "conditions": [*results["conditions"], both.to_json()],
+        "cells": [*results["cells"], *cells],
+    }
+    for cell in results["cells"]:
+        target = tmp_path / cell["predictions"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((folder / cell["predictions"]).read_bytes())
+    (tmp_path / "results.json").write_text(json.dumps(pilot))
+    found = plan_study(crossed, tmp_path, effect=0.05)
+    assert list(found["contrast_power"]) == names
+    scores = {arm: np.array([c["test_accuracy"] for c in own]) for arm, own in by_arm.items()}
+    scores["both"] = np.array([c["test_accuracy"] for c in cells])
+    interaction = scores["both"] - scores["jpeg"] - scores["low-rank"] + scores["none"]
+    seen = {c.name: c.spread for c in read_pilot(tmp_path, crossed).contrasts()}
+    assert seen[names[2]].deviation == pytest.approx(interaction.std(ddof=1))
+    main = (scores["both"] - scores["jpeg"] + scores["low-rank"] - scores["none"]) / 2
+    assert seen[names[0]].deviation == pytest.approx(main.std(ddof=1))
+    chosen = found["chosen"]
+    family = found["comparisons"] + found["contrasts"]
+    alone = Asked("mnist", [[seen[names[2]]]])
+    more = {"mnist": chosen["images"]["mnist"] / 200}
+    expected = chance(alone, 0.05, chosen["folds"], chosen["seeds"], 0.04 / family, more)
+    assert found["contrast_power"][names[2]] == pytest.approx(expected)
+    assert found["contrast_power"][names[2]] < found["contrast_power"][names[0]] <= 1
 
 
 def test_costs_are_the_pilot_s_scaled(made):

@@ -10,7 +10,7 @@ import pytest
 
 from rankwise import _page
 from rankwise.errors import RunError
-from rankwise.study import report, sections, wide_sections
+from rankwise.study import report, sections
 from rankwise.study.leak_section import leak_check
 from rankwise.study.spans import span
 from rankwise.study.verdict_sections import answer
@@ -437,30 +437,30 @@ def test_an_interval_that_says_nothing_ends_where_accuracies_do(written):
     path, results = written["sound"]
     effect = {"mean": 0.0833, "low": -2.6231, "high": 0.2, "simultaneous_low": -40.1}
     effect |= {"simultaneous_high": 40.2, "deviation": 0.1}
-    said = "Cannot tell: +8.33 points (95% interval −262.31 to +20.00)."
-    first = results["comparisons"][0] | {"effect": effect, "sentence": said}
+    first = results["comparisons"][0] | {"effect": effect}
     shown = results | {"comparisons": [first, *results["comparisons"][1:]]}
     text = Page(report.render(shown, path.parent)).text
-    assert "Cannot tell: +8.33 points (95% interval −100 to +20.00)." in text
-    assert text.count("−100 to +20.00") == 2  # in words and among the evidence
-    main = {
-        "effect_of": "main",
-        "arm": "a",
-        "pair": ["a", "b"],
-        "outcome": "test",
-        "obstacle": None,
-    }
-    main |= {"data_set": "mnist", "model": "simple-cnn", "plain_verdict": "cannot tell"}
-    main |= {"effect": effect, "bayes": {"rope": 0.01}, "differences": [], "sentence": said}
-    both = wide_sections.factors({"factors": [main, main | {"effect_of": "interaction"}]})
-    assert [text.split("interval ")[1] for text in both["sentences"]] == [
-        "−100 to +20.00).",
-        "−200 to +20.00).",
-    ]
-    assert "−100 to +100" in text
+    assert text.count("−100 to +20.00") == 1  # among the evidence
     assert "262" not in text
     assert report.span_of({"low": None, "high": None}) == "–"
     assert report.span_of({"low": -0.01, "high": 1.0}) == "−1.00 to +100.00"
+
+
+def test_what_each_look_told_stands_in_a_table(written):
+    path, results = written["sound"]
+    assert "What each look told" not in Page(report.render(results, path.parent)).text
+    looks = [
+        {"look": 1, "level": 0.04, "p_holm": 0.0123, "verdict": "harms"},
+        {"look": 2, "level": 0.005, "p_holm": None, "verdict": "cannot tell"},
+    ]
+    first, *others = results["comparisons"]
+    html = report.render(
+        results | {"comparisons": [first | {"looks": looks}, *others]}, path.parent
+    )
+    table = html.split('aria-label="What each look told"')[1].split("</table>")[0]
+    head, row = [re.sub("<[^>]+>", " ", row).split() for row in table.split("<tr>")[1:]]
+    assert " ".join(head) == "Comparison Look 1, level 0.040 Look 2, level 0.005"
+    assert " ".join(row).endswith("test accuracy ▼ harms p 0.012 ? cannot tell p –")
 
 
 def contrast(first, second):

@@ -226,3 +226,9 @@ def test_an_obstacle_comes_before_any_verdict():
     assert sentence(made, "a", "none") == (
         "Cannot tell whether a matters: both arms are near chance after 6 updates: train longer."
     )
+
+
+def test_an_interval_in_a_sentence_ends_where_accuracies_do():
+    wide = evidence(0.08, 1.0)
+    assert wide.test.low < -1
+    assert "(95% interval −100 to +100)" in sentence(wide, "low-rank", "none")

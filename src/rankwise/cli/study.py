@@ -210,6 +210,9 @@ def plan(
             "comparisons stands for each.",
             "",
         )
+    for name, chance in found["contrast_power"].items():
+        known = "not shown by the pilot" if chance is None else f"{chance:.1%}"
+        _wrapped(f"{name}, of that size: power {known}.", "")
     for name, reason in found["obstacles"].items():
         _wrapped(f"The pilot has no verdict on {name}: {reason}.", "")
     _wrapped(f"Seeds {seeds}: none of the pilot's, whose results are known.", "")

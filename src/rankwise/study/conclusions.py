@@ -20,8 +20,9 @@ from rankwise.study.compare import (
 from rankwise.study.contrasts import Contrast, contrasts_of
 from rankwise.study.infer import holm, spent_level
 from rankwise.study.outcomes import OUTCOMES, primary_outcome
+from rankwise.study.spans import most_of, points, span
 from rankwise.study.summary import summaries
-from rankwise.study.verdict import Evidence, points, verdict
+from rankwise.study.verdict import Evidence, verdict
 
 Record = dict[str, Any]
 
@@ -266,6 +267,5 @@ def _sentence(contrast: Contrast, evidence: Evidence, plain: str) -> str:
         return f"{what}: {size}, with no spread to judge by."
     told = FACTOR_VERDICTS.get((contrast.effect, plain), plain)
     missing = f" Preliminary: {evidence.missing} folds missing." if evidence.missing else ""
-    return (
-        f"{what}: {size} (95% interval {points(test.low)} to {points(test.high)}): {told}.{missing}"
-    )
+    between = span(test.low, test.high, most_of(contrast.effect))
+    return f"{what}: {size} (95% interval {between}): {told}.{missing}"

@@ -17,8 +17,7 @@ from html import escape
 from statistics import median
 
 from rankwise.study.figures import nice_ticks, open_svg
-from rankwise.study.spans import MOST, held, span
-from rankwise.study.verdict import points
+from rankwise.study.spans import MOST, held, points, span
 
 _WIDTH, _EDGE = 360.0, 14.0
 _ROW, _HEAD = 46.0, 8.0

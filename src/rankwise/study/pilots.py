@@ -17,6 +17,7 @@ import numpy as np
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study.conditions import Condition, conditions_of
+from rankwise.study.contrasts import contrasts_of
 from rankwise.study.design import Study, StudyError
 from rankwise.study.infer import ImageNoise, sample_deviation
 from rankwise.study.outcomes import (
@@ -76,6 +77,22 @@ class Spread:
         square += own * (folds / self.folds / images - 1)
         square *= (1 - 1 / folds) / (1 - 1 / self.folds)
         return float(np.sqrt(square)), with_images(self.noise, images)
+
+
+@dataclass(frozen=True)
+class PlannedContrast:
+    """A main effect or an interaction of the planned study.
+
+    Parameters
+    ----------
+    name, data_set : str
+    spread : Spread, optional
+        None where the pilot hasn't two folds of all four arms that differ.
+    """
+
+    name: str
+    data_set: str
+    spread: Spread | None
 
 
 @dataclass(frozen=True)
@@ -190,6 +207,31 @@ class PilotRun:
         noise = noise_between(self.results, first, second, self.outcome, self.folder)
         rope = region(self.planned.to_json(), list(theirs.values()))
         return Spread(len(shared), self.study.folds, deviation, noise, rope)
+
+    def contrasts(self) -> list[PlannedContrast]:
+        """Main effects and interactions of the planned study, with what the pilot shows of them."""
+        conditions = [condition.to_json() for condition in conditions_of(self.planned)]
+        study = self.planned.to_json() | {"folds": self.study.folds}
+        empty = {"study": study, "conditions": conditions, "cells": [], "data_sets": []}
+        own = {
+            (c.data_set, c.model, c.pair, c.effect, c.arm): c
+            for c in contrasts_of(self.results | {"study": study}, self.folder, self.outcome)
+        }
+        found = []
+        for c in contrasts_of(empty, self.folder, self.outcome):
+            name = f"{c.data_set}/{c.model}: {c.effect} effect of {c.arm}"
+            if c.effect == "interaction":
+                name = f"{c.data_set}/{c.model}: interaction of {' and '.join(c.pair)}"
+            seen = own.get((c.data_set, c.model, c.pair, c.effect, c.arm))
+            differences = np.zeros(0) if seen is None else seen.differences
+            deviation = sample_deviation(differences) if differences.size > 1 else 0.0
+            spread = None
+            if seen is not None and deviation > 0:
+                spread = Spread(
+                    differences.size, self.study.folds, deviation, seen.noise, seen.rope
+                )
+            found.append(PlannedContrast(name, c.data_set, spread))
+        return found
 
     def rates(self, condition: Condition) -> Rates:
         """Of a planned condition's folds.

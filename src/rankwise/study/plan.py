@@ -19,11 +19,10 @@ import numpy as np
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import with_pipelines
 from rankwise.study.conditions import Condition, both_name, conditions_of
-from rankwise.study.contrasts import contrasts_of
 from rankwise.study.design import Study, StudyError
 from rankwise.study.infer import spent_level
 from rankwise.study.pilots import PilotRun, Rates, Spread, read_pilot
-from rankwise.study.power import chance_to_help
+from rankwise.study.planned_power import Asked, chance, contrast_chances
 from rankwise.study.preregistration import PLAN
 from rankwise.study.protocols import hold_out, most_folds, protocol_of, reserved
 from rankwise.study.results import timestamp
@@ -80,21 +79,6 @@ class Amount:
     most_folds: int
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The comparisons that an arm's verdict rests on, with the spreads that may be theirs.
-
-    Parameters
-    ----------
-    data_set : str
-    comparisons : sequence of sequence of Spread
-        Against the baseline and, where there is one, the control.
-    """
-
-    data_set: str
-    comparisons: Sequence[Sequence[Spread]]
-
-
 def plan_study(
     study: Study,
     pilot: Path | str,
@@ -132,7 +116,9 @@ def plan_study(
     dict
         ``format``, ``written`` (when), ``study`` (with the chosen folds, seeds and limits of
         images), ``fingerprints`` (of its images), ``effect``, ``wanted_power``, ``alpha``,
-        ``comparisons`` and ``contrasts`` (how many the family has), ``assumed`` (comparisons that
+        ``comparisons`` and ``contrasts`` (how many the family has), ``contrast_power`` (of the
+        chosen design, for main effects and interactions of that size; it isn't chosen by them, and
+        one is None of which the pilot shows no spread), ``assumed`` (comparisons that
         the pilot doesn't show), ``obstacles`` (why arms of the pilot got no verdict, which more
         epochs may mend), ``region`` (the widest region of equivalence), ``options``
         (`Option`, cheapest first; seeds up to the fewest that tell), ``chosen`` (one of them, or
@@ -162,11 +148,13 @@ def plan_study(
     check_sources(study, conditions)
     data_sets = load_data(study, conditions, progress=progress)
     sources = _pilot_sources(found, conditions, data_sets)
-    n_comparisons, n_contrasts = _family(study, conditions)
-    level = spent_level(ALPHA, 1) / (n_comparisons + n_contrasts)
-    options = []
+    contrasts = found.contrasts()
+    n_comparisons = _n_comparisons(conditions)
+    level = spent_level(ALPHA, 1) / (n_comparisons + len(contrasts))
+    options, growth = [], {}
     for amount in _amounts(study, found.n_images, data_sets):
         more = {name: n / sources[name] for name, n in amount.sources.items()}
+        growth[tuple(amount.images.values())] = more
         for folds in FOLDS:
             if folds > amount.most_folds:
                 continue
@@ -183,8 +171,11 @@ def plan_study(
         )
     options.sort(key=lambda o: (o.hours, -o.power))
     chosen = next((o for o in options if o.power >= wanted_power), None)
+    chances: dict[str, float | None] = {}
     planned, fingerprints = study, {n: d.fingerprint for n, d in data_sets.items()}
     if chosen is not None:
+        more = growth[tuple(chosen.images.values())]
+        chances = contrast_chances(contrasts, effect, chosen.folds, chosen.seeds, level, more)
         planned = _with_choice(study, found, chosen, data_sets)
         if planned.data != study.data:
             read = load_data(planned, conditions, progress=progress)
@@ -198,7 +189,8 @@ def plan_study(
         "wanted_power": wanted_power,
         "alpha": ALPHA,
         "comparisons": n_comparisons,
-        "contrasts": n_contrasts,
+        "contrasts": len(contrasts),
+        "contrast_power": chances,
         "assumed": assumed,
         "obstacles": found.obstacles,
         "region": max(s.rope for arm in arms for each in arm.comparisons for s in each),
@@ -211,41 +203,6 @@ def plan_study(
             "deviations": {name: spread.deviation for name, spread in spreads.items()},
         },
     }
-
-
-def chance(
-    arm: Asked, effect: float, folds: int, seeds: int, level: float, more: Mapping[str, float]
-) -> float:
-    """The least chance that an arm's verdict is ``helps``, under a design.
-
-    Parameters
-    ----------
-    arm : Asked
-    effect : float
-    folds, seeds : int
-    level : float
-        Of one comparison: its share of the family's.
-    more : dict
-        How many times the pilot's images (or sources) there are, by data set.
-    """
-    missed = 0.0
-    for spreads in arm.comparisons:
-        chances = []
-        for spread in spreads:
-            deviation, noise = spread.under(folds, more[arm.data_set])
-            chances.append(
-                chance_to_help(
-                    effect,
-                    deviation,
-                    folds * seeds,
-                    1 / (folds - 1),
-                    spread.rope,
-                    alpha=level,
-                    noise=noise,
-                )
-            )
-        missed += 1 - min(chances)
-    return max(0.0, 1 - missed)
 
 
 def _arms(
@@ -287,17 +244,10 @@ def _arms(
     return arms, shown, assumed
 
 
-def _family(study: Study, conditions: Sequence[Condition]) -> tuple[int, int]:
-    """Comparisons and contrasts that a study has, as `compare_conditions` counts them."""
+def _n_comparisons(conditions: Sequence[Condition]) -> int:
+    """As `rankwise.study.compare.compare_conditions` counts them."""
     ids = {condition.id for condition in conditions}
-    n_comparisons = sum(other in ids for c in conditions for other in (c.baseline, c.control))
-    empty = {
-        "study": study.to_json(),
-        "conditions": [condition.to_json() for condition in conditions],
-        "cells": [],
-        "data_sets": [],
-    }
-    return n_comparisons, len(contrasts_of(empty, "", "test"))
+    return sum(other in ids for c in conditions for other in (c.baseline, c.control))
 
 
 def _pilot_sources(

@@ -13,14 +13,13 @@ from typing import Any
 from rankwise import _page
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
-from rankwise.study import sections, verdict, verdict_sections, wide_sections
+from rankwise.study import sections, spans, verdict_sections, wide_sections
 from rankwise.study.conclusions import conclusions
 from rankwise.study.exports import write_tables
 from rankwise.study.leak_section import leak_check
 from rankwise.study.methods import methods
 from rankwise.study.references import REFERENCES
 from rankwise.study.results import RESULTS, finite
-from rankwise.study.spans import span
 from rankwise.study.status import current_results, extension_of, failures_of
 
 _ROOM = "rankwise.study/templates"
@@ -147,7 +146,7 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 def points(value: float | None) -> str:
     """A difference of fractions in points of per cent, "–" for None."""
-    return "–" if value is None else verdict.points(value)
+    return "–" if value is None else spans.points(value)
 
 
 def span_of(effect: dict[str, Any], which: str = "") -> str:
@@ -161,7 +160,7 @@ def span_of(effect: dict[str, Any], which: str = "") -> str:
         Before these names, such as ``"simultaneous_"``.
     """
     low, high = effect.get(f"{which}low"), effect.get(f"{which}high")
-    return "–" if low is None or high is None else span(low, high)
+    return "–" if low is None or high is None else spans.span(low, high)
 
 
 def probability(value: float | None) -> str:

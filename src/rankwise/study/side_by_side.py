@@ -21,8 +21,8 @@ from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import RESULTS
 from rankwise.study.sketches import share_images
+from rankwise.study.spans import points
 from rankwise.study.status import current_results
-from rankwise.study.verdict import points
 
 Record = dict[str, Any]
 

@@ -10,6 +10,11 @@ MOST = 1.0
 """Of a difference of two accuracies; an interaction, a difference of two differences, has 2."""
 
 
+def most_of(effect: str) -> float:
+    """The largest effect that is possible, by what a contrast is of ("main", "interaction")."""
+    return 2 * MOST if effect == "interaction" else MOST
+
+
 def held(value: float, most: float = MOST) -> float:
     """A difference within ``[−most, most]``."""
     return min(max(value, -most), most)
@@ -26,23 +31,12 @@ def span(low: float, high: float, most: float = MOST) -> str:
     return f"{_end(low, most)} to {_end(high, most)}"
 
 
-def with_span(sentence: str, low: float | None, high: float | None, most: float = MOST) -> str:
-    """A sentence that names an interval, with the interval as `span` has it.
-
-    >>> with_span("(95% interval −262.31 to +278.98)", -2.6231, 2.7898)
-    '(95% interval −100 to +100)'
-    """
-    if low is None or high is None:
-        return sentence
-    return sentence.replace(f"{_signed(low)} to {_signed(high)}", span(low, high, most))
+def points(fraction: float) -> str:
+    """A difference of fractions in points of per cent, with its sign; zero has a plus."""
+    return f"{round(100 * fraction, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _end(value: float, most: float) -> str:
     if abs(value) <= most:
-        return _signed(value)
+        return points(value)
     return f"{'−' if value < 0 else '+'}{100 * most:g}"
-
-
-def _signed(fraction: float) -> str:
-    """As `rankwise.study.verdict.points`, which may need what is here."""
-    return f"{round(100 * fraction, 2) + 0.0:+.2f}".replace("-", "−")

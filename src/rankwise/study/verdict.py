@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from rankwise.study.infer import PairedTest, Posterior
+from rankwise.study.spans import points, span
 
 VERDICTS = (
     "helps",
@@ -176,7 +177,7 @@ def _told(evidence: Evidence, arm: str, baseline: str) -> str:
     found, test = verdict(evidence), evidence.test
     size = (
         f"{_points(test.mean)} of {evidence.outcome} against {baseline} "
-        f"(95% interval {points(test.low)} to {points(test.high)})"
+        f"(95% interval {_interval(test)})"
     )
     against = "".join(f"; but {text}" for text in evidence.contradictions)
     if found in ("helps", "harms"):
@@ -257,17 +258,12 @@ def _why(evidence: Evidence) -> str:
     )
 
 
-def points(fraction: float) -> str:
-    """A difference of fractions in points of per cent, with its sign; zero has a plus."""
-    return f"{round(100 * fraction, 2) + 0.0:+.2f}".replace("-", "−")
-
-
 def _points(fraction: float) -> str:
     return f"{points(fraction)} points"
 
 
 def _interval(test: PairedTest) -> str:
-    return "no interval" if math.isnan(test.low) else f"{points(test.low)} to {points(test.high)}"
+    return "no interval" if math.isnan(test.low) else span(test.low, test.high)
 
 
 def _bare(fraction: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rankwise.study.forest import ForestRow, forest
-from rankwise.study.spans import with_span
+from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.verdict import MARKS, VERDICTS
 
 _Record = dict[str, Any]
@@ -37,10 +37,26 @@ def verdicts(results: _Record) -> _Record:
         "counts": [(MARKS[v], v, counts[v]) for v in VERDICTS if counts[v]],
         "plots": plots,
         "rows": rows,
+        "looks": looks(results),
         "any_robust": any(row["robust"] for row in rows),
         "open": len(rows) <= _FEW,
         "answer": answer(results),
     }
+
+
+def looks(results: _Record) -> list[_Record]:
+    """What each look told of each comparison, where a study was extended; else nothing."""
+    items = [*results["comparisons"], *results.get("robustness", ())]
+    return [
+        {
+            "name": f"{item['arm']} – {item['baseline_arm']}",
+            "place": f"{item['data_set']}, {item['model']}",
+            "outcome": OUTCOMES[item["outcome"]],
+            "looks": [look | {"mark": MARKS[look["verdict"]]} for look in item["looks"]],
+        }
+        for item in items
+        if item["pairs"] and len(item.get("looks") or ()) > 1
+    ]
 
 
 def _in_words(
@@ -72,7 +88,7 @@ def _text(item: _Record, failures: Sequence[_Record]) -> str:
     if item["pairs"]:
         if obstacle:
             return f"{obstacle[0].upper()}{obstacle[1:]}."
-        return with_span(item["sentence"], item["effect"]["low"], item["effect"]["high"])
+        return str(item["sentence"])
     reasons = [
         f["reason"] for f in failures if f["condition"] in (item["condition"], item["baseline"])
     ]

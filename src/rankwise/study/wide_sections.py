@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.ranks_figure import rank_diagram
-from rankwise.study.spans import MOST, with_span
+from rankwise.study.spans import most_of
 from rankwise.study.verdict import MARKS
 
 Record = dict[str, Any]
@@ -37,25 +37,15 @@ def factors(results: Record) -> Record | None:
                 outer=(item["effect"]["simultaneous_low"], item["effect"]["simultaneous_high"]),
                 rope=item["bayes"]["rope"],
                 folds=item["differences"],
-                most=_most(item),
+                most=most_of(item["effect_of"]),
             )
             for item in own
             if item["effect"]["low"] is not None
         ]
         if rows:
             plots.append({"title": title, "svg": Markup(forest(rows, title))})
-            sentences += map(_sentence, own)
-    return {"plots": plots, "sentences": sentences or [*map(_sentence, items)]}
-
-
-def _sentence(item: Record) -> str:
-    effect = item["effect"]
-    return with_span(item["sentence"], effect["low"], effect["high"], _most(item))
-
-
-def _most(item: Record) -> float:
-    """The largest effect that is possible."""
-    return 2 * MOST if item["effect_of"] == "interaction" else MOST
+            sentences += [item["sentence"] for item in own]
+    return {"plots": plots, "sentences": sentences or [item["sentence"] for item in items]}
 
 
 def _effect_name(item: Record) -> str:
