@@ -36,7 +36,8 @@ from common import (
     write_result,
 )
 from rankwise.training.augment import Augmentation
-from rankwise.training.joint import JointPlan, JointTraining
+from rankwise.training.joint import JointTraining
+from rankwise.training.joint_plan import JointPlan
 from rankwise.training.modules import UnitModule
 from rankwise.units.multilinear import make_units
 from rankwise.units.starts import Start, random_units

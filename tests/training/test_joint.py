@@ -15,7 +15,8 @@ from rankwise.errors import RunError
 from rankwise.lowrank import RandomLowRank
 from rankwise.training import joint
 from rankwise.training.augment import Augmentation, channel_statistics
-from rankwise.training.joint import JointPlan, JointTraining
+from rankwise.training.joint import JointTraining
+from rankwise.training.joint_plan import JointPlan
 from rankwise.training.modules import ConvolutionalModule, UnitModule
 from rankwise.training.steps import Clock, one_cycle, share_of_rate
 from rankwise.units.convolutional import ConvolutionalUnits, Layer

@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from rankwise.networks.quadratic import glue
-from rankwise.training.joint import JointPlan
+from rankwise.training.joint_plan import JointPlan
 from rankwise.training.refinement import refine
 from rankwise.units.multilinear import make_units
 from rankwise.units.starts import Start, random_units

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
 
 if TYPE_CHECKING:
-    from rankwise.training.joint import JointPlan
+    from rankwise.training.joint_plan import JointPlan
 
 OWN = ("precision", "time_budget", "patience", "teacher")
 """Choices that only convolutional presets have."""
@@ -195,7 +195,7 @@ def plan_convolutional(
         If the images or a value don't fit; one sentence says what does.
     """
     from rankwise.training.augment import Augmentation
-    from rankwise.training.joint import JointPlan
+    from rankwise.training.joint_plan import JointPlan
 
     refuse_foreign(name, given)
     preset = CONVOLUTIONAL_PRESETS[name]

@@ -62,8 +62,8 @@ class Fitted:
     reports : list of dict
         Of each sub-network.
     history : list of dict
-        Epochs of joint training, see `joint.JointResult`; or the ``objective`` at the start and
-        after each ``iteration`` of Gauss–Newton.
+        Epochs of joint training, see `joint_plan.JointResult`; or the ``objective`` at the start
+        and after each ``iteration`` of Gauss–Newton.
     selection : dict
         What growing and pruning did; see `QuadraticClassifier`. Empty without them.
     precision : {"float32", "bfloat16"} or None

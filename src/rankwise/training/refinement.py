@@ -17,7 +17,8 @@ from rankwise.networks.quadratic import QuadraticNetwork, glue
 from rankwise.training.augment import Augmentation, with_mirrors
 from rankwise.training.checkpoints import CHECKPOINT, fit_key
 from rankwise.training.groups import draw_samples
-from rankwise.training.joint import JointPlan, JointResult, JointTraining
+from rankwise.training.joint import JointTraining
+from rankwise.training.joint_plan import JointPlan, JointResult
 from rankwise.training.modules import UnitModule
 from rankwise.varpro.newton import NewtonResult, refine_newton
 
