@@ -165,7 +165,7 @@ def subnetworks(device: str, quick: bool, clock: Clock) -> Part:
     import numpy as np
 
     from rankwise.training.batched import train_batched
-    from rankwise.training.presets import plan_network
+    from rankwise.training.network_planning import plan_network
     from rankwise.training.subnetworks import train_subnet
 
     groups, units, samples = (3, 4, 100) if quick else (104, 50, 1500)

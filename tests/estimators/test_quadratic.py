@@ -15,7 +15,8 @@ from rankwise import load_images, load_model
 from rankwise._device import resolve_device
 from rankwise.estimators.options import classifier_of
 from rankwise.training.bootstrap import guess_labels
-from rankwise.training.presets import PRESETS, sized_to_data
+from rankwise.training.network_planning import sized_to_data
+from rankwise.training.presets import PRESETS
 
 SMALL = {"n_units": 10, "n_subnets": 1, "max_iter": 4}
 

@@ -9,7 +9,8 @@ from rankwise.estimators.choices import convolutional_parameters_of, parameters_
 from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.quadratic import QuadraticClassifier
 from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS, OWN
-from rankwise.training.presets import GIVEN, check_given, plan_network, refuse_own
+from rankwise.training.network_planning import plan_network
+from rankwise.training.presets import GIVEN, check_given, refuse_own
 
 OPTIONS = (
     *GIVEN,

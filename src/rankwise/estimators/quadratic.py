@@ -17,7 +17,8 @@ from rankwise.estimators.choices import Subnetworks, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
 from rankwise.training.fitting import Fitted, fit_subnetworks
-from rankwise.training.presets import PRESETS, NetworkPlan, check_given, plan_network
+from rankwise.training.network_planning import plan_network
+from rankwise.training.presets import PRESETS, NetworkPlan, check_given
 from rankwise.training.usual_settings import usual_settings
 
 __all__ = ["QuadraticClassifier", "TransductiveResult"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import inf, log
+from dataclasses import dataclass
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,8 +19,8 @@ from rankwise.training.convolutional_presets import (
 from rankwise.training.groups import SubnetPlan
 from rankwise.training.precision import PRECISIONS
 from rankwise.units.activations import ACTIVATIONS
-from rankwise.units.multilinear import UNIT_KINDS, make_units
-from rankwise.units.starts import SOURCES, WINDOW, Start
+from rankwise.units.multilinear import UNIT_KINDS
+from rankwise.units.starts import SOURCES, WINDOW
 from rankwise.varpro.functional import JACOBIANS
 from rankwise.varpro.solvers import SOLVERS, Solver
 
@@ -119,13 +119,6 @@ DEFAULT = "small"
 
 _SHORTEST_SIDE = 4
 
-UNITS_PER_SUBNET = 50
-"""The paper's Table 3."""
-
-_SAMPLES_PER_SIZE = 500
-_MOST_SUBNETS = 40
-
-
 GIVEN = (
     "unit",
     "activation",
@@ -157,21 +150,6 @@ GIVEN = (
 
 REFINE_SOLVERS = ("adamw", "gauss-newton")
 """How all units are refined together: on mini-batches, or on all images at once."""
-
-_NO_PRESET_HAS = (
-    "start",
-    "bias",
-    "partition",
-    "squash_inside",
-    "subnet_rcond",
-    "glue_rcond",
-    "glue_method",
-    "grow",
-    "prune",
-    "refine",
-    "refine_solver",
-    "augmentation",
-)
 
 
 @dataclass(frozen=True)
@@ -205,83 +183,6 @@ class NetworkPlan:
     augmentation: str = DEFAULT_AUGMENTATION
     glue_rcond: float | None = None
     glue_method: str = "auto"
-
-
-def plan_network(
-    name: str | None,
-    given: Mapping[str, Any],
-    image_shape: tuple[int, ...],
-    *,
-    n_samples: int,
-    dtype: str,
-) -> NetworkPlan:
-    """A preset with what was given instead, for images of one shape.
-
-    Parameters
-    ----------
-    name : str or None
-        Of a sub-network preset; None is ``windowed`` sized to the data.
-    given : mapping
-        Values for any of `GIVEN`; ``window=False`` is the whole image.
-    image_shape : tuple of int
-    n_samples : int
-        Training images, for the size.
-    dtype : {"float32", "float64"}
-
-    Raises
-    ------
-    ValueError
-        If a name or a value isn't accepted; one sentence says what is.
-    """
-    check_given(name, given)
-    name_or_default = "windowed" if name is None else name
-    refuse_own(f"preset {name_or_default!r}", given)
-    _refuse_augmentation(name_or_default, given)
-    preset = PRESETS[name_or_default]
-    n_units, n_subnets = _sizes(name, given, preset, n_samples)
-    counts = {"n_units": n_units, "n_subnets": n_subnets}
-    for count in ("rank", "samples_per_subnet", "max_iter"):
-        counts[count] = int(given.get(count, getattr(preset, count)))
-    window = given.get("window", preset.window) or None
-    own = {k: v for k, v in given.items() if k not in _NO_PRESET_HAS}
-    grow = int(given.get("grow", 0))
-    chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
-    # A preset's budget counts its own solver's steps.
-    own_solver = isinstance(chosen.solver, Solver)
-    own_budget = not own_solver and (chosen.solver == preset.solver or "max_iter" in given)
-    units = make_units(chosen.unit, image_shape, rank=chosen.rank, activation=chosen.activation)
-    subnet = SubnetPlan(
-        units=units,
-        n_units=n_units // n_subnets,
-        n_samples=chosen.samples_per_subnet,
-        n_parts=n_subnets if given.get("partition") else 0,
-        start=Start(
-            window=chosen.window,
-            smooth=chosen.smooth,
-            source=given.get("start", "gaussian"),
-            bias=bool(given.get("bias", True)),
-        ),
-        solver=chosen.solver,
-        jacobian=chosen.jacobian,
-        max_iterations=chosen.max_iter if own_budget else None,
-        ftol=None if own_solver else chosen.tol,
-        rcond=given.get("subnet_rcond"),
-        squash=bool(given.get("squash_inside")),
-        ridge=chosen.subnet_ridge,
-        dtype=dtype,
-    )
-    return NetworkPlan(
-        subnet,
-        n_subnets,
-        chosen.ridge,
-        grow=grow,
-        prune=_left_out(given.get("prune", 0), n_units + grow),
-        refine=int(given.get("refine", 0)),
-        refine_solver=given.get("refine_solver", "adamw"),
-        augmentation=given.get("augmentation", DEFAULT_AUGMENTATION),
-        glue_rcond=given.get("glue_rcond"),
-        glue_method=given.get("glue_method", "auto"),
-    )
 
 
 def recommended(given: Mapping[str, Any], image_shape: tuple[int, ...]) -> tuple[str | None, str]:
@@ -370,10 +271,10 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
             raise ValueError(f"unknown {label} {given[label]!r}; accepted: {', '.join(accepted)}")
     for label in ("rank", "n_units", "n_subnets", "samples_per_subnet", "patience"):
         if label in given:
-            _whole(label, given[label])
+            whole_number(label, given[label])
     for label in ("max_iter", "grow", "refine"):
         if label in given:
-            _whole(label, given[label], least=0)
+            whole_number(label, given[label], least=0)
     prune = given.get("prune", 0)
     most = inf if isinstance(prune, Integral) else 1.0
     if not isinstance(prune, Real) or isinstance(prune, bool) or not 0 <= float(prune) < most:
@@ -387,7 +288,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         )
     if name in PRESETS:
         refuse_own(f"preset {name!r}", given)
-        _refuse_augmentation(name, given)
+        refuse_augmentation(name, given)
     if not 0 <= given.get("tol", 0.0) < inf:
         raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
     ridge = given.get("ridge", "gcv")
@@ -422,8 +323,13 @@ def refuse_own(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:
-    """Refuse an augmentation where nothing is trained on batches."""
+def refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse an augmentation where nothing is trained on batches.
+
+    Raises
+    ------
+    ValueError
+    """
     batches = given.get("refine") and given.get("refine_solver", "adamw") == "adamw"
     if "augmentation" in given and not batches:
         raise ValueError(
@@ -433,55 +339,14 @@ def _refuse_augmentation(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def _sizes(
-    name: str | None, given: Mapping[str, Any], preset: Preset, n_samples: int
-) -> tuple[int, int]:
-    """Units of the network and sub-networks that share them."""
-    sized = {k: _whole(k, given[k]) for k in ("n_units", "n_subnets") if k in given}
-    own_size = name == "pereyra" and "n_subnets" not in sized
-    if "n_subnets" in sized:
-        n_subnets = sized["n_subnets"]
-    elif own_size:
-        n_subnets = preset.n_subnets
-    elif "n_units" in sized:
-        n_subnets = _divide(sized["n_units"])
-    else:
-        n_subnets = sized_to_data(n_samples, _MOST_SUBNETS if name is None else preset.n_subnets)
-    n_units = sized.get("n_units", preset.n_units if own_size else UNITS_PER_SUBNET * n_subnets)
-    if n_units % n_subnets:
-        raise ValueError(
-            f"n_units must be a multiple of n_subnets, got {n_units} units in {n_subnets}"
-        )
-    return n_units, n_subnets
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """A choice that is a whole number, also one that is given as a float.
 
-
-def _left_out(prune: Any, n_units: int) -> int:
-    """Units to leave out, given as a number or as a share."""
-    count = int(prune) if isinstance(prune, Integral) else round(float(prune) * n_units)
-    if count >= n_units:
-        raise ValueError(
-            f"prune must leave at least one unit; it asks for {count} of the {n_units} left out"
-        )
-    return count
-
-
-def _whole(name: str, value: Any, least: int = 1) -> int:
+    Raises
+    ------
+    ValueError
+    """
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not float(value).is_integer() or float(value) < least:
         raise ValueError(f"{name} must be a whole number at least {least}, got {value!r}")
     return int(float(value))
-
-
-def _divide(n_units: int) -> int:
-    """Sub-networks for a number of units: the divisor that comes nearest to 50 units each."""
-    divisors = [d for d in range(1, n_units + 1) if n_units % d == 0]
-    return min(divisors, key=lambda d: abs(log(n_units / d / UNITS_PER_SUBNET)))
-
-
-def sized_to_data(n_samples: int, most: int = _MOST_SUBNETS) -> int:
-    """Sub-networks of 50 units for a data set of any size: one for 500 samples, at most 40.
-
-    2000 units at the most: beyond, on MNIST, the glue costs more than the units bring
-    (``docs/results.md``).
-    """
-    return max(1, min(most, round(n_samples / _SAMPLES_PER_SIZE)))
