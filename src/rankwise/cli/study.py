@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,14 @@ from rankwise._seeds import checked_seed
 from rankwise.cli._options import Device, Json
 from rankwise.cli._output import say
 from rankwise.cli._stops import stoppable
+from rankwise.cli._study_text import (
+    duration,
+    percent_or_pruned,
+    print_options,
+    print_plan,
+    print_results,
+    wrapped,
+)
 from rankwise.cli.cluster import clustered
 
 if TYPE_CHECKING:
@@ -117,18 +125,10 @@ def run(
             command=shlex.join(["rankwise", *sys.argv[1:]]),
             plan=plan,
         )
-    _show(results, out, as_json)
+    print_results(results, out, as_json)
 
 
 app.command()(stoppable(clustered(run), "; finished cells are kept, and the same command goes on"))
-
-
-def _show(results: dict[str, Any], out: Path, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(results))
-        return
-    _print_results(results)
-    say(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")
 
 
 def extend(
@@ -157,7 +157,7 @@ def extend(
             command=shlex.join(["rankwise", *sys.argv[1:]]),
             extend=True,
         )
-    _show(results, folder, as_json)
+    print_results(results, folder, as_json)
     if not added:
         say(f"{folder} has these seeds already: none was added, and no look is counted", err=True)
 
@@ -194,42 +194,8 @@ def plan(
     if as_json:
         say(json.dumps(found | {"digest": write_plan(found, out)}))
         return
-    say(f"{'folds':>5} {'seeds':>5} {'images':>9} {'power':>7} {'hours':>8} {'disk':>9}")
-    for option in _telling(found):
-        mark = "  chosen" if option == found["chosen"] else ""
-        say(
-            f"{option['folds']:>5} {option['seeds']:>5} {sum(option['images'].values()):>9,} "
-            f"{option['power']:>7.1%} {option['hours']:>8.2f} {option['disk'] / 2**20:>5.0f} MiB"
-            f"{mark}"
-        )
-    digest = write_plan(found, out)
-    seeds = ", ".join(map(str, found["study"]["seeds"]))
-    if found["assumed"]:
-        _wrapped(
-            f"The pilot doesn't show {_shown(found['assumed'])}: the hardest of its other "
-            "comparisons stands for each.",
-            "",
-        )
-    for name, chance in found["contrast_power"].items():
-        known = "not shown by the pilot" if chance is None else f"{chance:.1%}"
-        _wrapped(f"{name}, of that size: power {known}.", "")
-    for name, reason in found["obstacles"].items():
-        _wrapped(f"The pilot has no verdict on {name}: {reason}.", "")
-    _wrapped(f"Seeds {seeds}: none of the pilot's, whose results are known.", "")
-    _wrapped(f"{out}, sha256 {digest}; 'rankwise study run … --plan {out}' shows it", "")
-
-
-def _shown(names: list[str], most: int = 3) -> str:
-    """A few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _telling(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A few options around the chosen one, by cost."""
-    options, chosen = found["options"], found["chosen"]
-    at = options.index(chosen) if chosen else len(options) - 1
-    return options[max(0, at - 4) : at + 3]
+    print_options(found)
+    print_plan(found, write_plan(found, out), out)
 
 
 @app.command()
@@ -252,8 +218,8 @@ def status(folder: Folder, as_json: Json = False) -> None:
         say(f"  failed: {place}: {reason}")
     left = found["seconds_left"]
     say(
-        f"{_duration(found['seconds'])} of work done, "
-        + ("no estimate yet" if left is None else f"about {_duration(left)} left")
+        f"{duration(found['seconds'])} of work done, "
+        + ("no estimate yet" if left is None else f"about {duration(left)} left")
         + ", one cell at a time"
     )
 
@@ -286,7 +252,7 @@ def compare(
         typer.echo(json.dumps(found))
         return
     for line in lines_of(found):
-        _wrapped(line.strip(), line[: len(line) - len(line.lstrip())]) if line else say("")
+        wrapped(line.strip(), line[: len(line) - len(line.lstrip())]) if line else say("")
 
 
 def tune(
@@ -319,11 +285,11 @@ def tune(
         say(search["condition"])
         say(
             f"  best:  energy {best['energy']:.4f}, skip threshold {best['skip_threshold']:.2f}: "
-            f"{_percent(best['validation_accuracy'])}"
+            f"{percent_or_pruned(best['validation_accuracy'])}"
         )
         say(
             f"  given: energy {given['energy']:.4f}, skip threshold "
-            f"{given['skip_threshold']:.2f}: {_percent(given['validation_accuracy'])}"
+            f"{given['skip_threshold']:.2f}: {percent_or_pruned(given['validation_accuracy'])}"
         )
         say(f"  {len(search['trials'])} trials, {pruned} pruned; the test part wasn't read")
     tuned = found["tuned"]
@@ -331,7 +297,7 @@ def tune(
         where = f"a reserve of {tuned['reserve']:g} of the training part, which no cell sees"
     else:
         where = "the study's own images: give it a reserve, or the study is no test of the values"
-    _wrapped(f"Searched on {where}. The table 'tuned' of {out / 'tune.json'} belongs to them.", "")
+    wrapped(f"Searched on {where}. The table 'tuned' of {out / 'tune.json'} belongs to them.")
 
 
 app.command()(stoppable(tune, "; finished trials are kept, and the same command goes on"))
@@ -421,71 +387,3 @@ def _numbers(text: str | None) -> list[int] | None:
     for number in numbers:
         checked_seed(number)
     return numbers
-
-
-def _print_results(results: dict[str, Any]) -> None:
-    """A table of conditions, then a sentence for each comparison; at most 80 columns."""
-    leaks = results["study"]["protocol"] == "notebook"
-    for data in results["data_sets"]:
-        if data["reduced"]:
-            _wrapped(f"{data['name']}: reduced: {'; '.join(data['reductions'])}", "")
-        if not leaks:  # The note of its protocol follows, for all data sets at once.
-            for note in data["notes"][len(data["reductions"]) :]:
-                _wrapped(f"{data['name']}: {note}", "")
-    if leaks:
-        typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
-    say(f"{'condition':<46} {'validation':>16} {'test':>8}")
-    for condition in results["conditions"]:
-        cells = [c for c in results["cells"] if c["condition"] == condition["id"]]
-        folds = [c["validation_accuracy"] for c in cells if c["stage"] == "fold"]
-        tests = [c["test_accuracy"] for c in cells if c["stage"] == "retrain"]
-        say(f"{_shortened(condition['id'], 46):<46} {_mean(folds):>16} {_mean(tests):>8}")
-    for comparison in results["comparisons"]:
-        name = f"{comparison['condition']} against {comparison['baseline_arm']}"
-        say("")
-        say(_shortened(name, 80))
-        _wrapped(comparison["sentence"], "  ")
-    for factor in results.get("factors", ()):
-        say("")
-        _wrapped(f"{factor['data_set']}, {factor['model']}: {factor['sentence']}", "")
-    for summary in results.get("summaries", {}).get("effects", ()):
-        say("")
-        _wrapped(
-            f"{summary['arm']} against {summary['baseline_arm']}, {summary['model']}, over "
-            f"{len(summary['rows'])} data sets: {100 * summary['mean']:+.2f} points "
-            f"({100 * summary['low']:+.2f} to {100 * summary['high']:+.2f}). {summary['note']}",
-            "",
-        )
-
-
-def _wrapped(text: str, indent: str) -> None:
-    import textwrap
-
-    for line in textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent):
-        say(line)
-
-
-def _mean(values: list[float]) -> str:
-    if not values:
-        return "–"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return _percent(mean)
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-    return f"{100 * mean:.2f} ± {100 * spread:.2f}%"
-
-
-def _percent(value: float | None) -> str:
-    return "pruned" if value is None else f"{100 * value:.2f}%"
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else f"…{text[-width + 1 :]}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
