@@ -11,7 +11,8 @@ from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.study import StudyError
 from rankwise.study.cuts import cut
-from rankwise.study.models import Training, fit_model
+from rankwise.study.fitted import Training
+from rankwise.study.models import fit_model
 from rankwise.training.validation import validation_split
 from study.run_cases import run, study
 
@@ -64,14 +65,14 @@ def test_the_quadratic_classifier_keeps_to_equal_updates(tmp_path):
 
 def test_sub_networks_are_as_many_with_copies_as_without():
     from rankwise.study.design import Model
-    from rankwise.study.models import _quadratic, equal_choices
+    from rankwise.study.quadratic import equal_choices, quadratic_classifier
 
     shape = (8, 8)
     sized = Model(network="quadratic", parameters={"unit": "bilinear", "refine": 6})
-    classifier = _quadratic(sized, 0, shape)
+    classifier = quadratic_classifier(sized, 0, shape)
     assert classifier.plan_for(shape, 4000).n_subnets > classifier.plan_for(shape, 1000).n_subnets
     equal = equal_choices(classifier, shape, 1000, 4000)
-    with_copies = _quadratic(sized, 0, shape, **equal).plan_for(shape, 4000)
+    with_copies = quadratic_classifier(sized, 0, shape, **equal).plan_for(shape, 4000)
     without = classifier.plan_for(shape, 1000)
     assert with_copies.n_subnets == without.n_subnets
     assert with_copies.subnet.n_units == without.subnet.n_units

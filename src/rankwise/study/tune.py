@@ -17,7 +17,8 @@ from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import Cut, cut_for_search
 from rankwise.study.design import Arm, Study, StudyError
-from rankwise.study.models import Training, fit_model
+from rankwise.study.fitted import Training
+from rankwise.study.models import fit_model
 from rankwise.study.protocols import protocol_of
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import timestamp
