@@ -22,7 +22,7 @@ from rankwise.heads.head import VarProHead
 from rankwise.nets import TrainingSettings, train_network, updates_per_pass
 from rankwise.study import Study, conditions_of, narrowed, preset, read_study
 from rankwise.study.degrade import KINDS, degrade
-from rankwise.study.design import Model
+from rankwise.study.design_parts import Model
 from rankwise.study.frozen import FeatureStore
 from rankwise.study.networks import build_network
 from rankwise.study.protocols import protocol_of

@@ -22,7 +22,8 @@ from rankwise.study.arms import (
     with_pipelines,
 )
 from rankwise.study.degrade import degrade
-from rankwise.study.design import Arm, StudyError
+from rankwise.study.design import StudyError
+from rankwise.study.design_parts import Arm
 from rankwise.study.reading import study_from
 
 

@@ -7,7 +7,7 @@ from rankwise.study import StudyError, conditions_of
 from rankwise.study.arms import batch_augmentation, copied_rows, make_copies
 from rankwise.study.conclusions import compare_factors, conclusions
 from rankwise.study.contrasts import contrasts_of
-from rankwise.study.design import Both
+from rankwise.study.design_parts import Both
 from rankwise.study.infer import corrected_t_test, holm
 from study.made_results import make_results
 from study.run_cases import run, study
@@ -92,7 +92,7 @@ def test_both_have_the_copies_of_each_and_change_batches_in_turn():
     import torch
 
     from rankwise.data import load_images
-    from rankwise.study.design import Arm
+    from rankwise.study.design_parts import Arm
 
     images = load_images("digits", limit=60, seed=1)
     parts = (Arm(kind="jpeg", skip_threshold=0.5), Arm(kind="blur", skip_threshold=0.2))

@@ -10,17 +10,16 @@ import pytest
 
 from rankwise.study import read_study
 from rankwise.study.arms import check_arm
-from rankwise.study.design import (
+from rankwise.study.design import PROTOCOLS, Study
+from rankwise.study.design_parts import (
     ARM_KINDS,
     ARM_OPTIONS,
     COPY_KINDS,
-    PROTOCOLS,
     Arm,
     DataSet,
     Model,
     Published,
     Row,
-    Study,
 )
 from rankwise.study.models import check_model
 from rankwise.study.outcomes import primary_outcome

@@ -5,7 +5,7 @@ import pytest
 
 from rankwise.data import load_images
 from rankwise.lowrank import pictures
-from rankwise.study.design import Arm
+from rankwise.study.design_parts import Arm
 from rankwise.study.gallery import COLUMNS, draw_arm
 
 

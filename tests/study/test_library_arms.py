@@ -11,7 +11,7 @@ from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError
 from rankwise.study import StudyError, conditions_of
 from rankwise.study.arms import batch_augmentation, check_arm, make_copies
-from rankwise.study.design import Arm
+from rankwise.study.design_parts import Arm
 from study.run_cases import run, study
 
 pytestmark = pytest.mark.usefixtures("somebody")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rankwise.data import ImageSet
 from rankwise.errors import DataError
 from rankwise.study.cuts import cut
-from rankwise.study.design import Arm
+from rankwise.study.design_parts import Arm
 from rankwise.study.protocols import (
     Part,
     Split,

@@ -64,7 +64,7 @@ def test_the_quadratic_classifier_keeps_to_equal_updates(tmp_path):
 
 
 def test_sub_networks_are_as_many_with_copies_as_without():
-    from rankwise.study.design import Model
+    from rankwise.study.design_parts import Model
     from rankwise.study.quadratic import equal_choices, quadratic_classifier
 
     shape = (8, 8)
@@ -292,7 +292,7 @@ def test_a_pre_trained_timm_model_gets_its_own_pixels(monkeypatch):
     """Black, of 1 or 3 channels, as (0 - mean) / deviation: in transfer and without."""
     import torch
 
-    from rankwise.study.design import Model
+    from rankwise.study.design_parts import Model
     from rankwise.study.networks import build_network
 
     timm = TimmNet()
@@ -351,7 +351,7 @@ def test_a_fine_tuned_network_of_somebody_s_learns_from_its_features(tmp_path, m
 
     from torch import nn
 
-    from rankwise.study.design import Model
+    from rankwise.study.design_parts import Model
     from rankwise.study.networks import build_network
 
     def make(image_shape, n_classes):

@@ -12,7 +12,7 @@ The paper's experiments are presets; anyone's data, models and augmentations are
 
 How to add …
 
-- *an arm of copies*: a kind in `rankwise.study.design.COPY_KINDS`, a branch of
+- *an arm of copies*: a kind in `rankwise.study.design_parts.COPY_KINDS`, a branch of
   `rankwise.study.arms.make_copies`; without code it is an augmentation of a library by name, an
   Albumentations pipeline or a callable.
 - *a library of augmentations*: its place in `rankwise.study.library_arms`, its name in `LIBRARIES`.
@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.study.conditions import Condition, conditions_of
-    from rankwise.study.design import Arm, DataSet, Model, Study, StudyError
+    from rankwise.study.design import Study, StudyError
+    from rankwise.study.design_parts import Arm, DataSet, Model
     from rankwise.study.narrowing import narrowed
     from rankwise.study.presets import PRESET_NAMES, preset
     from rankwise.study.reading import read_study
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
     from rankwise.study.tune import tune_study
 
 _HOMES = {
-    "Arm": "design",
+    "Arm": "design_parts",
     "Condition": "conditions",
-    "DataSet": "design",
-    "Model": "design",
+    "DataSet": "design_parts",
+    "Model": "design_parts",
     "PRESET_NAMES": "presets",
     "Study": "design",
     "StudyError": "design",

@@ -16,7 +16,8 @@ from rankwise._reading import read_json
 from rankwise.data import ImageSet
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.lowrank import FixedEnergy, LowRankAugmenter, NormalEnergy, RandomLowRank
-from rankwise.study.design import Arm, Both, Study, StudyError
+from rankwise.study.design import Study, StudyError
+from rankwise.study.design_parts import Arm, Both
 
 if TYPE_CHECKING:
     import torch

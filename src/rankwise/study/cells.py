@@ -31,7 +31,8 @@ from rankwise.study.arms import batch_augmentation
 from rankwise.study.conditions import Condition
 from rankwise.study.cuts import Cut, cut
 from rankwise.study.degraded_sets import degraded_sets
-from rankwise.study.design import Arm, Study
+from rankwise.study.design import Study
+from rankwise.study.design_parts import Arm
 from rankwise.study.fitted import Fitted, Training, log_loss
 from rankwise.study.models import fit_model
 from rankwise.study.protocols import leaks, protocol_of, retraining_epochs

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rankwise.study.design import ROW_OPTIONS, Arm, Both, Row, Study, StudyError
+from rankwise.study.design import Study, StudyError
+from rankwise.study.design_parts import ROW_OPTIONS, Arm, Both, Row
 from rankwise.study.protocols import Protocol, protocol_of
 
 

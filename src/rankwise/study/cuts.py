@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rankwise.data import ImageSet
 from rankwise.study.arms import copied_rows, make_copies
-from rankwise.study.design import Arm, Study
+from rankwise.study.design import Study
+from rankwise.study.design_parts import Arm
 from rankwise.study.protocols import (
     Part,
     Rows,

@@ -14,7 +14,7 @@ from rankwise._process import torch_seeded
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import batch_augmentation, make_copies
 from rankwise.study.conditions import Condition
-from rankwise.study.design import Arm
+from rankwise.study.design_parts import Arm
 
 COLUMNS = 8
 _COPY = "#d95f02"

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from rankwise._process import torch_seeded
 from rankwise.errors import MissingDependencyError
-from rankwise.study.design import Arm, StudyError
+from rankwise.study.design import StudyError
+from rankwise.study.design_parts import Arm
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from rankwise.study.design import Model, StudyError
+from rankwise.study.design import StudyError
+from rankwise.study.design_parts import Model
 from rankwise.study.fitted import Fitted, Labelled, Training, one_epoch
 from rankwise.study.networks import build_network, reason_of
 from rankwise.study.quadratic import check_quadratic, fit_quadratic

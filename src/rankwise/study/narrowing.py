@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rankwise.study.design import (
-    ARM_KINDS,
-    LIBRARIES,
-    OF_LIBRARY,
-    Study,
-    StudyError,
-    plain_names,
-)
+from rankwise.study.design import Study, StudyError, plain_names
+from rankwise.study.design_parts import ARM_KINDS, LIBRARIES, OF_LIBRARY
 from rankwise.study.reading import study_from
 
 

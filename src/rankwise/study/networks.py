@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rankwise._process import torch_seeded
 from rankwise.errors import MissingDependencyError, RankwiseError
 from rankwise.study.arms import find_callable
-from rankwise.study.design import Model, StudyError
+from rankwise.study.design import StudyError
+from rankwise.study.design_parts import Model
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.study.design import Model, StudyError
+from rankwise.study.design import StudyError
+from rankwise.study.design_parts import Model
 from rankwise.study.fitted import Fitted, Labelled, Training, one_epoch
 
 _LEAST = 1e-12

@@ -10,7 +10,8 @@ from typing import Any
 
 from rankwise._reading import check_regular
 from rankwise.errors import is_shortage
-from rankwise.study.design import (
+from rankwise.study.design import Study, StudyError
+from rankwise.study.design_parts import (
     ARM_OPTIONS,
     MODEL_OPTIONS,
     OWN_OPTIONS,
@@ -21,8 +22,6 @@ from rankwise.study.design import (
     Model,
     Published,
     Row,
-    Study,
-    StudyError,
 )
 
 

@@ -16,7 +16,8 @@ from rankwise.study.arms import batch_augmentation
 from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import Cut, cut_for_search
-from rankwise.study.design import Arm, Study, StudyError
+from rankwise.study.design import Study, StudyError
+from rankwise.study.design_parts import Arm
 from rankwise.study.fitted import Training
 from rankwise.study.models import fit_model
 from rankwise.study.protocols import protocol_of
