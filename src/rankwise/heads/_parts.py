@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,29 +13,16 @@ from sklearn.utils.validation import check_is_fitted
 from rankwise._files import write_json
 from rankwise._refusals import all_or_nothing
 from rankwise.heads._input import HeadInput
-from rankwise.heads._solving import HeadSolving
+from rankwise.heads._samples import HeadSamples
 from rankwise.heads.removal import SampleDigest, certificate_of, measured_difference
 from rankwise.heads.shards import LeftOutErrors, in_order, mean_errors, total_of
-from rankwise.linear.class_ridge import HeadSolution
 from rankwise.linear.statistics import ClassStatistics
 
 
-class HeadParts(HeadInput, HeadSolving):
+class HeadParts(HeadInput, HeadSamples):
     """The part of `VarProHead` that changes which samples it has seen."""
 
     removals_: list[dict[str, Any]]
-    _solved: HeadSolution | None = None
-    _parts: list[ClassStatistics] | None = None
-
-    @abstractmethod
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether there are samples."""
-
-    @abstractmethod
-    def _adopt(
-        self, statistics: ClassStatistics, parts: list[ClassStatistics] | None = None
-    ) -> None:
-        """Be the head of these samples, not solved yet."""
 
     @all_or_nothing
     def partial_fit(

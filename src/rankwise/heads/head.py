@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,21 +18,20 @@ from rankwise._hub import OnHub
 from rankwise._refusals import all_or_nothing
 from rankwise.cluster import cluster
 from rankwise.errors import ModelFileError
-from rankwise.heads._input import is_iterable_of_blocks
+from rankwise.heads._left_out import HeadLeftOut
 from rankwise.heads._output import HeadOutput
 from rankwise.heads._parts import HeadParts
 from rankwise.heads.backbones import forward_of, load_backbone
-from rankwise.heads.feature_blocks import ArrayBlocks, Block
+from rankwise.heads.feature_blocks import ArrayBlocks
 from rankwise.heads.features import BackboneFeatures, extract_features
-from rankwise.heads.order import in_callers_order
-from rankwise.linear.class_ridge import HeadSolution, log_probabilities
-from rankwise.linear.statistics import ClassStatistics, like, to_numpy
+from rankwise.linear.class_ridge import log_probabilities
+from rankwise.linear.statistics import like, to_numpy
 from rankwise.nets.layers import FeatureExtractor
 from rankwise.nets.projected_loss import head_of, write_layer
 from rankwise.nets.transfer import TransferNetwork
 
 
-class VarProHead(OnHub, HeadParts, HeadOutput, ClassifierMixin, BaseEstimator):
+class VarProHead(OnHub, HeadParts, HeadLeftOut, HeadOutput, ClassifierMixin, BaseEstimator):
     """The ridge-regularised least-squares output layer, from statistics gathered in one pass.
 
     Memory doesn't grow with the samples: what is kept of them is `ClassStatistics`, ``d²`` numbers
@@ -148,8 +146,6 @@ class VarProHead(OnHub, HeadParts, HeadOutput, ClassifierMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
-    _solved: HeadSolution | None = None
-    _parts: list[ClassStatistics] | None = None
     set_params = all_or_nothing(BaseEstimator.set_params)
 
     # -- learning and unlearning --------------------------------------------------------------
@@ -259,55 +255,6 @@ class VarProHead(OnHub, HeadParts, HeadOutput, ClassifierMixin, BaseEstimator):
         """Calibrated probabilities, ``softmax(outputs/temperature_)``."""
         return np.exp(self.predict_log_proba(X))
 
-    # -- what the training samples say ---------------------------------------------------------
-
-    def leave_one_out_predictions(
-        self, X: Any, y: Any = None, sample_weight: Any = None
-    ) -> np.ndarray:
-        """Output for each training sample of the head fitted without it, none refitted.
-
-        Exact for the squared loss, to first order for the logistic one.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            Training samples, all or some, as they were given to `fit`; what wasn't trained on
-            gets a wrong answer.
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes)
-            In the order of the samples. Scale and directions of the features are held, which
-            only matters where they are standardised or truncated.
-        """
-        return self._left_out(self._in_order(X, y, sample_weight))[0]
-
-    def likely_wrong_labels(
-        self, X: Any, y: Any = None, sample_weight: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Training samples, the most suspicious label first.
-
-        Returns
-        -------
-        rows : int array of shape (n_samples,)
-            Of the arrays or, of a `DataLoader` that shuffles, of its data set.
-        margins : array of shape (n_samples,)
-            In the same order: left-out output of the given label less the largest other; below
-            zero where the others' vote is against the label.
-
-        Raises
-        ------
-        ValueError
-            If a loader's order is another each time, so that rows would mean nothing.
-        """
-        outputs, codes = self._left_out(self._in_order(X, y, sample_weight))
-        rows = np.arange(len(codes))
-        given = outputs[rows, codes]
-        outputs[rows, codes] = -np.inf
-        margins = given - outputs.max(axis=1)
-        order = np.argsort(margins, kind="stable")
-        return order, margins[order]
-
     # -- files ----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
@@ -328,63 +275,6 @@ class VarProHead(OnHub, HeadParts, HeadOutput, ClassifierMixin, BaseEstimator):
         from rankwise.heads.files import read_head
 
         return read_head(Path(folder), cls)
-
-    # -- the solved layer ----------------------------------------------------------------------
-
-    def _in_order(self, X: Any, y: Any, sample_weight: Any) -> Any:
-        """Samples whose positions mean something to the caller."""
-        if y is None and is_iterable_of_blocks(X):
-            X = in_callers_order(X)
-        return self._begin(X, y, sample_weight, first=False)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_seen")
-
-    def _adopt(
-        self, statistics: ClassStatistics, parts: list[ClassStatistics] | None = None
-    ) -> None:
-        self._statistics, self._samples = statistics, None
-        self._parts = [statistics] if parts is None else parts
-        self.classes_ = statistics.classes
-        self.n_features_in_ = statistics.n_features
-        self._seen = statistics.n_samples, float(statistics.weights.sum())
-        self._solved = None
-
-    def _keeps(self, source: ArrayBlocks) -> bool:
-        """Whether the samples themselves are kept, and statistics made when they are asked for."""
-        if self.loss == "squared":
-            return source.fewer_than_features
-        return source.less_than_statistics and self.rank is None
-
-    def _adopt_samples(self, samples: Block) -> None:
-        """Keep the samples themselves, which are less than their statistics."""
-        self._statistics, self._samples, self._parts = None, samples, None
-        self.classes_ = np.unique(samples.labels)
-        self.n_features_in_ = samples.features.shape[1]
-        used = samples.weights > 0
-        self._seen = int(used.sum()), float(samples.weights.sum())
-        self._solved = None
-
-    def _forget(self) -> None:
-        """As if never fitted."""
-        self._statistics = self._samples = self._parts = self._solved = None
-        for name in ("_seen", "classes_"):
-            self.__dict__.pop(name, None)
-
-    def _solution(self) -> HeadSolution:
-        if not self.__sklearn_is_fitted__():
-            raise AttributeError("this VarProHead isn't fitted yet; call fit or partial_fit")
-        if self._solved is None:
-            self._solved = self._solve(None)
-        return self._solved
-
-    def _rank_and_condition(self) -> tuple[int, float]:
-        solved = self._solution()
-        if solved.rank is None or solved.condition is None:
-            rank, condition = self._family().rank_and_condition()
-            self._solved = replace(solved, rank=rank, condition=condition)
-            return rank, condition
-        return solved.rank, solved.condition
 
 
 def solve_head(
