@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from rankwise import ConvolutionalClassifier
-from rankwise.cli.model import train
+from rankwise.cli.train import train
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     plan_convolutional,

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from rankwise._text import plain
-from rankwise.cli import cluster, explore, export, lowrank, model, nets, study
+from rankwise.cli import cluster, explore, export, lowrank, nets, study, train, use
 from rankwise.cli._output import prepare_streams, say, warnings_in_words
 from rankwise.cli._stops import ended_as_by_ctrl_c, stoppable
 from rankwise.cli._together import one_speaks, refuse_several
@@ -24,10 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(model.demo)
-app.command()(clustered(model.train))
-app.command()(stoppable(model.evaluate))
-app.command()(stoppable(clustered(model.predict)))
+app.command()(train.demo)
+app.command()(clustered(train.train))
+app.command()(stoppable(use.evaluate))
+app.command()(stoppable(clustered(use.predict)))
 app.command()(stoppable(explore.explore))
 app.command()(stoppable(clustered(lowrank.augment), "; the same command goes on where it stopped"))
 app.command()(stoppable(lowrank.show))
