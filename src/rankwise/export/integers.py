@@ -1,7 +1,7 @@
 """A convolutional network in whole numbers: int8 weights and activations, int32 sums.
 
 For chains of forms, pools and activations, which the convolutional presets are. A unit's forms are
-slid one axis after the other (`c_chain`), and each step has a scale of its own:
+slid one axis after the other (`c_rows`), and each step has a scale of its own:
 
     t = (Σ_c A_mc·x_c + ½) >> t_shift        int16, A int8 with a scale for each form
     h = (Σ_k V_mk·t_k + ½) >> h_shift        int16, V int8 with a scale for each form
