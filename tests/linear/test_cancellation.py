@@ -10,11 +10,12 @@ from sklearn.datasets import load_digits
 import oracles
 from rankwise.heads.head import VarProHead
 from rankwise.linear.class_ridge import RidgeFamily
+from rankwise.linear.design import design
 from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.output_layer import solve_output_layer
 from rankwise.linear.pruning import prune
 from rankwise.linear.ridge_choice import leave_one_out_errors, penalised_objective, ridge_path
-from rankwise.linear.statistics import ClassStatistics, block_statistics, design
+from rankwise.linear.statistics import ClassStatistics, block_statistics
 
 SHAPES = [(20, 50), (50, 20), (20, 20), (21, 20), (20, 21), (60, 300)]
 

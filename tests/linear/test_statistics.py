@@ -10,7 +10,8 @@ from scipy.special import log_softmax
 import oracles
 from rankwise.linear import class_ridge
 from rankwise.linear.class_ridge import RidgeFamily, fit_temperature, modelled_temperature
-from rankwise.linear.statistics import ClassStatistics, block_statistics, class_factors, design
+from rankwise.linear.design import class_factors, design
+from rankwise.linear.statistics import ClassStatistics, block_statistics
 
 
 def data(n=60, d=5, k=3, seed=0, offset=0.0):

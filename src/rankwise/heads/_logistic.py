@@ -18,9 +18,10 @@ from rankwise.linear.class_logistic import (
     logistic_path,
 )
 from rankwise.linear.class_ridge import RidgeFamily
+from rankwise.linear.design import design
 from rankwise.linear.logistic_folds import Folds
 from rankwise.linear.scaling import scaling_of_design, scaling_of_samples
-from rankwise.linear.statistics import ClassStatistics, as_float64, design
+from rankwise.linear.statistics import ClassStatistics, as_float64
 from rankwise.linear.wide import samples_side
 
 

@@ -24,13 +24,8 @@ from rankwise.linear.class_ridge import (
     fit_temperature,
     modelled_temperature,
 )
-from rankwise.linear.statistics import (
-    ClassStatistics,
-    block_statistics,
-    design,
-    like,
-    to_numpy,
-)
+from rankwise.linear.design import design
+from rankwise.linear.statistics import ClassStatistics, block_statistics, like, to_numpy
 from rankwise.linear.wide import wide_design
 
 CALIBRATION_SAMPLES = 5000

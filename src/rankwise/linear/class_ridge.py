@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
 from rankwise._arrays import own
+from rankwise.linear.design import Design
 from rankwise.linear.output_layer import solve_gram
 from rankwise.linear.ridge_choice import (
     eigen_directions,
@@ -26,7 +27,7 @@ from rankwise.linear.ridge_choice import (
     left_out_squares,
     ridge_path,
 )
-from rankwise.linear.statistics import ClassStatistics, Design, like, to_numpy
+from rankwise.linear.statistics import ClassStatistics, like, to_numpy
 
 MODEL_DRAWS = 5000
 """Outputs drawn to fit a temperature where the samples can't be seen again."""

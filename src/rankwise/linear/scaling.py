@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rankwise.linear.statistics import (
-    ClassStatistics,
-    Design,
-    class_factors,
-    constant_features,
-)
+from rankwise.linear.design import Design, class_factors, constant_features
+from rankwise.linear.statistics import ClassStatistics
 
 _FAR = 100.0
 """Features whose mean is so many deviations away are multiplied in float64."""
@@ -157,7 +153,7 @@ def scaling_of_samples(
     sample_weight : array of shape (n,)
     classes : array of shape (K,)
     class_weight, fit_intercept, standardise
-        As in `rankwise.linear.statistics.design`.
+        As in `rankwise.linear.design.design`.
     """
     k = len(classes)
     counts = np.bincount(codes[sample_weight > 0], minlength=k)

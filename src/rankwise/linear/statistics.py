@@ -12,9 +12,7 @@ depend on the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,9 @@ from jaxtyping import Float, Int
 from scipy import sparse
 
 from rankwise._arrays import own
-from rankwise.linear.gram import EPS, GramStatistics
+from rankwise.linear.gram import EPS
 
-_CLEAR = 1e3
+CLEAR = 1e3
 """A variance counts where it is so many times the rounding that taken-out samples left."""
 
 
@@ -98,7 +96,7 @@ class ClassStatistics:
         """Both sets of samples together. Classes may differ."""
         a, b = _aligned(self, other)
         weights = a.weights + b.weights
-        part = b.weights / _positive(weights)
+        part = b.weights / positive(weights)
         delta = b.means - a.means
         means = a.means + part[:, None] * delta
         scatter = a.scatter + b.scatter
@@ -137,11 +135,11 @@ class ClassStatistics:
         weights = np.where(left, a.weights - b.weights, 0.0)
         if (weights < 0).any() or (left & (weights == 0)).any():
             raise ValueError("the samples to remove weigh more than those that were seen")
-        shift = (a.means - b.means) * (b.weights / _positive(weights))[:, None]
+        shift = (a.means - b.means) * (b.weights / positive(weights))[:, None]
         means = np.where(left[:, None], a.means + shift, 0.0)
         delta = np.where(left[:, None], b.means - means, 0.0)
         scatter = a.scatter - b.scatter
-        _add_outer(scatter, delta, -weights * b.weights / _positive(a.weights))
+        _add_outer(scatter, delta, -weights * b.weights / positive(a.weights))
         # A class of one sample has no scatter, whatever rounding says.
         if a.by_class:
             scatter[counts <= 1] = 0.0
@@ -149,7 +147,7 @@ class ClassStatistics:
             scatter[:] = 0.0
         was, now = (np.einsum("gii->i", s) for s in (a.scatter, scatter))
         rounding = a.left_by_removal + b.left_by_removal + EPS * was
-        if (now < -1e-6 * was - _CLEAR * rounding).any():
+        if (now < -1e-6 * was - CLEAR * rounding).any():
             raise ValueError(
                 "these samples weren't among those seen: without them a feature would have a "
                 "negative variance"
@@ -195,7 +193,7 @@ def block_statistics(
     # Means about a sample of the block, so that a large offset costs no digits.
     origin = x[:1]
     shifted = x - origin
-    offsets = _class_means(shifted, codes, weight / _positive(weights)[codes], k)
+    offsets = _class_means(shifted, codes, weight / positive(weights)[codes], k)
     centred = shifted - offsets[like(codes, x)]
     centred = centred * like(np.sqrt(weight), x)[:, None]
     groups = [centred]
@@ -219,176 +217,6 @@ def _class_means(x: Any, codes: np.ndarray, shares: np.ndarray, k: int) -> Any:
     dense = np.zeros((k, len(codes)))
     dense[codes, np.arange(len(codes))] = shares
     return like(dense, x) @ x
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """The least-squares problem that statistics pose: centred, scaled, weighted.
-
-    Attributes
-    ----------
-    centre, scale : float64 arrays of shape (d,)
-        Features are used as ``(x − centre)/scale``.
-    priors : float64 array of shape (K,)
-        Weighted mean of the one-hot targets, the outputs at `centre`; zero without intercept.
-    total : float
-        Sum of all weights, class weights included.
-    class_factors : float64 array of shape (K,)
-        Weight of a sample of each class.
-    gram : GramStatistics
-        Of those features and the one-hot targets less `priors`. Its `n` is the sum of the
-        samples' own weights.
-    fit_intercept : bool
-    rows : float64 array of shape (n, d), optional
-        The weighted, centred, scaled samples, where they are fewer than the features. Then the
-        Gram matrix in `gram` is theirs, ``n × n``, and ``cross`` their weighted targets, (n, K).
-    """
-
-    centre: Float[np.ndarray, "d"]
-    scale: Float[np.ndarray, "d"]
-    priors: Float[np.ndarray, "K"]
-    total: float
-    class_factors: Float[np.ndarray, "K"]
-    gram: GramStatistics
-    fit_intercept: bool
-    rows: Float[np.ndarray, "n d"] | None = None
-
-    @property
-    def free_leverage(self) -> float:
-        """Leverage of the intercept, the same for a unit of every sample's weight."""
-        return 1.0 / self.total if self.fit_intercept else 0.0
-
-
-def design(
-    statistics: ClassStatistics,
-    *,
-    class_weight: Mapping[Any, Any] | str | None = None,
-    fit_intercept: bool = True,
-    standardise: bool = True,
-) -> Design:
-    """Centre, scale and weigh, from the statistics alone.
-
-    Parameters
-    ----------
-    statistics : ClassStatistics
-    class_weight : mapping, "balanced" or None
-        Weight of each class, 1 where it isn't named; ``"balanced"``: all classes weigh the same
-        in all. Needs statistics by class.
-    fit_intercept : bool
-    standardise : bool
-        Divide features by their weighted standard deviation. Features that don't vary are left
-        out.
-
-    Raises
-    ------
-    ValueError
-        If there are no samples, or class weights meet statistics that aren't by class.
-    """
-    if statistics.n_samples == 0:
-        raise ValueError("there are no samples left to fit; add some")
-    factors = class_factors(statistics, class_weight)
-    weights = factors * statistics.weights
-    total = float(weights.sum())
-    mean = weights @ statistics.means / total
-    from_mean = statistics.means - mean
-    within = statistics.scatter[0]
-    if statistics.by_class:
-        within = np.tensordot(factors, statistics.scatter, axes=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scatter = within + from_mean.T @ (weights[:, None] * from_mean)
-    variance = scatter.diagonal() / total
-    n = statistics.n_samples
-    constant = constant_features(mean, variance, n)
-    removal = statistics.left_by_removal / total
-    constant |= variance <= _CLEAR * removal
-    scale = np.sqrt(np.where(constant, 1.0, variance)) if standardise else np.ones(len(mean))
-    priors = weights / total
-    if fit_intercept:
-        centre, cross = mean, from_mean.T * weights
-        cross[constant] = 0.0
-        scatter[constant] = 0.0
-        scatter[:, constant] = 0.0
-        squared = squares_of_targets(weights)
-    else:
-        centre, cross = np.zeros(len(mean)), statistics.means.T * weights
-        scatter += total * np.outer(mean, mean)
-        priors = np.zeros_like(priors)
-        squared = total
-    gram = GramStatistics(
-        gram=scatter / scale / scale[:, None],
-        cross=cross / scale[:, None],
-        targets_squared=squared,
-        n=float(statistics.weights.sum()),
-        eps=max(EPS, _mean(removal[~constant] / variance[~constant])),
-        max_rank=n - int(fit_intercept),
-        feature_eps=statistics.feature_eps * size_by_deviation(mean, variance, constant),
-    )
-    return Design(centre, scale, priors, total, factors, gram, fit_intercept)
-
-
-def constant_features(
-    mean: Float[np.ndarray, "d"], variance: Float[np.ndarray, "d"], n_samples: int
-) -> Bool[np.ndarray, "d"]:
-    """Features that don't vary: under this bound, scikit-learn's, a variance is rounding.
-
-    Raises
-    ------
-    ValueError
-        If a variance is no number.
-    """
-    if not np.isfinite(variance).all():
-        worst = int(np.argmax(~np.isfinite(variance)))
-        raise ValueError(f"feature {worst} is too large: its variance exceeds what a float64 holds")
-    return variance <= n_samples * EPS * variance + (n_samples * mean * EPS) ** 2
-
-
-def squares_of_targets(weights: Float[np.ndarray, "K"]) -> float:
-    """``Σ w(1 − w/W)``, of one-hot targets less their means.
-
-    The bracket is without a difference: one class may hold nearly all.
-    """
-    others = np.where(np.eye(len(weights), dtype=bool), 0.0, weights).sum(axis=1)
-    return float(np.sum(weights * others) / weights.sum())
-
-
-def size_by_deviation(
-    mean: Float[np.ndarray, "d"], variance: Float[np.ndarray, "d"], constant: Bool[np.ndarray, "d"]
-) -> float:
-    """Root mean square size of features, in deviations: they were rounded at their size."""
-    return sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant]))
-
-
-def class_factors(
-    statistics: ClassStatistics, class_weight: Mapping[Any, Any] | str | None
-) -> np.ndarray:
-    """Weight of a sample of each class, of shape (K,)."""
-    k = len(statistics.classes)
-    if class_weight is None:
-        return np.ones(k)
-    if isinstance(class_weight, Mapping):
-        known = {str(c) for c in statistics.classes}
-        unknown = [name for name in class_weight if str(name) not in known]
-        if unknown:
-            raise ValueError(
-                f"class_weight names class {unknown[0]!r}, which the labels don't hold; classes: "
-                f"{', '.join(sorted(known)[:10])}"
-            )
-        by_name = {str(name): float(value) for name, value in class_weight.items()}
-        factors = np.array([by_name.get(str(c), 1.0) for c in statistics.classes])
-        if not (np.isfinite(factors).all() and (factors >= 0).all() and (factors > 0).any()):
-            raise ValueError("class weights must be finite numbers, none below 0, one above")
-    elif class_weight == "balanced":
-        present = statistics.weights > 0
-        mean_weight = statistics.weights.sum() / max(1, int(present.sum()))
-        factors = np.where(present, mean_weight / _positive(statistics.weights), 1.0)
-    else:
-        raise ValueError(
-            f"class_weight must be None, 'balanced' or a dict of label and weight, got "
-            f"{class_weight!r}"
-        )
-    if not statistics.by_class and not np.allclose(factors, factors[0]):
-        raise ValueError("class weights need statistics by class, and these are of all classes")
-    return factors
 
 
 def eps_of(features: Any) -> float:
@@ -461,11 +289,6 @@ def _add_outer(scatter: np.ndarray, delta: np.ndarray, factors: np.ndarray) -> N
         scatter[k] += factors[k] * np.outer(delta[k], delta[k])
 
 
-def _mean(values: np.ndarray) -> float:
-    """Of no values: zero."""
-    return float(values.mean()) if len(values) else 0.0
-
-
-def _positive(weights: np.ndarray) -> np.ndarray:
+def positive(weights: np.ndarray) -> np.ndarray:
     """Safe to divide by: a weight of zero divides a zero."""
     return np.where(weights > 0, weights, 1.0)

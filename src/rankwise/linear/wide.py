@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import cholesky, solve_triangular
 
+from rankwise.linear.design import Design, size_by_deviation, squares_of_targets
 from rankwise.linear.gram import EPS, GramStatistics
 from rankwise.linear.scaling import Scaling, scaling_of_samples
-from rankwise.linear.statistics import Design, eps_of, size_by_deviation, squares_of_targets
+from rankwise.linear.statistics import eps_of
 
 
 def wide_design(
@@ -24,7 +25,7 @@ def wide_design(
     classes: np.ndarray,
     **choices: Any,
 ) -> Design:
-    """What `rankwise.linear.statistics.design` gives, with the samples as `rows`.
+    """What `rankwise.linear.design.design` gives, with the samples as `rows`.
 
     Parameters
     ----------

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from rankwise.linear.class_ridge import RidgeFamily, modelled_temperature
+from rankwise.linear.design import design
 from rankwise.linear.running import solve_layer, with_constant
-from rankwise.linear.statistics import block_statistics, design
+from rankwise.linear.statistics import block_statistics
 from rankwise.nets.losses import Batch, CrossEntropyLoss, Loss
 
 
