@@ -446,6 +446,28 @@ def test_what_is_kept_of_a_budget_shortens_the_end_of_the_schedule(digits):
     assert len(half) < 0.6 * len(whole)
 
 
+def test_what_is_behind_is_timed_again_and_the_shorter_time_kept(digits):
+    """Where others had the processor the first time, half of a budget was left unused."""
+    images, labels = digits
+    updates = []
+    for times in ((0.0, 0.0), (30.0, 30.0), (30.0, 0.0), (0.0, 30.0)):
+        run = training(images, epochs=50, time_budget=1.0)
+        done, set_rate = [], run.set_rate
+        run.set_rate = lambda share, done=done, kept=set_rate: done.append(share) or kept(share)
+        run._clock = Clock(40.0, now=counting(0.5))
+        told = iter(times)
+        run.fit(images[:600], labels[:600], behind=lambda told=told: next(told))
+        assert done[-1] > 0.9
+        assert next(told, None) is None, "twice"
+        updates.append(len(done))
+    quiet, busy, busy_first, busy_later = updates
+    assert busy < 0.4 * quiet
+    assert busy_first > 0.8 * quiet
+    assert busy_later == quiet
+    # Without a budget nothing is timed.
+    training(images, epochs=1).fit(images[:120], labels[:120], behind=lambda: 1 / 0)
+
+
 def test_a_budget_that_is_over_stays_over(digits, tmp_path):
     """A finished fit is repeated from its checkpoint, not gone on with, however fast it is now."""
     images, labels = digits

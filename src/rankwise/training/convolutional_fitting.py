@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,11 +182,11 @@ def fit_convolutional(
         workers=threads,
         device=where,
     )
-    spent = 0.0
+    behind, left_out = None, calibrate and validation is None
     if joint.time_budget is not None:
-        left_out = calibrate and validation is None
         coef = np.zeros((module.n_features + 1, n_classes))
-        behind = seconds_behind(
+        behind = partial(
+            seconds_behind,
             module.network(coef, softmax=True).features(rest),
             len(rest),
             len(held_out),
@@ -193,13 +194,13 @@ def fit_convolutional(
             choices=2 * (not glue_only) + (calibrate and not left_out),
             threads=threads,
         )
-        spent = behind + time.perf_counter() - started
     title = "teacher's epochs" if of_teacher else "epochs"
     with progress_bar(title, joint.epochs, enabled=progress, notes=True) as advance:
         result = training.fit(
             rest,
             labels,
-            spent=spent,
+            spent=time.perf_counter() - started,
+            behind=behind,
             weights=own,
             validation=validation,
             checkpoint=None if folder is None else folder / CHECKPOINT,

@@ -25,6 +25,9 @@ from rankwise.training.joint_plan import JointResult
 from rankwise.training.joint_updates import JointUpdates
 from rankwise.training.precision import precision_begun
 
+_TIMED_AGAIN_AT = 0.25
+"""Share of the schedule: early enough for the rates to go by what is found."""
+
 
 class JointTraining(JointUpdates):
     """Trains the units of a module together, epoch by epoch; see the module's docstring.
@@ -42,6 +45,7 @@ class JointTraining(JointUpdates):
         checkpoint: Path | None = None,
         key: str = "",
         spent: float = 0.0,
+        behind: Callable[[], float] | None = None,
         advance: Callable[[int], object] = lambda n: None,
         after_epoch: Callable[[dict[str, Any]], object] = lambda entry: None,
     ) -> JointResult:
@@ -60,7 +64,10 @@ class JointTraining(JointUpdates):
         key : str
             Names the fit; a checkpoint of another one isn't taken.
         spent : float
-            Seconds of a time budget that went by before, or are needed behind.
+            Seconds of a time budget that went by before.
+        behind : callable, optional
+            Times what comes behind, in seconds, of which so many are kept of a time budget. Timed
+            again when a quarter of the schedule is over: others may have had the processor first.
         advance : callable
             Told the number of epochs done.
         after_epoch : callable
@@ -77,6 +84,9 @@ class JointTraining(JointUpdates):
         begin = time.perf_counter()
         self._clock.start()
         self._clock.keep(spent)
+        self._behind = None if self.plan.time_budget is None else behind
+        self._kept_behind = 0.0 if self._behind is None else self._behind()
+        self._clock.keep(self._kept_behind)
         if weights is not None:
             weights = weights / weights.mean()
         found = None if checkpoint is None else self._resume(checkpoint, key)
@@ -184,6 +194,9 @@ class JointTraining(JointUpdates):
                     weights=None if weights is None else weights[drawn],
                 )
                 took.append(time.perf_counter() - tick)
+                if self._behind is not None and self._clock.done >= _TIMED_AGAIN_AT:
+                    self._clock.keep(min(0.0, self._behind() - self._kept_behind))
+                    self._behind = None
             self.solve()
         except DivergedError:
             total = nan
