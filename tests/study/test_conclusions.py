@@ -100,3 +100,21 @@ def test_one_arm_near_chance_is_what_it_does_and_all_are_too_short_a_training(tm
         cell["test_accuracy"] = 0.12 + 0.01 * cell["fold"]
     assert all(row["near_chance"] for row in convergence(results, "test"))
     assert "near chance" in low_rank(conclusions(results, tmp_path))["obstacle"]
+
+
+def test_one_epoch_is_no_plateau_but_one_pass_is_all_there_is(tmp_path):
+    """The best of one epoch is the last; what has no epochs is trained to its end."""
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3), epochs=1)
+    rows = convergence(results, "test")
+    assert {(row["late"], row["folds"], row["unfinished"]) for row in rows} == {(15, 15, True)}
+    found = conclusions(results, tmp_path)["comparisons"]
+    assert {item["verdict"] for item in found} == {"cannot tell"}
+    assert all("best in the last tenth of its training" in item["obstacle"] for item in found)
+    for model in (
+        {"network": "quadratic"},
+        {"network": "backbone", "frozen_stage": "closed-form", "unfreeze": 0},
+    ):
+        results["study"]["models"] = {"simple-cnn": model}
+        rows = convergence(results, "test")
+        assert {(row["folds"], row["unfinished"]) for row in rows} == {(0, False)}
+        assert {c["obstacle"] for c in conclusions(results, tmp_path)["comparisons"]} == {None}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.study.design_parts import Model
 from rankwise.study.outcomes import fold_cells, fold_scores
 
 Record = dict[str, Any]
@@ -22,9 +23,12 @@ _NEAR = 0.1
 
 
 def is_late(cell: Record) -> bool | None:
-    """Whether a fold's best epoch is among the last tenth; None where it has no epochs to tell."""
+    """Whether a fold's best epoch is among the last tenth; None where it doesn't say.
+
+    The best of one epoch alone is the last: nothing says that a second wouldn't be better.
+    """
     epochs = len(cell.get("history") or ())
-    if epochs < 2 or cell.get("best_epoch") is None:
+    if epochs == 0 or cell.get("best_epoch") is None:
         return None
     return cell["best_epoch"] > math.floor(_LATE * epochs)
 
@@ -33,8 +37,12 @@ def late_share(results: Record, condition: str) -> tuple[int, int]:
     """Folds of a condition whose best epoch is among the last tenth, of how many.
 
     A fold that `patience` of the study has stopped, so before its last epoch, was at its plateau.
+    A model that is trained in one pass has no epochs, and so none that is late.
     """
-    planned = next((c["epochs"] for c in results["conditions"] if c["id"] == condition), math.inf)
+    known = next((c for c in results["conditions"] if c["id"] == condition), None)
+    if known is not None and _in_one_pass(results["study"], known["model"]):
+        return 0, 0
+    planned = math.inf if known is None else known["epochs"]
     may_stop = bool(results["study"].get("patience"))
     told = []
     for cell in fold_cells(results, condition).values():
@@ -43,6 +51,12 @@ def late_share(results: Record, condition: str) -> tuple[int, int]:
             stopped = may_stop and len(cell["history"]) < planned
             told.append(late and not stopped)
     return sum(told), len(told)
+
+
+def _in_one_pass(study: Record, name: str) -> bool:
+    """Whether a model has no epochs, though its history has an entry."""
+    model = (study.get("models") or {}).get(name)
+    return model is not None and Model(**model).in_one_pass
 
 
 def unfinished(results: Record, condition: str) -> bool:
