@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rankwise.study.compare import compare_conditions, interval_of, region
+from rankwise.study.convergence import convergence
 from rankwise.study.infer import (
     corrected_t_test,
     correlated_posterior,
@@ -171,9 +172,17 @@ def test_short_trainings_allow_no_verdict(made):
     results["study"]["patience"] = 3
     one = of(compare_conditions(results, folder), LOW_RANK)
     assert one["obstacle"].startswith("in 15 of 15 folds")
-    # Stopped at a plateau, the last epochs are no sign of a training that was too short.
+    # Nor does one that has stopped a training at its best.
     planned = next(c for c in results["conditions"] if c["id"] == LOW_RANK)
     planned["epochs"] = 1 + max(len(c["history"]) for c in results["cells"])
+    one = of(compare_conditions(results, folder), LOW_RANK)
+    assert one["obstacle"].endswith(
+        "or set a longer patience to train every arm to its own plateau"
+    )
+    # Stopped at a plateau, so after its best epoch, it was trained to its end.
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold":
+            cell["best_epoch"] = 7
     assert of(compare_conditions(results, folder), LOW_RANK)["obstacle"] is None
     for cell in results["cells"]:
         cell["test_accuracy"] = 0.15
@@ -181,6 +190,31 @@ def test_short_trainings_allow_no_verdict(made):
     assert one["sentence"].startswith(
         "Cannot tell whether low-rank matters: both arms are near chance after 3500 updates: train"
     )
+
+
+@pytest.mark.parametrize(
+    ("patience", "epochs", "least"),
+    [(1, 60, 5), (4, 60, 5), (5, 60, None), (1, 20, 2), (1, 10, None)],
+)
+def test_a_patience_that_a_wobble_ends_is_no_plateau(tmp_path, patience, epochs, least):
+    """Stopped after 10 epochs of `epochs`, the best of them being the seventh."""
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(42, 43, 44))
+    results["study"]["patience"] = patience
+    for condition in results["conditions"]:
+        condition["epochs"] = epochs
+    one = of(compare_conditions(results, tmp_path), LOW_RANK)
+    rows = convergence(results, "test")
+    assert {row["unfinished"] for row in rows} == {least is not None}
+    assert {row["least_patience"] for row in rows} == {least}
+    if least is None:
+        assert (one["obstacle"], one["verdict"]) == (None, "harms")
+    else:
+        assert one["verdict"] == "cannot tell"
+        assert one["obstacle"] == (
+            f"in 15 of 15 folds low-rank was stopped by a patience of {patience}, too short to "
+            f"tell a plateau from a wobble in {epochs} epochs, or was best in the last tenth of "
+            f"its training: set patience to {least} or more"
+        )
 
 
 def test_holm_goes_over_all_comparisons(made):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.study.convergence import late_share, near_chance, unfinished
+from rankwise.study.convergence import late_share, least_patience, near_chance, unfinished
 from rankwise.study.infer import (
     ImageNoise,
     PairedTest,
@@ -259,10 +259,19 @@ def obstacle(results: _Record, ids: Sequence[str], outcome: str) -> str | None:
     for condition in (c for name in ids for c in results["conditions"] if c["id"] == name):
         if unfinished(results, condition["id"]):
             late, folds = late_share(results, condition["id"])
+            least = least_patience(results, condition)
+            if least is not None:
+                return (
+                    f"in {late} of {folds} folds {condition['arm']} was stopped by a patience of "
+                    f"{results['study']['patience']}, too short to tell a plateau from a wobble in "
+                    f"{condition['epochs']} epochs, or was best in the last tenth of its training: "
+                    f"set patience to {least} or more"
+                )
             return (
                 f"in {late} of {folds} folds {condition['arm']} was best in the last tenth of its "
-                "training, so it wasn't trained to the end: train longer, or set patience to train "
-                "every arm to its own plateau"
+                "training, so it wasn't trained to the end: train longer, or set "
+                f"{'a longer ' if results['study'].get('patience') else ''}patience to train every "
+                "arm to its own plateau"
             )
     return None
 

@@ -2,7 +2,7 @@
 
 Equal updates punish an arm that needs more of them. An arm is *unfinished* where, in more than half
 of its folds, the best epoch lies in the last tenth: with more epochs it would most likely have been
-better. It is *near chance* where it is less than a tenth of the way from the largest class's share
+better; so is one that a patience too short to tell a plateau has stopped. It is *near chance* where it is less than a tenth of the way from the largest class's share
 to 1; where all arms are, the training was too short for any of them.
 """
 
@@ -20,6 +20,8 @@ Record = dict[str, Any]
 
 _LATE = 0.9
 _NEAR = 0.1
+_EPOCHS = 5
+"""Without a lower loss that are a plateau, however many epochs there are."""
 
 
 def is_late(cell: Record) -> bool | None:
@@ -34,23 +36,34 @@ def is_late(cell: Record) -> bool | None:
 
 
 def late_share(results: Record, condition: str) -> tuple[int, int]:
-    """Folds of a condition whose best epoch is among the last tenth, of how many.
+    """Folds of a condition that weren't trained to the end, of how many.
 
-    A fold that `patience` of the study has stopped, so before its last epoch, was at its plateau.
+    Their best epoch is among the last tenth of those that they had, also where `patience` of the
+    study has stopped them; or a patience that is too short to tell a plateau has (`least_patience`).
     A model that is trained in one pass has no epochs, and so none that is late.
     """
     known = next((c for c in results["conditions"] if c["id"] == condition), None)
     if known is not None and _in_one_pass(results["study"], known["model"]):
         return 0, 0
-    planned = math.inf if known is None else known["epochs"]
-    may_stop = bool(results["study"].get("patience"))
+    hasty = known is not None and least_patience(results, known) is not None
     told = []
     for cell in fold_cells(results, condition).values():
         late = is_late(cell)
         if late is not None:
-            stopped = may_stop and len(cell["history"]) < planned
-            told.append(late and not stopped)
+            stopped = known is not None and len(cell["history"]) < known["epochs"]
+            told.append(late or (hasty and stopped))
     return sum(told), len(told)
+
+
+def least_patience(results: Record, condition: Record) -> int | None:
+    """The shortest patience that would tell a condition's plateau, where the study's is shorter.
+
+    A wobble of the loss stops a training that has far to go where patience is under `_EPOCHS` and
+    under a tenth of the epochs.
+    """
+    patience = results["study"].get("patience")
+    least = min(_EPOCHS, math.ceil(condition["epochs"] / 10))
+    return least if patience is not None and patience < least else None
 
 
 def _in_one_pass(study: Record, name: str) -> bool:
@@ -77,9 +90,10 @@ def near_chance(results: Record, condition: str, outcome: str) -> bool:
 
 
 def convergence(results: Record, outcome: str) -> list[Record]:
-    """A row a condition: ``condition``, ``late`` of ``folds``, ``unfinished``, ``near_chance``.
+    """A row a condition.
 
-    The last is of a condition whose data set and model have no arm that is above chance: one arm
+    ``condition``, ``late`` of ``folds``, ``least_patience``, ``unfinished`` and ``near_chance``. The
+    last is of a condition whose data set and model have no arm that is above chance: one arm
     alone near chance, though trained to its end, is what the arm does.
     """
     rows, learned = [], set()
@@ -96,6 +110,7 @@ def convergence(results: Record, outcome: str) -> list[Record]:
                 "condition": name,
                 "late": late,
                 "folds": folds,
+                "least_patience": least_patience(results, condition),
                 "unfinished": 2 * late > folds,
                 "near_chance": place not in learned and near_chance(results, name, outcome),
             }
