@@ -77,6 +77,32 @@ def test_an_unfinished_look_establishes_nothing(extended):
     assert low_rank(conclusions(results, folder))["established"] is None
 
 
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_a_look_of_fewer_than_three_seeds_establishes_nothing(extended, seeds):
+    results, folder = extended
+    one = low_rank(conclusions(results | {"looks": [list(seeds), [1, 2, 3, 4]]}, folder))
+    first, _ = one["looks"]
+    assert first["p_holm"] < first["level"]
+    assert first["verdict"] == "cannot tell"
+    assert one["established"] is None
+    assert one["verdict"] == "cannot tell"
+
+
+def test_a_look_of_arms_that_were_not_trained_to_the_end_establishes_nothing(extended):
+    """Late in 15 of 15 folds at the first look; of the second's folds fewer than half are."""
+    results, folder = extended
+    later = [c | {"seed": seed} for c in results["cells"] for seed in (5, 6, 7) if c["seed"] == 4]
+    results["cells"] += later
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold" and cell["seed"] < 4:
+            cell["best_epoch"] = 10
+    results["study"]["seeds"] = [1, 2, 3, 4, 5, 6, 7]
+    one = low_rank(conclusions(results | {"looks": [[1, 2, 3], list(range(1, 8))]}, folder))
+    first, _ = one["looks"]
+    assert first["p_holm"] < first["level"]
+    assert (one["established"], one["obstacle"]) == (None, None)
+
+
 def test_arms_that_were_not_trained_to_the_end_have_no_rank(tmp_path):
     results = make_results(tmp_path, seeds=(1,))
     for cell in results["cells"]:

@@ -22,7 +22,7 @@ from rankwise.study.infer import holm, spent_level
 from rankwise.study.outcomes import OUTCOMES, primary_outcome
 from rankwise.study.spans import most_of, points, span
 from rankwise.study.summary import summaries
-from rankwise.study.verdict import Evidence, verdict
+from rankwise.study.verdict import FEWEST_SEEDS, Evidence, verdict
 
 Record = dict[str, Any]
 
@@ -106,12 +106,17 @@ def _judged(
 
 
 def _told(earlier: Sequence[tuple[list[Record], list[Record]]]) -> Told:
-    """The first complete look at which each test was below that look's level, and the sign then."""
+    """The first look at which each test was below that look's level, and the sign then.
+
+    Only a look that could have had a verdict tells: with all its cells, three seeds of five folds
+    and no obstacle.
+    """
     found: Told = {}
     for look, (compared, factors) in enumerate(earlier, 1):
         for item in (*compared, *factors):
             p = item["corrected_t"]["p_holm"]
-            if p is not None and p < item["level"] and not item["missing"]:
+            able = item["finished_seeds"] >= FEWEST_SEEDS and not item["obstacle"]
+            if able and p is not None and p < item["level"] and not item["missing"]:
                 found.setdefault(_key(item), (look, item["effect"]["mean"] > 0))
     return found
 
@@ -154,8 +159,9 @@ def compare_factors(
     -------
     list of dict
         ``data_set``, ``model``, ``pair``, ``effect_of`` ("main" or "interaction"), ``arm``,
-        ``outcome``, ``pairs``, ``differences``, ``effect``, ``corrected_t``, ``images``, ``bayes``,
-        ``obstacle``, ``verdict`` and ``sentence``, as comparisons have them.
+        ``outcome``, ``pairs``, ``finished_seeds``, ``differences``, ``effect``,
+        ``corrected_t``, ``images``, ``bayes``, ``obstacle``, ``verdict`` and ``sentence``, as
+        comparisons have them.
     """
     study = results["study"]
     folds, seeds = int(study["folds"]), len(study["seeds"])
@@ -221,6 +227,7 @@ def _record(
         "outcome": outcome,
         "pairs": evidence.pairs,
         "missing": evidence.missing,
+        "finished_seeds": evidence.finished_seeds,
         "differences": [float(value) for value in contrast.differences],
         "effect": {
             "mean": test.mean,
