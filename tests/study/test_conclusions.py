@@ -144,3 +144,22 @@ def test_one_epoch_is_no_plateau_but_one_pass_is_all_there_is(tmp_path):
         rows = convergence(results, "test")
         assert {(row["folds"], row["unfinished"]) for row in rows} == {(0, False)}
         assert {c["obstacle"] for c in conclusions(results, tmp_path)["comparisons"]} == {None}
+
+
+def test_poor_arms_beside_one_that_learned_are_no_short_training(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3))
+    for cell in results["cells"]:
+        if cell["stage"] == "fold" and cell["condition"] != NONE:
+            cell["test_accuracy"] = 0.12 + 0.01 * cell["fold"]
+    found = conclusions(results, tmp_path)
+    assert low_rank(found, "control")["obstacle"] is None
+    assert {item["obstacle"] for item in found["comparisons"]} == {None}
+
+
+def test_degraded_images_that_are_too_hard_are_no_short_training(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3))
+    for cell in results["cells"]:
+        if cell["stage"] == "fold":
+            cell["degraded"] = {"clean": 0.99, "blur": [0.12 + 0.001 * cell["fold"]] * 5}
+    found = conclusions(results, tmp_path)["robustness"]
+    assert {(item["pairs"], item["obstacle"]) for item in found} == {(15, None)}

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.study.convergence import late_share, least_patience, near_chance, unfinished
+from rankwise.study.convergence import (
+    any_learned,
+    late_share,
+    least_patience,
+    near_chance,
+    unfinished,
+)
 from rankwise.study.infer import (
     ImageNoise,
     PairedTest,
@@ -249,10 +255,19 @@ def copies_of(condition: _Record) -> str | None:
 
 
 def obstacle(results: _Record, ids: Sequence[str], outcome: str) -> str | None:
-    """Why the numbers of some conditions allow no conclusion, in words; None where they do."""
+    """Why the numbers of some conditions allow no conclusion, in words; None where they do.
+
+    They have one data set and model. Whether those were learned at all is told by what verdicts
+    rest on, by clean images, and by all arms: one that ends near chance beside one that doesn't,
+    and degraded images that are too hard, ask for no longer training.
+    """
     if any(not fold_scores(results, name, outcome) for name in ids):
         return None
-    if all(near_chance(results, name, outcome) for name in ids):
+    clean = primary_outcome(results["study"]["protocol"])
+    first = next(c for c in results["conditions"] if c["id"] == ids[0])
+    if all(near_chance(results, name, clean) for name in ids) and not any_learned(
+        results, first, clean
+    ):
         updates = max(c.get("n_updates") or 0 for c in fold_cells(results, ids[0]).values())
         after = f" after {updates} updates" if updates else ""
         return f"{'both' if len(ids) == 2 else 'all'} arms are near chance{after}: train longer"

@@ -2,8 +2,9 @@
 
 Equal updates punish an arm that needs more of them. An arm is *unfinished* where, in more than half
 of its folds, the best epoch lies in the last tenth: with more epochs it would most likely have been
-better; so is one that a patience too short to tell a plateau has stopped. It is *near chance* where it is less than a tenth of the way from the largest class's share
-to 1; where all arms are, the training was too short for any of them.
+better; so is one that a patience too short to tell a plateau has stopped. It is *near chance* where
+it is less than a tenth of the way from the largest class's share to 1; where all arms are, the
+training was too short for any of them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def late_share(results: Record, condition: str) -> tuple[int, int]:
     """Folds of a condition that weren't trained to the end, of how many.
 
     Their best epoch is among the last tenth of those that they had, also where `patience` of the
-    study has stopped them; or a patience that is too short to tell a plateau has (`least_patience`).
+    study has stopped them; or a patience too short to tell a plateau has (`least_patience`).
     A model that is trained in one pass has no epochs, and so none that is late.
     """
     known = next((c for c in results["conditions"] if c["id"] == condition), None)
@@ -89,21 +90,27 @@ def near_chance(results: Record, condition: str, outcome: str) -> bool:
     return float(np.mean(scores)) < chance + _NEAR * (1 - chance)
 
 
+def any_learned(results: Record, condition: Record, outcome: str) -> bool:
+    """Whether any arm of a condition's data set and model is above chance."""
+    place = condition["data_set"], condition["model"]
+    return any(
+        fold_scores(results, other["id"], outcome)
+        and not near_chance(results, other["id"], outcome)
+        for other in results["conditions"]
+        if (other["data_set"], other["model"]) == place
+    )
+
+
 def convergence(results: Record, outcome: str) -> list[Record]:
     """A row a condition.
 
-    ``condition``, ``late`` of ``folds``, ``least_patience``, ``unfinished`` and ``near_chance``. The
+    ``condition``, ``late`` of ``folds``, ``least_patience``, ``unfinished``, ``near_chance``. The
     last is of a condition whose data set and model have no arm that is above chance: one arm
     alone near chance, though trained to its end, is what the arm does.
     """
-    rows, learned = [], set()
+    rows = []
     for condition in results["conditions"]:
-        if fold_scores(results, condition["id"], outcome) and not near_chance(
-            results, condition["id"], outcome
-        ):
-            learned.add((condition["data_set"], condition["model"]))
-    for condition in results["conditions"]:
-        name, place = condition["id"], (condition["data_set"], condition["model"])
+        name = condition["id"]
         late, folds = late_share(results, name)
         rows.append(
             {
@@ -112,7 +119,8 @@ def convergence(results: Record, outcome: str) -> list[Record]:
                 "folds": folds,
                 "least_patience": least_patience(results, condition),
                 "unfinished": 2 * late > folds,
-                "near_chance": place not in learned and near_chance(results, name, outcome),
+                "near_chance": near_chance(results, name, outcome)
+                and not any_learned(results, condition, outcome),
             }
         )
     return rows
