@@ -394,3 +394,28 @@ def test_what_keeps_the_pilot_from_a_verdict_is_told(made, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results))
     found = plan_study(design(), tmp_path, effect=0.02)
     assert found["obstacles"] == {"mnist/simple-cnn/low-rank/10": "both arms are near chance"}
+
+
+def test_what_keeps_the_pilot_from_a_verdict_keeps_the_planned_study_from_it(made, tmp_path):
+    results = json.loads(json.dumps(made[1]))
+    results["comparisons"][0]["obstacle"] = "both arms are near chance"
+    (tmp_path / "cells").symlink_to(made[0] / "cells")
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    arm = "mnist/simple-cnn/low-rank/10"
+    found = plan_study(design(), tmp_path, effect=0.02)
+    assert found["standing"] == {arm: "both arms are near chance"}
+    assert (found["chosen"], {o["power"] for o in found["options"]}) == (None, {0.0})
+    assert {o["seeds"] for o in found["options"]} == {3}
+    with pytest.raises(
+        StudyError,
+        match=rf"no design has a verdict on {arm}, since the pilot has none on {arm} \(both arms "
+        r"are near chance\) and the study isn't to train for longer; no plan was written: give the "
+        "study more epochs than the pilot had, or leave the arm out with --arms",
+    ):
+        write_plan(found, tmp_path / "plan.json")
+    assert not (tmp_path / "plan.json").exists()
+    # More epochs are what it asks for.
+    longer = plan_study(design(epochs=20), tmp_path, effect=0.02)
+    assert longer["standing"] == {}
+    assert longer["chosen"]["power"] >= 0.8
+    assert longer["obstacles"] == found["obstacles"]

@@ -178,6 +178,17 @@ class PilotRun:
         told = self.results.get("comparisons") or ()
         return {c["condition"]: c["obstacle"] for c in told if c.get("obstacle")}
 
+    def obstacle(self, first: Condition, second: Condition) -> str | None:
+        """What kept two planned conditions from a verdict, unless both are to train for longer."""
+        pair = self.counterpart(first), self.counterpart(second)
+        if pair[0] is None or pair[1] is None:
+            return None
+        longer = first.epochs > pair[0].epochs and second.epochs > pair[1].epochs
+        wanted = (pair[0].id, pair[1].id)
+        told = self.results.get("comparisons") or ()
+        found = [c["obstacle"] for c in told if (c["condition"], c.get("baseline")) == wanted]
+        return None if longer else next((text for text in found if text), None)
+
     def counterpart(self, condition: Condition) -> Condition | None:
         """The pilot's condition of the same data set, model and arm."""
         return next((c for c in conditions_of(self.study) if _alike(c, condition)), None)

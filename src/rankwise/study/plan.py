@@ -120,7 +120,9 @@ def plan_study(
         chosen design, for main effects and interactions of that size; it isn't chosen by them, and
         one is None of which the pilot shows no spread), ``assumed`` (comparisons that
         the pilot doesn't show), ``obstacles`` (why arms of the pilot got no verdict, which more
-        epochs may mend), ``region`` (the widest region of equivalence), ``options``
+        epochs may mend), ``standing`` (those of them that would keep
+        a planned arm from a verdict too, since it isn't to train for longer: then no design tells),
+        ``region`` (the widest region of equivalence), ``options``
         (`Option`, cheapest first; seeds up to the fewest that tell), ``chosen`` (one of them, or
         None where not even the largest tells), ``pilot`` (when it was begun, its fingerprints and
         spreads).
@@ -144,6 +146,7 @@ def plan_study(
     conditions = conditions_of(study)
     found = read_pilot(pilot, study)
     arms, spreads, assumed = _arms(found, conditions)
+    standing = {arm.condition: arm.obstacle for arm in arms if arm.obstacle is not None}
     rates = {condition.id: found.rates(condition) for condition in conditions}
     check_sources(study, conditions)
     data_sets = load_data(study, conditions, progress=progress)
@@ -163,8 +166,8 @@ def plan_study(
                 power = min(chance(arm, effect, folds, seeds, level, more) for arm in arms)
                 hours, disk = costs[0] * seeds / workers / 3600, round(costs[1] * seeds)
                 options.append(Option(folds, seeds, amount.images, power, hours, disk))
-                if power >= wanted_power:
-                    break  # More seeds only cost more.
+                if power >= wanted_power or standing:
+                    break  # More seeds only cost more, and mend no obstacle.
     if not options:
         raise StudyError(
             f"a verdict needs {FEWEST_FOLDS} folds, and the images can't be cut into so many"
@@ -193,6 +196,7 @@ def plan_study(
         "contrast_power": chances,
         "assumed": assumed,
         "obstacles": found.obstacles,
+        "standing": standing,
         "region": max(s.rope for arm in arms for each in arm.comparisons for s in each),
         "options": [asdict(option) for option in options],
         "chosen": None if chosen is None else asdict(chosen),
@@ -220,12 +224,13 @@ def _arms(
     arms, shown, assumed = [], {}, []
     asked = [c for c in compared if c.arm in named and c.id not in controls]
     for condition in asked or compared:
-        comparisons = []
+        comparisons, obstacle = [], None
         for other in (condition.baseline, condition.control):
             if other is None:
                 continue
             name = f"{condition.id} against {other}"
             spread = pilot.spread(condition, by_id[other])
+            obstacle = obstacle or pilot.obstacle(condition, by_id[other])
             if spread is None:
                 assumed.append(name)
                 comparisons.append(pilot.spreads_at((condition.data_set, condition.model)))
@@ -238,7 +243,7 @@ def _arms(
                     f"differ on {condition.data_set}/{condition.model}; run at least two folds of "
                     "two arms there"
                 )
-        arms.append(Asked(condition.data_set, comparisons))
+        arms.append(Asked(condition.data_set, comparisons, condition.id, obstacle))
     if not arms:
         raise StudyError(f"{pilot.planned.name} compares no arms: there is nothing to plan")
     return arms, shown, assumed

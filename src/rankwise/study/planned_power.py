@@ -18,10 +18,16 @@ class Asked:
     data_set : str
     comparisons : sequence of sequence of Spread
         Against the baseline and, where there is one, the control.
+    condition : str, optional
+        Its id.
+    obstacle : str, optional
+        Why it would get no verdict under any of the designs; its chance is 0 then.
     """
 
     data_set: str
     comparisons: Sequence[Sequence[Spread]]
+    condition: str = ""
+    obstacle: str | None = None
 
 
 def chance(
@@ -39,6 +45,8 @@ def chance(
     more : dict
         How many times the pilot's images (or sources) there are, by data set.
     """
+    if arm.obstacle is not None:
+        return 0.0
     missed = 0.0
     for spreads in arm.comparisons:
         chances = []

@@ -64,6 +64,13 @@ def write_plan(plan: _Record, path: Path) -> str:
     StudyError
         If no design reached the power asked for: then nothing is written.
     """
+    if plan["standing"]:
+        name, reason = next(iter(plan["standing"].items()))
+        raise StudyError(
+            f"no design has a verdict on {', '.join(plan['standing'])}, since the pilot has none "
+            f"on {name} ({reason}) and the study isn't to train for longer; no plan was written: "
+            "give the study more epochs than the pilot had, or leave the arm out with --arms"
+        )
     if plan["chosen"] is None:
         best = max(option["power"] for option in plan["options"])
         within = (
