@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rankwise.data import load_images
 from rankwise.errors import RunError
 from rankwise.study.design import StudyError
 from rankwise.study.methods import methods
+from rankwise.study.pilots import read_pilot
 from rankwise.study.plan import plan_study
 from rankwise.study.preregistration import PLAN, as_planned, read_plan
 from rankwise.study.reading import study_from
@@ -40,6 +42,7 @@ def plan_file(folder, study, name="plan.json", **more):
         "written": "2026-11-01T08:00:00+0000",
         "study": study.to_json(),
         "fingerprints": {"digits": images.fingerprint},
+        "files": {},
         "chosen": {"folds": 2, "seeds": 1},
         "pilot": {"started": None},
     }
@@ -158,3 +161,32 @@ def test_an_unfinished_pilot_without_results_is_read(tmp_path):
     assert found["pilot"]["images"] == {"digits": 100}
     assert found["study"]["seeds"][0] == 3
     assert found["pilot"]["started"] == json.loads((pilot / "study.json").read_text())["started"]
+
+
+def test_other_code_than_planned_or_piloted_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module, text = tmp_path / "stains_of_plans.py", "def stained(batch):\n    return batch {} 0.1\n"
+    module.write_text(text.format("+"))
+    arms = {"none": {}, "own": {"kind": "callable", "function": "stains_of_plans:stained"}}
+    study = design(arms=arms, models=["simple-cnn"], epochs=1)
+    pilot = tmp_path / "pilot"
+    run(study, pilot)
+    digests = json.loads((pilot / "study.json").read_text())["files"]
+    assert list(digests) == ["arms.own.function"]
+    plan = plan_file(tmp_path, study, files=digests)
+    assert run(study, tmp_path / "followed", plan=plan)["plan"]
+    found = read_pilot(pilot, study)
+    assert found.folder == pilot
+    module.write_text(text.format("- 2 *"))
+    monkeypatch.delitem(sys.modules, "stains_of_plans")
+    with pytest.raises(
+        StudyError,
+        match=r"the code, weights or library of arms\.own\.function aren't those that the plan was "
+        "made for; give the same, or plan anew",
+    ):
+        run(study, tmp_path / "other", plan=plan)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(
+        StudyError, match=r"different: the code, weights or library of arms\.own\.function\)"
+    ):
+        read_pilot(pilot, study)

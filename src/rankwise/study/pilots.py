@@ -16,6 +16,7 @@ import numpy as np
 
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
+from rankwise.study.claim import STUDY, read_claim, weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.contrasts import contrasts_of
 from rankwise.study.design import Study, StudyError
@@ -322,6 +323,14 @@ def _refuse_foreign(pilot: PilotRun) -> None:
             other = theirs[table].get(name)
             if other is None or any(part[key] != other[key] for key in keys):
                 different.append(f"{table}.{name}")
+    if not different and (pilot.folder / STUDY).is_file():
+        own = read_claim(pilot.folder).get("files", {})
+        files = weight_files(planned)
+        different = [
+            f"the code, weights or library of {place}"
+            for place, digest in own.items()
+            if place.startswith(("arms.", "models.")) and files.get(place) != digest
+        ]
     if different:
         raise StudyError(
             f"the pilot {pilot.folder} is no part of the study (different: {', '.join(different)}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from rankwise.data import ImageSet, stratified_limit
 from rankwise.study.arms import with_pipelines
+from rankwise.study.claim import weight_files
 from rankwise.study.conditions import Condition, both_name, conditions_of
 from rankwise.study.design import Study, StudyError
 from rankwise.study.infer import spent_level
@@ -115,7 +116,8 @@ def plan_study(
     -------
     dict
         ``format``, ``written`` (when), ``study`` (with the chosen folds, seeds and limits of
-        images), ``fingerprints`` (of its images), ``effect``, ``wanted_power``, ``alpha``,
+        images), ``fingerprints`` (of its images), ``files`` (digests of its
+        code and weights, versions of libraries), ``effect``, ``wanted_power``, ``alpha``,
         ``comparisons`` and ``contrasts`` (how many the family has), ``contrast_power`` (of the
         chosen design, for main effects and interactions of that size; it isn't chosen by them, and
         one is None of which the pilot shows no spread), ``assumed`` (comparisons that
@@ -188,6 +190,7 @@ def plan_study(
         "written": timestamp(),
         "study": planned.to_json(),
         "fingerprints": fingerprints,
+        "files": weight_files(planned),
         "effect": effect,
         "wanted_power": wanted_power,
         "alpha": ALPHA,

@@ -19,7 +19,7 @@ from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.study.design import Study, StudyError
 
-PLAN = 2
+PLAN = 3
 """Format of a plan's file."""
 
 _Record = dict[str, Any]
@@ -39,6 +39,8 @@ class Plan:
         What is planned, down to folds, seeds and numbers of images.
     fingerprints : dict
         Of the planned study's images, by data set.
+    files : dict
+        Digests of the code and weights of its arms and models, and versions of libraries.
     pilot_started : str or None
         When the pilot was begun: it tells the pilot's folder, and copies of it.
     """
@@ -47,6 +49,7 @@ class Plan:
     written: str
     study: Study
     fingerprints: Mapping[str, str]
+    files: Mapping[str, str]
     pilot_started: str | None
 
 
@@ -115,6 +118,7 @@ def read_plan(path: Path | str) -> Plan:
             written=str(found["written"]),
             study=Study.model_validate(found["study"]),
             fingerprints={str(k): str(v) for k, v in found["fingerprints"].items()},
+            files={str(k): str(v) for k, v in found["files"].items()},
             pilot_started=found["pilot"].get("started"),
         )
 
@@ -172,6 +176,30 @@ def refuse_other_images(plan: Plan, data_sets: Mapping[str, ImageSet]) -> None:
         raise StudyError(
             f"the images of {', '.join(map(repr, others))} aren't those that the plan was made "
             "for; give the same images with --data, or plan anew"
+        )
+
+
+def refuse_other_files(plan: Plan, files: Mapping[str, str]) -> None:
+    """Refuse code, weights or libraries that aren't those that were planned with.
+
+    Parameters
+    ----------
+    plan : Plan
+    files : dict
+        Of the study, as `rankwise.study.claim.weight_files` gives them.
+
+    Raises
+    ------
+    StudyError
+        With the places that differ.
+    """
+    others = [
+        place for place in {**files, **plan.files} if plan.files.get(place) != files.get(place)
+    ]
+    if others:
+        raise StudyError(
+            f"the code, weights or library of {', '.join(others)} aren't those that the plan was "
+            "made for; give the same, or plan anew"
         )
 
 

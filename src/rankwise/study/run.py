@@ -28,7 +28,7 @@ from rankwise.study.cells import (
     read_result,
     run_cell,
 )
-from rankwise.study.claim import STUDY, claim
+from rankwise.study.claim import STUDY, claim, weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import training_part
 from rankwise.study.degraded_sets import forget
@@ -36,7 +36,12 @@ from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
 from rankwise.study.imagenet_c import check_images
 from rankwise.study.models import check_model
-from rankwise.study.preregistration import read_plan, refuse_other_images, refuse_unplanned
+from rankwise.study.preregistration import (
+    read_plan,
+    refuse_other_files,
+    refuse_other_images,
+    refuse_unplanned,
+)
 from rankwise.study.protocols import cut_folds, protocol_of
 from rankwise.study.reading import cross_check
 from rankwise.study.remote import Files, keep, run_away
@@ -119,6 +124,8 @@ def run_study(
     refuse_foreign(out, "study", own=(out / STUDY).exists())
     data_sets = load_data(study, conditions, progress=progress)
     check(study, conditions, data_sets)
+    if planned is not None:
+        refuse_other_files(planned, weight_files(study))
     refuse_searched(study, data_sets)
     if planned is not None:
         refuse_other_images(planned, data_sets)
