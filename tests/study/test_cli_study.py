@@ -149,9 +149,25 @@ def test_seeds_are_added_and_a_plan_is_followed(rankwise, file, tmp_path):
     results = json.loads(text)
     assert (results["study"]["folds"], results["study"]["seeds"]) == (2, [7])
     assert results["plan"] == hashlib.sha256(plan.read_bytes()).hexdigest()
+    # No plan is overwritten, and a folder is no file.
+    content = plan.read_bytes()
+    code, text, err = rankwise(*planning)
+    assert (code, text, plan.read_bytes()) == (1, "", content)
+    assert f"{plan} is there already, and no plan is overwritten; give another --out" in " ".join(
+        err.split()
+    )
+    code, text, err = rankwise(*planning[:-1], tmp_path)
+    assert (code, text) == (1, "")
+    assert f"{tmp_path} is a folder; --out takes a file's name, such as" in " ".join(err.split())
     plan.unlink()
-    code, _, err = rankwise(*planning[:-4], "--effect", 0.0001, "--out", plan)
+    # What a plan would rest on is told where there is none.
+    code, text, err = rankwise(*planning[:-4], "--effect", 0.0001, "--out", plan, "--json")
+    told = json.loads(text)
+    assert (code, told["chosen"], told["digest"]) == (1, None, None)
+    code, text, err = rankwise(*planning[:-4], "--effect", 0.0001, "--out", plan)
     assert code == 1
+    assert text.startswith("folds seeds")
+    assert all(f"no verdict on {name}:" in " ".join(text.split()) for name in told["obstacles"])
     assert "no design reaches a power of 80% for 0.01 points (up to" in " ".join(err.split())
     assert not plan.exists()
 

@@ -33,9 +33,8 @@ def print_options(found: dict[str, Any]) -> None:
         )
 
 
-def print_plan(found: dict[str, Any], digest: str, out: Path) -> None:
-    """What a plan rests on, and where it is."""
-    seeds = ", ".join(map(str, found["study"]["seeds"]))
+def print_plan(found: dict[str, Any]) -> None:
+    """What a plan rests on, or why there is none."""
     if found["assumed"]:
         wrapped(
             f"The pilot doesn't show {_shown(found['assumed'])}: the hardest of its other "
@@ -46,6 +45,11 @@ def print_plan(found: dict[str, Any], digest: str, out: Path) -> None:
         wrapped(f"{name}, of that size: power {known}.")
     for name, reason in found["obstacles"].items():
         wrapped(f"The pilot has no verdict on {name}: {reason}.")
+
+
+def print_written(found: dict[str, Any], digest: str, out: Path) -> None:
+    """A plan's seeds, and where it is."""
+    seeds = ", ".join(map(str, found["study"]["seeds"]))
     wrapped(f"Seeds {seeds}: none of the pilot's, whose results are known.")
     wrapped(f"{out}, sha256 {digest}; 'rankwise study run … --plan {out}' shows it")
 

@@ -22,6 +22,7 @@ from rankwise.cli._study_text import (
     print_options,
     print_plan,
     print_results,
+    print_written,
     wrapped,
 )
 from rankwise.cli.cluster import clustered
@@ -184,18 +185,24 @@ def plan(
 ) -> None:
     """Folds, seeds and images that tell an effect, their hours and disk, from a pilot."""
     from rankwise.study.plan import plan_study
-    from rankwise.study.preregistration import write_plan
+    from rankwise.study.preregistration import refuse_place, write_plan
 
+    refuse_place(out)
     study = _study(design, data, only, None, None, None, None, None, arms, None)
     with importable(design):
         found = plan_study(
             study, pilot, effect=effect, wanted_power=power, workers=workers, progress=True
         )
+    if not as_json:
+        print_options(found)
+        print_plan(found)
+    elif found["chosen"] is None:
+        say(json.dumps(found | {"digest": None}))
+    digest = write_plan(found, out)
     if as_json:
-        say(json.dumps(found | {"digest": write_plan(found, out)}))
-        return
-    print_options(found)
-    print_plan(found, write_plan(found, out), out)
+        say(json.dumps(found | {"digest": digest}))
+    else:
+        print_written(found, digest, out)
 
 
 @app.command()

@@ -53,6 +53,21 @@ class Plan:
     pilot_started: str | None
 
 
+def refuse_place(path: Path) -> None:
+    """Refuse a place for a plan where a folder or a file is already.
+
+    Raises
+    ------
+    StudyError
+    """
+    if path.is_dir():
+        raise StudyError(f"{path} is a folder; --out takes a file's name, such as {path}/plan.json")
+    if path.exists():
+        raise StudyError(
+            f"{path} is there already, and no plan is overwritten; give another --out, or remove it"
+        )
+
+
 def write_plan(plan: _Record, path: Path) -> str:
     """Write a plan; give the SHA-256 of its file.
 
@@ -65,8 +80,9 @@ def write_plan(plan: _Record, path: Path) -> str:
     Raises
     ------
     StudyError
-        If no design reached the power asked for: then nothing is written.
+        If no design reached the power asked for, or the place is taken: then nothing is written.
     """
+    refuse_place(path)
     if plan["standing"]:
         name, reason = next(iter(plan["standing"].items()))
         raise StudyError(
