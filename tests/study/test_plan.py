@@ -334,6 +334,7 @@ def test_what_is_no_pilot_of_it_is_refused(made):
         (design(protocol="paper"), "protocol, degraded"),
         (design(arms={"none": {}, "low-rank": {"energy": 0.9}}), "arms.low-rank, arms.jpeg"),
         (design(batch_size=16, degraded="none"), "batch_size, degraded"),
+        (design(patience=3, reserve=0.1), "reserve, patience"),
     ):
         with pytest.raises(StudyError) as refused:
             plan_study(study, folder, effect=0.02)
@@ -419,3 +420,11 @@ def test_what_keeps_the_pilot_from_a_verdict_keeps_the_planned_study_from_it(mad
     assert longer["standing"] == {}
     assert longer["chosen"]["power"] >= 0.8
     assert longer["obstacles"] == found["obstacles"]
+
+
+def test_a_pair_of_arms_has_the_study_s_order(other_pilot):
+    pilot = other_pilot(factorial=[("jpeg", "low-rank")])
+    with pytest.raises(
+        StudyError, match=r"different: factorial: the same pair in another order\); a pilot is the"
+    ):
+        plan_study(design(factorial=[("low-rank", "jpeg")]), pilot, effect=0.05)

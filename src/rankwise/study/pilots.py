@@ -36,7 +36,15 @@ from rankwise.study.status import current_results
 
 # A pilot's spread is an estimate: what four of five pilots would not exceed is planned with.
 _QUANTILE = 0.2
-_SAME = ("protocol", "batch_size", "precision", "test_fraction", "corruptions")
+_SAME = (
+    "protocol",
+    "batch_size",
+    "precision",
+    "test_fraction",
+    "reserve",
+    "patience",
+    "corruptions",
+)
 _READING = ("size", "grey", "source_pattern", "on_error")
 _BYTES_A_PARAMETER = 4
 
@@ -315,6 +323,8 @@ def _refuse_foreign(pilot: PilotRun) -> None:
     mine, planned = pilot.study, pilot.planned
     ours, theirs = mine.to_json(), planned.to_json()
     different = [key for key in _SAME if ours[key] != theirs[key]]
+    if any(pair[::-1] in planned.factorial for pair in mine.factorial):
+        different.append("factorial: the same pair in another order")
     if _degraded(mine) != _degraded(planned):
         different.append("degraded")
     for table in ("data", "models", "arms"):
