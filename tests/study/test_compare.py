@@ -1,5 +1,6 @@
 """Comparisons of a study's conditions, from its results and predictions."""
 
+import copy
 import json
 import math
 
@@ -136,6 +137,19 @@ def test_robustness_has_verdicts_and_contradicts(made):
     beside = of(compare_conditions(results, folder, beside=robust), LOW_RANK)
     assert beside["verdict"] == "harms"
     assert "; but on degraded test images +" in beside["sentence"]
+    # The same sign contradicts nothing, unless accuracy makes no practical difference.
+    gains = [item | {"verdict": "helps"} for item in robust]
+    wide = [item | {"effect": item["effect"] | {"high": 1.5}} for item in robust]
+    assert "to +100)" in of(compare_conditions(results, folder, beside=wide), LOW_RANK)["sentence"]
+    results = copy.deepcopy(results)
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold":
+            cell["test_accuracy"] += 0.012 + 0.004
+    agreed = of(compare_conditions(results, folder, beside=gains), LOW_RANK)
+    assert agreed["effect"]["mean"] > 0
+    assert ("but on degraded" in agreed["sentence"]) == (
+        agreed["verdict"] == "no practical difference"
+    )
 
 
 def test_the_region_is_a_tenth_of_the_baseline_s_error(made):

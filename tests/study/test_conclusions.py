@@ -163,3 +163,12 @@ def test_degraded_images_that_are_too_hard_are_no_short_training(tmp_path):
             cell["degraded"] = {"clean": 0.99, "blur": [0.12 + 0.001 * cell["fold"]] * 5}
     found = conclusions(results, tmp_path)["robustness"]
     assert {(item["pairs"], item["obstacle"]) for item in found} == {(15, None)}
+
+
+def test_degraded_images_that_nobody_asked_for_are_not_missing(extended):
+    results, folder = extended
+    for study in ({"degraded": "none"}, {"protocol": "paper"}):
+        found = conclusions(results | {"study": results["study"] | study}, folder)
+        assert found["robustness"] == []
+        assert not [f for f in found["factors"] if f["outcome"] == "degraded"]
+        assert found["comparisons"]

@@ -41,13 +41,13 @@ from rankwise.study.outcomes import (
     retrained,
 )
 from rankwise.study.power import MOST_FOLDS, Pilot, folds_to_tell, repeats_to_tell
+from rankwise.study.spans import points, span
 from rankwise.study.verdict import (
     CERTAINTY,
     FEWEST_FOLDS,
     FEWEST_SEEDS,
     Control,
     Evidence,
-    points,
     sentence,
     verdict,
 )
@@ -151,7 +151,7 @@ def compare_conditions(
     level = spent_level(alpha, look)
     pairs = list(_pairs(results, Path(folder), outcome, rope))
     adjusted = holm([*(pair.test.p_value for pair in pairs), *further])
-    n_comparisons = len(pairs) + len(further)
+    n_comparisons, certainty = len(pairs) + len(further), certainty_at(level, alpha)
     other = {(c["condition"], c["baseline"]): c for c in beside}
     controls: dict[str, Control] = {}
     found: dict[int, _Record] = {}
@@ -165,12 +165,18 @@ def compare_conditions(
             outcome=outcome,
             level=level,
             next_level=spent_level(alpha, look + 1),
-            certainty=certainty_at(level, alpha),
+            certainty=certainty,
             established=still(established, (pair.first["id"], pair.second["id"]), pair.test.mean),
             n_comparisons=n_comparisons,
             control=controls.get(pair.first["id"]) if pair.role == "baseline" else None,
             contradictions=_contradictions(
-                results, Path(folder), pair, other.get((pair.first["id"], pair.second["id"])), level
+                results,
+                Path(folder),
+                pair,
+                other.get((pair.first["id"], pair.second["id"])),
+                level,
+                certainty,
+                degraded=outcome == "degraded",
             ),
         )
         if pair.role == "control":
@@ -292,27 +298,39 @@ def obstacle(results: _Record, ids: Sequence[str], outcome: str) -> str | None:
 
 
 def _contradictions(
-    results: _Record, folder: Path, pair: _Pair, other: _Record | None, level: float
+    results: _Record,
+    folder: Path,
+    pair: _Pair,
+    other: _Record | None,
+    level: float,
+    certainty: float,
+    *,
+    degraded: bool,
 ) -> tuple[str, ...]:
-    """What points the other way: robustness, and the re-trained models."""
+    """What points the other way: robustness, and the re-trained models.
+
+    Where there is no practical difference in accuracy, any verdict on robustness does.
+    """
     found = []
     direction = np.sign(pair.test.mean)
     told = other is not None and other["verdict"] != "no practical difference"
     if other is not None and told and other["effect"]["low"] is not None:
         effect = other["effect"]
-        if effect["low"] > 0 or effect["high"] < 0:
-            against = np.sign(effect["mean"]) != direction or pair.posterior.equal >= 0.95
-            if against:
-                found.append(
-                    f"on degraded test images {points(effect['mean'])} points "
-                    f"({points(effect['low'])} to {points(effect['high'])})"
-                )
+        beyond = effect["low"] > 0 or effect["high"] < 0
+        opposite = np.sign(effect["mean"]) == -direction
+        equal = pair.posterior.equal >= certainty and other["verdict"] != "cannot tell"
+        if beyond and (opposite or equal):
+            found.append(
+                f"on degraded test images {points(effect['mean'])} points "
+                f"({span(effect['low'], effect['high'])})"
+            )
     ours, theirs = (retrained(results, c["id"]) for c in (pair.first, pair.second))
     tested, paired = _test_accuracies(ours, theirs), mcnemar_of(ours, theirs, folder)
     if tested and paired and paired["p_value"] < level:
         difference = tested["difference"]
         if np.sign(difference) == -direction:
-            found.append(f"the re-trained models differ by {points(difference)} points")
+            of = " on clean test images" if degraded else ""
+            found.append(f"the re-trained models differ by {points(difference)} points{of}")
     return tuple(found)
 
 

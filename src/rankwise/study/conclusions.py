@@ -20,6 +20,7 @@ from rankwise.study.compare import (
 from rankwise.study.contrasts import Contrast, contrasts_of
 from rankwise.study.infer import holm, spent_level
 from rankwise.study.outcomes import OUTCOMES, primary_outcome
+from rankwise.study.protocols import protocol_of
 from rankwise.study.spans import most_of, points, span
 from rankwise.study.summary import summaries
 from rankwise.study.verdict import FEWEST_SEEDS, Evidence, verdict
@@ -53,12 +54,19 @@ def conclusions(results: Record, folder: Path | str, *, alpha: float = 0.05) -> 
     -------
     dict
         ``comparisons`` and ``robustness`` (`rankwise.study.compare.compare_conditions`, of the
-        primary outcome and of degraded test images), ``factors`` (see `compare_factors`, of both
-        outcomes) and ``summaries`` (`rankwise.study.summary.summaries`).
+        primary outcome and of degraded test images, the latter empty where the folds' models aren't
+        tested on them), ``factors`` (see `compare_factors`, of both outcomes) and ``summaries``
+        (`rankwise.study.summary.summaries`).
     """
-    main = primary_outcome(results["study"]["protocol"])
+    protocol = results["study"]["protocol"]
+    main = primary_outcome(protocol)
     found: Record = {"factors": []}
-    for name, outcome in (("robustness", "degraded"), ("comparisons", main)):
+    asked = [("comparisons", main)]
+    if (results["study"].get("degraded") or protocol_of(protocol).degraded) == "all":
+        asked.insert(0, ("robustness", "degraded"))
+    else:
+        found["robustness"] = []  # nobody has asked
+    for name, outcome in asked:
         earlier = [_judged(then, folder, outcome, alpha, {}, ()) for then in earlier_looks(results)]
         beside = found.get("robustness", ())
         both = _judged(results, folder, outcome, alpha, _told(earlier), beside)
