@@ -76,6 +76,58 @@ def test_both_train_for_the_epochs_that_the_conditions_give_each():
     assert {c.arm: c.epochs for c in conditions_of(design)}["low-rank+jpeg"] == 9
 
 
+def epochs_of(arms, protocol="paper", **more):
+    design = study({"none": {}, **arms}, protocol, factorial=[list(arms)], **more)
+    return {c.arm: c.epochs for c in conditions_of(design)}
+
+
+@pytest.mark.parametrize("protocol", ["paper", "notebook"])
+@pytest.mark.parametrize("copies", ["low-rank", "default+low-rank"])
+def test_both_train_for_the_doubled_epochs_of_one_of_them(protocol, copies):
+    arms = {copies: {}, "blur": {}}
+    expected = {"none": 2, copies: 4, "blur": 2, f"{copies}+blur": 4}
+    assert epochs_of(arms, protocol) == expected
+    assert set(epochs_of(arms, "sound").values()) == {2}
+    # Half of an odd number is rounded as each arm's own epochs are.
+    assert epochs_of(arms, protocol, epochs=5, epochs_factor=0.3)[f"{copies}+blur"] == 3
+    # A row that names its epochs has those, and one that names none the fewest that are named.
+    settings = rows({}, {"epochs": 3}, {}, arms=("none", copies, "blur"))
+    assert set(epochs_of(arms, protocol, conditions=settings).values()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        (({"epochs": 3}, {"epochs": 6}, {"epochs": 6}), "none for 3, low-rank for 6, jpeg for 6"),
+        (({"epochs": 3}, {"epochs": 3}, {"epochs": 2}), "none for 3, low-rank for 3, jpeg for 2"),
+    ],
+)
+def test_epochs_of_which_no_interaction_can_be_told_are_refused(settings, trained):
+    arms = ("none", "low-rank", "jpeg")
+    message = (
+        rf"^digits/own trains {trained} epochs; a factorial design of the two takes one of them "
+        r"with the epochs of none, and the other with as many or more$"
+    )
+    with pytest.raises(StudyError, match=message):
+        epochs_of(TWO, conditions=rows(*settings, arms=arms))
+
+
+def test_an_arm_in_two_conditions_is_in_no_factorial_design(results):
+    arms = ("none", "none", "low-rank", "jpeg")
+    settings = ({"epochs": 2}, {"epochs": 8}, {"epochs": 4}, {"epochs": 2})
+    message = (
+        r"^digits/own has the arm 'none' in several conditions, digits/own/none/2 and "
+        r"digits/own/none/8; a factorial design takes one of each arm$"
+    )
+    with pytest.raises(StudyError, match=message):
+        epochs_of(TWO, conditions=rows(*settings, arms=arms))
+    made, folder = results
+    again = next(c for c in made["conditions"] if c["arm"] == "jpeg")
+    twice = {**made, "conditions": [*made["conditions"], again | {"id": "mnist/simple-cnn/jpeg/9"}]}
+    with pytest.raises(StudyError, match=r"has the arm 'jpeg' in several conditions, .*/jpeg/9; "):
+        contrasts_of(twice, folder, "test")
+
+
 def test_an_arm_of_two_settings_is_in_no_factorial_design():
     arms = ("low-rank", "low-rank", "jpeg")
     settings = ({"energy": 0.5, "epochs": 2}, {"energy": 0.7, "epochs": 4}, {})

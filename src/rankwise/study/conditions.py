@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rankwise.study.crossed import both_name, check_crossed
 from rankwise.study.design import Study, StudyError
 from rankwise.study.design_parts import ROW_OPTIONS, Arm, Both, Row
 from rankwise.study.protocols import Protocol, protocol_of
 
 
 class _RowOfBoth(Row):
-    """A row of two arms at once, with the settings that the rows of each have in one place."""
+    """A row of two arms at once, with the settings that the rows of each, `of`, have there."""
 
     options: Both
+    of: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def conditions_of(study: Study) -> tuple[Condition, ...]:
     Raises
     ------
     StudyError
-        If two conditions are the same.
+        If two conditions are the same, or a factorial design doesn't compare like with like.
     """
     protocol = protocol_of(study.protocol)
     rows = list(study.conditions) or [
@@ -103,12 +105,8 @@ def conditions_of(study: Study) -> tuple[Condition, ...]:
     repeated = {c.id for c in found if sum(c.id == other.id for other in found) > 1}
     if repeated:
         raise StudyError(f"{study.name} has the condition {min(repeated)} twice; once is accepted")
+    check_crossed([condition.to_json() for condition in found], study.factorial)
     return tuple(_linked(condition, found) for condition in found)
-
-
-def both_name(pair: tuple[str, str]) -> str:
-    """What the arm of two arms at once is called."""
-    return f"{pair[0]}+{pair[1]}"
 
 
 def _with_both(
@@ -116,8 +114,8 @@ def _with_both(
 ) -> list[Row]:
     """Rows, with one of both arms where a data set and model have each of a pair.
 
-    It has the settings of the two rows there, so that all four arms compare the same doses; where
-    both rows name their epochs, it trains for the longer of them.
+    It has the settings of the two rows there, so that all four arms compare the same doses, and
+    trains for the longer of their epochs.
     """
     result = list(rows)
     for pair in factorial:
@@ -128,11 +126,8 @@ def _with_both(
                 first, second = (_one_setting([r for r in own if r.arm == a], arms) for a in pair)
                 both = Both(parts=(first, second))
                 arms.setdefault(name, both)
-                stated = [row.epochs for row in own if row.epochs is not None]
-                epochs = max(stated) if len(stated) == len(own) else None
-                result.append(
-                    _RowOfBoth(data=data, model=model, arm=name, epochs=epochs, options=both)
-                )
+                of = tuple(own)
+                result.append(_RowOfBoth(data=data, model=model, arm=name, options=both, of=of))
     return result
 
 
@@ -319,10 +314,14 @@ def _epochs(
     """Epochs of a condition: the row's, the data set's, or the study's, times the factor.
 
     Under equal updates all arms of a data set and model share the fewest that a row states: those
-    of its baseline. A row without epochs takes them too.
+    of its baseline. A row without epochs takes them too. Two arms at once train for the longer of
+    the epochs that each has alone.
     """
     if study.models[row.model].in_one_pass:
         return 1
+    if isinstance(row, _RowOfBoth) and row.of and not protocol.equal_updates:
+        alone = ((each, _set(each, arms)) for each in row.of)
+        return max(_epochs(study, protocol, each, own, arms, rows) for each, own in alone)
     group = [r.epochs for r in rows if (r.data, r.model) == (row.data, row.model) and r.epochs]
     base = study.data[row.data].epochs or study.epochs
     if group and (protocol.equal_updates or row.epochs is None):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.study.conditions import both_name
+from rankwise.study.crossed import both_name, four_conditions
 from rankwise.study.infer import (
     ImageNoise,
     PairedTest,
@@ -82,24 +82,26 @@ def contrasts_of(
     ----------
     results, folder, outcome, rope
         As in `rankwise.study.compare.compare_conditions`.
+
+    Raises
+    ------
+    StudyError
+        If a design doesn't compare like with like (`rankwise.study.crossed.four_conditions`).
     """
     pairs = [tuple(pair) for pair in results["study"].get("factorial") or ()]
     places = dict.fromkeys((c["data_set"], c["model"]) for c in results["conditions"])
     found = []
     for first, second in pairs:
         for data, model in places:
-            own = _conditions(results, data, model)
-            names = ("none", first, second, both_name((first, second)))
-            ids = [
-                own["none"] if name == "none" and name in own else own.get(name) for name in names
-            ]
-            if None in ids:
+            ids = four_conditions(results["conditions"], (first, second), data, model)
+            if ids is None:
                 continue
-            none, a, b, both = (str(name) for name in ids)
+            none, a, b, both = ids
+            crossed = both_name((first, second))
             for effect, arm, weights in (
                 ("main", first, {none: -0.5, a: 0.5, b: -0.5, both: 0.5}),
                 ("main", second, {none: -0.5, a: -0.5, b: 0.5, both: 0.5}),
-                ("interaction", names[3], {none: 1.0, a: -1.0, b: -1.0, both: 1.0}),
+                ("interaction", crossed, {none: 1.0, a: -1.0, b: -1.0, both: 1.0}),
             ):
                 found.append(
                     _contrast(
@@ -108,13 +110,6 @@ def contrasts_of(
                     )
                 )  # fmt: skip
     return found
-
-
-def _conditions(results: Record, data: str, model: str) -> dict[str, str]:
-    """Ids by arm, and the baseline's under the name ``none``."""
-    own = [c for c in results["conditions"] if (c["data_set"], c["model"]) == (data, model)]
-    plain = {c["id"]: "none" for c in own if c["arm_kind"] == "none"}
-    return {plain.get(c["id"], c["arm"]): c["id"] for c in own}
 
 
 def _contrast(
