@@ -111,7 +111,7 @@ def test_arms_that_were_not_trained_to_the_end_have_no_rank(tmp_path):
     (ranks,) = conclusions(results, tmp_path)["summaries"]["ranks"]
     assert "low-rank" not in ranks["arms"]
     assert "none" in ranks["arms"]
-    assert ranks["note"].startswith("Left out, as not trained to the end: low-rank. ")
+    assert ranks["note"].startswith("Left out: low-rank (not trained to the end). ")
 
 
 def test_one_arm_near_chance_is_what_it_does_and_all_are_too_short_a_training(tmp_path):

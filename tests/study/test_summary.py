@@ -10,7 +10,8 @@ from scipy import stats
 from rankwise.study import report
 from rankwise.study.conclusions import conclusions
 from rankwise.study.ranks_figure import rank_diagram
-from rankwise.study.summary import paule_mandel, random_effects, ranked
+from rankwise.study.sketches import sketch
+from rankwise.study.summary import paule_mandel, random_effects, ranked, summaries
 from study.made_results import make_results
 
 
@@ -124,6 +125,55 @@ def test_a_study_of_two_data_sets_has_a_summary_that_says_how_little_it_is(resul
     (ranks,) = made["summaries"]["ranks"]
     assert ranks["arms"][-1] == "low-rank"
     assert "2 data sets are too few for ranks" in ranks["note"]
+
+
+THREE = ("mnist", "fashion-mnist", "malaria")
+
+
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    return make_results(folder, seeds=(1, 2, 3), data_sets=THREE)
+
+
+def changed(made, name, **changes):
+    """Summaries of results, one data set of which is described otherwise."""
+    sets = [d | changes if d["name"] == name else d for d in made["data_sets"]]
+    return summaries({**made, "data_sets": sets}, made["comparisons"])
+
+
+def pictures(seed):
+    return np.random.default_rng(seed).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fingerprint": "that of mnist"}, "the same images as mnist"),
+        ({"source": "hub/mnist", "image_shape": [16, 16]}, "the same source as mnist"),
+        ({"marks": sketch(pictures(1)[7:9])}, "some of the images of mnist"),
+    ],
+)
+def test_the_same_images_under_two_names_are_one_data_set(of_three, change, words):
+    first = {"fingerprint": "that of mnist", "marks": sketch(pictures(1))}
+    sets = [of_three["data_sets"][0] | first, *of_three["data_sets"][1:]]
+    found = changed({**of_three, "data_sets": sets}, "malaria", **change)
+    told = f"Left out: malaria ({words})."
+    for entry in found["effects"]:
+        assert [row["data_set"] for row in entry["rows"]] == ["mnist", "fashion-mnist"]
+        assert entry["note"].startswith(f"{told} 2 data sets tell little")
+    (ranks,) = found["ranks"]
+    assert ranks["data_sets"] == ["mnist", "fashion-mnist"]
+    assert ranks["n"] == 2
+    assert ranks["note"].startswith(f"{told} 2 data sets are too few")
+
+
+def test_images_that_are_others_or_not_told_to_be_the_same_count(of_three):
+    for change in ({}, {"marks": sketch(pictures(2))}, {"source": None, "fingerprint": None}):
+        found = changed(of_three, "malaria", **change)
+        assert {len(entry["rows"]) for entry in found["effects"]} == {3}
+        assert "Left out" not in found["effects"][0]["note"]
+        assert found["ranks"][0]["n"] == 3
 
 
 def test_the_report_shows_them(results):

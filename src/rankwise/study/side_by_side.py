@@ -20,7 +20,7 @@ from rankwise.errors import RunError
 from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import RESULTS
-from rankwise.study.sketches import share_images
+from rankwise.study.sketches import OTHER, SAME, relation
 from rankwise.study.spans import points
 from rankwise.study.status import current_results
 
@@ -29,13 +29,6 @@ Record = dict[str, Any]
 _ROOM = "rankwise.study/templates"
 _LONGEST = 200
 _NOT_DESIGN = ("name",)
-
-SAME, OTHER = "the same images", "other images"
-ONE_SOURCE = "the same source, with another selection or another size"
-SHARED = "some of the same images"
-UNKNOWN = "not known to be other images"
-RELATIONS = (SAME, ONE_SOURCE, SHARED, UNKNOWN, OTHER)
-"""What the images of a data set are to those of the other study's."""
 
 
 def side_by_side(first: Path | str, second: Path | str) -> Record:
@@ -51,9 +44,9 @@ def side_by_side(first: Path | str, second: Path | str) -> Record:
     dict
         ``names``; ``differences``, from each choice of the design that differs to both values,
         by its place (``data.digits.limit``); ``data``, from each data set of both to one of
-        `RELATIONS`; ``rows``, a comparison that either has in each (``data_set``, ``model``,
-        ``arm``, ``baseline_arm``, ``outcome``, ``effects``, ``verdicts``, ``difference``, None but
-        for other images); ``only``, what one of them has.
+        `rankwise.study.sketches.RELATIONS`; ``rows``, a comparison that either has in each
+        (``data_set``, ``model``, ``arm``, ``baseline_arm``, ``outcome``, ``effects``,
+        ``verdicts``, ``difference``, None but for other images); ``only``, what one of them has.
 
     Raises
     ------
@@ -96,24 +89,7 @@ def _comparisons(results: Record) -> dict[Key, Record]:
 
 def _relations(both: list[Record]) -> dict[str, str]:
     first, second = ({d["name"]: d for d in results["data_sets"]} for results in both)
-    return {name: _relation(first[name], second[name]) for name in first if name in second}
-
-
-def _relation(first: Record, second: Record) -> str:
-    if first.get("fingerprint") and first.get("fingerprint") == second.get("fingerprint"):
-        return SAME
-    places = [_place(data.get("source")) for data in (first, second)]
-    if places[0] is not None and places[0] == places[1]:
-        return ONE_SOURCE
-    shared = share_images(first, second)
-    if shared is None or None in places:
-        return SHARED if shared else UNKNOWN
-    return SHARED if shared else OTHER
-
-
-def _place(source: str | None) -> str | None:
-    """Where images come from; of a folder or a file, however its path is spelled."""
-    return str(Path(source).resolve()) if source and Path(source).exists() else source
+    return {name: relation(first[name], second[name]) for name in first if name in second}
 
 
 def _differences(first: Record, second: Record) -> dict[str, list[Any]]:

@@ -8,6 +8,7 @@ sets of up to 4096 images are compared in full.
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,13 @@ from numpy.typing import NDArray
 from rankwise._arrays import pixel_marks
 
 KEPT = 4096
+
+SAME, OTHER = "the same images", "other images"
+ONE_SOURCE = "the same source, with another selection or another size"
+SHARED = "some of the same images"
+UNKNOWN = "not known to be other images"
+RELATIONS = (SAME, ONE_SOURCE, SHARED, UNKNOWN, OTHER)
+"""What the images of a data set are to those of another."""
 
 
 def sketch(images: NDArray[np.uint8]) -> str:
@@ -43,3 +51,28 @@ def share_images(first: dict[str, Any], second: dict[str, Any]) -> bool | None:
     except ValueError:  # a damaged one tells nothing
         return None
     return bool(np.isin(one, other).any())
+
+
+def relation(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """What the images of two described data sets are to each other: one of `RELATIONS`.
+
+    Parameters
+    ----------
+    first, second : dict
+        As in `share_images`. They are told to be others by another source, with marks of both and
+        none in common.
+    """
+    if first.get("fingerprint") and first.get("fingerprint") == second.get("fingerprint"):
+        return SAME
+    places = [_place(data.get("source")) for data in (first, second)]
+    if places[0] is not None and places[0] == places[1]:
+        return ONE_SOURCE
+    shared = share_images(first, second)
+    if shared is None or None in places:
+        return SHARED if shared else UNKNOWN
+    return SHARED if shared else OTHER
+
+
+def _place(source: str | None) -> str | None:
+    """Where images come from; of a folder or a file, however its path is spelled."""
+    return str(Path(source).resolve()) if source and Path(source).exists() else source

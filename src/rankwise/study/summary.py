@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rankwise.study.convergence import unfinished
+from rankwise.study.counted_sets import Repeats, left_out
 from rankwise.study.outcomes import fold_scores, primary_outcome
 
 Record = dict[str, Any]
@@ -200,6 +201,8 @@ def ranked(arms: Sequence[str], scores: ArrayLike, *, alpha: float = 0.05) -> Ra
 def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
     """Effects over data sets, and ranks of arms; empty where there is one data set.
 
+    Of data sets that hold the same images, the first counts (`rankwise.study.counted_sets`).
+
     Parameters
     ----------
     results : dict
@@ -215,10 +218,12 @@ def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
         (`RandomEffects`) and ``note``; ``ranks``: an entry for each model, with `Ranks`, ``groups``
         and ``note``.
     """
-    return {"effects": _effects(results, comparisons), "ranks": _ranks(results)}
+    repeats = Repeats(results["data_sets"])
+    effects = _effects(results, comparisons, repeats)
+    return {"effects": effects, "ranks": _ranks(results, repeats)}
 
 
-def _effects(results: Record, comparisons: Sequence[Record]) -> list[Record]:
+def _effects(results: Record, comparisons: Sequence[Record], repeats: Repeats) -> list[Record]:
     together: dict[tuple[str, str, str], list[Record]] = {}
     for item in comparisons:
         error = item["corrected_t"]["standard_error"]
@@ -226,7 +231,9 @@ def _effects(results: Record, comparisons: Sequence[Record]) -> list[Record]:
             key = (item["model"], item["arm"], item["baseline_arm"])
             together.setdefault(key, []).append(item)
     found = []
-    for (model, arm, baseline), items in together.items():
+    for (model, arm, baseline), usable in together.items():
+        reasons = repeats.among(item["data_set"] for item in usable)
+        items = [item for item in usable if item["data_set"] not in reasons]
         if len(items) < 2:
             continue
         summary = random_effects(
@@ -249,7 +256,7 @@ def _effects(results: Record, comparisons: Sequence[Record]) -> list[Record]:
                     for item in items
                 ],
                 **asdict(summary),
-                "note": _few(len(items)),
+                "note": " ".join(filter(None, (left_out(reasons), _few(len(items))))),
             }
         )
     return found
@@ -275,37 +282,37 @@ def _few(n: int) -> str:
     )
 
 
-def _ranks(results: Record) -> list[Record]:
+def _ranks(results: Record, repeats: Repeats) -> list[Record]:
     outcome = primary_outcome(results["study"]["protocol"])
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    left_out = set()
+    reasons: dict[str, dict[str, str]] = {}
     for condition in results["conditions"]:
+        own = reasons.setdefault(condition["model"], {})
         known = list(fold_scores(results, condition["id"], outcome).values())
         if known and unfinished(results, condition["id"]):
-            left_out.add(condition["arm"])
+            own[condition["arm"]] = "not trained to the end"
         elif known:
             of_model = scores.setdefault(condition["model"], {})
             of_model.setdefault(condition["data_set"], {})[condition["arm"]] = float(np.mean(known))
     found = []
     for model, of_data in scores.items():
+        repeated = repeats.among(of_data)
+        counted = {data: known for data, known in of_data.items() if data not in repeated}
         arms = [
             arm
-            for arm in dict.fromkeys(a for known in of_data.values() for a in known)
-            if all(arm in known for known in of_data.values())
+            for arm in dict.fromkeys(a for known in counted.values() for a in known)
+            if all(arm in known for known in counted.values())
         ]
-        if len(of_data) < 2 or len(arms) < 2:
+        if len(counted) < 2 or len(arms) < 2:
             continue
-        ranks = ranked(arms, [[known[arm] for arm in arms] for known in of_data.values()])
-        note = ""
-        if left_out:
-            note = f"Left out, as not trained to the end: {', '.join(sorted(left_out))}. "
-        if ranks.n < FEWEST_FOR_RANKS:
-            note += (
-                f"{ranks.n} data sets are too few for ranks to tell much: Friedman's test and "
-                f"Nemenyi's critical difference want about {FEWEST_FOR_RANKS}."
-            )
+        ranks = ranked(arms, [[known[arm] for arm in arms] for known in counted.values()])
+        few = (
+            f"{ranks.n} data sets are too few for ranks to tell much: Friedman's test and "
+            f"Nemenyi's critical difference want about {FEWEST_FOR_RANKS}."
+        ) * (ranks.n < FEWEST_FOR_RANKS)
         found.append(
             {"model": model, **asdict(ranks), "groups": [list(g) for g in ranks.groups]}
-            | {"note": note.strip(), "data_sets": list(of_data)}
+            | {"note": " ".join(filter(None, (left_out(repeated | reasons[model]), few)))}
+            | {"data_sets": list(counted)}
         )
     return found
