@@ -1,5 +1,6 @@
 """Summaries over data sets: effects against plain tests, ranks against published figures."""
 
+import copy
 import math
 import re
 
@@ -174,6 +175,23 @@ def test_images_that_are_others_or_not_told_to_be_the_same_count(of_three):
         assert {len(entry["rows"]) for entry in found["effects"]} == {3}
         assert "Left out" not in found["effects"][0]["note"]
         assert found["ranks"][0]["n"] == 3
+
+
+def test_a_data_set_without_an_arm_above_chance_gives_no_ranks(of_three, tmp_path):
+    made = copy.deepcopy(of_three)
+    for cell in made["cells"]:
+        if cell["condition"].startswith("malaria/") and cell["stage"] == "fold":
+            cell["test_accuracy"] = 0.12 + 0.001 * cell["fold"]
+    (ranks,) = conclusions(made, tmp_path)["summaries"]["ranks"]
+    assert ranks["data_sets"] == ["mnist", "fashion-mnist"]
+    assert ranks["note"].startswith("Left out: malaria (no arm is above chance). 2 data sets are")
+    # One arm alone that is near chance, though trained to its end, has its rank.
+    for cell in made["cells"]:
+        if cell["condition"].startswith("malaria/simple-cnn/none") and cell["stage"] == "fold":
+            cell["test_accuracy"] = 0.9
+    (ranks,) = conclusions(made, tmp_path)["summaries"]["ranks"]
+    assert ranks["n"] == 3
+    assert len(ranks["arms"]) == 4
 
 
 def test_the_report_shows_them(results):

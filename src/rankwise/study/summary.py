@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rankwise.study.convergence import unfinished
+from rankwise.study.convergence import convergence
 from rankwise.study.counted_sets import Repeats, left_out
 from rankwise.study.outcomes import fold_scores, primary_outcome
 
@@ -286,10 +286,13 @@ def _ranks(results: Record, repeats: Repeats) -> list[Record]:
     outcome = primary_outcome(results["study"]["protocol"])
     scores: dict[str, dict[str, dict[str, float]]] = {}
     reasons: dict[str, dict[str, str]] = {}
+    trained = {row["condition"]: row for row in convergence(results, outcome)}
     for condition in results["conditions"]:
         own = reasons.setdefault(condition["model"], {})
         known = list(fold_scores(results, condition["id"], outcome).values())
-        if known and unfinished(results, condition["id"]):
+        if known and trained[condition["id"]]["near_chance"]:
+            own[condition["data_set"]] = "no arm is above chance"
+        elif known and trained[condition["id"]]["unfinished"]:
             own[condition["arm"]] = "not trained to the end"
         elif known:
             of_model = scores.setdefault(condition["model"], {})
