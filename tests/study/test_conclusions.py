@@ -104,7 +104,7 @@ def test_a_look_of_arms_that_were_not_trained_to_the_end_establishes_nothing(ext
 
 
 def test_arms_that_were_not_trained_to_the_end_have_no_rank(tmp_path):
-    results = make_results(tmp_path, seeds=(1,))
+    results = make_results(tmp_path, seeds=(1, 2, 3))
     for cell in results["cells"]:
         if "low-rank" in cell["condition"] and cell["stage"] == "fold":
             cell["best_epoch"] = 10

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +195,74 @@ def test_a_data_set_without_an_arm_above_chance_gives_no_ranks(of_three, tmp_pat
     assert len(ranks["arms"]) == 4
 
 
+def left(made, gone):
+    """Summaries of results without some cells."""
+    some = {**made, "cells": [cell for cell in made["cells"] if not gone(cell)]}
+    return conclusions(some, Path("nowhere"))["summaries"]
+
+
+def test_data_sets_that_are_not_finished_are_named_and_give_no_p(of_three):
+    few = "fewer than 3 finished seeds of 5 folds"
+    # One fold of one seed is missing of an arm: not three whole seeds of it are there.
+    gone = ("malaria/simple-cnn/jpeg/10", 2, 4)
+    found = left(of_three, lambda c: (c["condition"], c["seed"], c["fold"]) == gone)
+    entries = {(e["arm"], e["baseline_arm"]): e for e in found["effects"]}
+    assert [row["data_set"] for row in entries["jpeg", "none"]["rows"]] == list(THREE[:2])
+    assert entries["jpeg", "none"]["note"].startswith(f"Left out: malaria ({few}). 2 data sets ")
+    assert [row["data_set"] for row in entries["low-rank", "none"]["rows"]] == list(THREE)
+    (ranks,) = found["ranks"]
+    assert (ranks["n"], "jpeg" in ranks["arms"]) == (3, False)
+    assert ranks["note"].startswith(f"Left out: jpeg ({few}). ")
+    assert found["notes"] == []
+    # Nothing of a data set is finished.
+    found = left(of_three, lambda c: c["condition"].startswith("malaria"))
+    assert found["ranks"][0]["data_sets"] == list(THREE[:2])
+    for entry in (*found["effects"], *found["ranks"]):
+        assert entry["note"].startswith(f"Left out: malaria ({few}). ")
+    # One seed tells nothing at all, and it is said.
+    found = left(of_three, lambda c: c["seed"] > 1)
+    assert (found["effects"], found["ranks"]) == ([], [])
+    assert found["notes"] == [
+        "simple-cnn: no mean over data sets of low-rank against none, low-rank against duplicate, "
+        "duplicate against none, jpeg against none, jpeg against duplicate. "
+        f"Left out: mnist, fashion-mnist, malaria ({few}).",
+        "simple-cnn: no ranks of arms over data sets. "
+        f"Left out: mnist, fashion-mnist, malaria ({few}).",
+    ]
+
+
+def test_effects_with_an_obstacle_or_without_a_spread_are_named(of_three):
+    made = copy.deepcopy(of_three)
+    for cell in made["cells"]:
+        if cell["stage"] == "fold" and cell["condition"] == "malaria/simple-cnn/jpeg/10":
+            cell["best_epoch"] = 10
+    found = left(made, lambda c: False)
+    entry = next(e for e in found["effects"] if e["arm"] == "jpeg")
+    assert entry["note"].startswith(
+        "Left out: malaria (in 15 of 15 folds jpeg was best in the last"
+    )
+    flat = copy.deepcopy(of_three)
+    for item in flat["comparisons"]:
+        if item["data_set"] == "malaria":
+            item["corrected_t"]["standard_error"] = 0.0
+    (note,) = {e["note"] for e in summaries(flat, flat["comparisons"])["effects"]}
+    assert note.startswith("Left out: malaria (no spread to judge by). ")
+
+
+def test_arms_that_are_not_on_every_data_set_have_no_rank(of_three):
+    own = [c for c in of_three["conditions"] if c["id"] != "malaria/simple-cnn/jpeg/10"]
+    found = summaries({**of_three, "conditions": own}, of_three["comparisons"])
+    assert found["ranks"][0]["note"].startswith("Left out: jpeg (not on every data set). ")
+
+
+def test_the_report_says_why_there_is_no_summary(tmp_path):
+    made = make_results(tmp_path, seeds=(1,))
+    page = report.render({k: v for k, v in made.items() if k != "comparisons"}, tmp_path)
+    assert "Over data sets" in page
+    assert "simple-cnn: no ranks of arms over data sets. Left out: mnist, fashion-mnist (" in page
+    assert "outside the one that the verdicts share" not in page
+
+
 def test_the_report_shows_them(results):
     made, folder = results
     page = report.render({k: v for k, v in made.items() if k != "comparisons"}, folder)
@@ -201,3 +270,4 @@ def test_the_report_shows_them(results):
     assert page.count("mean over data sets: ") >= 1
     assert "Nemenyi" in page
     assert "critical difference" in page
+    assert "a level of 5% of its own, outside the one that the verdicts share" in page

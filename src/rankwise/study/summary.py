@@ -22,21 +22,26 @@ Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rankwise.study.compare import finished_seeds
 from rankwise.study.convergence import convergence
 from rankwise.study.counted_sets import Repeats, left_out
 from rankwise.study.outcomes import fold_scores, primary_outcome
+from rankwise.study.verdict import FEWEST_FOLDS, FEWEST_SEEDS
 
 Record = dict[str, Any]
 
 FEWEST_FOR_RANKS = 10
 """Data sets from which Demšar takes Friedman's chi-square to be near its distribution."""
+
+_TOO_FEW = f"fewer than {FEWEST_SEEDS} finished seeds of {FEWEST_FOLDS} folds"
+_LATE = "not trained to the end"
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,9 @@ def ranked(arms: Sequence[str], scores: ArrayLike, *, alpha: float = 0.05) -> Ra
 def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
     """Effects over data sets, and ranks of arms; empty where there is one data set.
 
-    Of data sets that hold the same images, the first counts (`rankwise.study.counted_sets`).
+    What counts in them is what may have a verdict: three finished seeds of five folds, trained to
+    the end; and of data sets that hold the same images the first
+    (`rankwise.study.counted_sets`). They are outside the level that the verdicts share.
 
     Parameters
     ----------
@@ -213,28 +220,37 @@ def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
     Returns
     -------
     dict
-        ``effects``: an entry for each model, arm and baseline that two data sets or more have, with
-        ``rows`` (effect, interval and, seed by seed, mean difference of each data set), `mean` …
-        (`RandomEffects`) and ``note``; ``ranks``: an entry for each model, with `Ranks`, ``groups``
-        and ``note``.
+        ``effects``: an entry for each model, arm and baseline of which two data sets or more count,
+        with ``rows`` (effect, interval and, seed by seed, mean difference of each data set),
+        `mean` … (`RandomEffects`) and ``note``; ``ranks``: an entry for each model, with `Ranks`,
+        ``groups`` and ``note``; ``notes``: where there is no mean, or are no ranks, why. Notes name
+        what is left out.
     """
     repeats = Repeats(results["data_sets"])
-    effects = _effects(results, comparisons, repeats)
-    return {"effects": effects, "ranks": _ranks(results, repeats)}
+    effects, without_mean = _effects(results, comparisons, repeats)
+    ranks, without_ranks = _ranks(results, repeats)
+    return {"effects": effects, "ranks": ranks, "notes": [*without_mean, *without_ranks]}
 
 
-def _effects(results: Record, comparisons: Sequence[Record], repeats: Repeats) -> list[Record]:
+def _effects(
+    results: Record, comparisons: Sequence[Record], repeats: Repeats
+) -> tuple[list[Record], list[str]]:
+    """Entries, and in words of what there is no mean."""
     together: dict[tuple[str, str, str], list[Record]] = {}
     for item in comparisons:
-        error = item["corrected_t"]["standard_error"]
-        if error and item["effect"]["low"] is not None and not item["obstacle"]:
-            key = (item["model"], item["arm"], item["baseline_arm"])
-            together.setdefault(key, []).append(item)
+        key = (item["model"], item["arm"], item["baseline_arm"])
+        together.setdefault(key, []).append(item)
     found = []
-    for (model, arm, baseline), usable in together.items():
-        reasons = repeats.among(item["data_set"] for item in usable)
-        items = [item for item in usable if item["data_set"] not in reasons]
+    without: dict[tuple[str, str], list[str]] = {}
+    for (model, arm, baseline), planned in together.items():
+        if len(planned) < 2:
+            continue
+        reasons = {i["data_set"]: why for i in planned if (why := _why_not(results, i))}
+        usable = (i["data_set"] for i in planned if i["data_set"] not in reasons)
+        reasons |= repeats.among(usable)
+        items = [item for item in planned if item["data_set"] not in reasons]
         if len(items) < 2:
+            without.setdefault((model, left_out(reasons)), []).append(f"{arm} against {baseline}")
             continue
         summary = random_effects(
             [item["effect"]["mean"] for item in items],
@@ -259,7 +275,22 @@ def _effects(results: Record, comparisons: Sequence[Record], repeats: Repeats) -
                 "note": " ".join(filter(None, (left_out(reasons), _few(len(items))))),
             }
         )
-    return found
+    return found, [
+        f"{model}: no mean over data sets of {', '.join(arms)}. {why}"
+        for (model, why), arms in without.items()
+    ]
+
+
+def _why_not(results: Record, item: Record) -> str | None:
+    """Why a comparison counts in no mean over data sets, in words; None where it does."""
+    keys = (fold_scores(results, item[k], item["outcome"]) for k in ("condition", "baseline"))
+    if finished_seeds(set.intersection(*map(set, keys))) < FEWEST_SEEDS:
+        return _TOO_FEW
+    if item["obstacle"]:
+        return str(item["obstacle"])
+    if not item["corrected_t"]["standard_error"]:
+        return "no spread to judge by"
+    return None
 
 
 def _by_seed(results: Record, item: Record) -> list[float]:
@@ -282,40 +313,66 @@ def _few(n: int) -> str:
     )
 
 
-def _ranks(results: Record, repeats: Repeats) -> list[Record]:
+def _ranks(results: Record, repeats: Repeats) -> tuple[list[Record], list[str]]:
+    """Entries, and in words of what there are no ranks."""
     outcome = primary_outcome(results["study"]["protocol"])
-    scores: dict[str, dict[str, dict[str, float]]] = {}
-    reasons: dict[str, dict[str, str]] = {}
     trained = {row["condition"]: row for row in convergence(results, outcome)}
-    for condition in results["conditions"]:
-        own = reasons.setdefault(condition["model"], {})
-        known = list(fold_scores(results, condition["id"], outcome).values())
-        if known and trained[condition["id"]]["near_chance"]:
-            own[condition["data_set"]] = "no arm is above chance"
-        elif known and trained[condition["id"]]["unfinished"]:
-            own[condition["arm"]] = "not trained to the end"
-        elif known:
-            of_model = scores.setdefault(condition["model"], {})
-            of_model.setdefault(condition["data_set"], {})[condition["arm"]] = float(np.mean(known))
-    found = []
-    for model, of_data in scores.items():
+    found, without = [], []
+    for model in dict.fromkeys(c["model"] for c in results["conditions"]):
+        own = [c for c in results["conditions"] if c["model"] == model]
+        if len({c["data_set"] for c in own}) < 2:
+            continue
+        of_data, reasons = _rankable(results, own, outcome, trained)
         repeated = repeats.among(of_data)
         counted = {data: known for data, known in of_data.items() if data not in repeated}
-        arms = [
-            arm
-            for arm in dict.fromkeys(a for known in counted.values() for a in known)
-            if all(arm in known for known in counted.values())
-        ]
-        if len(counted) < 2 or len(arms) < 2:
+        arms = dict.fromkeys(arm for known in counted.values() for arm in known)
+        for arm in arms:
+            if any(arm not in known for known in counted.values()):
+                reasons.setdefault(arm, "not on every data set")
+        ranking = [arm for arm in arms if arm not in reasons]
+        why = left_out(reasons | repeated)
+        if len(counted) < 2 or len(ranking) < 2:
+            without.append(f"{model}: no ranks of arms over data sets. {why}")
             continue
-        ranks = ranked(arms, [[known[arm] for arm in arms] for known in counted.values()])
+        ranks = ranked(ranking, [[known[arm] for arm in ranking] for known in counted.values()])
         few = (
             f"{ranks.n} data sets are too few for ranks to tell much: Friedman's test and "
             f"Nemenyi's critical difference want about {FEWEST_FOR_RANKS}."
         ) * (ranks.n < FEWEST_FOR_RANKS)
         found.append(
             {"model": model, **asdict(ranks), "groups": [list(g) for g in ranks.groups]}
-            | {"note": " ".join(filter(None, (left_out(repeated | reasons[model]), few)))}
-            | {"data_sets": list(counted)}
+            | {"note": " ".join(filter(None, (why, few))), "data_sets": list(counted)}
         )
-    return found
+    return found, [text.strip() for text in without]
+
+
+def _rankable(
+    results: Record, conditions: Sequence[Record], outcome: str, trained: Mapping[str, Record]
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Mean scores by data set and arm of a model's conditions, and of what there are none why.
+
+    A data set without any counts as left out, and not each arm of it.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    missing: dict[str, dict[str, str]] = {}
+    for condition in conditions:
+        row, data = trained[condition["id"]], condition["data_set"]
+        known = fold_scores(results, condition["id"], outcome)
+        why = None
+        if row["near_chance"]:
+            why = "no arm is above chance"
+        elif finished_seeds(known) < FEWEST_SEEDS:
+            why = _TOO_FEW
+        elif row["unfinished"]:
+            why = _LATE
+        if why is None:
+            scores.setdefault(data, {})[condition["arm"]] = float(np.mean(list(known.values())))
+        else:
+            missing.setdefault(data, {})[condition["arm"]] = why
+    reasons: dict[str, str] = {}
+    for data, arms in missing.items():
+        if data in scores:
+            reasons |= arms
+        else:
+            reasons[data] = next(iter(arms.values()))
+    return scores, reasons

@@ -55,7 +55,10 @@ def _effect_name(item: Record) -> str:
 
 
 def summaries(results: Record) -> Record | None:
-    """Effects over data sets as forest plots, and ranks of arms; None for one data set."""
+    """Effects over data sets as forest plots, ranks of arms, and why there are none.
+
+    None for one data set.
+    """
     found = results.get("summaries") or {}
     effects = [_summary(entry) for entry in found.get("effects", ())]
     ranks = [
@@ -74,7 +77,8 @@ def summaries(results: Record) -> Record | None:
         }
         for entry in found.get("ranks", ())
     ]
-    return {"effects": effects, "ranks": ranks} if effects or ranks else None
+    parts = {"effects": effects, "ranks": ranks, "notes": list(found.get("notes", ()))}
+    return parts if any(parts.values()) else None
 
 
 def _summary(entry: Record) -> Record:
