@@ -5,10 +5,13 @@ import re
 
 import pytest
 
-from rankwise.study import report
+from rankwise.study import design_words, report
 from rankwise.study.conclusions import conclusions
+from rankwise.study.conditions import conditions_of
 from rankwise.study.exports import comparison_table, write_tables
 from rankwise.study.methods import family_size, methods
+from rankwise.study.presets import preset
+from rankwise.study.reading import study_from
 from rankwise.study.references import REFERENCES
 from study.made_results import make_results
 
@@ -130,6 +133,65 @@ def test_the_paragraph_lets_somebody_repeat_the_study(tmp_path):
     text = methods(results)
     assert "pre-trained, its head solved in closed form and nothing else" in text
     assert "Trainings had" not in text
+
+
+def said_of(study):
+    conditions = [condition.to_json() for condition in conditions_of(study)]
+    return design_words.arms({"study": study.to_json(), "conditions": conditions})
+
+
+def test_an_arm_is_named_with_every_dose_that_it_has():
+    assert said_of(preset("experiment-1")) == (
+        "The arms were none (no augmentation); low-rank on mnist and fashion-mnist (copies of low "
+        "rank by SVD, of 0.2 of the training images, energy 0.975 ± 0.025 of the sum of singular "
+        "values); low-rank on malaria and cats-vs-dogs (copies of low rank by SVD, of 0.2 of the "
+        "training images, energy 0.9999 ± 0.025 of the sum of singular values)."
+    )
+    rows = [
+        {"data": "a", "model": m, "arm": "low-rank", "skip_threshold": s, "epochs": e}
+        for m, s, e in (("simple-cnn", 0.5, 4), ("simple-cnn", 0.6, 8), ("resnet25", 0.7, 4))
+    ]
+    made = {
+        "protocol": "paper",
+        "data": {"a": {"source": "digits"}},
+        "models": ["simple-cnn", "resnet25"],
+        "arms": ["low-rank"],
+        "conditions": rows,
+    }
+    said = said_of(study_from(made, "made"))
+    for place, share in (
+        ("a with simple-cnn for 4 epochs", 0.5),
+        ("a with simple-cnn for 8 epochs", 0.4),
+        ("a with resnet25", 0.3),
+    ):
+        assert f"low-rank on {place} (copies of low rank by SVD, of {share} of the" in said
+
+
+def test_two_arms_at_once_are_named_with_the_doses_of_each():
+    made = {
+        "protocol": "sound",
+        "data": {"a": {"source": "digits"}},
+        "models": ["simple-cnn"],
+        "arms": {
+            "none": {},
+            "low-rank": {"reference": "notebook", "energy": 0.9, "skip_threshold": 0.5},
+            "blur": {"severity": 2},
+        },
+        "factorial": [["low-rank", "blur"]],
+    }
+    said = said_of(study_from(made, "made"))
+    low_rank = (
+        "copies of low rank by SVD, of 0.5 of the training images, energy 0.9 ± 0.025 of the sum "
+        "of singular values, the rank nearest to it, one for all channels, as the paper’s code has "
+        "it"
+    )
+    blur = "blurred copies, of 0.2 of the training images, severity 2"
+    assert f"; low-rank ({low_rank});" in said
+    assert f"; low-rank+blur (both at once: {low_rank}; and {blur})" in said
+    assert (
+        "low-rank+blur-unchanged (both at once: unchanged copies, of 0.5 of the training images; "
+        "and unchanged copies, of 0.2 of the training images)" in said
+    )
 
 
 def test_what_is_cited_has_an_entry(tmp_path):

@@ -72,11 +72,47 @@ def _transfer(model: Record) -> str:
 
 
 def arms(results: Record) -> str:
-    """A sentence on every arm: what it does, to how many images, with which options."""
+    """A sentence on every arm: what it does, to how many images, with which options.
+
+    An arm with several doses is named with each, and with the places that have it.
+    """
     tables: Mapping[str, Record] = results["study"].get("arms") or {}
-    known = {c["arm"]: c for c in results["conditions"]}
-    said = [f"{name} ({_arm(c, tables.get(name, {}))})" for name, c in known.items()]
+    doses: dict[str, dict[str, list[Record]]] = {}
+    for c in results["conditions"]:
+        words = _both(c, results["study"]) if c["arm_kind"] == "both" else ""
+        words = words or _arm(c, tables.get(c["arm"], {}))
+        doses.setdefault(c["arm"], {}).setdefault(words, []).append(c)
+    said = [
+        f"{name}{_where(own, by_words) if len(by_words) > 1 else ''} ({words})"
+        for name, by_words in doses.items()
+        for words, own in by_words.items()
+    ]
     return f"The arms were {'; '.join(said)}." if said else ""
+
+
+def _where(own: Sequence[Record], by_words: Mapping[str, Sequence[Record]]) -> str:
+    """The places of a dose: data sets, with models and epochs where data sets don't tell it."""
+    others = [c for each in by_words.values() if each is not own for c in each]
+    places = []
+    for c in own:
+        same_data = [o for o in others if o["data_set"] == c["data_set"]]
+        same_model = [o for o in same_data if o["model"] == c["model"]]
+        place = c["data_set"] + f" with {c['model']}" * bool(same_data)
+        places.append(place + f" for {_count(c['epochs'], 'epoch')}" * bool(same_model))
+    return f" on {listed(dict.fromkeys(places))}"
+
+
+def _both(condition: Record, study: Record) -> str:
+    """Two arms at once, each with its own dose; nothing where results don't name the two."""
+    parts = condition.get("parts") or ()
+    named = [(pair, "+".join(pair)) for pair in study.get("factorial") or ()]
+    pairs = [pair for pair, name in named if condition["arm"] == name]
+    pairs += [pair for pair, name in named if condition["arm"].startswith(f"{name}-unchanged")]
+    if not parts or not pairs:
+        return ""
+    tables: Mapping[str, Record] = study.get("arms") or {}
+    each = [_arm(part, tables.get(name, {})) for name, part in zip(pairs[0], parts, strict=True)]
+    return f"both at once: {'; and '.join(each)}"
 
 
 def _arm(condition: Record, table: Record) -> str:
@@ -102,6 +138,8 @@ def _arm(condition: Record, table: Record) -> str:
             f"energy {condition['energy']:g} ± {condition.get('energy_std') or 0:g} of the sum of "
             "singular values"
         )
+        if table.get("reference") == "notebook":
+            parts.append("the rank nearest to it, one for all channels, as the paper’s code has it")
     if plain in ("jpeg", "downscale", "blur") and table.get("severity"):
         parts.append(f"severity {table['severity']}")
     return ", ".join(parts)
