@@ -84,6 +84,8 @@ def make_results(
                     cell = _cell(condition, "fold", fold, cell_seed, accuracy, rng, protocol)
                     if protocol == "sound":
                         _predict(folder, cell, labels, cell["test_accuracy"], rng, difficulty)
+                    else:
+                        cell["predictions"] = ""
                     results["cells"].append(cell)
                     results["leaks"].append(_leak(condition, cell_seed, fold, protocol))
                 cell = _cell(condition, "retrain", None, cell_seed, level, rng, protocol)

@@ -395,6 +395,8 @@ def predict_folds(results, folder, *, n=400, discordant=1):
             correct = np.ones(n, bool)
             if "/none/" in cell["condition"]:
                 correct[:discordant] = False
+            place = f"cells/{cell['condition']}/seed-{cell['seed']}/fold-{cell['fold']}"
+            cell["predictions"] = f"{place}/predictions.npz"
             path = folder / cell["predictions"]
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(

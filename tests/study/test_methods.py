@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from rankwise.errors import RunError
 from rankwise.study import design_words, report
 from rankwise.study.conclusions import conclusions
 from rankwise.study.conditions import conditions_of
@@ -191,6 +192,29 @@ def test_two_arms_at_once_are_named_with_the_doses_of_each():
     assert (
         "low-rank+blur-unchanged (both at once: unchanged copies, of 0.5 of the training images; "
         "and unchanged copies, of 0.2 of the training images)" in said
+    )
+
+
+def test_the_images_variance_is_told_where_it_is_in(tmp_path):
+    results = make_results(tmp_path, seeds=(1, 2, 3))
+    assert "2003), their variance including that of the images, at a level" in methods(results)
+    for item in results["comparisons"][1:]:
+        item["images"] = None
+    n = len(results["comparisons"])
+    assert f"including that of the images in 1 of {n} comparisons, at" in methods(results)
+    results["comparisons"][0]["images"] = None
+    assert "t-test (Nadeau and Bengio 2003), at a level" in methods(results)
+
+
+def test_predictions_that_are_gone_are_refused(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",), seeds=(1, 2, 3))
+    gone = tmp_path / next(c for c in results["cells"] if c["stage"] == "fold")["predictions"]
+    gone.unlink()
+    with pytest.raises(RunError) as caught:
+        conclusions(results, tmp_path)
+    assert str(caught.value) == (
+        f"{gone} of a finished cell isn't there; remove its folder, and the command that runs the "
+        "study makes it again"
     )
 
 

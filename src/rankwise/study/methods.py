@@ -101,13 +101,23 @@ def _judged(results: _Record) -> str:
         )
     return (
         f"The outcome is {OUTCOMES[outcome]}. Paired differences of folds were tested by the "
-        "corrected resampled t-test (Nadeau and Bengio 2003), their variance including that of the "
-        f"images, at a level of {level:.3g} over {planned} (Holm 1979); an effect counts where "
-        "in addition the Bayesian correlated t-test (Corani and Benavoli 2015) puts "
+        f"corrected resampled t-test (Nadeau and Bengio 2003){_images(compared)}, at a level of "
+        f"{level:.3g} over {planned} (Holm 1979); an effect counts where in addition the Bayesian "
+        "correlated t-test (Corani and Benavoli 2015) puts "
         f"{CERTAINTY:.0%} beyond the region of practical equivalence (Benavoli et al. 2017), "
         f"{design_words.region(results)}, with at least {FEWEST_FOLDS} folds and {FEWEST_SEEDS} "
         "seeds, and as one of the augmentation where it holds against unchanged copies too."
     )
+
+
+def _images(compared: list[_Record]) -> str:
+    """Of which comparisons the variance has a part of the images, in words."""
+    begun = [item for item in compared if item["pairs"]]
+    having = [item for item in begun if item.get("images")]
+    if not having:
+        return ""
+    where = "" if len(having) == len(begun) else f" in {len(having)} of {len(begun)} comparisons"
+    return f", their variance including that of the images{where}"
 
 
 def _retrained(results: _Record) -> str:

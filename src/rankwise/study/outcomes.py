@@ -127,8 +127,13 @@ def noise_of(
     Returns
     -------
     ImageNoise or None
-        None where no fold has all predictions, or some fold's arms weren't scored on the same
+        None where no fold names its predictions, or some fold's arms weren't scored on the same
         images, as with copies under ``notebook``.
+
+    Raises
+    ------
+    RunError
+        If the predictions of a finished fold aren't there, or are damaged.
     """
     cells = {name: fold_cells(results, name) for name in weights}
     total: dict[int, list[float]] = {}
@@ -159,9 +164,12 @@ def _right(
     cell: Record, outcome: str, folder: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
     """Rows that a fold was scored on, their sources, and how often each was right."""
-    path = folder / (cell.get("predictions") or "")
-    if not path.is_file():
+    if not cell.get("predictions"):
         return None
+    path = folder / cell["predictions"]
+    if not path.is_file():
+        # Without them the images' variance would be left out, and a verdict be too sure.
+        raise RunError(f"{path} of a finished cell isn't there{REMEDY}")
     part = "validation" if outcome == "validation" else "test"
     stored = read_arrays(path, None, error=RunError, hint=REMEDY)
     with blamed_on(path, RunError, REMEDY):
