@@ -398,6 +398,36 @@ def test_the_answer_counts_no_pairs_of_other_arms(written):
     )
 
 
+@pytest.mark.parametrize(
+    ("clean", "degraded", "said"),
+    [
+        ("helps", "harms", "; but on degraded test images harms: jpeg on mnist ("),
+        ("copies help", "copies harm", "; but on degraded test images harms: jpeg on mnist ("),
+        ("harms", "helps", "; but on degraded test images helps: jpeg on mnist ("),
+        ("helps", "helps", None),
+        ("cannot tell", "harms", None),
+    ],
+)
+def test_the_answer_says_what_is_the_opposite_on_degraded_images(written, clean, degraded, said):
+    _, results = written["sound"]
+
+    def with_verdict(items, verdict):
+        jpeg = ("jpeg", "mnist", "baseline")
+        return [
+            c | {"verdict": verdict}
+            if (c["arm"], c["data_set"], c["role"]) == jpeg
+            else c | {"verdict": "cannot tell"}
+            for c in items
+        ]
+
+    shown = results | {
+        "comparisons": with_verdict(results["comparisons"], clean),
+        "robustness": with_verdict(results["robustness"], degraded),
+    }
+    assert ("but on degraded" in answer(shown)) == (said is not None)
+    assert said is None or said in answer(shown)
+
+
 @pytest.mark.parametrize("obstacle", [None, "jpeg is near chance: train longer"])
 def test_a_banner_takes_nothing_out_that_the_answer_holds(tmp_path, obstacle):
     results = make_results(tmp_path, data_sets=("mnist",))

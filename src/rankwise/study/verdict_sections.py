@@ -147,10 +147,34 @@ def answer(results: _Record) -> str:
         if arms:
             words = _ANSWERS[verdict]
             said.append(f"{words if not said else words[0].lower() + words[1:]}: {arms}")
+    said += _opposed(begun, results.get("robustness", ()))
     pairs = sorted({c["pairs"] for c in begun})
     most = _counted(pairs[-1], "pair")
     counted = most if len(pairs) == 1 else f"{pairs[0]} to {most}"
     return f"{'; '.join(said)} ({size}, {counted}). {waiting}".strip()
+
+
+def _opposed(main: Sequence[_Record], robust: Sequence[_Record]) -> list[str]:
+    """Arms that do the opposite on degraded test images, in words."""
+    found = {(c["condition"], c["baseline"]): c["verdict"] for c in main}
+    said = []
+    for verdict, against in (("harms", "help"), ("helps", "harm")):
+        own = [c for c in robust if (c["condition"], c["baseline"]) in found]
+        turned = [
+            c
+            | {
+                "verdict": verdict
+                if c["pairs"]
+                and c["verdict"] in (verdict, f"copies {verdict[:-1]}")
+                and found[c["condition"], c["baseline"]] in (f"{against}s", f"copies {against}")
+                else None
+            }
+            for c in own
+        ]
+        arms = _arms_of(turned, verdict)
+        if arms:
+            said.append(f"but on degraded test images {verdict}: {arms}")
+    return said
 
 
 def _waiting(items: Sequence[_Record], failures: Sequence[_Record]) -> str:
