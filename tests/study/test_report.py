@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rankwise import _page
+from rankwise.cli._study_text import print_results
 from rankwise.errors import RunError
 from rankwise.study import report, sections
 from rankwise.study.leak_section import leak_check
@@ -516,3 +517,13 @@ def test_colours_have_contrast(mode):
     for name in ("good", "bad", "even", "open", "alarm"):
         assert contrast(colours[name], colours[f"{name}-tint"]) >= 4.5, name
     assert contrast(colours["ink"], colours["alarm-tint"]) >= 7
+
+
+def test_the_command_line_holds_intervals_of_summaries_to_what_is_possible(capsys, tmp_path):
+    effect = {"arm": "jpeg", "baseline_arm": "none", "model": "cnn", "rows": [1, 2], "note": "Few."}
+    effect |= {"mean": -0.02, "low": -2.6, "high": 0.3}
+    results = {key: [] for key in ("data_sets", "conditions", "cells", "comparisons")}
+    results |= {"study": {"protocol": "sound"}, "summaries": {"effects": [effect]}}
+    print_results(results, tmp_path, False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "over 2 data sets: −2.00 points (−100 to +30.00). Few." in shown

@@ -69,6 +69,8 @@ def _telling(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _print_table(results: dict[str, Any]) -> None:
     """A table of conditions, then a sentence for each comparison; at most 80 columns."""
+    from rankwise.study.spans import points, span
+
     leaks = results["study"]["protocol"] == "notebook"
     for data in results["data_sets"]:
         if data["reduced"]:
@@ -96,8 +98,8 @@ def _print_table(results: dict[str, Any]) -> None:
         say("")
         wrapped(
             f"{summary['arm']} against {summary['baseline_arm']}, {summary['model']}, over "
-            f"{len(summary['rows'])} data sets: {100 * summary['mean']:+.2f} points "
-            f"({100 * summary['low']:+.2f} to {100 * summary['high']:+.2f}). {summary['note']}"
+            f"{len(summary['rows'])} data sets: {points(summary['mean'])} points "
+            f"({span(summary['low'], summary['high'])}). {summary['note']}"
         )
 
 
