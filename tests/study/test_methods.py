@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from rankwise._version import __version__
 from rankwise.errors import RunError
 from rankwise.study import design_words, report
 from rankwise.study.conclusions import conclusions
@@ -254,3 +255,12 @@ def test_the_paragraph_says_what_was_done(tmp_path):
     assert "ended after 4 epochs without a lower validation loss" in text
     assert "The study was extended 1 time(s)" in text
     assert "It follows a plan written before, sha256 abc." in text
+
+
+def test_the_version_that_trained_is_told(tmp_path):
+    results = make_results(tmp_path, data_sets=("mnist",))
+    results["environment"]["rankwise"] = "0.0.7"
+    said = f"Computed with rankwise 0.0.7, this text written with {__version__}."
+    assert methods(results).endswith(said)
+    results["environment"]["rankwise"] = __version__
+    assert methods(results).endswith(f"Computed with rankwise {__version__}.")

@@ -21,7 +21,7 @@ from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.claim import claim
 from rankwise.study.design import StudyError
 from rankwise.study.report import write_report
-from rankwise.study.results import read_results
+from rankwise.study.results import read_results, write_results
 from rankwise.study.run import load_data
 from rankwise.study.status import current_results
 from study.run_cases import predictions, run, study, timeless
@@ -119,6 +119,16 @@ def test_a_damaged_record_is_named(finished, content):
         current_results(finished)
     run(QUICK, finished)
     assert current_results(finished)["finished"]
+
+
+@pytest.mark.parametrize("rules", [None, 0])
+def test_verdicts_of_other_rules_are_made_anew(finished, rules):
+    stored = current_results(finished)
+    write_results(stored | {"tables": "old", "rules": rules}, finished)
+    assert current_results(finished)["tables"] == read_results(finished)["tables"] != "old"
+    write_results(stored | {"tables": "as they are"}, finished)
+    assert current_results(finished)["tables"] == "as they are"
+    write_results(stored, finished)
 
 
 def test_a_report_beside_a_run_is_up_to_date_and_the_run_has_the_last_word(tmp_path, monkeypatch):

@@ -51,8 +51,15 @@ def methods(results: _Record) -> str:
         seeds_added = ", ".join(map(str, added))
         later = f"; seeds added later, beyond the plan: {seeds_added}" if added else ""
         text.append(f"It follows a plan written before, sha256 {results['plan']}{later}.")
-    text.append(f"Computed with rankwise {__version__}.")
+    text.append(_versions(results))
     return " ".join(part for part in text if part)
+
+
+def _versions(results: _Record) -> str:
+    """The version that trained, and the one that writes where it's another."""
+    trained = (results.get("environment") or {}).get("rankwise") or __version__
+    written = "" if trained == __version__ else f", this text written with {__version__}"
+    return f"Computed with rankwise {trained}{written}."
 
 
 def family_size(results: _Record, outcome: str) -> int:

@@ -31,6 +31,8 @@ from rankwise.study.tables import report_tables
 RESULTS = "results.json"
 RECORD = "record.json"
 FORMAT = 1
+RULES = 1
+"""Of verdicts: raised where the same cells may get another; older ones are made anew."""
 _NEEDED = ("study", "conditions", "cells", "data_sets")
 
 
@@ -88,6 +90,7 @@ def gather(
     parameters = {result["condition"]: result.pop("n_parameters") for result in done}
     results: dict[str, Any] = {
         "format": FORMAT,
+        "rules": RULES,
         "study": study.to_json(),
         **record,
         "finished": timestamp() if len(done) == len(found) else None,

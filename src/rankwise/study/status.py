@@ -15,7 +15,7 @@ from rankwise.study.cells import LOCK as CELL_LOCK
 from rankwise.study.claim import STUDY, looks_of, read_claim
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
-from rankwise.study.results import RECORD, RESULTS, gather, read_results, write_results
+from rankwise.study.results import RECORD, RESULTS, RULES, gather, read_results, write_results
 
 MOST_CELLS = 1_000_000
 """Of a study; more of them come from a damaged file."""
@@ -159,8 +159,8 @@ def current_results(out: Path | str) -> dict[str, Any]:
     """``results.json`` of a folder, with the cells that were done since it was written.
 
     So that a study that runs, or was killed, has a report too: where cells are missing from the
-    file, or the file isn't there, it's put together and written anew. Safe beside a run, which
-    has the last word.
+    file, its verdicts are of other rules, or the file isn't there, it's put together and written
+    anew. Safe beside a run, which has the last word.
 
     Raises
     ------
@@ -175,7 +175,8 @@ def current_results(out: Path | str) -> dict[str, Any]:
         _, study, conditions, cells = _plan(out)
         found = read_results(out) if (out / RESULTS).is_file() else None
         n_done = sum((out / cell.place / RESULT).is_file() for cell in cells)
-        if found is not None and len(found["cells"]) >= n_done:
+        current = found is not None and found.get("rules") == RULES
+        if found is not None and current and len(found["cells"]) >= n_done:
             return found
         record = _record(out / RECORD)
         with blamed_on(out / RECORD, RunError):
