@@ -4,10 +4,13 @@ import hashlib
 import json
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from rankwise import cli
+from rankwise.cli._study_text import print_results
+from study.made_results import make_results
 
 STUDY = """\
 name = "tiny"
@@ -61,9 +64,15 @@ def test_run_status_and_report(rankwise, file, tmp_path):
     lines = text.splitlines()
     assert max(map(len, lines[:-1])) <= 80
     assert lines[0] == "digits: reduced: 100 images, drawn by class; the source may have more"
-    assert lines[1].split() == ["condition", "validation", "test"]
+    assert lines[1].split() == ["condition", "validation", "test,", "folds", "re-trained"]
     assert lines[2].startswith("digits/quadratic/none/1 ")
-    assert "±" in lines[2]
+    told = json.loads((out / "results.json").read_text())
+    tested = [
+        100 * c["test_accuracy"]
+        for c in told["cells"]
+        if c["condition"] == "digits/quadratic/none/1" and c["stage"] == "fold"
+    ]
+    assert f" {np.mean(tested):.2f} ± {np.std(tested, ddof=1):.2f}% " in lines[2]
     assert "digits/quadratic/low-rank/1 against none" in lines
     assert any("low-rank" in line and line.startswith("  ") for line in lines)
     assert lines[-1].startswith(f"{out}/results.json; ")
@@ -271,3 +280,13 @@ def test_a_wrong_file_is_refused_with_its_line(rankwise, file, tmp_path):
     assert code == 1
     assert f"{path}, line 4: folds is 1; a whole number from 2 to 100 is accepted" in err
     assert f"{path}, line 5: unknown key foldss; name, protocol, data, " in err
+
+
+def test_what_is_printed_has_robustness_and_what_summaries_leave_out(capsys, tmp_path):
+    results = make_results(tmp_path, seeds=(1, 2, 3))
+    results["summaries"] = {"effects": [], "notes": ["No mean over data sets: one alone."]}
+    print_results(results, tmp_path, as_json=False)
+    text = " ".join(capsys.readouterr().out.split())
+    for item in (*results["comparisons"][:1], *results["robustness"][:1]):
+        assert " ".join(item["sentence"].split()) in text
+    assert "No mean over data sets: one alone." in text

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def other_pilot(made, tmp_path):
 
     def of(**more):
         results = made[1] | {"study": design(folds=2, seeds=[42, 43], **more).to_json()}
+        shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
         (tmp_path / "results.json").write_text(json.dumps(results))
         return tmp_path
 
@@ -296,6 +298,7 @@ def test_images_of_several_data_sets(made, tmp_path):
     results = make_results(tmp_path, data_sets=("mnist", "fashion-mnist"), folds=2, seeds=(42, 43))
     text = json.dumps(results).replace("fashion-mnist/", "other/")
     results = json.loads(text.replace('"fashion-mnist"', '"other"'))
+    (tmp_path / "cells" / "fashion-mnist").rename(tmp_path / "cells" / "other")
     small = {name: {"source": "digits", "limit": n} for name, n in (("mnist", 200), ("other", 600))}
     results["study"] = design(data=small, folds=2, seeds=[42, 43]).to_json()
     for entry, n in zip(results["data_sets"], (200, 600), strict=True):

@@ -80,20 +80,31 @@ def _print_table(results: dict[str, Any]) -> None:
                 wrapped(f"{data['name']}: {note}")
     if leaks:
         typer.secho("protocol 'notebook': leaks on purpose; figures flatter", fg="red", err=True)
-    say(f"{'condition':<46} {'validation':>16} {'test':>8}")
+    say(f"{'condition':<35} {'validation':>14} {'test, folds':>14} {'re-trained':>14}")
     for condition in results["conditions"]:
         cells = [c for c in results["cells"] if c["condition"] == condition["id"]]
-        folds = [c["validation_accuracy"] for c in cells if c["stage"] == "fold"]
-        tests = [c["test_accuracy"] for c in cells if c["stage"] == "retrain"]
-        say(f"{_shortened(condition['id'], 46):<46} {_mean(folds):>16} {_mean(tests):>8}")
+        folds = [c for c in cells if c["stage"] == "fold"]
+        means = (
+            _mean([c["validation_accuracy"] for c in folds]),
+            _mean([c["test_accuracy"] for c in folds]),
+            _mean([c["test_accuracy"] for c in cells if c["stage"] == "retrain"]),
+        )
+        say(f"{_shortened(condition['id'], 35):<35}" + "".join(f" {mean:>14}" for mean in means))
+    robust = {(c["condition"], c["baseline"]): c for c in results.get("robustness", ())}
     for comparison in results["comparisons"]:
         name = f"{comparison['condition']} against {comparison['baseline_arm']}"
         say("")
         say(_shortened(name, 80))
         wrapped(comparison["sentence"], "  ")
+        beside = robust.get((comparison["condition"], comparison["baseline"]))
+        if beside is not None and beside["pairs"]:
+            wrapped(beside["sentence"], "  ")
     for factor in results.get("factors", ()):
         say("")
         wrapped(f"{factor['data_set']}, {factor['model']}: {factor['sentence']}")
+    for note in results.get("summaries", {}).get("notes", ()):
+        say("")
+        wrapped(str(note))
     for summary in results.get("summaries", {}).get("effects", ()):
         say("")
         wrapped(
