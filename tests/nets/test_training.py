@@ -511,6 +511,14 @@ def test_images_are_kept_on_a_gpu_that_has_room_for_four_times_as_much(monkeypat
     free[0] = 799
     assert kept_on(pair, gpu) == pair
 
+    class Unlucky(Image):
+        def to(self, device):
+            raise torch.OutOfMemoryError
+
+    free[0] = 800
+    unlucky = (Image(), Unlucky())
+    assert kept_on(unlucky, gpu) == unlucky, "another process took the room"
+
 
 def test_batches_are_cut_where_the_images_are():
     images, labels = torch.zeros(10, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64)

@@ -13,6 +13,7 @@ from rankwise.study.power import (
     chance_to_help,
     chance_to_tell,
     folds_to_tell,
+    images_would_tell,
     repeats_to_tell,
     with_images,
 )
@@ -219,3 +220,19 @@ def test_folds_to_tell_without_a_spread():
 def test_more_images_have_less_noise():
     assert with_images(None, 4) is None
     assert with_images(ImageNoise(8e-6, 300, True), 4) == ImageNoise(2e-6, 1200, True)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_more_images_tell_only_where_the_images_are_what_varies(shared):
+    values = np.resize([-1.2, -0.4, 0.1, 0.3, 1.2], 15)
+    spread = 0.002 * values / values.std(ddof=1)
+    effect = 0.004
+    noisy = ImageNoise(3e-6 / (1 if shared else 5), 1000, shared)
+    wide = 4e-6 if shared else 0.9 * (0.002**2) / 5
+    loud = ImageNoise(wide, 1000, shared)
+    assert images_would_tell(Pilot(effect + spread, 0.25, 5, loud), 0.0005) is True
+    # Trainings that differ by ten times as much, on images that hardly count.
+    quiet = Pilot(effect + 10 * spread, 0.25, 5, noisy)
+    assert repeats_to_tell(quiet, 0.0005) is None
+    assert images_would_tell(quiet, 0.0005) is False
+    assert images_would_tell(Pilot(effect + spread, 0.25, 5), 0.0005) is None

@@ -78,12 +78,18 @@ def test_sentence_says_how_many_more():
     said = sentence(evidence(0.0, 0.02, seeds_to_tell=None), "a", "b")
     assert said.endswith(
         "No number of further seeds would tell at this mean and spread: folds share their "
-        "training images. More images would."
+        "training images."
     )
+    for known, words in (
+        (True, "images. Many more images, with more seeds, would."),
+        (False, "images. Nor would more images: trainings differ by too much."),
+    ):
+        open_ = evidence(0.0, 0.02, seeds_to_tell=None, images_would_tell=known)
+        assert sentence(open_, "a", "b").endswith(words)
     said = sentence(evidence(0.0, 0.02, seeds_to_tell=None, folds_to_tell=14), "a", "b")
     assert said.endswith(
         "folds share their training images. About 14 folds instead of 5 would, if the mean stays "
-        "and the spread grows only by what smaller validation parts add. More images would as well."
+        "and the spread grows only by what smaller validation parts add."
     )
     said = sentence(evidence(0.0, 0.02, folds_to_tell=14), "a", "b")
     assert "14 folds" not in said

@@ -45,7 +45,10 @@ def kept_on(
     images, labels = pair
     if 4 * (images.nbytes + labels.nbytes) > free:
         return pair
-    return images.to(device), labels.to(device)
+    try:
+        return images.to(device), labels.to(device)
+    except torch.OutOfMemoryError:  # others have taken it since
+        return pair
 
 
 def epoch_seed(seed: int, epoch: int, *more: int) -> int:

@@ -40,7 +40,13 @@ from rankwise.study.outcomes import (
     region,
     retrained,
 )
-from rankwise.study.power import MOST_FOLDS, Pilot, folds_to_tell, repeats_to_tell
+from rankwise.study.power import (
+    MOST_FOLDS,
+    Pilot,
+    folds_to_tell,
+    images_would_tell,
+    repeats_to_tell,
+)
 from rankwise.study.spans import points, span
 from rankwise.study.verdict import (
     CERTAINTY,
@@ -207,12 +213,13 @@ def _evidence(
     )
     each = next_level / n_comparisons  # Following the advice is another look.
     pilot = Pilot(pair.differences, 1 / (folds - 1), folds, pair.noise)
-    needed = instead = None
+    needed = instead = images = None
     if folds >= FEWEST_FOLDS:
         needed = repeats_to_tell(pilot, pair.rope, alpha=each)
         most = min(MOST_FOLDS, data.get("most_folds", 0))
         if needed is None:
             instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, alpha=each)
+            images = images_would_tell(pilot, pair.rope, alpha=each)
     return Evidence(
         test=pair.test,
         p_adjusted=p_adjusted,
@@ -222,6 +229,7 @@ def _evidence(
         seeds_to_tell=None if needed is None else max(needed, FEWEST_SEEDS),
         folds=folds,
         folds_to_tell=instead,
+        images_would_tell=images,
         pairs=len(pair.first_scores),
         finished_seeds=finished_seeds(pair.shared),
         missing=max(0, folds * seeds - len(pair.first_scores)),

@@ -30,6 +30,7 @@ _MOST_REPEATS = 1000
 MOST_FOLDS = 50
 """Folds looked at by `folds_to_tell`."""
 WANTED_POWER = 0.8
+_NO_END = 1e6
 # Quantiles of the spread and of the mean that a chance is averaged over.
 _GRID = 15
 # Quantiles of the spread that one chance is averaged over.
@@ -195,8 +196,8 @@ def repeats_to_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> int | 
     """Seeds (repetitions of all folds) in all that would tell, in four of five such studies.
 
     Since the corrected variance never falls below ``r·s²`` (the correlation floor), nor below what
-    the images alone give, there may be no such number: then more images would tell, or
-    `folds_to_tell`.
+    the images alone give, there may be no such number: then `folds_to_tell` may, or more images
+    (`images_would_tell`).
 
     Parameters
     ----------
@@ -295,6 +296,35 @@ def folds_to_tell(
         half = (low + high) // 2
         low, high = (low, half) if tells(half) else (half, high)
     return high
+
+
+def images_would_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> bool | None:
+    """Whether some number of seeds would tell, were there images without end.
+
+    What the images alone give is then gone from the spread, as in `folds_to_tell`; what trainings
+    differ by is taken to stay, and their correlation with it.
+
+    Parameters
+    ----------
+    pilot, rope, alpha
+        As in `repeats_to_tell`.
+
+    Returns
+    -------
+    bool or None
+        None where the spread or the noise can't be told yet.
+    """
+    noise = pilot.noise
+    if noise is None or pilot.differences.size < 2 or pilot.deviation == 0:
+        return None
+    square = pilot.deviation**2
+    own = 0.0 if noise.shared else min(pilot.folds * noise.variance, square)
+    mean = pilot.differences.mean()
+    scaled = mean + (pilot.differences - mean) * np.sqrt((square - own) / square)
+    if own == square:
+        return True  # Nothing is left that varies.
+    without = replace(pilot, differences=scaled, noise=with_images(noise, _NO_END))
+    return repeats_to_tell(without, rope, alpha=alpha) is not None
 
 
 def with_images(noise: ImageNoise | None, factor: float) -> ImageNoise | None:

@@ -21,6 +21,13 @@ VERDICTS = (
 MARKS = dict(zip(VERDICTS, "▲▼△▽≈?", strict=True))
 """A sign for each, where there is no room for words."""
 
+_IMAGES = {
+    True: " Many more images, with more seeds, would.",
+    False: " Nor would more images: trainings differ by too much.",
+    None: "",
+}
+"""What is said where no number of seeds alone would tell."""
+
 CERTAINTY = 0.95
 FEWEST_FOLDS, FEWEST_SEEDS = 5, 3
 """Of a study that may say anything of an arm: fewer folds agree by chance."""
@@ -60,6 +67,8 @@ class Evidence:
     folds, folds_to_tell : int, int or None
         Folds planned; folds in their place that would tell where no number of seeds would, None
         if none would or it isn't known.
+    images_would_tell : bool, optional
+        Whether many more images would, with more seeds; None where it isn't known.
     pairs, missing : int
         Pairs of folds compared; pairs that the study has planned but not finished.
     finished_seeds : int
@@ -93,6 +102,7 @@ class Evidence:
     folds_to_tell: int | None
     pairs: int
     finished_seeds: int
+    images_would_tell: bool | None = None
     missing: int = 0
     alpha: float = 0.05
     certainty: float = CERTAINTY
@@ -245,11 +255,11 @@ def _why(evidence: Evidence) -> str:
             "training images."
         )
         if evidence.folds_to_tell is None:
-            return text + " More images would."
+            return text + _IMAGES[evidence.images_would_tell]
         return text + (
             f" About {evidence.folds_to_tell} folds instead of {evidence.folds} would, if the mean "
-            "stays and the spread grows only by what smaller validation parts add. More images "
-            "would as well."
+            "stays and the spread grows only by what smaller validation parts add."
+            f"{_IMAGES[evidence.images_would_tell]}"
         )
     more = max(1, evidence.seeds_to_tell - evidence.seeds)
     return text + (
