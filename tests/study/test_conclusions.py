@@ -172,3 +172,21 @@ def test_degraded_images_that_nobody_asked_for_are_not_missing(extended):
         assert found["robustness"] == []
         assert not [f for f in found["factors"] if f["outcome"] == "degraded"]
         assert found["comparisons"]
+
+
+def test_no_practical_difference_of_an_earlier_look_is_not_taken_back_silently(extended):
+    results, folder = extended
+    results["study"]["rope"] = 0.01
+    theirs = fold_scores(results, NONE, "test")
+    for cell in results["cells"]:
+        if cell["condition"] == LOW_RANK and cell["stage"] == "fold":
+            spread = 0.001 if cell["seed"] < 4 else 0.04
+            key = cell["seed"], cell["fold"]
+            cell["test_accuracy"] = theirs[key] + spread * SHAPE[cell["fold"]]
+    one = low_rank(conclusions(results, folder))
+    first, last = (look["verdict"] for look in one["looks"])
+    assert (first, last) == ("no practical difference", "cannot tell")
+    assert one["sentence"].endswith(
+        " Look 1 told of no practical difference; for that, look 2 needs 99.0% certainty, and has "
+        f"{100 * one['bayes']['equal']:.1f}%."
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankwise.study import StudyError, conditions_of
+from rankwise.study import StudyError, conditions_of, verdict_sections
 from rankwise.study.arms import batch_augmentation, copied_rows, make_copies
 from rankwise.study.conclusions import compare_factors, conclusions
 from rankwise.study.contrasts import contrasts_of
@@ -218,6 +218,13 @@ def test_contrasts_and_comparisons_are_one_family(results):
     )
     assert interaction["sentence"].startswith("Interaction of low-rank and jpeg on test accuracy: ")
     assert {f["outcome"] for f in found["factors"]} == {"test", "degraded"}
+    # What each look told of them stands in the table of looks.
+    looks = {"look": 2, "looks": [made["study"]["seeds"][:-1], made["study"]["seeds"]]}
+    later = conclusions(made | looks, folder)
+    assert [[look["look"] for look in f["looks"]] for f in later["factors"]] == [[1, 2]] * 6
+    shown = verdict_sections.looks({**made, **later})
+    assert "low-rank × jpeg" in {row["name"] for row in shown}
+    assert "low-rank, main effect" in {row["name"] for row in shown}
 
 
 def test_verdicts_of_contrasts_have_names_of_their_own(results):

@@ -23,7 +23,7 @@ from rankwise.study.outcomes import OUTCOMES, primary_outcome
 from rankwise.study.protocols import protocol_of
 from rankwise.study.spans import most_of, points, span
 from rankwise.study.summary import summaries
-from rankwise.study.verdict import FEWEST_SEEDS, Evidence, verdict
+from rankwise.study.verdict import FEWEST_SEEDS, Evidence, looked, verdict
 
 Record = dict[str, Any]
 
@@ -70,11 +70,14 @@ def conclusions(results: Record, folder: Path | str, *, alpha: float = 0.05) -> 
         earlier = [_judged(then, folder, outcome, alpha, {}, ()) for then in earlier_looks(results)]
         beside = found.get("robustness", ())
         both = _judged(results, folder, outcome, alpha, _told(earlier), beside)
-        found[name] = [
-            item | {"looks": [_at_look(items[i]) for items, _ in (*earlier, both)]}
-            for i, item in enumerate(both[0])
-        ]
-        found["factors"] = both[1] + found["factors"]
+        compared, factors = (
+            [
+                _with_looks(item, [look[part][i] for look in (*earlier, both)], alpha)
+                for i, item in enumerate(both[part])
+            ]
+            for part in (0, 1)
+        )
+        found[name], found["factors"] = compared, factors + found["factors"]
     found["summaries"] = summaries(results, found["comparisons"])
     return found
 
@@ -135,10 +138,34 @@ def _key(item: Record) -> tuple[str, ...]:
     return item["data_set"], item["model"], *item["pair"], item["effect_of"], item["arm"]
 
 
+def _with_looks(item: Record, looks: Sequence[Record], alpha: float) -> Record:
+    """A comparison or contrast with what each look told of it, the last one its own.
+
+    *No practical difference* needs more certainty at each look, and what a look has told of it
+    isn't taken back without a word.
+    """
+    told = item["sentence"]
+    plain = [look.get("plain_verdict", look["verdict"]) for look in looks]
+    equal = [n for n, verdict in enumerate(plain, 1) if verdict == "no practical difference"]
+    if equal and plain[-1] == "cannot tell" and item["bayes"]["equal"] is not None:
+        told += (
+            f" Look {equal[0]} told of no practical difference; for that, look {len(looks)} needs "
+            f"{100 * certainty_at(item['level'], alpha):.1f}% certainty, and has "
+            f"{100 * item['bayes']['equal']:.1f}%."
+        )
+    return item | {"sentence": told, "looks": [_at_look(look) for look in looks]}
+
+
 def _at_look(item: Record) -> Record:
     """What a look had: for a table of looks."""
     p = item["corrected_t"]["p_holm"]
-    return {"look": item["look"], "level": item["level"], "p_holm": p, "verdict": item["verdict"]}
+    plain = {key: item[key] for key in ("plain_verdict",) if key in item}
+    return {
+        "look": item["look"],
+        "level": item["level"],
+        "p_holm": p,
+        "verdict": item["verdict"],
+    } | plain
 
 
 def compare_factors(
@@ -283,4 +310,5 @@ def _sentence(contrast: Contrast, evidence: Evidence, plain: str) -> str:
     told = FACTOR_VERDICTS.get((contrast.effect, plain), plain)
     missing = f" Preliminary: {evidence.missing} folds missing." if evidence.missing else ""
     between = span(test.low, test.high, most_of(contrast.effect))
-    return f"{what}: {size} (95% interval {between}): {told}.{missing}"
+    earlier = looked(evidence) if plain != "cannot tell" else ""
+    return f"{what}: {size} (95% interval {between}): {told}.{earlier}{missing}"

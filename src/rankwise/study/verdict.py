@@ -194,17 +194,17 @@ def _told(evidence: Evidence, arm: str, baseline: str) -> str:
         beyond = ""
         if evidence.control is not None:
             beyond = f", and {_points(evidence.control.test.mean)} against unchanged copies"
-        return f"{arm} {found}: {size}{beyond}{against}.{_looked(evidence)}"
+        return f"{arm} {found}: {size}{beyond}{against}.{looked(evidence)}"
     if found in ("copies help", "copies harm"):
         if evidence.copies == "unchanged":
-            return f"{found.capitalize()}: {size}{against}.{_looked(evidence)}"
+            return f"{found.capitalize()}: {size}{against}.{looked(evidence)}"
         control = evidence.control
         told = "which this study doesn't have"
         if control is not None:
             told = f"{_points(control.test.mean)} against them ({_interval(control.test)})"
         return (
             f"{found.capitalize()}, but nothing shows that {arm} does more than unchanged copies, "
-            f"{told}: {size}{against}.{_looked(evidence)}"
+            f"{told}: {size}{against}.{looked(evidence)}"
         )
     if found == "no practical difference":
         return (
@@ -214,7 +214,7 @@ def _told(evidence: Evidence, arm: str, baseline: str) -> str:
     return f"Cannot tell whether {arm} matters: {size}{against}.{_why(evidence)}"
 
 
-def _looked(evidence: Evidence) -> str:
+def looked(evidence: Evidence) -> str:
     """That an earlier look has told, where this one's smaller level wouldn't."""
     if evidence.established is None or evidence.p_adjusted < evidence.alpha:
         return ""

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rankwise.study.forest import ForestRow, forest
 from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.verdict import MARKS, VERDICTS
+from rankwise.study.wide_sections import effect_name
 
 _Record = dict[str, Any]
 
@@ -46,17 +47,28 @@ def verdicts(results: _Record) -> _Record:
 
 def looks(results: _Record) -> list[_Record]:
     """What each look told of each comparison, where a study was extended; else nothing."""
-    items = [*results["comparisons"], *results.get("robustness", ())]
+    items = [
+        *results["comparisons"],
+        *results.get("robustness", ()),
+        *results.get("factors", ()),
+    ]
     return [
         {
-            "name": f"{item['arm']} – {item['baseline_arm']}",
+            "name": _name(item),
             "place": f"{item['data_set']}, {item['model']}",
             "outcome": OUTCOMES[item["outcome"]],
-            "looks": [look | {"mark": MARKS[look["verdict"]]} for look in item["looks"]],
+            "looks": [
+                look | {"mark": MARKS[look.get("plain_verdict", look["verdict"])]}
+                for look in item["looks"]
+            ],
         }
         for item in items
         if item["pairs"] and len(item.get("looks") or ()) > 1
     ]
+
+
+def _name(item: _Record) -> str:
+    return effect_name(item) if "effect_of" in item else f"{item['arm']} – {item['baseline_arm']}"
 
 
 def _in_words(

@@ -29,7 +29,7 @@ def factors(results: Record) -> Record | None:
         own = [item for item in items if (item["outcome"] == "degraded") == (outcome == "degraded")]
         rows = [
             ForestRow(
-                label=f"{item['data_set']}, {item['model']}: " * several + _effect_name(item),
+                label=f"{item['data_set']}, {item['model']}: " * several + effect_name(item),
                 mark=MARKS[item["plain_verdict"]],
                 mean=item["effect"]["mean"],
                 low=item["effect"]["low"],
@@ -48,7 +48,8 @@ def factors(results: Record) -> Record | None:
     return {"plots": plots, "sentences": sentences or [item["sentence"] for item in items]}
 
 
-def _effect_name(item: Record) -> str:
+def effect_name(item: Record) -> str:
+    """A main effect or an interaction by its arms."""
     if item["effect_of"] == "interaction":
         return f"{item['pair'][0]} × {item['pair'][1]}"
     return f"{item['arm']}, main effect"
