@@ -19,6 +19,11 @@ WHY_WITHDRAWN = (
 )
 
 
+NEVER_COMPUTED = (" More images would as well.", " More images would.")
+"""What earlier versions said where no number of seeds would tell; by the package's own model it was
+often false."""
+
+
 def is_withdrawn(result: Result) -> bool:
     """Whether a study's verdicts are of a version that judged the score that chose the epoch.
 
@@ -33,9 +38,15 @@ def is_withdrawn(result: Result) -> bool:
 
 
 def without_verdicts(result: Result) -> dict[str, Any]:
-    """A study as its section shows it: of a withdrawn one, accuracies without verdicts."""
+    """A study as its section shows it: of a withdrawn one, accuracies without verdicts.
+
+    And without the advice of `NEVER_COMPUTED`.
+    """
+    notes = result["notes"]
+    for advice in NEVER_COMPUTED:
+        notes = [note.replace(advice, "") for note in notes]
     if not is_withdrawn(result):
-        return dict(result)
+        return {**result, "notes": notes}
     said = {item["sentence"] for item in result["data"]["comparisons"]}
     return {
         **result,

@@ -133,6 +133,13 @@ def test_what_was_not_measured_on_degraded_images_has_no_verdict(pages):
     assert {(row[4], row[5]) for row in rows} == {("–", "–")}
 
 
+def test_advice_that_was_never_computed_is_not_shown(pages):
+    old = study(NEW)
+    old["notes"] = ["Cannot tell. No number of further seeds would tell. More images would."]
+    shown = pages.without_verdicts(old)["notes"]
+    assert shown == ["Cannot tell. No number of further seeds would tell."]
+
+
 def test_every_row_of_the_paper_is_listed_with_how_it_was_measured(pages):
     _, none = pages.rows_of_the_paper({})
     assert len(none) == 14
