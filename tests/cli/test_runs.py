@@ -73,6 +73,13 @@ def test_what_a_teacher_has_done_is_kept_and_told(tmp_path, monkeypatch, capsys)
     out, err = call(monkeypatch, capsys, *arguments)
     assert "to train:" not in err
     assert "seconds: teacher" in out
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    seconds = report["seconds"]
+    assert sum(seconds[part] for part in ("teacher", "joint", "glue")) <= seconds["fit"]
+    assert seconds["load"] + seconds["fit"] + seconds["evaluate"] <= seconds["total"]
+    within = f"{seconds['load']:.1f} / {seconds['evaluate']:.1f} / {seconds['total']:.1f}"
+    assert f"{seconds['glue']:.1f} / {seconds['fit']:.1f}" in out
+    assert within in out
 
 
 def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path, monkeypatch, capsys):

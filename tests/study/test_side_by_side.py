@@ -70,6 +70,26 @@ def test_what_differs_and_what_each_found(folders):
     )
 
 
+def test_intervals_end_where_effects_do(folders, tmp_path):
+    """Of a difference of two effects at 200 points, of one effect at 100."""
+    both = []
+    for folder, low in zip(folders, (-1.4, -0.2), strict=True):
+        results = json.loads((folder / "results.json").read_text())
+        for item in results["comparisons"]:
+            item["effect"] |= {"low": low, "high": 0.3}
+            item["corrected_t"] |= {"standard_error": 0.4, "degrees_of_freedom": 1}
+        (tmp_path / folder.name).mkdir()
+        (tmp_path / folder.name / "results.json").write_text(json.dumps(results))
+        both.append(tmp_path / folder.name)
+    found = side_by_side(*both)
+    text = "\n".join(lines_of(found))
+    assert "(−100 to +30.00)" in text
+    assert "points (−200 to +200)" in text
+    page = write_page(found, tmp_path / "two.html").read_text(encoding="utf-8")
+    assert "(−100 to +30.00)" in page
+    assert "points (−200 to +200)" in page
+
+
 def test_studies_on_the_same_images_have_no_difference_with_an_interval(folders):
     found = side_by_side(folders[0], folders[0])
     assert found["differences"] == {}

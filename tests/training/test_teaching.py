@@ -1,6 +1,7 @@
 """Learning from a larger network: the loss, the teacher's outputs, and whole fits."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from rankwise.errors import RunError
 from rankwise.estimators.models import load_model
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.convolutional import as_maps
-from rankwise.training import convolutional_fitting, joint
+from rankwise.training import convolutional_fitting, expectation, joint
+from rankwise.training.joint import JointTraining
 from rankwise.training.joint_plan import JointPlan
 from rankwise.training.teaching import (
     TEMPERATURE,
@@ -240,15 +242,28 @@ def test_minutes_are_kept_with_a_teacher(digits):
     assert model.seconds_["teacher"] < 0.7 * 6
 
 
-def test_what_it_comes_to_counts_the_teacher(digits):
-    alone, both = (
-        ConvolutionalClassifier("nano", training=TrainingOptions(teacher=teacher), epochs=5).expect(
-            *digits
-        )
+def test_what_it_comes_to_counts_the_teacher(digits, monkeypatch):
+    """By a clock of one second an update, and two seconds behind a teacher."""
+    now = [0.0]
+
+    def update(training, *told):
+        now[0] += 1 if training.plan.teacher is None else 2
+
+    monkeypatch.setattr(expectation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(JointTraining, "update", update)
+    models = [
+        ConvolutionalClassifier("nano", training=TrainingOptions(teacher=teacher), epochs=5)
         for teacher in (None, "accurate")
-    )
+    ]
+    alone, both = (model.expect(*digits) for model in models)
     assert both.n_parameters == alone.n_parameters
-    assert both.minutes > 1.5 * alone.minutes
+    images, _ = digits
+    plan = models[1].plan_for((8, 8), len(images))
+    own, of_teacher = (
+        5 * (len(images) // each.joint.batch_size) / 60 for each in (plan, plan.teacher)
+    )
+    assert alone.minutes == pytest.approx(own)
+    assert both.minutes == pytest.approx(2 * own + of_teacher)
     assert "; behind a teacher of 93,780 parameters" in str(both)
     assert "teacher" not in str(alone)
 

@@ -82,23 +82,36 @@ def _training_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 report["output_layer"],
             ),
             *([("seconds: teacher", f"{seconds['teacher']:.1f}")] if "teacher" in seconds else []),
-            (
-                "seconds: joint training / glue / total",
-                f"{seconds['joint']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
-            ),
+            *_seconds_rows("joint training", seconds["joint"], seconds),
             *before,
             ("training ended", report["status"]),
         ]
     return [
         ("units / sub-networks", f"{report['n_units']:,} / {report['n_subnets']:,}"),
-        (
-            "seconds: sub-networks / glue / total",
-            f"{seconds['subnets']:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}",
-        ),
+        *_seconds_rows("sub-networks", seconds["subnets"], seconds),
         *before,
         ("sub-networks" + both * " and refinement" + " ended", ended),
         *_selection_rows(report.get("selection", {})),
         *([("seconds: joint refinement", f"{seconds['joint']:.1f}")] if report["epochs"] else []),
+    ]
+
+
+def _seconds_rows(
+    training: str, trained: float, seconds: dict[str, float]
+) -> list[tuple[str, str]]:
+    """The fit, which a time budget is for, and what is around it: reading and evaluating."""
+    if "fit" not in seconds:  # a report of an earlier version
+        in_all = f"{trained:.1f} / {seconds['glue']:.1f} / {seconds['total']:.1f}"
+        return [(f"seconds: {training} / glue / total", in_all)]
+    return [
+        (
+            f"seconds: {training} / glue / whole fit",
+            f"{trained:.1f} / {seconds['glue']:.1f} / {seconds['fit']:.1f}",
+        ),
+        (
+            "seconds: reading / evaluation / total",
+            f"{seconds['load']:.1f} / {seconds['evaluate']:.1f} / {seconds['total']:.1f}",
+        ),
     ]
 
 

@@ -301,6 +301,7 @@ def _report(
     seconds = {
         "load": fit.loaded - fit.begin,
         **model.seconds_,
+        "fit": model.seconds_["total"],
         "evaluate": end - fitted,
         "total": end - fit.begin + model.seconds_["earlier"],
     }

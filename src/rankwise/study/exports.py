@@ -13,6 +13,7 @@ from rankwise.study import tables as plain
 from rankwise.study.methods import methods
 from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.references import REFERENCES
+from rankwise.study.spans import MOST, held, most_of
 
 _Record = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -70,10 +71,11 @@ def factor_table(results: _Record) -> Table:
 def _judged(item: _Record) -> list[str]:
     """Pairs, effect with its intervals, p, p after Holm and verdict of what was compared."""
     ends = ("mean", "low", "high", "simultaneous_low", "simultaneous_high")
+    most = most_of(item.get("effect_of", ""))
     test = item["corrected_t"]
     return [
         str(item["pairs"]),
-        *(_points(item["effect"].get(key)) for key in ends),
+        *(_points(item["effect"].get(key), most) for key in ends),
         _plain(test["p_value"]),
         _plain(test["p_holm"]),
         item["verdict"],
@@ -220,8 +222,9 @@ def _latex(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _points(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.3f}"
+def _points(value: float | None, most: float = MOST) -> str:
+    """A difference in points, held to what is possible."""
+    return "" if value is None else f"{100 * held(value, most):+.3f}"
 
 
 def _percent(value: float | None) -> str:

@@ -21,7 +21,7 @@ from rankwise.study.outcomes import OUTCOMES
 from rankwise.study.reading import with_defaults
 from rankwise.study.results import RESULTS
 from rankwise.study.sketches import OTHER, SAME, relation
-from rankwise.study.spans import points
+from rankwise.study.spans import MOST, points, span
 from rankwise.study.status import current_results
 
 Record = dict[str, Any]
@@ -179,17 +179,18 @@ def lines_of(found: Record) -> list[str]:
         for letter, effect, verdict in zip("AB", row["effects"], row["verdicts"], strict=True):
             lines.append(f"  {letter}: {_effect(effect)}; {verdict}; {effect['pairs']} pairs")
         if row["difference"] is not None:
-            lines.append(f"  B less A: {_effect(row['difference'])}")
+            lines.append(f"  B less A: {_effect(row['difference'], 2 * MOST)}")
     for letter, labels in zip("AB", found["only"], strict=True):
         lines += [""] * bool(labels) + [f"only in {letter}: {label}" for label in labels]
     return lines
 
 
-def _effect(effect: Record) -> str:
+def _effect(effect: Record, most: float = MOST) -> str:
+    """An effect with its interval, held to what is possible: of two effects' difference 2 · MOST."""
     if effect["low"] is None:
         mean = effect["mean"]
         return "no effect measured" if mean is None else f"{points(mean)} points, no interval"
-    return f"{points(effect['mean'])} points ({points(effect['low'])} to {points(effect['high'])})"
+    return f"{points(effect['mean'])} points ({span(effect['low'], effect['high'], most)})"
 
 
 def _short(value: Any) -> str:

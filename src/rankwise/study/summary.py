@@ -33,6 +33,7 @@ from rankwise.study.compare import finished_seeds
 from rankwise.study.convergence import convergence
 from rankwise.study.counted_sets import Repeats, left_out
 from rankwise.study.outcomes import fold_scores, primary_outcome
+from rankwise.study.spans import held
 from rankwise.study.verdict import FEWEST_FOLDS, FEWEST_SEEDS
 
 Record = dict[str, Any]
@@ -224,7 +225,7 @@ def summaries(results: Record, comparisons: Sequence[Record]) -> Record:
         with ``rows`` (effect, interval and, seed by seed, mean difference of each data set),
         `mean` … (`RandomEffects`) and ``note``; ``ranks``: an entry for each model, with `Ranks`,
         ``groups`` and ``note``; ``notes``: where there is no mean, or are no ranks, why. Notes name
-        what is left out.
+        what is left out. Intervals are held to what is possible.
     """
     repeats = Repeats(results["data_sets"])
     effects, without_mean = _effects(results, comparisons, repeats)
@@ -265,13 +266,17 @@ def _effects(
                 "rows": [
                     {
                         "data_set": item["data_set"],
-                        **{key: item["effect"][key] for key in ("mean", "low", "high")},
+                        "mean": item["effect"]["mean"],
+                        **{key: held(item["effect"][key]) for key in ("low", "high")},
                         "rope": item["bayes"]["rope"],
                         "seeds": _by_seed(results, item),
                     }
                     for item in items
                 ],
                 **asdict(summary),
+                "low": held(summary.low),
+                "high": held(summary.high),
+                "predicted": [held(end) for end in summary.predicted],
                 "note": " ".join(filter(None, (left_out(reasons), _few(len(items))))),
             }
         )
