@@ -186,7 +186,7 @@ def lines_of(found: Record) -> list[str]:
 
 
 def _effect(effect: Record, most: float = MOST) -> str:
-    """An effect with its interval, held to what is possible: of two effects' difference 2 · MOST."""
+    """An effect with its interval, which ends at `most`: of two effects' difference, twice that."""
     if effect["low"] is None:
         mean = effect["mean"]
         return "no effect measured" if mean is None else f"{points(mean)} points, no interval"
