@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -30,7 +32,7 @@ _NOT_FOLLOWED = ("rankwise.cli", "rankwise.runs", "rankwise.__main__")
 
 
 def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
-    """Files that this run's figures come from, with the beginnings of their SHA-256.
+    """Files that this run's figures come from, with a digest of what each computes.
 
     Parameters
     ----------
@@ -54,8 +56,38 @@ def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
 
 
 def digest_of(path: Path) -> str:
-    """The beginning of a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGITS]
+    """The beginning of the SHA-256 of a file's code: comments and docstrings compute nothing."""
+    return _beginning(code_in(path.read_text(encoding="utf-8")).encode())
+
+
+def code_in(source: str) -> str:
+    """Python source without comments, docstrings, empty lines and what stands behind a line.
+
+    By places in the text, so that every version of Python that can read it finds the same.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        for said in body if isinstance(body, list) else ():
+            if _says_only(said) and not lines[said.lineno - 1][: said.col_offset].strip():
+                rows = slice(said.lineno - 1, said.end_lineno)
+                lines[rows] = [""] * len(lines[rows])
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _says_only(statement: ast.AST) -> bool:
+    """Whether it is a docstring, or the text under an assignment that says what a name is for."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
+
+
+def _beginning(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def changed_since(known: Mapping[str, Any]) -> list[str] | None:
@@ -69,7 +101,7 @@ def changed_since(known: Mapping[str, Any]) -> list[str] | None:
     code = known.get("code")
     if not isinstance(code, dict):
         return None
-    changed = (name for name, digest in code.items() if _digest_now(name) != digest)
+    changed = (name for name, digest in code.items() if digest not in _digests_now(name))
     return [name for name in changed if name != _RECORDS]
 
 
@@ -122,10 +154,11 @@ def _spelled(path: Path) -> str:
 
 
 @cache
-def _digest_now(name: str) -> str | None:
+def _digests_now(name: str) -> tuple[str, ...]:
+    """Of a file's code and, as earlier figures have it, of all of it; none where there is none."""
     root, _, rest = name.partition("/")
     path = HERE / rest if root == "benchmarks" else PACKAGE / rest.removeprefix("rankwise/")
-    return digest_of(path) if path.is_file() else None
+    return (digest_of(path), _beginning(path.read_bytes())) if path.is_file() else ()
 
 
 def _reached(modules: set[str]) -> set[str]:

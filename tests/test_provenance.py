@@ -1,5 +1,6 @@
 """Result files: which code a figure comes from, and how a stale one is shown."""
 
+import hashlib
 import importlib
 import json
 import subprocess
@@ -85,6 +86,42 @@ def test_a_figure_is_stale_when_a_file_of_its_code_has_changed_or_gone(provenanc
     many = {**code, **{f"src/rankwise/{i}.py": "" for i in range(5)}}
     assert provenance.staleness({"code": many}).endswith("`0.py`, `1.py`, `2.py` and 2 more")
     assert "file by file" in provenance.staleness({"code": "an old digest of some files"})
+
+
+def test_what_computes_nothing_makes_no_figure_stale(provenance, tmp_path):
+    source = '''"""What it is for."""
+
+SIDE = 3  # pixels
+"""Why so many."""
+
+
+def area(side: int) -> str:
+    """Of a square."""
+
+    return f"{side}#{side * side}"
+
+
+class Empty: "It stands on one line, and stays."
+'''
+    code = (
+        'SIDE = 3\ndef area(side: int) -> str:\n    return f"{side}#{side * side}"\nclass Empty: '
+    )
+    code += '"It stands on one line, and stays."'
+    assert provenance.code_in(source) == code
+    path = tmp_path / "area.py"
+    path.write_text(source, encoding="utf-8")
+    before = provenance.digest_of(path)
+    path.write_text(source.replace("Of a square.", "Of any.").replace("# pixels", "# of them"))
+    assert provenance.digest_of(path) == before
+    path.write_text(source.replace("#{", "×{"), encoding="utf-8")
+    assert provenance.digest_of(path) != before
+
+
+def test_earlier_figures_are_known_by_their_whole_files(provenance):
+    path = ROOT / "src/rankwise/_arrays.py"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert digest != provenance.digest_of(path)
+    assert provenance.staleness({"code": {"src/rankwise/_arrays.py": digest}}) is None
 
 
 @pytest.fixture
