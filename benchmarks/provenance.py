@@ -52,7 +52,8 @@ def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
         for module in list(sys.modules.values())
         if (file := getattr(module, "__file__", None)) and Path(file).resolve().parent == HERE
     }
-    return {name: digest_of(path) for path in sorted(files) if (name := _spelled(path)) != _RECORDS}
+    names = sorted(name for path in files if (name := _spelled(path)) != _RECORDS)
+    return {name: _digests_now(name)[0] for name in names}
 
 
 def digest_of(path: Path) -> str:
@@ -66,7 +67,9 @@ def code_in(source: str) -> str:
     By places in the text, so that every version of Python that can read it finds the same.
     """
     lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    # Most files have no comment, and to look for one takes longer than all the rest.
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline) if "#" in source else ()
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]

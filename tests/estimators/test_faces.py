@@ -44,7 +44,7 @@ ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c
 
 
 @parametrize_with_checks(
-    [ConvolutionalClassifier("tiny", n_units=40, unit=UnitForm(rank=1), epochs=30)]
+    [ConvolutionalClassifier("tiny", n_units=40, unit=UnitForm(rank=1), epochs=15)]
 )
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)

@@ -11,7 +11,7 @@ from rankwise import VarProHead
 from rankwise.data import ImageSet
 from rankwise.data.repeats import CLOSER, NEAR, same_looking, thumbnails
 from rankwise.explore import faults, scores
-from rankwise.explore.neighbours import votes
+from rankwise.explore.neighbours import leading, votes
 from rankwise.explore.seen import LeftOut, Seen, left_out
 
 
@@ -248,3 +248,15 @@ def test_counts_bins_and_rejection():
         (0.0, 0.6), (0.4, 1.0), (0.6, 1.0)
     ]  # fmt: skip
     assert scores.rejection(np.zeros(0), np.zeros(0, bool)) == []
+
+
+@pytest.mark.parametrize("shape", [(30, 200), (200, 30)])
+def test_leading_directions_are_those_of_the_covariance(shape):
+    """Of fewer images than features without it, which takes its side cubed."""
+    points = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1)
+    found = leading(points, 5)
+    values, vectors = np.linalg.eigh(np.cov(points.T))
+    np.testing.assert_allclose(found.explained_variance_, values[::-1][:5])
+    np.testing.assert_allclose(
+        np.abs(found.components_ @ vectors[:, ::-1][:, :5]), np.eye(5), atol=1e-8
+    )

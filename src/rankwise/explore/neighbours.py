@@ -20,7 +20,9 @@ def leading(chosen: Float[np.ndarray, "n m"], k: int) -> Any:
     from sklearn.decomposition import PCA
 
     n, m = chosen.shape
-    solver = "covariance_eigh" if m <= 2000 else "randomized"
+    covariance = "covariance_eigh" if m <= 2000 else "randomized"
+    # The covariance has the longer side, squared, where images are fewer than features.
+    solver = "full" if n < m else covariance
     return PCA(min(k, m, n - 1), svd_solver=solver, random_state=0).fit(chosen)
 
 
