@@ -220,7 +220,7 @@ def stale_names(text):
 
 READERS_OWN = {
     *("own_parts.py", "mine.toml", "study.toml", "model.h", "rankwise_model.h"),
-    *("DIR/tables", "tables"),
+    *("DIR/tables", "tables", "gallery", "tensorboard"),
 }
 """Files and folders that a page has the reader write."""
 
