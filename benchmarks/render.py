@@ -46,6 +46,7 @@ SECTIONS = {
         "frontier*",
         "airbench",
         "recipe*",
+        "epoch_choice",
         "accurate",
         "choices",
         "joint_race",

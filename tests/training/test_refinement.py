@@ -61,6 +61,6 @@ def test_without_a_finite_loss_the_start_is_kept(start, output_layer):
     refined, _, result = refine(
         network, active, images[:300], labels[:300], epochs=2, plan=plan, ridge=1.0
     )
-    assert (result.status, result.best_epoch) == ("non-finite", 0)
+    assert (result.status, result.chosen_epoch) == ("non-finite", 0)
     np.testing.assert_array_equal(refined.params, network.params)
     assert np.isfinite(refined.coef).all()

@@ -220,8 +220,8 @@ class Prune:
 class Refine:
     """All units are trained together on mini-batches, the output layer by variable projection.
 
-    Then a last glue. A validation part, cut off before anything is trained, chooses the epoch, and
-    whether the start is kept.
+    Then a last glue. A validation part, cut off before anything is trained, chooses between the
+    last epoch and a surely better one, and whether the start is kept.
 
     Parameters
     ----------

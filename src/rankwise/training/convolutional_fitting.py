@@ -57,10 +57,10 @@ def fit_convolutional(
     Where the plan has a teacher, that is trained first, and its outputs are learned too.
 
     A validation part of the training images (a tenth, at most 3000; none under 200 images)
-    chooses the epoch, and between the trained output layer and the glue: a ridge solution on the
-    pooled features of the rest. It is never trained on, by the teacher neither. Without one it is
-    the last epoch and the glue, which is the optimum for these features on all the images there
-    are.
+    chooses between the last epoch and a surely better one, and between the trained output layer
+    and the glue: a ridge solution on the pooled features of the rest. It is never trained on, by
+    the teacher neither. Without one it is the last epoch and the glue, which is the optimum for
+    these features on all the images there are.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def fit_convolutional(
         )
     glued = replace(network, coef=layer.coef, softmax=False)
     # Without a finite loss the trained output layer is none; without validation it is the glue.
-    better = glue_only or validation is None or result.best_epoch == 0
+    better = glue_only or validation is None or result.chosen_epoch == 0
     if not better and validation is not None:
         better = accuracy_of(glued, *validation, threads) > accuracy_of(
             network, *validation, threads

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import inf, nan
+from math import inf, nan, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from rankwise.training.precision import precision_begun
 
 _TIMED_AGAIN_AT = 0.25
 """Share of the schedule: early enough for the rates to go by what is found."""
+
+_SURELY_WORSE = 2.0
+"""Standard errors of an accuracy by which the luckiest of all epochs has to be ahead."""
 
 
 class JointTraining(JointUpdates):
@@ -58,7 +61,7 @@ class JointTraining(JointUpdates):
         weights : array of shape (n,), optional
             How often each image counts, in ratio to the others; default all once.
         validation : tuple of (images, encoded), optional
-            Chooses the epoch. Never trained on.
+            Chooses between the last epoch and that of the highest accuracy. Never trained on.
         checkpoint : Path, optional
             File that keeps every finished epoch.
         key : str
@@ -149,12 +152,16 @@ class JointTraining(JointUpdates):
                 advance(1)
                 if after_epoch(entry) or self._is_stuck(state):
                     status = "early-stop"
-        self._restore(state.best)
+        chosen_epoch = state.epoch
+        n_validated = 0 if validation is None else len(validation[1])
+        if status != "finished" or self._is_worse(state, n_validated):
+            chosen_epoch = state.best_epoch
+            self._restore(state.best)
         coef = self.coef.detach().cpu().double().numpy()
         return JointResult(
             coef,
             state.history,
-            state.best_epoch,
+            chosen_epoch,
             status,
             self.precision,
             resumed,
@@ -255,6 +262,20 @@ class JointTraining(JointUpdates):
         except DivergedError:
             return "non-finite"
         return "finished"
+
+    @staticmethod
+    def _is_worse(state: JointState, n_validated: int) -> bool:
+        """Whether the last epoch is surely worse than the best on so many validation images.
+
+        The rates have fallen to nothing by then, so what says otherwise by less than that is the
+        luck of the best of many epochs on few images.
+        """
+        last = state.history[-1]["validation_accuracy"] if state.history else None
+        if last is None or not n_validated:
+            return False
+        both = (state.best_accuracy + last) / 2
+        error = sqrt(both * (1 - both) / n_validated)
+        return bool(last < state.best_accuracy - _SURELY_WORSE * error)
 
     def _is_stuck(self, state: JointState) -> bool:
         patience = self.plan.patience

@@ -131,18 +131,19 @@ class JointPlan:
 
 @dataclass
 class JointResult:
-    """What joint training found; the module holds the parameters of the best epoch.
+    """What joint training found; the module holds the parameters of the chosen epoch.
 
     Attributes
     ----------
     coef : float64 array of shape (m + 1, K)
-        Output layer of the best epoch, the constant's row last.
+        Output layer of the chosen epoch, the constant's row last.
     history : list of dict
         ``epoch`` (1-based), ``train_loss``, ``validation_accuracy`` (None without validation),
         ``learning_rate``, ``seconds``.
-    best_epoch : int
-        Of the highest validation accuracy, the last on ties; without validation the last; 0,
-        the start, where no epoch had a finite loss.
+    chosen_epoch : int
+        The last; that of the highest validation accuracy, the last on ties, where the last one's
+        is lower by more than two standard errors or the training ended early; 0, the start, where
+        no epoch had a finite loss.
     status : {"finished", "early-stop", "non-finite"}
     precision : {"float32", "bfloat16"}
         What it computed in.
@@ -157,7 +158,7 @@ class JointResult:
 
     coef: np.ndarray
     history: list[dict[str, Any]]
-    best_epoch: int
+    chosen_epoch: int
     status: str
     precision: str = "float32"
     resumed: int = 0

@@ -119,7 +119,7 @@ def refine(
     )
     refined, layer = glue(
         units,
-        module.values() if result.best_epoch else network.params,
+        module.values() if result.chosen_epoch else network.params,
         images,
         OneHot.of(encoded, n_classes),
         ridge=ridge,
