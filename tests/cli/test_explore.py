@@ -65,6 +65,12 @@ def test_planted_faults_are_listed_and_left_out(planted, folders, tmp_path, monk
     out, err = call(monkeypatch, capsys, *arguments)
     assert "the run's own images: " in err
     assert f"Page (0.1 MB): {tmp_path / 'p.html'}" in out.replace("\n", "")
+    assert f"List, for rankwise train … --without: {tmp_path / 'l.csv'}" in out.replace("\n", "")
+    held_out, _ = call(
+        monkeypatch, capsys, "explore", planted, folders, "--out", tmp_path / "h.html",
+        "--list", tmp_path / "h.csv",
+    )  # fmt: skip
+    assert f"List: {tmp_path / 'h.csv'}" in held_out.replace("\n", "")
     lines = lines_of(tmp_path / "l.csv")
     assert tuple(lines[0]) == COLUMNS
     found = {(line["image"], line["list"]) for line in lines}
@@ -149,3 +155,34 @@ def test_a_list_is_read_as_it_was_written(tmp_path):
     assert read_list(tmp_path / "m.csv") == ["a.png"]
     (tmp_path / "n.csv").write_text("leave,image\nno,a.png\nyes,b.png\n,c.png\n")
     assert read_list(tmp_path / "n.csv") == ["b.png", "c.png"]
+
+
+BRANCHING = """\
+from torch import nn
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        x = x.flatten(1)
+        return x if x.sum() > 0 else -x
+
+
+def network():
+    return Branching()
+"""
+
+
+def test_a_head_without_its_backbone_is_explored_with_it(folders, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_backbone.py").write_text(BRANCHING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("--backbone", "own_backbone:network")
+    out, _ = call(
+        monkeypatch, capsys, "head", folders, *own, "--backbone-size", "8", "--size", "8",
+        "--out", tmp_path / "h",
+    )  # fmt: skip
+    assert "rankwise export" not in out, "no format takes such a backbone"
+    _, err = call(monkeypatch, capsys, "explore", tmp_path / "h", expect=1)
+    assert "--backbone takes it" in err.replace("\n", " ")
+    page = ("--out", tmp_path / "p.html", "--json")
+    out, _ = call(monkeypatch, capsys, "explore", tmp_path / "h", *own, *page)
+    assert json.loads(out)["page"] == str(tmp_path / "p.html")

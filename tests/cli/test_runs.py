@@ -354,3 +354,12 @@ def test_epochs_are_judged_by_their_best_validation_images():
     report |= {"history": epochs, "output_layer": "glue"}
     (line,) = warnings_of(report, np.arange(100) % 10)
     assert line.startswith("training accuracy 90.0% is far above the 50.0% of the test images")
+
+
+def test_what_a_cluster_takes_of_a_convolutional_preset_is_said(tmp_path, monkeypatch, capsys):
+    arguments = ["train", "digits", *CONVOLUTIONAL, "--out", tmp_path / "a"]
+    _, err = call(monkeypatch, capsys, *arguments, "--cluster", "local:1")
+    told = "preset 'tiny' is trained on this machine: --cluster takes its glue at most; presets"
+    assert told in err.replace("\n", " ")
+    _, err = call(monkeypatch, capsys, *arguments, "--overwrite")
+    assert "on this machine: --cluster" not in err.replace("\n", " ")

@@ -66,7 +66,8 @@ def test_shard_tells_classes_and_the_size_that_it_chose(photos, tmp_path, monkey
     mixed = tmp_path / "mixed"
     class_folders(mixed)
     Image.new("L", (9, 20), 9).save(mixed / "a" / "0-x.png")
-    _, err = call(monkeypatch, capsys, "shard", mixed, tmp_path / "o", "--workers", "1")
+    out, err = call(monkeypatch, capsys, "shard", mixed, tmp_path / "o", "--workers", "1")
+    assert "images in 1 file\n" in out
     assert "2 classes: a, b; images: 8×8\n" in err
     assert "note: images of 2 sizes, 8×8 to 20×9 pixels (height×width), are all resized" in err
 

@@ -296,7 +296,7 @@ def test_what_cannot_be_exported_is_said(fitted, tmp_path):
         ({"precision": "int4"}, "unknown precision 'int4'; accepted: float32, float16, int8"),
         ({"file_format": "c", "batch": 2}, "batch is for the format onnx only"),
         ({"out": tmp_path}, "is a folder; give the file to write"),
-        ({"model": object()}, "a object can't be exported: a fitted QuadraticClassifier"),
+        ({"model": object()}, "a object can't be exported: a fitted classifier or head"),
     ):
         given = {"model": model, "file_format": "onnx", "out": tmp_path / "m"} | arguments
         with pytest.raises(ValueError, match=message):

@@ -108,7 +108,8 @@ def shard(
         return
     for name, split in report["splits"].items():
         rows = sum(n for _, n in split["files"])
-        say(f"{name}: {rows:,} images in {len(split['files']):,} files")
+        n = len(split["files"])
+        say(f"{name}: {rows:,} images in {n:,} file{'s' * (n != 1)}")
     say(f"Train on them by address: rankwise train {out} --out RUN --cluster ADDRESS")
 
 

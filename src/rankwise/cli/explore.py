@@ -13,6 +13,7 @@ from rankwise.cli._options import (
     ImageColumn,
     Json,
     LabelColumn,
+    OwnBackbone,
     SkipBad,
     SourcePattern,
     reading_of,
@@ -48,6 +49,7 @@ def explore(
         int | None,
         typer.Option(callback=checked_seed, help="Of its hold-out and limit; default: the run's."),
     ] = None,
+    backbone: OwnBackbone = None,
     skip_bad: SkipBad = False,
     source_pattern: SourcePattern = None,
     image_column: ImageColumn = None,
@@ -71,6 +73,7 @@ def explore(
         out=out,
         split=split,
         listed=listed,
+        backbone=backbone,
         limit=limit,
         seed=seed,
         progress=not as_json,
@@ -112,5 +115,6 @@ def explore(
         ],
     )
     if listed is not None:
-        say(f"List, for rankwise train … --without: {listed}")
+        what = "List, for rankwise train … --without" if found["trained_on"] else "List"
+        say(f"{what}: {listed}")
     say(f"Page ({found['bytes'] / 1e6:.1f} MB): {found['page']}")

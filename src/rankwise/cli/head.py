@@ -122,7 +122,8 @@ def head(
         say(f"Likely wrong labels: {out / 'likely_wrong_labels.png'}")
     say(f"Picture: {out / 'confusion.png'}")
     say(f"What went wrong, and what next: open {out / EXPLORED} in a browser.")
-    say(f"One file for phones and servers: rankwise export {out} --format onnx")
+    if report["backbone"]["record"] is not None:
+        say(f"One file for phones and servers: rankwise export {out} --format onnx")
 
 
 _MANY = 30

@@ -105,11 +105,12 @@ def augment(
         typer.echo(json.dumps({"out": str(out), "skipped": len(skipped), **summary}))
         return
     say(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
+    same = summary["copies_equal_to_their_original"]
     if summary["copies"]:
         say(
             f"mean energy {summary['mean_energy']:.4f}, rank {summary['mean_rank']:.1f},"
             f" relative error {summary['mean_error']:.4f};"
-            f" {summary['copies_equal_to_their_original']} copies equal their original"
+            f" {same} cop{'y equals its' if same == 1 else 'ies equal their'} original"
         )
 
 

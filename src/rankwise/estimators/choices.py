@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class UnitForm:
     kind: str | None = None
     activation: str | None = None
     rank: int | None = None
-    window: tuple[float, float] | bool | None = None
+    window: tuple[float, float] | Literal[False] | None = None
     start: str | None = None
     bias: bool = True
 

@@ -58,7 +58,7 @@ def to_graph(model: Any) -> Graph:
     if hasattr(model, "as_graph"):
         return model.as_graph()
     raise ValueError(
-        f"a {type(model).__name__} can't be exported: a fitted QuadraticClassifier, or a model "
+        f"a {type(model).__name__} can't be exported: a fitted classifier or head, or anything "
         "with as_graph(), is accepted"
     )
 
@@ -91,7 +91,7 @@ def export_model(
 
     Parameters
     ----------
-    model : QuadraticClassifier, or anything with ``as_graph()``
+    model : a classifier or head, or anything with ``as_graph()``
     file_format : {"onnx", "c", "html", "safetensors"}
     out : Path
         The file to write. For C its name is the prefix of everything in it.

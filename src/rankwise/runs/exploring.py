@@ -99,6 +99,7 @@ def explore(
     out: Path | None = None,
     split: str | None = None,
     listed: Path | None = None,
+    backbone: Any = None,
     progress: bool = False,
     say: Callable[[str], object] = lambda line: None,
     **reading: Any,
@@ -118,6 +119,8 @@ def explore(
         Of `source`, as for `rankwise.runs.evaluate`.
     listed : Path, optional
         CSV file of the lists of faults.
+    backbone : str or path, optional
+        For a head that was saved without it; see `load_model`.
     progress : bool
         Progress bars on standard error.
     say : callable
@@ -128,7 +131,8 @@ def explore(
     Returns
     -------
     dict
-        As `write_explorer`, and ``page``.
+        As `write_explorer`, ``page``, and ``trained_on``: whether a training may leave out what is
+        listed, which of the images that a run held out none can.
 
     Raises
     ------
@@ -140,7 +144,7 @@ def explore(
     for path in (out, listed):
         if path is not None and path.name != EXPLORED:
             refuse_model_file(path, folder)
-    model = load_model(folder)
+    model = load_model(folder, backbone)
     record = record_of_run(folder)
     given = {k: v for k, v in reading.items() if v is not None} | {"progress": progress}
     notes: tuple[str, ...] = ()
@@ -177,7 +181,7 @@ def explore(
     if getattr(model, "cache", 0) is None and (folder / FEATURES).is_dir():
         model.cache = folder / FEATURES  # a head's own features, if they are there still
     path = folder / EXPLORED if out is None else out
-    return write_explorer(
+    account = write_explorer(
         model,
         parts,
         report_of(folder),
@@ -187,6 +191,8 @@ def explore(
         odd_headers=headers,
         notes=notes,
     )
+    held_out = source is not None and images.fingerprint == record.get("test_fingerprint")
+    return account | {"trained_on": not held_out}
 
 
 def report_of(folder: Path) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class TrainingRun:
         Anything `rankwise.load_images` reads.
     preset : str or None
     parameters : dict
-        Parameters of `QuadraticClassifier` that are set.
+        Of the classifier, those that are set, as `classifier_of` takes them.
     reading : dict
         Options of `rankwise.load_images`: ``size``, ``grey``, ``channels``, ``on_error``,
         ``source_pattern``, ``image_column``, ``label_column``, ``without``.

@@ -17,7 +17,7 @@ from rankwise._device import resolve_device
 from rankwise._files import write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
-from rankwise.cluster import described
+from rankwise.cluster import active, described
 from rankwise.data import ImageSet
 from rankwise.errors import RunError
 from rankwise.estimators._classifier import ImageClassifier
@@ -251,6 +251,11 @@ def _fit(
         random_state=run.seed,
         verbose=int(verbose),
     )
+    if active() is not None and isinstance(model, ConvolutionalClassifier):
+        say(
+            f"preset {preset!r} is trained on this machine: --cluster takes its glue at most; "
+            "presets 'windowed' and 'pereyra' train sub-networks there"
+        )
     loaded = time.perf_counter()
     configuration = configuration_of(run, train_set, test_set)
     if validation_set is not None:
