@@ -2,7 +2,7 @@ r"""The presets of convolutional units: test accuracy, parameters and time.
 
 Each row is one call, ``ConvolutionalClassifier(preset, n_jobs=-1).fit(...)``, on all training
 images of a data set, with nothing chosen for that data set; a validation part that the call itself
-cuts from the training images chooses the epoch and the output layer. The test images are read once,
+cuts from the training images chooses the output layer. The test images are read once,
 at the end. Seconds are those of `fit`. Finished rows are kept.
 
     python benchmarks/accurate.py

@@ -71,7 +71,7 @@ SIZES_OF_RIVALS = {5: "tiny", 20: "small", 100: "accurate", 450: "wide"}
 PHOTOGRAPHS = {"photographs-64": 64, "photographs-96": 96}
 """Cats and dogs, as few as somebody has, by the side they are brought to, pixels."""
 _ON_PHOTOGRAPHS = ("accurate", "plain-186k")
-_IMAGES, _PHOTOGRAPHS = 24_000, 1600
+_IMAGES, _PHOTOGRAPHS, _TEST_IMAGES = 24_000, 1600, 10_000
 
 
 @dataclass(frozen=True)
@@ -330,14 +330,16 @@ def same_size(results: list[dict[str, Any]]) -> Table:
 
 
 def interval(results: list[dict[str, Any]]) -> float:
-    """Points within which two rows are alike: twice the deviation over seeds, the median row's."""
+    """Points within which two rows are alike: two deviations over the seeds of the median row.
+
+    At least one deviation of an accuracy of 10,000 test images, as one seed or few may agree by
+    chance.
+    """
     by_row = {r["row"]: [q["accuracy"] for q in results if q["row"] == r["row"]] for r in results}
     deviations = [100 * np.std(runs, ddof=1) for runs in by_row.values() if len(runs) > 1]
-    return max(ALIKE, 2 * float(np.median(deviations)) if deviations else 0.0)
-
-
-ALIKE = 0.1
-"""Points. A test accuracy of 99.3% of 10,000 images has a standard deviation of 0.08."""
+    usual = float(np.median([r["accuracy"] for r in results]))
+    of_images = 100 * float(np.sqrt(usual * (1 - usual) / _TEST_IMAGES))
+    return max(of_images, 2 * float(np.median(deviations)) if deviations else 0.0)
 
 
 def notes(results: list[dict[str, Any]]) -> list[str]:

@@ -2,7 +2,7 @@ r"""The frontier of small classifiers: accuracy within parameters and minutes, b
 
 Each row is one call, ``ConvolutionalClassifier(preset, time_budget=minutes)``, in bfloat16 where
 the processor has it, on all training images of a data set; a validation part that the call itself
-cuts from the training images chooses the epoch and the output layer. The test images are read once,
+cuts from the training images chooses the output layer. The test images are read once,
 at the end, and with the copies of `tta` where a row says so. Minutes are those of the clock on two
 threads. On a machine
 that others use, ``--epochs`` trains so many epochs instead: each row has its processor seconds,

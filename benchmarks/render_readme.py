@@ -148,18 +148,25 @@ def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
 
 def curve_lines(results: list[dict[str, Any]]) -> list[str]:
     """Which of ours is ahead of the best rival of its size, by each measure of size."""
-    (result,) = results
-    known = result["provenance"]
-    if "minutes" not in known:
-        return []
-    return [
-        "Beside a plain CNN, a depthwise-separable one and ResNet-20 scaled to the size, trained "
-        f"by the same code on the same images of MNIST, {_minutes(known['minutes'])} a run "
-        f"([curve and tables](docs/results.md#{anchor(result['title'])})):",
-        "",
-        *(f"- {note}" for note in result["notes"] if note.startswith("By ")),
-        "",
-    ]
+    said = []
+    for result in results:
+        known = result["provenance"]
+        if "minutes" not in known:
+            continue
+        name, n = known["data"][0]["name"], len(known["seeds"])
+        said += [
+            "Beside a plain CNN, a depthwise-separable one and ResNet-20 scaled to the size, trained "
+            f"by the same code on the same images of {_DATA_SETS.get(name, name)}, "
+            f"{_minutes(known['minutes'])} a run, {n} seed{'s' * (n != 1)} "
+            f"([curve and tables](docs/results.md#{anchor(result['title'])})):",
+            "",
+            *(f"- {note}" for note in result["notes"] if note.startswith("By ")),
+            "",
+        ]
+    return said
+
+
+_DATA_SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 def _minutes(n: float) -> str:
@@ -186,7 +193,7 @@ PARTS = {
     ("presets.json",): presets_lines,
     ("frontier.json", "frontier_epyc*.json"): frontier_lines,
     ("airbench.json",): airbench_lines,
-    ("curve.json",): curve_lines,
+    ("curve.json", "curve_cifar10.json"): curve_lines,
     ("curve_photographs_*.json",): photographs_lines,
 }
 """What the README has of the results, by their files; all else is in docs/results.md."""

@@ -11,6 +11,8 @@ KNOWN = {
     "commit": "abcdef0",
     "code": {},
     "minutes": 2.0,
+    "seeds": [42],
+    "data": [{"name": "cifar10"}],
     "environment": {"date": "2026-01-01", "processor": "Intel(R) Xeon(R) Processor", "cores": 2},
 }
 
@@ -45,10 +47,19 @@ def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):
 def test_a_curve_of_epochs_says_nothing_and_one_of_minutes_its_notes(lines):
     result = {"title": "Curve", "provenance": KNOWN, "notes": ["A rival.", "By bytes: alike."]}
     said = lines.curve_lines([result])
-    assert "2 minutes a run" in said[0]
+    assert "the same images of CIFAR-10, 2 minutes a run, 1 seed ([curve and tables]" in said[0]
     assert said[2:-1] == ["- By bytes: alike."]
     epochs = result | {"provenance": {k: v for k, v in KNOWN.items() if k != "minutes"}}
     assert lines.curve_lines([epochs]) == []
+    assert lines.curve_lines([result, epochs, result]) == [*said, *said]
+
+
+def test_what_is_alike_on_a_curve_is_by_its_seeds_and_by_its_test_images(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    interval = importlib.import_module("curve").interval
+    runs = [{"row": row, "accuracy": 0.8} for row in "abc"]
+    assert interval(runs) == pytest.approx(0.4)
+    assert interval([*runs, {"row": "a", "accuracy": 0.81}]) == pytest.approx(2 * 0.5**0.5)
 
 
 def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
