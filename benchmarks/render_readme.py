@@ -155,8 +155,8 @@ def curve_lines(results: list[dict[str, Any]]) -> list[str]:
             continue
         name, n = known["data"][0]["name"], len(known["seeds"])
         said += [
-            "Beside a plain CNN, a depthwise-separable one and ResNet-20 scaled to the size, trained "
-            f"by the same code on the same images of {_DATA_SETS.get(name, name)}, "
+            "Beside a plain CNN, a depthwise-separable one and ResNet-20 scaled to the size, "
+            f"trained by the same code on the same images of {_DATA_SETS.get(name, name)}, "
             f"{_minutes(known['minutes'])} a run, {n} seed{'s' * (n != 1)} "
             f"([curve and tables](docs/results.md#{anchor(result['title'])})):",
             "",
