@@ -140,6 +140,25 @@ SIMPLE: dict[str, tuple[str, Change]] = {
     "averaged": ("averaged weights", lambda plan: plan),
     "distilled": ("taught by `wide`", lambda plan: plan),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
+    "muon-gelu": ("Muon, triangle, GELU", lambda p: joint(**MUON)(units(activation="gelu")(p))),
+    "today": (
+        "Muon, triangle, GELU, shifts",
+        lambda p: joint(**MUON, augmentation=MOVES)(units(activation="gelu")(p)),
+    ),
+    "today-250": (
+        "the same, batches of 250, labels smoothed by 0.2",
+        lambda p: joint(**MUON, augmentation=MOVES, batch_size=250, smoothing=0.2)(
+            units(activation="gelu")(p)
+        ),
+    ),
+    "blocks-20k-shifts": (
+        "three blocks, 19 k, today's, shifts",
+        lambda p: joint(**MUON, augmentation=MOVES)(three_blocks(24, 56, 80)(p)),
+    ),
+    "blocks-5k-shifts": (
+        "three blocks, 5 k, today's, shifts",
+        lambda p: joint(**MUON, augmentation=MOVES)(three_blocks(12, 28, 32)(p)),
+    ),
     "blocks-20k": (
         "three blocks, 19 k, today's",
         lambda p: joint(**MUON)(three_blocks(24, 56, 80)(p)),
