@@ -69,21 +69,22 @@ def test_outputs_are_squashed_inside_where_asked(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_tables_fit_a_terminal(trained, pictures):
+def test_tables_fit_a_terminal(trained, pictures, monkeypatch, capsys):
     out, _ = trained
     for arguments in (
         ["train", "digits", "--out", out, *FAST, "--bootstrap"],
         ["evaluate", out, "digits"],
         ["predict", out, pictures / "zero.png"],
     ):
-        stdout, _ = run(*arguments)
+        stdout, _ = call(monkeypatch, capsys, *arguments)
         tables = [line for line in stdout.splitlines() if line[:1] in "│┌└├┃┏┡"]
         assert tables
         assert max(map(len, tables)) <= 80
 
 
-def test_training_shows_a_bar_for_each_stage(tmp_path):
-    stdout, stderr = run("train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "200")
+def test_training_shows_a_bar_for_each_stage(tmp_path, monkeypatch, capsys):
+    arguments = ["train", "digits", "--out", tmp_path / "m", *FAST, "--limit", "200"]
+    stdout, stderr = call(monkeypatch, capsys, *arguments)
     for stage in ("Reading images", "sub-networks", "glue", "predict"):
         assert stage in stderr
     assert "inductive accuracy (test images never seen)" in stdout
@@ -311,7 +312,7 @@ def test_a_folder_of_photographs_with_bad_files_and_sources(tmp_path, monkeypatc
     assert ["skipped as bad", "1", ""] in cells(table)  # The text is no image, and left out.
 
 
-def test_demo(tmp_path):
+def test_demo(tmp_path, monkeypatch, capsys):
     stdout, stderr = run("demo", "--out", tmp_path / "demo")
     assert "inductive accuracy" in stdout
     assert "bootstrap: transductive accuracy" in stdout
@@ -319,7 +320,7 @@ def test_demo(tmp_path):
     page = tmp_path / "demo" / "rankwise_model.html"
     assert f"open {page} in a browser" in stdout.replace("\n", " ")
     assert page.read_text(encoding="utf-8").count("</script>") == 3
-    again, _ = run("demo", "--out", tmp_path / "demo", "--json")
+    again, _ = call(monkeypatch, capsys, "demo", "--out", tmp_path / "demo", "--json")
     assert json.loads(again)["inductive_accuracy"] > 0.95
 
 
