@@ -68,7 +68,7 @@ def test_planted_faults_are_listed_and_left_out(planted, folders, tmp_path, monk
     assert f"List, for rankwise train … --without: {tmp_path / 'l.csv'}" in out.replace("\n", "")
     held_out, _ = call(
         monkeypatch, capsys, "explore", planted, folders, "--out", tmp_path / "h.html",
-        "--list", tmp_path / "h.csv",
+        "--list", tmp_path / "h.csv", "--limit", "10",
     )  # fmt: skip
     assert f"List: {tmp_path / 'h.csv'}" in held_out.replace("\n", "")
     lines = lines_of(tmp_path / "l.csv")

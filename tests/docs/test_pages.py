@@ -116,6 +116,16 @@ def test_the_snippets_on_deploying_run_with_a_model_that_is_there(tmp_path, monk
         assert given.replace(" ", "") == arguments.replace(" ", ""), name
 
 
+def test_pages_have_the_sizes_that_deploying_says(tmp_path):
+    text = " ".join((DOCS / "deploying.md").read_text(encoding="utf-8").split())
+    said = re.findall(r"(\d+)(?: kB)? for `([\w-]+)`", text.partition("`--format html` writes")[2])
+    assert [name for _, name in said[:3]] == ["mnist-tiny", "mnist-small", "cifar10-accurate"]
+    for kilobytes, name in said[:3]:
+        page = tmp_path / f"{name}.html"
+        export_model(rankwise.load(name), "html", page)
+        assert abs(page.stat().st_size / 1000 - int(kilobytes)) < 3
+
+
 def compile_c(folder, source):
     compiler = shutil.which("cc")
     if compiler is None:

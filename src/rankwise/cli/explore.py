@@ -115,6 +115,6 @@ def explore(
         ],
     )
     if listed is not None:
-        what = "List, for rankwise train … --without" if found["trained_on"] else "List"
+        what = "List, for rankwise train … --without" if found["for_training"] else "List"
         say(f"{what}: {listed}")
     say(f"Page ({found['bytes'] / 1e6:.1f} MB): {found['page']}")

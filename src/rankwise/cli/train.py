@@ -98,7 +98,9 @@ def train(
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Probabilities by a temperature, of left-out outputs."),
+        typer.Option(
+            "--calibrate", help="Probabilities by a temperature that left-out images choose."
+        ),
     ] = False,
     whole_image: Annotated[
         bool, typer.Option("--whole-image", help="Units without windows.")

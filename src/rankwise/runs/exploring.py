@@ -28,7 +28,7 @@ from rankwise.runs.records import (
     read_record,
     refuse_model_file,
 )
-from rankwise.runs.use import chosen_images, record_of_run, test_images_of
+from rankwise.runs.use import chosen_images, record_of_run, same_source, test_images_of
 
 
 def write_explorer(
@@ -131,8 +131,8 @@ def explore(
     Returns
     -------
     dict
-        As `write_explorer`, ``page``, and ``trained_on``: whether a training may leave out what is
-        listed, which of the images that a run held out none can.
+        As `write_explorer`, ``page``, and ``for_training``: whether a training may leave out what
+        is listed, which of the images that a run held out none can.
 
     Raises
     ------
@@ -191,8 +191,8 @@ def explore(
         odd_headers=headers,
         notes=notes,
     )
-    held_out = source is not None and images.fingerprint == record.get("test_fingerprint")
-    return account | {"trained_on": not held_out}
+    own = source is not None and bool(record) and same_source(source, record)
+    return account | {"for_training": not (own and split in (None, "test"))}
 
 
 def report_of(folder: Path) -> dict[str, Any]:

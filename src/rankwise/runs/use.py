@@ -49,7 +49,7 @@ def chosen_images(
     """
     record = record_of_run(folder)
     given = {k: v for k, v in reading.items() if v is not None}
-    own = bool(record) and _same_source(source, record)
+    own = bool(record) and same_source(source, record)
     columns = record["run"]["reading"] if own else {}
     opened = Source(
         source,
@@ -182,7 +182,7 @@ def _resized(own: tuple[int, int], shape: tuple[int, ...]) -> str:
     return f"{how} to {shape[0]}×{shape[1]} (height×width)"
 
 
-def _same_source(source: str, record: dict[str, Any]) -> bool:
+def same_source(source: str, record: dict[str, Any]) -> bool:
     """Whether a source is the one that a run read: the same place, or the same name of no path."""
     known = record["run"].get("source")
     if not isinstance(known, str):
