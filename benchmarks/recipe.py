@@ -167,6 +167,11 @@ SIMPLE: dict[str, tuple[str, Change]] = {
         "three blocks, 5 k, today's",
         lambda p: joint(**MUON)(three_blocks(12, 28, 32)(p)),
     ),
+    "blocks-1k": (
+        "three blocks, 1 k, Muon, triangle",
+        lambda p: joint(**MUON)(three_blocks(5, 9, 12)(p)),
+    ),
+    "blocks-1k-adamw": ("three blocks, 1 k, as before", three_blocks(5, 9, 12)),
 }
 """What each row of `small`, `tiny` and `nano` says, and what it changes."""
 ROWS: dict[str, tuple[str, Change]] = {
