@@ -195,9 +195,9 @@ def test_options_of_training_together_and_of_copies(tmp_path, monkeypatch, capsy
     )
     report = json.loads(stdout)
     assert report["precision"] == "bfloat16"
-    assert "to train: 4,912 parameters" in told
+    assert "to train: 4,276 parameters" in told
     assert "as many epochs as fit into 0.01 minutes" in told
-    assert "behind a teacher of 19,052 parameters" in told
+    assert "behind a teacher of 18,340 parameters" in told
     plain, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
     copies, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--tta", "shifts", "--json")
     assert (json.loads(plain)["copies"], json.loads(copies)["copies"]) == (1, 3)
@@ -335,13 +335,13 @@ def test_a_convolutional_preset_from_training_to_prediction(
         "output layer",
         "training ended",
         "finished",
-        "4,582 / 4,912",
+        "3,946 / 4,276",
         "flash / RAM",
     ):
         assert row in stdout
     assert max(len(line) for line in stdout.splitlines() if line[0] in "┌│└") <= 80
     report = json.loads((out / "report.json").read_text())
-    assert (report["preset"], report["epochs"], report["n_units"]) == ("tiny", 3, 92)
+    assert (report["preset"], report["epochs"], report["n_units"]) == ("tiny", 3, 144)
     assert len(report["history"]) == 3
     evaluated, _ = call(monkeypatch, capsys, "evaluate", out, "digits", "--json")
     assert json.loads(evaluated)["accuracy"] == report["inductive_accuracy"]

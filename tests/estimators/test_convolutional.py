@@ -37,7 +37,7 @@ def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digi
     assert convolutional.output_layer_ in ("glue", "trained")
     assert convolutional.subnet_reports_ == []
     assert set(convolutional.seconds_) == {"joint", "glue", "total", "earlier"}
-    assert convolutional.n_parameters_total_ == 4912
+    assert convolutional.n_parameters_total_ == 4276
     assert convolutional.history_[0]["validation_accuracy"] < 0.9
     probabilities = convolutional.predict_proba(images[900:950])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -49,7 +49,7 @@ def test_a_convolutional_preset_learns_and_says_how_it_ended(convolutional, digi
 
 def test_too_few_images_to_validate_get_the_glue(digits):
     images, labels = digits
-    model = classifier_of("tiny", max_iter=5).fit(images[:150], labels[:150])
+    model = classifier_of("small", max_iter=5).fit(images[:150], labels[:150])
     assert model.output_layer_ == "glue"
     assert [e["validation_accuracy"] for e in model.history_] == [None] * 5
     # The trained output layer has seen 20 batches: it guesses.
@@ -207,7 +207,7 @@ def test_what_a_fit_comes_to_is_said_before(convolutional, digits):
     assert found.epochs == convolutional.n_iter_
     spent = convolutional.seconds_["total"] / 60
     assert spent / 30 < found.minutes < 30 * spent, "the machine may be busier now, or then"
-    assert str(found).startswith("4,912 parameters, 19.2 KiB in float32, 4.8 KiB in int8; 12 epoch")
+    assert str(found).startswith("4,276 parameters, 16.7 KiB in float32, 4.2 KiB in int8; 12 epoch")
     for minutes, told in ((1e-4, "1 second"), (0.05, "3 seconds"), (0.999, "1.0 minutes")):
         assert f"; 12 epochs in about {told} on this" in str(replace(found, minutes=minutes))
     model = ConvolutionalClassifier("tiny", time_budget=0.5)
@@ -543,7 +543,7 @@ def test_the_default_fits_the_data(shape, given, expected):
         ({"max_iter": 1.5}, "a whole number of epochs, at least 1, for preset 'tiny', got 1.5"),
         ({"max_iter": "3"}, "a whole number of epochs, at least 1, for preset 'tiny', got '3'"),
         ({"max_iter": True}, "a whole number of epochs, at least 1, for preset 'tiny', got True"),
-        ({"n_units": 2}, "n_units must be at least 4, one a layer of the preset, got 2"),
+        ({"n_units": 2}, "n_units must be at least 6, one a layer of the preset, got 2"),
         ({"refine": 2}, "takes no refine"),
         ({"augmentation": "blur"}, "unknown augmentation 'blur'; accepted: moves, low-rank, moves"),
         (

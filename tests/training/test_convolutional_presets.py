@@ -12,6 +12,7 @@ from rankwise.training.convolutional_presets import (
     plan_convolutional,
     scaled_to,
 )
+from rankwise.units.convolutional import Layer
 
 
 def total(plan, n_classes=10):
@@ -50,9 +51,7 @@ def test_sizes_are_those_that_the_estimator_and_the_command_line_name():
     assert said in option.help
     method = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
     for (name, preset), size in zip(CONVOLUTIONAL_PRESETS.items(), sizes, strict=True):
-        first, *others = (str(layer.maps) for layer in preset.layers)
-        sides = "" if preset.layers[0].side == 3 else " (5×5)"
-        maps = ", ".join([f"{first}{sides}", *others])
+        maps = ", ".join(str(layer.maps) for layer in preset.layers)
         assert f"| `{name}` | {maps} |" in method
         assert f"| {size:,} |" in method
 
@@ -89,13 +88,13 @@ def test_large_images_are_shrunk_and_their_last_maps_are_small(shape, shrink, n_
         ("accurate", (129, 129, 3), 2, 24),
         ("accurate", (130, 90, 3), 3, 56),
         ("wide", (96, 96, 3), 1, 40),
-        ("small", (96, 96, 3), 2, 16),
+        ("small", (96, 96, 3), 2, 24),
     ],
 )
 def test_a_light_block_leads_where_images_have_detail(preset, shape, shrink, first):
     units = plan_convolutional(preset, {}, shape, n_samples=1000).units
     assert (units.shrink, units.layers[0].maps) == (shrink, first)
-    if first in (24, 40):
+    if CONVOLUTIONAL_PRESETS[preset].leads == first:
         assert [layer.maps for layer in units.layers[:3]] == [first, first, units.layers[2].maps]
         assert [layer.skip for layer in units.layers[:2]] == [False, True]
         assert units.layers[2:] == CONVOLUTIONAL_PRESETS[preset].layers
@@ -109,16 +108,16 @@ def test_given_values_replace_the_preset_s():
     assert plan.units.n_units == 46
 
 
-@pytest.mark.parametrize("n_units", [4, 5, 17, 92, 1000])
+@pytest.mark.parametrize("n_units", [5, 6, 17, 18, 1000])
 def test_units_are_shared_out_as_before(n_units):
-    layers = CONVOLUTIONAL_PRESETS["tiny"].layers
+    layers = tuple(Layer(maps) for maps in (2, 3, 3, 4, 6))
     scaled = scaled_to(layers, n_units)
     assert sum(layer.maps for layer in scaled) == n_units
     assert min(layer.maps for layer in scaled) >= 1
-    if n_units == 92:
+    if n_units == 18:
         assert scaled == layers
     if n_units == 1000:
-        assert [round(layer.maps / 1000 * 92) for layer in scaled] == [12, 24, 24, 32]
+        assert [round(layer.maps / 1000 * 18) for layer in scaled] == [2, 3, 3, 4, 6]
 
 
 @pytest.mark.parametrize("n_units", [6, 7, 40, 752, 901])
@@ -140,9 +139,22 @@ def test_only_images_large_enough_are_whitened():
     assert [plan.units.stages[0].channels for plan in plans] == [1, 8, 24]
 
 
+def test_filters_that_whiten_are_left_out_where_they_would_be_much_of_a_network():
+    plans = {
+        (preset, shape): plan_convolutional(preset, {}, shape, n_samples=900)
+        for preset in ("tiny", "nano")
+        for shape in ((28, 28), (32, 32, 3))
+    }
+    whitened = {key: plan.units.whiten for key, plan in plans.items()}
+    assert whitened.pop(("nano", (32, 32, 3))) == 0
+    assert set(whitened.values()) == {2}
+    fewer = plan_convolutional("tiny", {"n_units": 30}, (32, 32, 3), n_samples=900)
+    assert fewer.units.whiten == 0
+
+
 def test_too_few_units_are_refused():
-    with pytest.raises(ValueError, match="n_units must be at least 5, one a layer"):
-        scaled_to(CONVOLUTIONAL_PRESETS["small"].layers, 4)
+    with pytest.raises(ValueError, match="n_units must be at least 6, one a layer"):
+        scaled_to(CONVOLUTIONAL_PRESETS["small"].layers, 5)
 
 
 def test_shifts_take_the_place_of_affine_maps_where_there_are_many_images():
@@ -152,4 +164,4 @@ def test_shifts_take_the_place_of_affine_maps_where_there_are_many_images():
     assert shifted("accurate", 10_000)
     assert shifted("wide", 50_000)
     assert not shifted("accurate", 9_999)
-    assert not shifted("small", 50_000)
+    assert shifted("nano", 10_000)

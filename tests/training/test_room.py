@@ -81,7 +81,7 @@ def test_filters_that_are_composed_are_counted_where_channels_are_not_mixed_firs
 
 def test_very_many_units_are_refused_for_their_parameters_alone(monkeypatch):
     """Such a fit on forty images was killed at 23 GB: nothing of it is made here."""
-    given = {"n_units": 10**5, "max_iter": 1}
+    given = {"n_units": 15 * 10**4, "max_iter": 1}
     plan = plan_convolutional("tiny", given, (28, 28), n_samples=40)
     shards = 4 * 40 * room.kept_values(plan.units)
     assert shards < 10 * 2**30 < 60 * 2**30 < 4 * room.kept_of_parameters(plan.units, "adamw")

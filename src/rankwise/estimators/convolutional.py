@@ -45,11 +45,10 @@ class ConvolutionalClassifier(ImageClassifier):
     Parameters
     ----------
     preset : {"wide", "accurate", "small", "tiny", "nano"}, default="small"
-        Size and training: 393,252, 95,764, 19,052, 4,912 and 948 parameters on MNIST
+        Size and training: 393,252, 95,764, 19,204, 4,644 and 963 parameters on MNIST
         (`rankwise.training.convolutional_presets`).
     unit : UnitForm, optional
-        Rank and activation of every unit. Default: the preset's ranks, and ``"gelu"`` in the two
-        largest, else ``"relu"``.
+        Rank and activation of every unit. Default: the preset's, of rank 1 with ``"gelu"``.
     n_units : int, optional
         Units of all layers, which are scaled alike. Default: the preset's.
     epochs : int, optional

@@ -32,6 +32,7 @@ _LONGEST_SIDE, _LONGEST_LED = 64, 128
 _LED_FROM = 48
 _LARGEST_LAST_MAP = 8
 _SHORTEST_SIDE, _SHORTEST_WHITENED = 4, 8
+_LARGEST_SHARE_WHITENING = 0.1
 _USUAL_EPOCHS = 24
 _FEWEST_UPDATES = 800
 _MOST_EPOCHS = 100
@@ -58,10 +59,8 @@ class ConvolutionalPreset:
     batch_size : int
         Smaller where the images are few: 40 batches an epoch, of at least 32.
     whiten : int
-        See `ConvolutionalUnits`; not for images with a side below 8.
-    shifts : bool
-        Where there are 10,000 images, and mirror images are found to be images of the same class,
-        move images by `SHIFTS` instead of affine maps; fewer images need stronger moves.
+        See `ConvolutionalUnits`; not for images with a side below 8, nor where the fixed filters
+        would be more than a tenth of the units' parameters, as in `nano` on colour images.
     leads : int
         Maps of a light block before the others, two layers of which the first is pooled, for images
         with more than 48 pixels a side, whose fine detail is seen so at little cost. 0: none.
@@ -70,14 +69,13 @@ class ConvolutionalPreset:
     layers: tuple[Layer, ...]
     images_seen: int
     learning_rate: float = 1e-2
-    activation: str = "relu"
+    activation: str = "gelu"
     batch_size: int = 125
-    optimiser: str = "adamw"
-    matrix_rate: float = 0.1
-    schedule: str = "one-cycle"
+    optimiser: str = "muon"
+    matrix_rate: float = 0.03
+    schedule: str = "triangle"
     smoothing: float = 0.05
-    whiten: int = 0
-    shifts: bool = False
+    whiten: int = 2
     leads: int = 0
 
 
@@ -90,57 +88,32 @@ def _block(maps: int) -> tuple[Layer, Layer]:
     return Layer(maps, rank=1, pool=2), Layer(maps, rank=1, skip=True)
 
 
-_OF_TODAY: dict[str, Any] = {
-    "activation": "gelu",
-    "optimiser": "muon",
-    "matrix_rate": 0.03,
-    "schedule": "triangle",
-    "whiten": 2,
-    "shifts": True,
-}
-"""Airbench's recipe, where it was at least as good here (``benchmarks/recipe.py``)."""
-_LARGE: dict[str, Any] = _OF_TODAY | {"batch_size": 250, "smoothing": 0.2}
+_LARGE: dict[str, Any] = {"batch_size": 250, "smoothing": 0.2}
+"""Airbench's, where they were at least as good here: networks that could learn images by heart."""
 
-# Sizes and training were chosen on 10,000 images cut from MNIST's and CIFAR-10's training images
-# (``benchmarks/accurate.py`` measures them on the test images).
+# Sizes and training were chosen on images cut from MNIST's and CIFAR-10's training images
+# (``benchmarks/recipe.py``).
 CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
     "wide": ConvolutionalPreset(
-        layers=_three_blocks(96, 288, 384),
-        leads=40,
-        images_seen=1_500_000,
-        **_LARGE,
+        _three_blocks(96, 288, 384), images_seen=1_500_000, leads=40, **_LARGE
     ),
     "accurate": ConvolutionalPreset(
-        layers=_three_blocks(56, 144, 176),
-        leads=24,
-        images_seen=1_200_000,
-        **_LARGE,
+        _three_blocks(56, 144, 176), images_seen=1_200_000, leads=24, **_LARGE
     ),
-    "small": ConvolutionalPreset(
-        layers=_three_blocks(24, 56, 80), images_seen=720_000, **_OF_TODAY
-    ),
-    "tiny": ConvolutionalPreset(
-        layers=_three_blocks(12, 28, 32), images_seen=720_000, **_OF_TODAY
-    ),
-    "nano": ConvolutionalPreset(
-        layers=(
-            Layer(6, side=5, rank=1, pool=2),
-            Layer(8, rank=1),
-            Layer(10, rank=1, pool=2),
-            Layer(12, rank=1),
-            Layer(14, rank=1, pool=2),
-        ),
-        activation="gelu",
-        images_seen=720_000,
-    ),
+    "small": ConvolutionalPreset(_three_blocks(24, 56, 80), images_seen=720_000),
+    "tiny": ConvolutionalPreset(_three_blocks(12, 28, 32), images_seen=720_000),
+    "nano": ConvolutionalPreset(_three_blocks(5, 9, 12), images_seen=720_000),
 }
+"""All have airbench's recipe, where it was at least as good here."""
 
 
 @dataclass(frozen=True)
 class ConvolutionalPlan:
     """What to train: the units, how, the ridge of the glue and its truncation; see the preset.
 
-    A `teacher` is trained first, as its own plan says.
+    With `shifts`, from 10,000 images on, images are moved by `SHIFTS` instead of affine maps where
+    mirror images are found to be images of the same class; fewer images need stronger moves. A
+    `teacher` is trained first, as its own plan says.
     """
 
     units: ConvolutionalUnits
@@ -209,8 +182,10 @@ def plan_convolutional(
         shrink=shrink,
         activation=given.get("activation", preset.activation),
     )
-    if preset.whiten and min(units.stages[0].size) >= _SHORTEST_WHITENED:
-        units = replace(units, whiten=preset.whiten)
+    if min(units.stages[0].size) >= _SHORTEST_WHITENED:
+        whitened = replace(units, whiten=preset.whiten)
+        if whitened.n_whitening**2 <= _LARGEST_SHARE_WHITENING * units.n_parameters:
+            units = whitened
     while max(units.stages[-1].out) > _LARGEST_LAST_MAP:
         units = replace(units, layers=(*units.layers, replace(layers[-1], pool=2, skip=False)))
     # A row of values, or two, is no picture that could be turned.
@@ -244,15 +219,12 @@ def plan_convolutional(
             f"parameters and those that learn from it {units.n_parameters:,}; "
             + (f"a larger preset is accepted: {larger}" if larger else "no preset is larger")
         )
-    shifts = preset.shifts and n_samples >= _ENOUGH_FOR_SHIFTS
-    if teacher is not None:
-        shifts = teacher.shifts  # its outputs are for images as it was shown them
     return ConvolutionalPlan(
         units,
         joint,
         given.get("ridge", "gcv"),
         given.get("glue_rcond"),
-        shifts=shifts,
+        shifts=n_samples >= _ENOUGH_FOR_SHIFTS,
         teacher=teacher,
     )
 
@@ -271,8 +243,8 @@ def _teacher_of(
 ) -> ConvolutionalPlan | None:
     """What is trained first, on the same images; None where none was asked for.
 
-    It has its preset's units, and at most the epochs of the one that it teaches, which moves images
-    as its teacher does.
+    It has its preset's units, at most the epochs of the one that it teaches, and images are moved
+    alike for both.
     """
     if "teacher" not in given:
         return None
