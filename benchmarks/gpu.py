@@ -223,10 +223,9 @@ def joint(device: str, quick: bool, clock: Clock) -> Part:
     from torch import nn
     from torch.nn import functional as F
 
-    from rankwise.training.augment import channel_statistics
     from rankwise.training.convolutional_presets import plan_convolutional
     from rankwise.training.joint import JointTraining
-    from rankwise.training.modules import ConvolutionalModule
+    from rankwise.training.starting import convolutional_module
 
     n, side = (200, 8) if quick else (6000, 28)
     images, labels = images_like_digits(n, side)
@@ -235,7 +234,7 @@ def joint(device: str, quick: bool, clock: Clock) -> Part:
 
     def train(place: str, epochs: int) -> Any:
         start = torch.Generator().manual_seed(42)
-        module = ConvolutionalModule(plan.units, *channel_statistics(images), start)
+        module = convolutional_module(plan.units, images, start)
         training = JointTraining(
             module, replace(plan.joint, epochs=epochs), 10, seed=42, device=place
         )
@@ -257,9 +256,11 @@ def joint(device: str, quick: bool, clock: Clock) -> Part:
     )
     part.seconds["ours: an epoch"] = clock(lambda: train(target, 1), times=1)
     layers: list[nn.Module] = []
+    channels = 1
     for stage in plan.units.stages:
-        layers += [nn.Conv2d(stage.channels, stage.maps, stage.sides, padding=stage.padding)]
+        layers += [nn.Conv2d(channels, stage.maps, stage.sides, padding=stage.padding)]
         layers += [nn.BatchNorm2d(stage.maps), nn.ReLU(), nn.MaxPool2d(stage.pool)]
+        channels = stage.maps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         plain = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(10)).to(target)

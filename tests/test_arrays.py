@@ -27,7 +27,7 @@ def test_a_view_is_the_copy_it_spares():
 @pytest.mark.parametrize(
     "options",
     [
-        {"preset": "tiny", "n_units": 4},
+        {"preset": "tiny", "n_units": 6},
         {"n_units": 2, "n_subnets": 1, "samples_per_subnet": 50, "refine": 1},
     ],
     ids=["convolutional", "refined"],

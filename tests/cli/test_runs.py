@@ -88,7 +88,7 @@ def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path, monkeypatch, capsys
     arguments = ["train", "digits", "--out", out, "--limit", "250", "--workers", "1"]
     nano = ["--preset", "nano", "--max-iter", "1"]
     _, err = call(monkeypatch, capsys, *arguments, *nano, "--units", "3", expect=1)
-    assert "n_units must be at least 5, one a layer of the preset, got 3" in err
+    assert "n_units must be at least 6, one a layer of the preset, got 3" in err
     assert not (out / "run.json").exists()
     with monkeypatch.context() as patch:
         # As if there were no memory at all.

@@ -195,7 +195,7 @@ def edited(folder, change_tensors=None, change_description=None):
         (
             lambda t: t.update({"layer1.row": t["layer1.row"][:3]}),
             None,
-            "layer1.row of shape (3, 2, 3) instead of (24, 2, 3)",
+            "layer1.row of shape (3, 1, 3) instead of (12, 1, 3)",
         ),
         (lambda t: t.pop("layer0.bias"), None, "KeyError: 'layer0.bias'"),
         (lambda t: t.update({"coef": t["coef"][:-1]}), None, "coef of shape"),

@@ -43,7 +43,8 @@ def test_a_board_answers_as_the_host_does(fitted, tmp_path, board, precision):
     report = export_model(model, "c", header, precision=precision, calibration=images)
     found = RUNNER.measure(chosen, header, images[:3])
     host = run_c(header, images[:3])
-    np.testing.assert_allclose(found.probabilities, host, atol=2e-6)
+    # Six decimals; a board has another erf, and multiplies and adds in two roundings.
+    np.testing.assert_allclose(found.probabilities, host, atol=1e-5)
     np.testing.assert_array_equal(found.labels, host.argmax(axis=1))
     assert found.ram_bytes >= report["ram_bytes"]
     assert report["flash_bytes"] < found.flash_bytes < report["flash_bytes"] + 20_000

@@ -86,5 +86,5 @@ def test_very_many_units_are_refused_for_their_parameters_alone(monkeypatch):
     shards = 4 * 40 * room.kept_values(plan.units)
     assert shards < 10 * 2**30 < 60 * 2**30 < 4 * room.kept_of_parameters(plan.units, "adamw")
     monkeypatch.setattr(room, "available_memory", lambda: 60 * 2**30)
-    with pytest.raises(ValueError, match=r"training 100,000 convolutional units .* GiB of mem"):
+    with pytest.raises(ValueError, match=r"training 150,000 convolutional units .* GiB of mem"):
         room.check_room(plan.units, plan.joint, 40, 2)

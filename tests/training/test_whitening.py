@@ -54,7 +54,7 @@ def test_the_network_computes_what_was_trained_and_so_do_its_graph_and_its_file(
     images = pictures(60, channels=channels)
     images = images[..., 0] if channels == 1 else images
     labels = np.arange(60) % 3
-    model = ConvolutionalClassifier("accurate", n_units=40, epochs=2).fit(images, labels)
+    model = ConvolutionalClassifier("accurate", n_units=80, epochs=2).fit(images, labels)
     network = model.network_
     assert network.whitening is not None
     assert model.n_parameters_total_ == network.units.n_parameters + network.coef.size
