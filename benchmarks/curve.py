@@ -123,7 +123,7 @@ def other(maker: Any) -> Callable[..., Any]:
 ROWS = {
     "nano": Row("nano", OURS, ours("nano")),
     "tiny": Row("tiny", OURS, ours("tiny")),
-    "small-half": Row("small, 104 units", OURS, ours("small", n_units=104)),
+    "small-half": Row("small, 160 units", OURS, ours("small", n_units=160)),
     "small": Row("small", OURS, ours("small")),
     "accurate-half": Row("accurate, 376 units", OURS, ours("accurate", n_units=376)),
     "accurate": Row("accurate", OURS, ours("accurate")),

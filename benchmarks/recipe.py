@@ -107,73 +107,7 @@ def moved_less(plan: ConvolutionalPlan, share: float) -> ConvolutionalPlan:
     return joint(augmentation=replace(moves, **strength))(plan)
 
 
-def three_blocks(*maps: int) -> Change:
-    """Sizes like those of `accurate`, and its activation and whitening."""
-
-    def change(plan: ConvolutionalPlan) -> ConvolutionalPlan:
-        blocks = [(Layer(m, rank=1, pool=2), Layer(m, rank=1, skip=True)) for m in maps]
-        layers = tuple(layer for pair in blocks for layer in pair)
-        return units(layers=layers, whiten=2, activation="gelu")(plan)
-
-    return change
-
-
 MOVES = replace(SHIFTS, mirror=True)
-MUON: dict[str, Any] = {"optimiser": "muon", "matrix_rate": 0.03, "schedule": "triangle"}
-SIMPLE: dict[str, tuple[str, Change]] = {
-    "base": ("the preset", lambda plan: plan),
-    "muon": ("Muon, triangle", joint(**MUON)),
-    "muon-250": ("Muon, triangle, batches of 250", joint(**MUON, batch_size=250)),
-    "triangle": ("AdamW, triangle", joint(schedule="triangle")),
-    "rate-02": ("AdamW, twice the rate", joint(learning_rate=2e-2)),
-    "smoothing-0": ("labels as they are", joint(smoothing=0.0)),
-    "smoothing-01": ("labels smoothed by 0.1", joint(smoothing=0.1)),
-    "batch-250": ("batches of 250", joint(batch_size=250)),
-    "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
-    "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
-    "gelu": ("GELU", units(activation="gelu")),
-    "gated": ("products of two forms, no more parameters", fewer(0.68)),
-    "gated-gelu": (
-        "the same, GELU",
-        lambda p: fewer(0.68)(units(activation="gelu")(p)),
-    ),
-    "averaged": ("averaged weights", lambda plan: plan),
-    "distilled": ("taught by `wide`", lambda plan: plan),
-    "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
-    "muon-gelu": ("Muon, triangle, GELU", lambda p: joint(**MUON)(units(activation="gelu")(p))),
-    "today": (
-        "Muon, triangle, GELU, shifts",
-        lambda p: joint(**MUON, augmentation=MOVES)(units(activation="gelu")(p)),
-    ),
-    "today-250": (
-        "the same, batches of 250, labels smoothed by 0.2",
-        lambda p: joint(**MUON, augmentation=MOVES, batch_size=250, smoothing=0.2)(
-            units(activation="gelu")(p)
-        ),
-    ),
-    "blocks-20k-shifts": (
-        "three blocks, 19 k, today's, shifts",
-        lambda p: joint(**MUON, augmentation=MOVES)(three_blocks(24, 56, 80)(p)),
-    ),
-    "blocks-5k-shifts": (
-        "three blocks, 5 k, today's, shifts",
-        lambda p: joint(**MUON, augmentation=MOVES)(three_blocks(12, 28, 32)(p)),
-    ),
-    "blocks-20k": (
-        "three blocks, 19 k, today's",
-        lambda p: joint(**MUON)(three_blocks(24, 56, 80)(p)),
-    ),
-    "blocks-5k": (
-        "three blocks, 5 k, today's",
-        lambda p: joint(**MUON)(three_blocks(12, 28, 32)(p)),
-    ),
-    "blocks-1k": (
-        "three blocks, 1 k, Muon, triangle",
-        lambda p: joint(**MUON)(three_blocks(5, 9, 12)(p)),
-    ),
-    "blocks-1k-adamw": ("three blocks, 1 k, as before", three_blocks(5, 9, 12)),
-}
-"""What each row of `small`, `tiny` and `nano` says, and what it changes."""
 ROWS: dict[str, tuple[str, Change]] = {
     "base": ("the preset", lambda plan: plan),
     "shards-4": ("normalised by quarters of a batch", joint(n_shards=4)),
@@ -182,14 +116,22 @@ ROWS: dict[str, tuple[str, Change]] = {
     "one-cycle": ("Muon, one cycle", joint(schedule="one-cycle")),
     "rate-01": ("Muon, rate 0.1", joint(matrix_rate=0.1)),
     "rate-001": ("Muon, rate 0.01", joint(matrix_rate=0.01)),
+    "smoothing-0": ("labels as they are", joint(smoothing=0.0)),
+    "batch-125": ("batches of 125", joint(batch_size=125)),
+    "batch-250": ("batches of 250", joint(batch_size=250)),
+    "smoothing-02": ("labels smoothed by 0.2", joint(smoothing=0.2)),
     "smoothing-005": ("labels smoothed by 0.05", joint(smoothing=0.05)),
     "random-flips": (
         "mirror images at random",
         joint(augmentation=replace(MOVES, alternate=False)),
     ),
     "affine": ("affine moves", joint(augmentation=Augmentation(mirror=True))),
+    "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
+    "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
+    "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
     "relu": ("ReLU", units(activation="relu")),
     "no-skips": ("without skips", without_skips),
+    "whitening": ("whitening", units(whiten=2)),
     "no-whitening": ("5×5 forms, not whitening", without_whitening),
     "rank-2": ("rank 2, fewer units", of_rank_two),
     "float32": ("float32", joint(precision="float32")),
@@ -208,15 +150,10 @@ ROWS: dict[str, tuple[str, Change]] = {
 """What each row says, and what it changes."""
 
 
-def rows_of(preset: str) -> dict[str, tuple[str, Change]]:
-    """Rows of a preset's table."""
-    return ROWS if preset in ("accurate", "wide") else SIMPLE
-
-
 def main() -> None:
     """Measure every row that isn't there yet."""
     parser = argument_parser(__doc__, "recipe", resumable=True)
-    parser.add_argument("--rows", nargs="+", choices=sorted({*ROWS, *SIMPLE}))
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--preset", choices=list(CONVOLUTIONAL_PRESETS), default="accurate")
     parser.add_argument("--on", choices=["cifar10", "mnist"], default="cifar10", help="data set")
     parser.add_argument("--images", type=int, default=12_000)
@@ -225,7 +162,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--shards", type=int, default=4, help="of a batch, normalised each alone")
     args = parser.parse_args()
-    args.rows = args.rows or list(rows_of(args.preset))
     if args.quick:
         args.seeds, args.epochs = args.seeds[:1], 1
     train, _ = data_sets(args, args.on)
@@ -251,7 +187,7 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     """Train with one change, and look at the validation images once, at the end."""
     images, labels = train.images, train.labels.astype(np.int64)
     n_classes = int(labels.max()) + 1
-    plan = rows_of(args.preset)[key][1](planned(args, args.preset, seed, images, labels))
+    plan = ROWS[key][1](planned(args, args.preset, seed, images, labels))
     begin, tick = time.process_time(), time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     module = convolutional_module(plan.units, images, generator)
@@ -272,7 +208,7 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     say(f"  {100 * accuracy:.2f}% of the validation images, {seconds:.0f} s of a processor")
     return {
         "row": key,
-        "label": rows_of(args.preset)[key][0],
+        "label": ROWS[key][0],
         "seed": seed,
         "validation_accuracy": accuracy,
         "train_loss": result.history[-1]["train_loss"],
