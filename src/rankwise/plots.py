@@ -26,7 +26,8 @@ def save_units(
 
     A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Forms are summed
     over channels. Of convolutional units those of the first layer are drawn, whose forms are
-    patches; below each, the place of some images that it answers to most, in its surroundings.
+    patches, of what the fixed filters answer where these whiten first; below each, the place of
+    some images that it answers to most, in its surroundings.
 
     Parameters
     ----------

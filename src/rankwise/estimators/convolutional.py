@@ -50,7 +50,8 @@ class ConvolutionalClassifier(ImageClassifier):
     unit : UnitForm, optional
         Rank and activation of every unit. Default: the preset's, of rank 1 with ``"gelu"``.
     n_units : int, optional
-        Units of all layers, which are scaled alike. Default: the preset's.
+        Units of all layers, which are scaled alike: at least one a layer, which is 6, or 8 where a
+        light block leads; of an odd number one fewer. Default: the preset's.
     epochs : int, optional
         Default: the preset's for so many images.
     time_budget : float, optional
@@ -58,8 +59,10 @@ class ConvolutionalClassifier(ImageClassifier):
         depends on the machine then, and a warning says if it is less than one epoch. Default: the
         epochs decide.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
-        What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
-        copies in the place of a fifth of them (first paper).
+        What happens to the images of a batch: random moves (default), and `RandomLowRank` copies in
+        the place of a fifth of them (first paper). Moves are affine maps; from 10,000 images on,
+        where mirror images are found to be of the same class (`mirror_`), shifts and mirror images
+        in turn.
     training : TrainingOptions, optional
         Its precision, bfloat16 for instance, the patience after which it stops early, a teacher.
     tta : {"mirror", "shifts"}, optional

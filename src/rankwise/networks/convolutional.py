@@ -107,7 +107,7 @@ class ConvolutionalNetwork:
         -------
         order : int array of shape (k,)
         pictures : float32 array of shape (k, rows, columns)
-            Summed over channels.
+            Summed over channels: behind whitening those of its filters.
         """
         first = self.layers[0]
         filters = compose(first.channel, first.row, first.column).sum(axis=1)

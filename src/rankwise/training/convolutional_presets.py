@@ -24,7 +24,7 @@ ACCEPTED = (
 """Choices of a convolutional preset that a user can give instead."""
 
 AUGMENTATIONS = ("moves", "low-rank", "moves+low-rank", "none")
-"""What joint training does to each image of a batch: random affine maps, low-rank copies."""
+"""What joint training does to each image of a batch: random moves, low-rank copies."""
 
 DEFAULT_AUGMENTATION = "moves"
 

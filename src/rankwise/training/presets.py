@@ -189,7 +189,8 @@ def recommended(given: Mapping[str, Any], image_shape: tuple[int, ...]) -> tuple
     """The preset that most people want for such images where none is named, and why.
 
     That is ``small``, of convolutional units. Correct in per cent, of one seed each, measured with
-    ``windowed`` sized to the data, ``tiny`` and ``small``:
+    ``windowed`` sized to the data, ``tiny`` and ``small``, before these two had the layers and the
+    recipe that they have now:
 
     ============  ======  ========  ====  =====
     data          images  windowed  tiny  small
@@ -202,8 +203,8 @@ def recommended(given: Mapping[str, Any], image_shape: tuple[int, ...]) -> tuple
     CIFAR-10        1000      26.0  44.2   53.7
     ============  ======  ========  ====  =====
 
-    ``small`` is above ``windowed`` in each of the six, so the number of images has no say; on
-    digits ``tiny`` is about as good. Other data sets, sides and seeds are
+    ``small`` was above ``windowed`` in each of the six, so the number of images has no say; on
+    digits ``tiny`` was about as good. Other data sets, sides and seeds are
     not measured; ``benchmarks/default_model.py`` measures them. None, ``windowed`` sized to the
     data, where the samples aren't images, or a choice was given that only sub-networks have.
 
