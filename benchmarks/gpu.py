@@ -215,7 +215,10 @@ def subnetworks(device: str, quick: bool, clock: Clock) -> Part:
 
 
 def joint(device: str, quick: bool, clock: Clock) -> Part:
-    """Joint training: the same epoch on the CPU; rival: a plain loop over dense filters."""
+    """Joint training: the same epoch on the CPU; rival: a plain loop over dense filters.
+
+    The rival has the maps of our layers, with ReLU, and neither whitening nor skips.
+    """
     from dataclasses import replace
 
     import numpy as np

@@ -2,7 +2,9 @@ r"""Train the models that come with the package, and write their folders and car
 
 Each is one call of ``rankwise train`` for each seed; the weights of the first seed are shipped,
 whatever the others reach, and the card says what all of them reach on the test images, which
-nothing was chosen on. Finished runs are kept in ``--runs`` and not trained again.
+nothing was chosen on. Finished runs are kept in ``--runs`` and not trained again. What is shipped
+of ``tiny`` and ``small`` has the layers that these presets had before; trained again it would have
+today's.
 
     python benchmarks/models.py
     python benchmarks/models.py --names mnist-tiny --seeds 42

@@ -4,9 +4,10 @@ The base is a preset, with fewer images and epochs where that is asked for, so t
 few minutes. Each row changes one thing. Training and validation images are both cut from the
 training images: 5000 validate and choose nothing, the last epoch counts. No test image is read. A
 part keeps its place if it gives 0.2 points, or a tenth of the time; seconds are a processor's,
-which others may use at the same time. Finished rows are kept.
+which others may use at the same time. Finished rows are kept. Results of a preset *before it had
+three blocks* are of an earlier commit, whose rows were others.
 
-    python benchmarks/recipe.py                 # 3 seeds, about 1.5 hours on one core
+    python benchmarks/recipe.py                 # 3 seeds, about 3 hours on one core
     python benchmarks/recipe.py --rows base relu --seeds 42
     python benchmarks/recipe.py --preset nano --on mnist --images 60000 --epochs 24 --device cuda
 
@@ -98,7 +99,7 @@ def fewer(share: float) -> Change:
 
 
 def moved_less(plan: ConvolutionalPlan, share: float) -> ConvolutionalPlan:
-    """Affine moves of another strength."""
+    """The plan's moves, at another strength."""
     moves = plan.joint.augmentation
     assert moves is not None
     strength = {
