@@ -287,10 +287,11 @@ class RivalNetwork:
         n_classes, shape = int(labels.max()) + 1, images.shape[1:]
         blocks = self.make(widest(self.make, self.most, shape, n_classes))
         fit, held = validation_split(labels, self.seed)
-        plan = plan_convolutional(self.preset, self.given, shape, n_samples=len(labels)).joint
+        whole = plan_convolutional(self.preset, self.given, shape, n_samples=len(labels))
+        plan, mirrored = whole.joint, SHIFTS if whole.shifts else None
         assert plan.augmentation is not None
         moves = with_mirrors(
-            plan.augmentation, images[fit], labels[fit], self.seed, mirrored=SHIFTS
+            plan.augmentation, images[fit], labels[fit], self.seed, mirrored=mirrored
         )
         plan = replace(plan, augmentation=moves, optimiser="adamw")
         prepared, best = time.perf_counter() - begin, -1.0
