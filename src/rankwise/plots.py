@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import numpy as np
 from rankwise._arrays import blocks
 from rankwise._files import atomic_path
 from rankwise._process import ignoring_warnings
-from rankwise.networks.convolutional import ConvolutionalNetwork
-from rankwise.units.convolutional import ConvolutionalUnits
+from rankwise.networks.convolutional import ConvolutionalNetwork, as_maps, shrunk, tensors_of
+from rankwise.networks.sliding import slid
+from rankwise.units.activations import ACTIVATIONS
+from rankwise.units.convolutional import compose
 
 _LOOKED_AT = 500
 _PLACES_AT_ONCE = 16
@@ -26,8 +27,8 @@ def save_units(
 
     A pixel's colour is its weight in ``q``: orange raises it, purple lowers it. Forms are summed
     over channels. Of convolutional units those of the first layer are drawn, whose forms are
-    patches, of what the fixed filters answer where these whiten first; below each, the place of
-    some images that it answers to most, in its surroundings.
+    patches, and behind filters that whiten the part that is linear in the pixels; below each, the
+    place of some images that it answers to most, in its surroundings.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ def _save_patches(
     network: ConvolutionalNetwork, path: Path, images: np.ndarray | None, most: int
 ) -> None:
     order, pictures = network.forms(most)
+    if network.whitening is not None:
+        pictures = linear_parts(network, order)
     found = [] if images is None or not len(images) else strongest_places(network, images, order)
     across, each = min(12, len(order)), 2 if found else 1
     down = -(-len(order) // across)
@@ -76,7 +79,7 @@ def _save_patches(
         x, y, width, height = box
         axis.add_patch(_rectangle((x - 0.5, y - 0.5), width, height))
     stage, shrink = network.units.stages[0], network.units.shrink
-    sides = "×".join(map(str, stage.sides))
+    sides = "×".join(str(side + _wider(network)) for side in stage.sides)
     some = f"The {stage.maps}" if len(order) == stage.maps else f"{len(order)} of the {stage.maps}"
     first = f"{some} units of the first layer: patches of {sides}"
     if shrink > 1:
@@ -84,6 +87,36 @@ def _save_patches(
     below = "\nbelow each, what it answers to most (in the box)" if found else ""
     figure.suptitle(first + below, fontsize=9)
     _save(figure, path)
+
+
+def linear_parts(network: ConvolutionalNetwork, order: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Forms of the first layer behind filters that whiten, as far as they are linear in the pixels.
+
+    Of ``σ(z)`` and ``σ(-z)``, an answer with either sign, the difference is ``z`` for ReLU, GELU,
+    SiLU and softplus; their sum, which has no sign, isn't shown.
+
+    Parameters
+    ----------
+    network : ConvolutionalNetwork
+    order : int array of shape (k,)
+        Units.
+
+    Returns
+    -------
+    float32 array of shape (k, rows + side - 1, columns + side - 1)
+        Of filters with a side, summed over the channels of an image.
+    """
+    assert network.whitening is not None
+    first, whitening = network.layers[0], network.whitening.filters.sum(axis=1)
+    both = compose(first.channel, first.row, first.column)[order]
+    odd = (both[:, : len(whitening)] - both[:, len(whitening) :]) / 2
+    rows, columns = odd.shape[2:]
+    side = whitening.shape[1]
+    result = np.zeros((len(odd), rows + side - 1, columns + side - 1), odd.dtype)
+    for y, x in np.ndindex(side, side):
+        part = np.einsum("kmyx,m->kyx", odd, whitening[:, y, x])
+        result[:, y : y + rows, x : x + columns] += part
+    return result
 
 
 def strongest_places(
@@ -106,20 +139,10 @@ def strongest_places(
     """
     units, stage = network.units, network.units.stages[0]
     rows, columns = stage.size
-    # The first layer alone, each place a cell; what passes grows with q, so the largest is it.
-    first = ConvolutionalUnits(
-        units.shape,
-        (replace(units.layers[0], pool=1),),
-        shrink=units.shrink,
-        grid=max(rows, columns),
-        activation="softplus",
-    )
-    alone = replace(network, units=first, layers=network.layers[:1])
-    features = alone.features(images)
     best = np.full(len(order), -np.inf)
     at = np.zeros((len(order), 3), int)
     for block in blocks(min(len(images), _LOOKED_AT), _PLACES_AT_ONCE):
-        found = features(block)[:, :-1].reshape(-1, stage.maps, rows * columns)[:, order]
+        found = _first_forms(network, images[block])[:, order]
         found = np.moveaxis(found, 1, 0).reshape(len(order), -1)
         largest = found.argmax(axis=1)
         value = found[np.arange(len(order)), largest]
@@ -131,7 +154,8 @@ def strongest_places(
     for n, y, x in at:
         spans = []
         for center, side, length in zip((y, x), stage.sides, images.shape[1:3], strict=True):
-            low, high = (center - side // 2) * units.shrink, (center + side // 2 + 1) * units.shrink
+            low = (center - side // 2) * units.shrink
+            high = (center + side // 2 + 1 + _wider(network)) * units.shrink
             wide = high - low
             start, end = max(0, low - wide), min(length, high + wide)
             inside = max(low, 0)
@@ -141,6 +165,26 @@ def strongest_places(
         box = (horizontal[0], vertical[0], horizontal[1], vertical[1])
         result.append((patch[..., :3] if patch.ndim == 3 else patch, box))
     return result
+
+
+def _first_forms(network: ConvolutionalNetwork, images: np.ndarray) -> np.ndarray:
+    """``q`` of the first layer at each of its places, ``(n, maps, rows, columns)``."""
+    import torch
+    from torch.nn import functional as F
+
+    whitening, layers, center, scale = tensors_of(network)
+    sigma = ACTIVATIONS[network.units.activation].value
+    with torch.no_grad():
+        x = (shrunk(as_maps(images), network.units.shrink) - center) / scale
+        if whitening is not None:
+            x = sigma(F.conv2d(x, *whitening))
+        padding = network.units.stages[0].padding
+        return slid(x, *layers[0], padding=padding, mixed=False).numpy()
+
+
+def _wider(network: ConvolutionalNetwork) -> int:
+    """By how many pixels the filters that whiten make a patch wider."""
+    return max(0, network.units.whiten - 1)
 
 
 def _draw_form(axis: Any, form: np.ndarray) -> None:
