@@ -21,7 +21,8 @@ from rankwise.networks.sliding import mixes_first, slid
 
 TITLE = "Two ways to slide forms over maps"
 CASES = (
-    (16, 1, 3, 14), (32, 1, 3, 16), (48, 1, 3, 15), (64, 1, 3, 16), (128, 1, 3, 8), (256, 1, 3, 8),
+    (12, 1, 3, 15), (16, 1, 3, 14), (24, 1, 3, 31), (24, 1, 3, 15), (28, 1, 3, 7),
+    (32, 1, 3, 16), (40, 1, 3, 15), (48, 1, 3, 15), (64, 1, 3, 16), (128, 1, 3, 8), (256, 1, 3, 8),
     (64, 2, 3, 16), (128, 2, 3, 8), (256, 2, 3, 8), (256, 4, 3, 8), (64, 1, 5, 15),
 )  # fmt: skip
 """Channels (and as many units), rank, side of a patch, side of the maps."""
