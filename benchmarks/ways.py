@@ -4,7 +4,7 @@ Forward, and forward and backward, on one thread, maps channels last, the two wa
 least of several runs. `rankwise.networks.sliding.mixes_first` holds the rule that follows, and each
 row says whether the rule takes the faster way. Busy machines blur it: seconds are a processor's.
 
-    python benchmarks/ways.py        # about two minutes
+    python benchmarks/ways.py        # a quarter of a minute
 """
 
 from __future__ import annotations

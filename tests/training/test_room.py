@@ -74,9 +74,9 @@ def test_what_parameters_come_to_is_what_a_training_keeps(optimiser):
 
 
 def test_filters_that_are_composed_are_counted_where_channels_are_not_mixed_first():
-    units = ConvolutionalUnits((8, 8), (Layer(32, rank=2), Layer(40, rank=1)))
+    units = ConvolutionalUnits((8, 8), (Layer(32, rank=2), Layer(40, side=5, rank=1)))
     assert room.composed_values(units, "float32") == 32 * 9
-    assert room.composed_values(units, "bfloat16") == 32 * 9 + 40 * 32 * 9
+    assert room.composed_values(units, "bfloat16") == 32 * 9 + 40 * 32 * 25
 
 
 def test_very_many_units_are_refused_for_their_parameters_alone(monkeypatch):

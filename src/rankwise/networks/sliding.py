@@ -17,30 +17,31 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST_SIDE = {"float32": 5, "bfloat16": 3}
-_FEWEST_CHANNELS = {("float32", 1): 32, ("float32", 2): 128, ("bfloat16", 1): 64}
+_FEWEST_CHANNELS = {("float32", 1): 24, ("float32", 2): 128, ("bfloat16", 1): 24}
 
 
 def mixes_first(channels: int, rank: int, sides: tuple[int, int], precision: str) -> bool:
     """Whether mixing the channels first is the faster way, as measured, never as timed here.
 
-    A rule, so that no result depends on what a clock said. Forward and backward on one core of a
-    Xeon with AMX, 64 maps a batch, mixing first was so many times as fast (`benchmarks/ways.py`
-    measures it again):
+    A rule, so that no result depends on what a clock said. Forward and backward on one core, 64
+    maps a batch, mixing first was so many times as fast, on a Xeon with AMX and an EPYC without it
+    (`benchmarks/ways.py` measures it again):
 
-    =========================  =======  ========
-    channels, rank, patch      float32  bfloat16
-    =========================  =======  ========
-    16, 1, 3×3                     0.9       0.8
-    32, 1, 3×3                     2.3       0.9
-    64, 1, 3×3                     1.7       1.2
-    128, 1, 3×3                    2.9       1.2
-    256, 1, 3×3                    3.8       3.3
-    64, 2, 3×3                     0.6       0.3
-    128, 2, 3×3                    1.4       0.7
-    256, 2, 3×3                    2.1       1.0
-    256, 4, 3×3                    1.0       0.7
-    64, 1, 5×5                     3.3       0.2
-    =========================  =======  ========
+    =========================  =============  ==============
+    channels, rank, patch      float32        bfloat16
+    =========================  =============  ==============
+    16, 1, 3×3                 0.9 and 0.7    0.8 and 1.5
+    24, 1, 3×3                   – and 2.8      – and 2.3
+    32, 1, 3×3                 2.3 and 2.9    0.9 and 2.6
+    64, 1, 3×3                 1.7 and 2.5    1.2 and 3.7
+    128, 1, 3×3                2.9 and 4.3    1.2 and 4.6
+    256, 1, 3×3                3.8 and 4.6    3.3 and 6.2
+    64, 2, 3×3                 0.6 and 0.8    0.3 and 0.7
+    128, 2, 3×3                1.4 and 1.6    0.7 and 1.2
+    256, 2, 3×3                2.1 and 1.7    1.0 and 1.7
+    256, 4, 3×3                1.0 and 0.9    0.7 and 1.1
+    64, 1, 5×5                 3.3 and 3.9    0.2 and 1.5
+    =========================  =============  ==============
 
     Parameters
     ----------

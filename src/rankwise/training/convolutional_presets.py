@@ -315,7 +315,5 @@ def scaled_to(layers: tuple[Layer, ...], n_units: int) -> tuple[Layer, ...]:
     sizes = [end - i for i, end in pairwise((*starts, len(layers)))]
     maps = [max(1, layers[i].maps * n_units // total) for i in starts]
     maps[-1] += (n_units - sum(m * size for m, size in zip(maps, sizes, strict=True))) // sizes[-1]
-    if maps[-1] < 1:
-        raise ValueError(f"n_units is too small for {len(layers)} layers, got {n_units}")
     each = [m for m, size in zip(maps, sizes, strict=True) for _ in range(size)]
     return tuple(replace(layer, maps=m) for layer, m in zip(layers, each, strict=True))
