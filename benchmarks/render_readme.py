@@ -160,12 +160,13 @@ def curve_lines(results: list[dict[str, Any]]) -> list[str]:
             f"{_minutes(known['minutes'])} a run, {n} seed{'s' * (n != 1)} "
             f"([curve and tables](docs/results.md#{anchor(result['title'])})):",
             "",
-            *(f"- {note}" for note in result["notes"] if note.startswith("By ")),
+            *(f"- {note}" for note in result["notes"] if note.startswith(_IN_README)),
             "",
         ]
     return said
 
 
+_IN_README = ("By ", "nano, tiny, small: ")
 _DATA_SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
