@@ -115,7 +115,7 @@ def _frontier_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
     """Ours beside a plain CNN on few photographs, seed by seed."""
-    said = []
+    said, beside = [], list[str]()
     for result in results:
         runs = {
             row: {r["seed"]: r["accuracy"] for r in result["data"] if r["row"] == row}
@@ -135,6 +135,8 @@ def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
             f"{spread(gains, 2)} points apart, at {ours / theirs:.1f} times the time an image "
             f"([measured](docs/results.md#{anchor(result['title'])}))"
         )
+        other = [note for note in result["notes"] if note.startswith("The plain CNN, ")]
+        beside += [f"At {side} pixels {note[0].lower()}{note[1:]}" for note in other]
     if not said:
         return []
     minutes = results[0]["provenance"]["minutes"]
@@ -142,6 +144,7 @@ def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
         f"Few photographs (1600 cats and dogs), {_minutes(minutes)} each on two cores: `accurate` "
         f"and a plain CNN of 175 thousand parameters, with the same recipe and the best of three "
         f"rates, reach {'; '.join(said)}.",
+        *beside,
         "",
     ]
 
