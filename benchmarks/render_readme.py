@@ -135,7 +135,7 @@ def photographs_lines(results: list[dict[str, Any]]) -> list[str]:
             f"{spread(gains, 2)} points apart, at {ours / theirs:.1f} times the time an image "
             f"([measured](docs/results.md#{anchor(result['title'])}))"
         )
-        other = [note for note in result["notes"] if note.startswith("The plain CNN, ")]
+        other = [note for note in result.get("notes", []) if note.startswith("The plain CNN, ")]
         beside += [f"At {side} pixels {note[0].lower()}{note[1:]}" for note in other]
     if not said:
         return []
