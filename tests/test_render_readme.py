@@ -38,13 +38,11 @@ def test_gains_on_photographs_are_taken_seed_by_seed(lines):
     assert "85.00 (84.00–86.00) and 83.00 (83.00–83.00)% at 64 pixels" in text
     assert "2.00 (1.00–3.00) points apart, at 1.5 times the time an image" in text
     assert "(docs/results.md#1600-photographs-of-64-pixels)" in text
-    noted = photographs([0.84], [0.83]) | {
-        "notes": ["A rival.", "The plain CNN, shifted, had 82%."]
-    }
-    assert lines.photographs_lines([noted])[1:] == [
-        "At 64 pixels the plain CNN, shifted, had 82%.",
-        "",
-    ]
+
+
+def test_what_a_shifted_rival_has_on_photographs_stands_beside(lines):
+    (text, _) = lines.shifted_lines([photographs([0.84], [0.82, 0.84])])
+    assert "plain CNN has 83.00 (82.00–84.00)% at 64 pixels ([measured](docs/results.md#" in text
 
 
 def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):

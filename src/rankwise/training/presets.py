@@ -189,22 +189,21 @@ def recommended(given: Mapping[str, Any], image_shape: tuple[int, ...]) -> tuple
     """The preset that most people want for such images where none is named, and why.
 
     That is ``small``, of convolutional units. Correct in per cent, of one seed each, measured with
-    ``windowed`` sized to the data, ``tiny`` and ``small``, before these two had the layers and the
-    recipe that they have now:
+    ``windowed`` sized to the data, ``tiny`` and ``small``:
 
     ============  ======  ========  ====  =====
     data          images  windowed  tiny  small
     ============  ======  ========  ====  =====
-    digits, 8×8      100      75.5  90.3   94.7
-    digits, 8×8      300      93.3  98.1   96.4
-    digits, 8×8     1000      97.2  98.1   97.5
-    MNIST            100      52.2  83.1   91.4
-    MNIST            300      63.4  91.2   94.0
-    CIFAR-10        1000      26.0  44.2   53.7
+    digits, 8×8      100      72.2  92.4   94.1
+    digits, 8×8      300      89.6  98.3   99.0
+    digits, 8×8     1000      96.2  98.6   99.0
+    MNIST            100      54.4  85.2   91.5
+    MNIST            300      68.7  95.3   96.7
+    CIFAR-10        1000      27.9  50.4   52.4
     ============  ======  ========  ====  =====
 
-    ``small`` was above ``windowed`` in each of the six, so the number of images has no say; on
-    digits ``tiny`` was about as good. Other data sets, sides and seeds are
+    ``small`` is above both others in each of the six, so the number of images has no say. Other
+    data sets, sides and seeds are
     not measured; ``benchmarks/default_model.py`` measures them. None, ``windowed`` sized to the
     data, where the samples aren't images, or a choice was given that only sub-networks have.
 
