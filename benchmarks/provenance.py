@@ -47,11 +47,10 @@ def code_of_run(also: Iterable[str] = ()) -> dict[str, str]:
     modules = {name for name in list(sys.modules) if name.split(".")[0] == "rankwise"}
     reached = _reached(modules | set(also)) - _NAMES_ONLY
     files = {path for name in reached if (path := _file_of(name))}
-    files |= {
-        Path(file).resolve()
-        for module in list(sys.modules.values())
-        if (file := getattr(module, "__file__", None)) and Path(file).resolve().parent == HERE
-    }
+    loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    # Some modules of torch name files that are nowhere, which would be in the current folder.
+    own = (Path(file).resolve() for file in loaded if file)
+    files |= {path for path in own if path.parent == HERE and path.is_file()}
     names = sorted(name for path in files if (name := _spelled(path)) != _RECORDS)
     return {name: _digests_now(name)[0] for name in names}
 

@@ -68,6 +68,15 @@ def test_a_command_s_own_modules_are_named_by_the_benchmark(provenance):
         assert f"src/rankwise/{name}" in code
 
 
+def test_a_module_whose_file_is_nowhere_counts_for_nothing(provenance, monkeypatch):
+    """`torch.ops` says ``_ops.py``, which is in the folder of the benchmarks where that is here."""
+    module = type(sys)("nowhere")
+    module.__file__ = "_ops.py"
+    monkeypatch.setitem(sys.modules, "nowhere", module)
+    monkeypatch.chdir(provenance.HERE)
+    assert "benchmarks/_ops.py" not in provenance.code_of_run()
+
+
 def test_every_module_that_is_imported_has_a_file_that_counts(provenance):
     code = provenance.code_of_run()
     names = {n for n in sys.modules if n.startswith("rankwise.")} - {"rankwise._version"}
