@@ -137,6 +137,7 @@ ROWS: dict[str, tuple[str, Change]] = {
     "rank-2": ("rank 2, fewer units", of_rank_two),
     "float32": ("float32", joint(precision="float32")),
     "gated": ("products of two forms", fewer(0.72)),
+    "fixed-bias": ("filters that whiten without biases", lambda plan: plan),
     "averaged": ("averaged weights", lambda plan: plan),
     "distilled": ("taught by `wide`", lambda plan: plan),
     "nesterov": ("Nesterov SGD", lambda plan: plan),
@@ -195,6 +196,8 @@ def measure(args: Any, key: str, seed: int, train: Any, held: Any) -> dict[str, 
     if key.startswith("gated"):
         whitening = module.whitening.numpy() if plan.units.whiten else None
         module = Gated(plan.units, *channel_statistics(images), generator, whitening)
+    if key == "fixed-bias":
+        module.whitening_bias.requires_grad_(False)
     kind: Callable[..., JointTraining]
     kind = {"averaged": Averaged, "nesterov": Nesterov}.get(key, JointTraining)
     if key == "distilled":
