@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graph_runner import GraphRunner
+from rankwise.networks.convolutional import channels_last
 from rankwise.networks.graph import (
     Activate,
     Add,
@@ -147,7 +148,7 @@ class Rival(nn.Module):
     ) -> torch.Tensor:
         """Features ``(n, m)``: maps averaged over all places."""
         x = (maps - self.center) / self.scale
-        x = x.to(precision or x.dtype).contiguous(memory_format=torch.channels_last)
+        x = channels_last(x.to(precision or x.dtype))
         turn = iter(range(len(self.filters)))
         for block in self.blocks:
             before, channels = x, x.shape[1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from rankwise.networks.convolutional import as_maps
+from rankwise.networks.convolutional import as_maps, channels_last
 from rankwise.networks.graph import (
     Activate,
     Add,
@@ -62,7 +62,7 @@ def step_of(op: object) -> Step:
     """One operation; `ToMaps` makes them channels-last, as convolutions on a CPU like them."""
     match op:
         case ToMaps():
-            return lambda x: x.contiguous(memory_format=torch.channels_last)
+            return channels_last
         case Affine():
             factor, shift = (_tensor(a)[:, None, None] for a in (op.scale, op.shift))
             return lambda x: x * factor + shift

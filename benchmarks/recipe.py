@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="a torch device")
-    parser.add_argument("--shards", type=int, default=4, help="of a batch, normalised each alone")
+    parser.add_argument("--shards", type=int, help="of a batch, normalised each alone")
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.epochs = args.seeds[:1], 1
@@ -230,7 +230,8 @@ def planned(
     """What a preset does in the epochs asked for, moves by what mirror images show."""
     given = {"precision": "auto", "max_iter": args.epochs}
     plan = plan_convolutional(preset, given, images.shape[1:], n_samples=50_000)
-    plan = joint(n_shards=args.shards)(plan)
+    if args.shards is not None:
+        plan = joint(n_shards=args.shards)(plan)
     if args.quick:
         return plan
     shifts = SHIFTS if plan.shifts else None

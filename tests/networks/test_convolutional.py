@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwise.networks.convolutional import ConvolutionalNetwork
+from rankwise.networks.convolutional import ConvolutionalNetwork, as_maps, channels_last
 from rankwise.networks.graph import run
 from rankwise.networks.probabilities import expected_calibration_error, log_probabilities
 from rankwise.units.activations import ACTIVATIONS
@@ -243,3 +243,15 @@ def test_what_is_not_accepted(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)], ids=["grey", "one", "colour"])
+def test_what_is_computed_from_maps_has_its_channels_last_in_memory(shape):
+    # Of one channel, torch takes contiguous maps for channels first, and pools six times as slowly.
+    maps = as_maps(np.random.default_rng(0).random((4, *shape)))
+    laid = channels_last(maps)
+    assert torch.equal(laid, maps)
+    assert laid.data_ptr() == maps.data_ptr() or shape[2:] == (3,)
+    slid = torch.nn.functional.conv2d(laid, torch.ones(6, maps.shape[1], 3, 3))
+    assert slid.is_contiguous(memory_format=torch.channels_last)
+    assert not slid.is_contiguous()

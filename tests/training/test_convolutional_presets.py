@@ -165,3 +165,19 @@ def test_shifts_take_the_place_of_affine_maps_where_there_are_many_images():
     assert shifted("wide", 50_000)
     assert not shifted("accurate", 9_999)
     assert shifted("nano", 10_000)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "n_shards"),
+    [
+        ("small", (8, 8), 2),
+        ("small", (28, 28), 2),
+        ("small", (32, 32, 3), 2),
+        ("small", (64, 64, 3), 4),
+        ("accurate", (28, 28), 4),
+    ],
+)
+def test_batches_of_few_pixels_are_cut_in_two(preset, shape, n_shards):
+    joint = plan_convolutional(preset, {}, shape, n_samples=60_000).joint
+    assert joint.n_shards == n_shards
+    assert -(-joint.batch_size // joint.shard_size(joint.batch_size)) == n_shards

@@ -228,7 +228,6 @@ def tensors_of(network: ConvolutionalNetwork, device: str = "cpu", dtype: Any = 
 
 def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
     """Features ``(n, n_features)`` of maps ``(n, C, H, W)``, in the precision of the tensors."""
-    import torch
     from torch.nn import functional as F
 
     units = network.units
@@ -237,7 +236,7 @@ def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
     ways = network.ways(str(dtype).removeprefix("torch."))
     sigma = ACTIVATIONS[units.activation].value
     x = ((shrunk(maps, units.shrink) - center) / scale).to(dtype)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     if first is not None:
         x = sigma(F.conv2d(x, *first))
     for stage, vectors, mixed in zip(units.stages, layers, ways, strict=True):
@@ -249,6 +248,20 @@ def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
         if stage.skip:
             x = x + before
     return F.avg_pool2d(x, units.cell).flatten(1)
+
+
+def channels_last(maps: Any) -> Any:
+    """Maps with their channels beside each other in memory, and what is computed from them too.
+
+    A single channel lies beside itself in any order, which torch takes for the other one.
+    """
+    import torch
+
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    n, channels, height, width = maps.shape
+    if channels > 1:
+        return maps
+    return maps.as_strided((n, 1, height, width), (height * width, 1, width, 1))
 
 
 def shrunk(maps: Any, side: int) -> Any:

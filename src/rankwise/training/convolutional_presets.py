@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil, inf
+from math import ceil, inf, prod
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ _MOST_IN_A_BUDGET = 200
 _ENOUGH_FOR_SHIFTS = 10_000
 _TEACHERS_SHARE = 0.4
 _SMALLEST_BATCH, _BATCHES_AN_EPOCH = 32, 40
+_SHARDS, _ENOUGH_FOR_ALL = 4, 180_000
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def plan_convolutional(
         precision=given.get("precision", "float32"),
         time_budget=None if minutes is None else 60.0 * float(minutes),
         patience=given.get("patience"),
+        # A shard of few pixels is over before the next one's thread has begun.
+        n_shards=_SHARDS if batch * prod(image_shape[:2]) >= _ENOUGH_FOR_ALL else _SHARDS // 2,
     )
     teacher = _teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank)
     if teacher is not None and teacher.units.n_parameters <= units.n_parameters:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rankwise.networks.convolutional import ConvolutionalNetwork, shrunk
+from rankwise.networks.convolutional import ConvolutionalNetwork, channels_last, shrunk
 from rankwise.networks.sliding import mixes_first, slid
 from rankwise.units.activations import ACTIVATIONS
 from rankwise.units.convolutional import ConvolutionalUnits, LayerWeights, Whitening
@@ -98,7 +98,7 @@ class ConvolutionalModule(nn.Module):
         sigma = ACTIVATIONS[self.units.activation].value
         x = (shrunk(maps, self.units.shrink) - self.center) / self.scale
         dtype = precision or x.dtype
-        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        x = channels_last(x.to(dtype))
         if self.units.whiten:
             both = torch.cat([self.whitening, -self.whitening])
             x = sigma(F.conv2d(x, both.to(dtype), self.whitening_bias.to(dtype)))
