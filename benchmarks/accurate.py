@@ -38,7 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "accurate": {"preset": "accurate"},
     "small": {"preset": "small"},
     "tiny": {"preset": "tiny"},
-    "wide": {"preset": "accurate", "n_units": 704},
+    "wide": {"preset": "wide"},
+    "nano": {"preset": "nano"},
 }
 READING: dict[str, dict[str, Any]] = {"malaria": {"source_pattern": "^([^_]+)_"}}
 BARS = {

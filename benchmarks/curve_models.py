@@ -55,7 +55,7 @@ class Slide:
 
 @dataclass(frozen=True)
 class Block:
-    """Convolutions in a row; with a skip, what comes in is added, then ReLU."""
+    """Convolutions in a row; with a skip, what comes in is added, then the activation."""
 
     slides: tuple[Slide, ...]
     skip: bool = False

@@ -3,13 +3,13 @@ r"""The frontier of small classifiers: accuracy within parameters and minutes, b
 Each row is one call, ``ConvolutionalClassifier(preset, time_budget=minutes)``, in bfloat16 where
 the processor has it, on all training images of a data set; a validation part that the call itself
 cuts from the training images chooses the output layer. The test images are read once,
-at the end, and with the copies of `tta` where a row says so. Minutes are those of the clock on two
+at the end, and again with the copies that ``--tta`` names. Minutes are those of the clock on two
 threads. On a machine
 that others use, ``--epochs`` trains so many epochs instead: each row has its processor seconds,
 which are to be compared with twice the minutes. ``--device cuda`` takes a GPU. Finished rows are
 kept.
 
-    python benchmarks/frontier.py                          # all, about 20 hours
+    python benchmarks/frontier.py                          # all, about 31 hours
     python benchmarks/frontier.py --rows mnist-small --seeds 42
     python benchmarks/frontier.py --rows cifar10-120k --workers 1 --epochs 17 --seeds 42
 

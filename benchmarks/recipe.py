@@ -118,8 +118,8 @@ ROWS: dict[str, tuple[str, Change]] = {
     "rate-01": ("Muon, rate 0.1", joint(matrix_rate=0.1)),
     "rate-001": ("Muon, rate 0.01", joint(matrix_rate=0.01)),
     "smoothing-0": ("labels as they are", joint(smoothing=0.0)),
-    "batch-125": ("batches of 125", joint(batch_size=125)),
-    "batch-250": ("batches of 250", joint(batch_size=250)),
+    "batch-125": ("batches of 125, in as many shards", joint(batch_size=125)),
+    "batch-250": ("batches of 250, in as many shards", joint(batch_size=250)),
     "smoothing-02": ("labels smoothed by 0.2", joint(smoothing=0.2)),
     "smoothing-005": ("labels smoothed by 0.05", joint(smoothing=0.05)),
     "random-flips": (
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="a torch device")
-    parser.add_argument("--shards", type=int, help="of a batch, normalised each alone")
+    parser.add_argument("--shards", type=int, help="of a batch; default: the preset's")
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.epochs = args.seeds[:1], 1
@@ -174,6 +174,8 @@ def main() -> None:
         rest = rest.subset(stratified_limit(rest.labels, args.images, seed=42))
     chosen = ("preset", "epochs", "workers", "device", "shards")
     same = {"data": describe(rest, held), **{name: getattr(args, name) for name in chosen}}
+    usual = plan_convolutional(args.preset, {}, rest.image_shape, n_samples=50_000)
+    same["shards"] = args.shards or usual.joint.n_shards
     results = earlier(args, same)
     for key, seed in to_measure(args.rows, args.seeds, results):
         results.append(measure(args, key, seed, rest, held))

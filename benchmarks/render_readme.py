@@ -162,7 +162,7 @@ def curve_lines(results: list[dict[str, Any]]) -> list[str]:
     said = []
     for result in results:
         known = result["provenance"]
-        if "minutes" not in known:
+        if known.get("minutes") is None:
             continue
         name, n = known["data"][0]["name"], len(known["seeds"])
         said += [

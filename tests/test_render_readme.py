@@ -56,6 +56,7 @@ def test_a_curve_of_epochs_says_nothing_and_one_of_minutes_its_notes(lines):
     assert said[2:-1] == ["- By bytes: alike."]
     epochs = result | {"provenance": {k: v for k, v in KNOWN.items() if k != "minutes"}}
     assert lines.curve_lines([epochs]) == []
+    assert lines.curve_lines([result | {"provenance": KNOWN | {"minutes": None}}]) == []
     assert lines.curve_lines([result, epochs, result]) == [*said, *said]
 
 

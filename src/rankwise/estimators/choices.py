@@ -106,8 +106,8 @@ class TrainingOptions:
     Parameters
     ----------
     precision : {"float32", "bfloat16", "auto"}, optional
-        Of maps and filters while training: bfloat16 trains two to three times as fast on an Intel
-        processor with AMX, and hardly faster on one with AVX-512 BF16 alone; ``"auto"`` takes it on
+        Of maps and filters while training: bfloat16 trains faster on an Intel processor with AMX,
+        and hardly faster on one with AVX-512 BF16 alone; ``"auto"`` takes it on
         both. Default: float32, the same on every processor. Predictions are always computed in
         float32.
     patience : int, optional

@@ -85,7 +85,8 @@ class ConvolutionalClassifier(ImageClassifier):
     image_shape : tuple of int, optional
         Shape of one image where rows come flat.
     n_jobs : int, default=1
-        Threads. Any number gives the same model.
+        Threads; a step of the training has work for four at most, for two where images are small or
+        for one where they are few. Any number gives the same model.
     device : {"cpu", "cuda", "auto"}, default="cpu"
     random_state : int, RandomState or None, default=42
         The same seed gives the same model.

@@ -1,7 +1,7 @@
 """The precision that joint training computes in: float32, or bfloat16 where it pays.
 
 bfloat16 has float32's range and 8 bits of fraction. Maps and filters are rounded to it, so that a
-processor with AMX convolves two to five times as fast; with AVX-512 BF16 alone, as AMD's have it,
+processor with AMX convolves faster; with AVX-512 BF16 alone, as AMD's have it,
 a training is hardly faster. Weights, their steps, moments of the normalisation, output layer and
 loss stay in float32, and so does every prediction.
 """

@@ -82,7 +82,7 @@ def check_room(units: ConvolutionalUnits, plan: JointPlan, n_samples: int, worke
     filters = -(-at_a_time // shard) * composed_values(units, precision)
     needed = 4 * kept_of_parameters(units, plan.optimiser) + max(
         (at_a_time * kept_values(units) + filters) * size,
-        # The output layer's start is computed without gradients, and from a whole batch at a time.
+        # Without gradients, in validation, about a whole batch is computed at a time.
         4 * n * largest,
         4 * -(-n // shard) * trained_values(units),  # gradients, shard by shard
     )
