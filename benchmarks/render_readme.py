@@ -20,11 +20,15 @@ ALL_STALE = (
 )
 
 
+_OLDER = " †"
+
+
 def readme_lines(folder: Path) -> list[str]:
     """The parts of the README that a folder of results has figures for.
 
-    What is stale says so above it, once for all that follows where all is. What was measured from
-    an uncommitted tree is left out.
+    What is stale says so above it, once for all that follows where all is; of the frontier, whose
+    rows have files of their own, the rows are marked. What was measured from an uncommitted tree is
+    left out.
     """
     parts: list[tuple[str | None, list[str]]] = []
     for patterns, of in PARTS.items():
@@ -32,8 +36,10 @@ def readme_lines(folder: Path) -> list[str]:
         found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         found = [result for result in found if not is_uncommitted(result["provenance"])]
         if found:
-            reasons = (staleness(result["provenance"]) for result in found)
-            parts.append((next((r for r in reasons if r), None), of(found)))
+            reasons = [staleness(result["provenance"]) for result in found]
+            marks_rows = of is frontier_lines and None in reasons
+            reason = None if marks_rows else next((r for r in reasons if r), None)
+            parts.append((reason, of(found)))
     if parts and all(stale for stale, _ in parts):
         return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
     marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
@@ -69,8 +75,18 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
     """The convolutional presets within their minutes, with what was asked for of each."""
     columns = ("row", "n", "test, %", "with copies, %", "bar / goal", "met", "params", "min", "on")
     # What was measured again, with other code, stands in docs/results.md both ways.
-    rows = sorted({line[0]: line for result in results for line in _frontier_rows(result)}.values())
-    lines = [markdown(columns, rows), ""]
+    rows: dict[str, list[str]] = {}
+    stale = [staleness(result["provenance"]) is not None for result in results]
+    for result, is_stale in zip(results, stale, strict=True):
+        for row in _frontier_rows(result):
+            mark = _OLDER if is_stale and not all(stale) else ""
+            rows[row[0]] = [f"{row[0]}{mark}", *row[1:]]
+    lines = [markdown(columns, sorted(rows.values())), ""]
+    if any(row[0].endswith(_OLDER) for row in rows.values()):
+        lines += [
+            f"{_OLDER.strip()} {STALE}: the code has changed since, as `make stale` lists.",
+            "",
+        ]
     pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
@@ -205,7 +221,8 @@ PARTS = {
     ("presets.json",): presets_lines,
     ("frontier.json", "frontier_epyc*.json"): frontier_lines,
     ("airbench.json",): airbench_lines,
-    ("curve.json", "curve_cifar10.json"): curve_lines,
+    ("curve_cifar10.json",): curve_lines,
+    ("curve.json",): curve_lines,
     ("curve_photographs_*.json",): photographs_lines,
     ("curve_shifted_photographs_*.json",): shifted_lines,
 }

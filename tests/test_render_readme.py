@@ -68,6 +68,27 @@ def test_what_is_alike_on_a_curve_is_by_its_seeds_and_by_its_test_images(monkeyp
     assert interval([*runs, {"row": "a", "accuracy": 0.81}]) == pytest.approx(2 * 0.5**0.5)
 
 
+def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_path):
+    asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
+    run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
+    run |= {"accuracy": 0.994, "accuracy_of_copies": {}}
+    codes = {"frontier": {"src/gone.py": "0"}, "frontier_epyc": {}}
+    for name, row in (("frontier", "a"), ("frontier_epyc", "b")):
+        known = KNOWN | {"code": codes[name]}
+        result = {
+            "title": "Bars",
+            "provenance": known,
+            "tables": [{}],
+            "data": [run | {"row": row}],
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    text = "\n".join(lines.readme_lines(tmp_path))
+    assert "| `a` † |" in text
+    assert "| `b` |" in text
+    assert text.count("**stale**") == 1
+    assert "† **stale**: the code has changed since" in text
+
+
 def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
     asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
     run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
