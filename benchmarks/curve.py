@@ -296,10 +296,13 @@ SIZES = {
 
 
 def error_at(found: list[dict[str, Any]], kind: str, size: str, here: float) -> float | None:
-    """The error of a kind of rival at a size, on the line between two measured ones."""
+    """The error of a kind of rival at a size, on the line between two measured ones.
+
+    Above its largest that one's: whoever has room for more may take it.
+    """
     theirs = sorted((p for p in found if p["kind"] == kind), key=lambda p: p[size])
     sizes = np.log([p[size] for p in theirs])
-    if len(theirs) < 2 or not sizes[0] <= np.log(here) <= sizes[-1]:
+    if len(theirs) < 2 or np.log(here) < sizes[0]:
         return None
     errors = np.log([max(1 - p["accuracy"], 1e-6) for p in theirs])
     return float(np.exp(np.interp(np.log(here), sizes, errors)))
@@ -347,7 +350,8 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
     compared, alike = best_rivals(results), interval(results)
     said = [
         "A rival of the same size has the error on the line between two measured ones of its kind, "
-        "both axes logarithmic; – where none was measured that is as small or as large."
+        "both axes logarithmic, above the largest that one's; – where none was measured that is as "
+        "small."
     ]
     for size, name in SIZES.items():
         cells = [c for c in compared if c["size"] == size]

@@ -32,3 +32,19 @@ def test_few_images_are_moved_affinely_as_ours_are(monkeypatch, n, mirrored):
     with pytest.raises(SeenError):
         network.fit(images, np.arange(n) % 2)
     assert found == [mirrored]
+
+
+def test_a_rival_that_is_better_and_smaller_is_never_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    curve = importlib.import_module("curve")
+
+    def point(kind, size, accuracy):
+        sizes = dict.fromkeys(curve.SIZES, size)
+        return {"row": f"{kind} {size}", "kind": kind, "label": kind, "accuracy": accuracy} | sizes
+
+    rivals = [point(curve.PLAIN, 10, 0.5), point(curve.PLAIN, 100, 0.8)]
+    slow = [point(curve.SEPARABLE, 10, 0.4), point(curve.SEPARABLE, 1000, 0.7)]
+    ours = [point(curve.OURS, size, 0.75) for size in (5, 100, 200)]
+    found = [c for c in curve.best_rivals([*rivals, *slow, *ours]) if c["size"] == "int8_bytes"]
+    assert [c["rival"] for c in found] == [curve.PLAIN] * 2  # nobody is as small as the first
+    assert [c["gain"] for c in found] == pytest.approx([-5, -5])

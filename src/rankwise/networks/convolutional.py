@@ -251,7 +251,7 @@ def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
 
 
 def channels_last(maps: Any) -> Any:
-    """Maps with their channels beside each other in memory, and what is computed from them too.
+    """Maps ``(n, C, H, W)``, channels beside each other in memory, as in what is computed of them.
 
     A single channel lies beside itself in any order, which torch takes for the other one.
     """
