@@ -42,7 +42,7 @@ from common import (
     write_result,
 )
 from curve_models import RATES, Convolutional, RivalNetwork, plain, resnet, separable
-from curve_picture import OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, draw
+from curve_picture import OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, differ, draw
 from graph_runner import GraphRunner
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet, load_images
@@ -308,11 +308,17 @@ def error_at(found: list[dict[str, Any]], kind: str, size: str, here: float) -> 
     return float(np.exp(np.interp(np.log(here), sizes, errors)))
 
 
+def of_convolutions(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ours and the rivals."""
+    return [p for p in found if p["kind"] in (OURS, *RIVALS)]
+
+
 def best_rivals(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each of ours and each measure of size the best rival there, and the difference to it."""
     found, compared = points(results), []
+    sizes = [size for size in SIZES if differ(of_convolutions(found), size)]
     for p in sorted((p for p in found if p["kind"] == OURS), key=lambda p: p["n_parameters"]):
-        for size in SIZES:
+        for size in sizes:
             errors = {kind: error_at(found, kind, size, p[size]) for kind in RIVALS}
             known = {kind: error for kind, error in errors.items() if error is not None}
             if known:
@@ -325,11 +331,12 @@ def best_rivals(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def same_size(results: list[dict[str, Any]]) -> Table:
     """Ours less the best rival of the same size, in points of accuracy."""
     compared = best_rivals(results)
+    sizes = {size: name for size, name in SIZES.items() if size in {c["size"] for c in compared}}
     lines = []
     for label in dict.fromkeys(c["label"] for c in compared):
         here = {c["size"]: c["gain"] for c in compared if c["label"] == label}
-        lines.append((label, *(f"{here[s]:+.2f}" if s in here else "–" for s in SIZES)))
-    return Table(LESS, ("model", *SIZES.values()), lines)
+        lines.append((label, *(f"{here[s]:+.2f}" if s in here else "–" for s in sizes)))
+    return Table(LESS, ("model", *sizes.values()), lines)
 
 
 def interval(results: list[dict[str, Any]]) -> float:
@@ -367,7 +374,28 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
         listed = "; ".join(f"{what}: {' – '.join(names)}" for what, names in parts.items() if names)
         if listed:
             said.append(f"By {name}: {listed}.")
-    return said
+    return [*said, *at_equal_seconds(results, alike)]
+
+
+def at_equal_seconds(results: list[dict[str, Any]], alike: float) -> list[str]:
+    """Where all have the same minutes: the best of ours and the best rival, whatever the size."""
+    found = of_convolutions(points(results))
+    ours = [p for p in found if p["kind"] == OURS]
+    if len(ours) == len(found) or not ours or differ(found, "fit_seconds"):
+        return []
+    mine, theirs = (
+        max((p for p in found if (p["kind"] == OURS) is own), key=lambda p: p["accuracy"])
+        for own in (True, False)
+    )
+    gain = 100 * (mine["accuracy"] - theirs["accuracy"])
+    said = f"within {alike:.2f} points of"
+    if abs(gain) > alike:
+        said = "ahead of" if gain > 0 else "behind"
+    return [
+        f"By seconds of training, the same for all: {mine['label']} with "
+        f"{100 * mine['accuracy']:.2f}%, the best of ours, is {said} the best rival, "
+        f"{theirs['label']} with {100 * theirs['accuracy']:.2f}%."
+    ]
 
 
 if __name__ == "__main__":

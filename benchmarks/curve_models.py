@@ -300,12 +300,13 @@ class RivalNetwork:
             begin = time.perf_counter()
             generator = torch.Generator().manual_seed(self.seed)
             network = Rival(blocks, images[fit], generator, self.activation)
-            chosen = replace(plan, learning_rate=rate)
+            at_rate = replace(plan, learning_rate=rate)
             training = JointTraining(
-                network, chosen, n_classes, seed=self.seed, workers=self.workers
+                network, at_rate, n_classes, seed=self.seed, workers=self.workers
             )
             result = training.fit(images[fit], labels[fit], validation=(images[held], labels[held]))
-            accuracy = max(entry["validation_accuracy"] for entry in result.history)
+            chosen = result.chosen_epoch  # none where no epoch had a finite loss
+            accuracy = result.history[chosen - 1]["validation_accuracy"] if chosen else 0.0
             if accuracy > best:
                 best, self.training, self.learning_rate = accuracy, training, rate
                 self.fit_seconds = prepared + time.perf_counter() - begin

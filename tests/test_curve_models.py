@@ -48,3 +48,61 @@ def test_a_rival_that_is_better_and_smaller_is_never_left_out(monkeypatch):
     found = [c for c in curve.best_rivals([*rivals, *slow, *ours]) if c["size"] == "int8_bytes"]
     assert [c["rival"] for c in found] == [curve.PLAIN] * 2  # nobody is as small as the first
     assert [c["gain"] for c in found] == pytest.approx([-5, -5])
+
+
+def row(curve, kind, seconds, accuracy, label="one"):
+    sizes = {"n_parameters": 5000, "int8_bytes": None, "microseconds": 9.0, "fit_seconds": seconds}
+    return {"row": f"{kind} {seconds}", "kind": kind, "label": label, "accuracy": accuracy} | sizes
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"), [(0.9, "ahead of"), (0.8001, "within 0.40 points of"), (0.7, "behind")]
+)
+def test_the_same_minutes_are_no_axis(monkeypatch, mine, said):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    curve = importlib.import_module("curve")
+    rivals = [row(curve, curve.PLAIN, s, a) for s, a in ((60.0, 0.7), (61.0, 0.8))]
+    results = [*rivals, row(curve, curve.OURS, 59.0, mine, "small")]
+    results.append(row(curve, curve.OTHER, 3.0, 0.99))  # trained by other code, as long as it takes
+    assert not curve.same_size(results).rows
+    last = curve.notes(results)[-1]
+    assert last.startswith("By seconds of training, the same for all: small")
+    assert f"the best of ours, is {said} the best rival, one with 80.00%." in last
+    results[0]["fit_seconds"] = 10.0
+    assert curve.same_size(results).columns == ("model", "seconds of training")
+    assert "the same for all" not in curve.notes(results)[-1]
+
+
+def test_the_picture_has_a_panel_for_each_size_that_differs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    picture = importlib.import_module("curve_picture")
+    points = [
+        row(picture, kind, 60.0, accuracy) | {"n_parameters": n, "int8_bytes": n, "label": name}
+        for kind, accuracy, n, name in (
+            (picture.OURS, 0.7, 1000, "ours"),
+            (picture.OURS, 0.8, 9000, "larger"),
+            (picture.PLAIN, 0.8, 9000, "plain CNN, 9k"),
+            (picture.OTHER, 0.5, 100, "other"),
+        )
+    ]
+    named, legend = [], []
+    of_axis, scaled = picture._named, picture._scaled
+    monkeypatch.setattr(picture, "_named", lambda a, f: (of_axis(a, f), named.append(a)))
+    monkeypatch.setattr(
+        picture, "_scaled", lambda a, label: (scaled(a, label), legend.append(label))
+    )
+    picture.draw(points, tmp_path / "curve_cifar10.png")
+    assert legend == ["parameters", "bytes, int8 export"]
+    for axis in named:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        texts = {text.get_text() for text in axis.texts}
+        assert {"ours", "larger", "other"} <= texts
+    (legend,) = named[0].figure.legends
+    assert [text.get_text() for text in legend.texts] == [
+        "ours, convolutional",
+        "plain CNN",
+        "other",
+        "quoted, not measured here",
+    ]
+    assert (tmp_path / "curve_cifar10.png").stat().st_size > 10_000
