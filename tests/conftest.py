@@ -1,6 +1,10 @@
 """Shapes and dtypes in annotations are checked here, and only here; a run that tests share."""
 
 import json
+import os
+
+# Before torch is imported: threads that wait don't take a core from the other workers' tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import jaxtyping
 import numpy as np

@@ -108,7 +108,7 @@ def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path, monkeypatch, capsys
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""
-    arguments = ["train", "digits", "--units", "64", "--subnets", "8", "--max-iter", "20"]
+    arguments = ["train", "digits", "--units", "64", "--subnets", "8", "--max-iter", "10"]
     arguments += ["--limit", "300"]
     arguments += ["--seed", "3", "--workers", "2", "--json"]
     command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
