@@ -31,7 +31,7 @@ from common import (
 )
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
-from rankwise.training.augment import SHIFTS, with_mirrors
+from rankwise.training.augment import with_mirrors
 from rankwise.training.convolutional_presets import plan_convolutional
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
@@ -103,8 +103,7 @@ def measure(args: Any, key: str, seed: int, found: ImageSet) -> dict[str, Any]:
     plan = plan_convolutional(row.preset, given, images.shape[1:], n_samples=n)
     moves = plan.joint.augmentation if row.moved else None
     if moves is not None:
-        shifts = SHIFTS if plan.shifts else None
-        moves = with_mirrors(moves, images[train], labels[train], seed, mirrored=shifts)
+        moves = with_mirrors(moves, images[train], labels[train], seed, mirrored=plan.mirrored)
     module = convolutional_module(plan.units, images[train], torch.Generator().manual_seed(seed))
     training = JointTraining(
         module,

@@ -236,8 +236,7 @@ def planned(
         plan = joint(n_shards=args.shards)(plan)
     if args.quick:
         return plan
-    shifts = SHIFTS if plan.shifts else None
-    moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=shifts)
+    moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=plan.mirrored)
     return joint(augmentation=moves)(plan)
 
 

@@ -14,6 +14,7 @@ from rankwise.estimators.options import classifier_of
 from rankwise.networks.copies import views
 from rankwise.networks.graph import run
 from rankwise.training import precision
+from rankwise.training.augment import NEARER, SHIFTS
 from rankwise.training.presets import recommended
 
 NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
@@ -248,8 +249,8 @@ def test_a_given_validation_part_counts_for_no_shifts(monkeypatch):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (12_000, 4, 4), dtype=np.uint8), np.arange(12_000) % 2
     model, validates = ConvolutionalClassifier("accurate"), np.arange(12_000) >= 6000
-    assert planned(monkeypatch, model, images, labels).shifts
-    assert not planned(monkeypatch, model, images, labels, validation=validates).shifts
+    assert planned(monkeypatch, model, images, labels).mirrored == SHIFTS
+    assert planned(monkeypatch, model, images, labels, validation=validates).mirrored == NEARER
 
 
 def test_repeats_are_one_image_in_what_is_said_and_in_the_fit(monkeypatch, digits):
@@ -571,8 +572,7 @@ def test_training_that_fails_ends_in_a_status_and_a_finite_network(digits, monke
     from rankwise.training import convolutional_presets as presets
 
     images, labels = digits
-    wild = replace(presets.CONVOLUTIONAL_PRESETS["tiny"], learning_rate=1e30)
-    monkeypatch.setitem(presets.CONVOLUTIONAL_PRESETS, "tiny", wild)
+    monkeypatch.setitem(presets._STEPS, "learning_rate", 1e30)
     model = classifier_of("tiny", max_iter=2).fit(images[:250], labels[:250])
     assert (model.status_, model.output_layer_) == ("non-finite", "glue")
     assert model.score(images[:250], labels[:250]) > 0.5, "the glue of untrained units"

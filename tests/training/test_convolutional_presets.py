@@ -7,6 +7,7 @@ import pytest
 
 from rankwise import ConvolutionalClassifier
 from rankwise.cli.train import train
+from rankwise.training.augment import NEARER, SHIFTS, Augmentation
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     plan_convolutional,
@@ -157,14 +158,20 @@ def test_too_few_units_are_refused():
         scaled_to(CONVOLUTIONAL_PRESETS["small"].layers, 5)
 
 
-def test_shifts_take_the_place_of_affine_maps_where_there_are_many_images():
-    def shifted(preset, n):
-        return plan_convolutional(preset, {}, (32, 32, 3), n_samples=n).shifts
-
-    assert shifted("accurate", 10_000)
-    assert shifted("wide", 50_000)
-    assert not shifted("accurate", 9_999)
-    assert shifted("nano", 10_000)
+@pytest.mark.parametrize(
+    ("preset", "n", "moves"),
+    [
+        ("accurate", 10_000, SHIFTS),
+        ("wide", 50_000, SHIFTS),
+        ("nano", 10_000, SHIFTS),
+        ("accurate", 9_999, NEARER),
+        ("tiny", 100, NEARER),
+    ],
+)
+def test_many_photographs_are_shifted_and_few_moved_nearer(preset, n, moves):
+    plan = plan_convolutional(preset, {}, (32, 32, 3), n_samples=n)
+    assert plan.mirrored == moves
+    assert plan.joint.augmentation == Augmentation()
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ class ConvolutionalClassifier(ImageClassifier):
         epochs decide.
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
         What happens to the images of a batch: random moves (default), and `RandomLowRank` copies in
-        the place of a fifth of them (first paper). Moves are affine maps; from 10,000 images on,
-        where mirror images are found to be of the same class (`mirror_`), shifts and mirror images
-        in turn.
+        the place of a fifth of them (first paper). Moves are affine maps, of larger scales and with
+        mirror images where those are found to be of the same class (`mirror_`); from 10,000 such
+        images on they are shifts, and mirror images in turn.
     training : TrainingOptions, optional
         Its precision, bfloat16 for instance, the patience after which it stops early, a teacher.
     tta : {"mirror", "shifts"}, optional

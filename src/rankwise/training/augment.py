@@ -115,6 +115,9 @@ SHIFTS = Augmentation(
 )
 """Airbench's moves of photographs: two of 32 pixels, mirror images in turn."""
 
+NEARER = Augmentation(scale=0.3)
+"""Moves of photographs where they are few: what is on them is near or far."""
+
 
 def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:
     """Which images alternating mirror images show mirrored in an epoch.

@@ -99,7 +99,7 @@ def fit_convolutional(
     """
     import torch
 
-    from rankwise.training.augment import SHIFTS, unprobed, with_mirrors
+    from rankwise.training.augment import unprobed, with_mirrors
     from rankwise.training.joint import JointTraining
     from rankwise.training.room import check_room as check_room_for_maps
     from rankwise.training.starting import convolutional_module
@@ -166,9 +166,7 @@ def fit_convolutional(
     started = time.perf_counter() if taught else begin
     with one_thread():  # beside others a thread a core takes many times as long
         if joint.augmentation is not None:
-            moves = with_mirrors(
-                joint.augmentation, rest, labels, seed, mirrored=SHIFTS if plan.shifts else None
-            )
+            moves = with_mirrors(joint.augmentation, rest, labels, seed, mirrored=plan.mirrored)
             joint = replace(joint, augmentation=moves)
             if mirror_needed:
                 check_mirror(moves.mirror)

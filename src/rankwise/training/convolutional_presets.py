@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
 
 if TYPE_CHECKING:
+    from rankwise.training.augment import Augmentation
     from rankwise.training.joint_plan import JointPlan
 
 OWN = ("precision", "time_budget", "patience", "teacher")
@@ -54,14 +55,11 @@ class ConvolutionalPreset:
     images_seen : int
         Training images times epochs: 12 epochs of MNIST for 720,000. At most 24 epochs or, where
         the images are few, as many as make 800 updates, at most 100.
-    learning_rate, optimiser, matrix_rate, schedule, smoothing
+    smoothing
         See `JointPlan`.
     activation : str
     batch_size : int
         Smaller where the images are few: 40 batches an epoch, of at least 32.
-    whiten : int
-        See `ConvolutionalUnits`; not for images with a side below 8, nor where the fixed filters
-        would be more than a tenth of the units' parameters, as in `nano` on colour images.
     leads : int
         Maps of a light block before the others, two layers of which the first is pooled, for images
         with more than 48 pixels a side, whose fine detail is seen so at little cost. 0: none.
@@ -69,14 +67,9 @@ class ConvolutionalPreset:
 
     layers: tuple[Layer, ...]
     images_seen: int
-    learning_rate: float = 1e-2
     activation: str = "gelu"
     batch_size: int = 125
-    optimiser: str = "muon"
-    matrix_rate: float = 0.03
-    schedule: str = "triangle"
     smoothing: float = 0.05
-    whiten: int = 2
     leads: int = 0
 
 
@@ -88,6 +81,19 @@ def _three_blocks(*maps: int) -> tuple[Layer, ...]:
 def _block(maps: int) -> tuple[Layer, Layer]:
     return Layer(maps, rank=1, pool=2), Layer(maps, rank=1, skip=True)
 
+
+_WHITENED = 2
+"""The side of the patches that are whitened; see `ConvolutionalUnits`. Not for images with a side
+below 8, nor where the fixed filters would be more than a tenth of the units' parameters, as in
+`nano` on colour images."""
+
+_STEPS: dict[str, Any] = {
+    "optimiser": "muon",
+    "learning_rate": 1e-2,
+    "matrix_rate": 0.03,
+    "schedule": "triangle",
+}
+"""How all are trained; see `JointPlan`."""
 
 _LARGE: dict[str, Any] = {"batch_size": 250, "smoothing": 0.2}
 """Airbench's, where they were at least as good here: networks that could learn images by heart."""
@@ -112,16 +118,16 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
 class ConvolutionalPlan:
     """What to train: the units, how, the ridge of the glue and its truncation; see the preset.
 
-    With `shifts`, from 10,000 images on, images are moved by `SHIFTS` instead of affine maps where
-    mirror images are found to be images of the same class; fewer images need stronger moves. A
-    `teacher` is trained first, as its own plan says.
+    Where mirror images are found to be images of the same class, those that are moved are moved as
+    `mirrored` says: from 10,000 images on by `SHIFTS`, and fewer, which need stronger moves, by
+    `NEARER`. A `teacher` is trained first, as its own plan says.
     """
 
     units: ConvolutionalUnits
     joint: JointPlan
     ridge: float | str
     rcond: float | None = None
-    shifts: bool = False
+    mirrored: Augmentation | None = None
     teacher: ConvolutionalPlan | None = None
 
 
@@ -159,7 +165,7 @@ def plan_convolutional(
     ValueError
         If the images or a value don't fit; one sentence says what does.
     """
-    from rankwise.training.augment import Augmentation
+    from rankwise.training.augment import NEARER, SHIFTS, Augmentation
     from rankwise.training.joint_plan import JointPlan
 
     refuse_foreign(name, given)
@@ -184,7 +190,7 @@ def plan_convolutional(
         activation=given.get("activation", preset.activation),
     )
     if min(units.stages[0].size) >= _SHORTEST_WHITENED:
-        whitened = replace(units, whiten=preset.whiten)
+        whitened = replace(units, whiten=_WHITENED)
         if whitened.n_whitening**2 <= _LARGEST_SHARE_WHITENING * units.n_parameters:
             units = whitened
     while max(units.stages[-1].out) > _LARGEST_LAST_MAP:
@@ -198,13 +204,11 @@ def plan_convolutional(
     minutes = given.get("time_budget")
     most = max(usual, enough) if minutes is None else _MOST_IN_A_BUDGET
     epochs = int(given.get("max_iter", most))
+    pixels = prod(side // shrink for side in image_shape[:2])
     joint = JointPlan(
         epochs=epochs,
         batch_size=batch,
-        learning_rate=preset.learning_rate,
-        optimiser=preset.optimiser,
-        matrix_rate=preset.matrix_rate,
-        schedule=preset.schedule,
+        **_STEPS,
         smoothing=preset.smoothing,
         augmentation=Augmentation() if moves else None,
         extra=low_rank if copies else None,
@@ -212,7 +216,7 @@ def plan_convolutional(
         time_budget=None if minutes is None else 60.0 * float(minutes),
         patience=given.get("patience"),
         # A shard of few pixels is over before the next one's thread has begun.
-        n_shards=_SHARDS if batch * prod(image_shape[:2]) >= _ENOUGH_FOR_ALL else _SHARDS // 2,
+        n_shards=_SHARDS if batch * pixels >= _ENOUGH_FOR_ALL else _SHARDS // 2,
     )
     teacher = _teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank)
     if teacher is not None and teacher.units.n_parameters <= units.n_parameters:
@@ -227,7 +231,7 @@ def plan_convolutional(
         joint,
         given.get("ridge", "gcv"),
         given.get("glue_rcond"),
-        shifts=n_samples >= _ENOUGH_FOR_SHIFTS,
+        mirrored=SHIFTS if n_samples >= _ENOUGH_FOR_SHIFTS else NEARER,
         teacher=teacher,
     )
 
