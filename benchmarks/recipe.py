@@ -9,6 +9,7 @@ three blocks* are of an earlier commit, whose rows were others.
 
     python benchmarks/recipe.py                 # 3 seeds, about 3 hours on one core
     python benchmarks/recipe.py --rows base relu --seeds 42
+    python benchmarks/recipe.py --on cats_vs_dogs --epochs 14 --rows base affine scale-04
     python benchmarks/recipe.py --preset nano --on mnist --images 60000 --epochs 24 --device cuda
 
 On a GPU a batch is one shard (``--shards 1``), which is faster there; normalisation then has the
@@ -52,6 +53,8 @@ from rankwise.units.convolutional import Layer
 from recipe_parts import Averaged, Gated, Nesterov, erased, progressive
 
 TITLE = "What each part of the recipe gives"
+WHOLE = {"cifar10": 50_000, "mnist": 50_000, "cats_vs_dogs": 8000}
+"""Training images of a data set: batches and moves are as for all of them."""
 ENOUGH = 0.2
 
 Change = Callable[[ConvolutionalPlan], ConvolutionalPlan]
@@ -127,6 +130,7 @@ ROWS: dict[str, tuple[str, Change]] = {
         joint(augmentation=replace(MOVES, alternate=False)),
     ),
     "affine": ("affine moves", joint(augmentation=Augmentation(mirror=True))),
+    "scale-04": ("scales of 0.4", joint(augmentation=Augmentation(scale=0.4, mirror=True))),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
     "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
     "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),
@@ -157,7 +161,7 @@ def main() -> None:
     parser = argument_parser(__doc__, "recipe", resumable=True)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--preset", choices=list(CONVOLUTIONAL_PRESETS), default="accurate")
-    parser.add_argument("--on", choices=["cifar10", "mnist"], default="cifar10", help="data set")
+    parser.add_argument("--on", choices=list(WHOLE), default="cifar10", help="data set")
     parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--workers", type=int, default=1)
@@ -174,7 +178,7 @@ def main() -> None:
         rest = rest.subset(stratified_limit(rest.labels, args.images, seed=42))
     chosen = ("preset", "epochs", "workers", "device", "shards")
     same = {"data": describe(rest, held), **{name: getattr(args, name) for name in chosen}}
-    usual = plan_convolutional(args.preset, {}, rest.image_shape, n_samples=50_000)
+    usual = plan_convolutional(args.preset, {}, rest.image_shape, n_samples=WHOLE[args.on])
     same["shards"] = args.shards or usual.joint.n_shards
     results = earlier(args, same)
     for key, seed in to_measure(args.rows, args.seeds, results):
@@ -231,7 +235,7 @@ def planned(
 ) -> ConvolutionalPlan:
     """What a preset does in the epochs asked for, moves by what mirror images show."""
     given = {"precision": "auto", "max_iter": args.epochs}
-    plan = plan_convolutional(preset, given, images.shape[1:], n_samples=50_000)
+    plan = plan_convolutional(preset, given, images.shape[1:], n_samples=WHOLE[args.on])
     if args.shards is not None:
         plan = joint(n_shards=args.shards)(plan)
     if args.quick:

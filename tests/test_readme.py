@@ -70,3 +70,20 @@ def test_the_figures_of_the_first_screen_are_among_the_results():
     assert len(found) == 4
     for accuracy, parameters in found:
         assert re.search(rf"{accuracy} .*\| {parameters} \|", results)
+
+
+def test_figures_written_by_hand_stand_in_their_tables():
+    """Accuracies and parameters of the paragraphs on size and time."""
+    text = (ROOT / "docs/classifiers.md").read_text(encoding="utf-8")
+    paragraphs = text.partition("## Size and time")[2].partition("\n## ")[0]
+    runs: dict[tuple[str, int], list[float]] = {}
+    for name in ("curve.json", "curve_cifar10.json"):
+        result = json.loads((ROOT / "benchmarks/results" / name).read_text(encoding="utf-8"))
+        for row in result["data"]:
+            runs.setdefault((row["row"], row["n_parameters"]), []).append(row["accuracy"])
+    said = re.findall(r"(\d\d\.\d)%", paragraphs)
+    assert said
+    assert set(said) <= {f"{100 * np.mean(found):.1f}" for found in runs.values()}
+    exact = [n for n in re.findall(r"\d+,\d{3}", paragraphs) if not n.endswith("000")]
+    assert exact
+    assert set(exact) <= {f"{n:,}" for _, n in runs}
