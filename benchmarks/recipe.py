@@ -9,7 +9,7 @@ three blocks* are of an earlier commit, whose rows were others.
 
     python benchmarks/recipe.py                 # 3 seeds, about 3 hours on one core
     python benchmarks/recipe.py --rows base relu --seeds 42
-    python benchmarks/recipe.py --on cats_vs_dogs --epochs 14 --rows base affine scale-04
+    python benchmarks/recipe.py --on cats_vs_dogs --epochs 14 --rows base affine scale-03
     python benchmarks/recipe.py --preset nano --on mnist --images 60000 --epochs 24 --device cuda
 
 On a GPU a batch is one shard (``--shards 1``), which is faster there; normalisation then has the
@@ -130,7 +130,7 @@ ROWS: dict[str, tuple[str, Change]] = {
         joint(augmentation=replace(MOVES, alternate=False)),
     ),
     "affine": ("affine moves", joint(augmentation=Augmentation(mirror=True))),
-    "scale-04": ("scales of 0.4", joint(augmentation=Augmentation(scale=0.4, mirror=True))),
+    "scale-03": ("scales of 0.3", joint(augmentation=Augmentation(scale=0.3, mirror=True))),
     "shifts": ("shifts, alternating flips", joint(augmentation=MOVES)),
     "weaker": ("weaker moves", lambda plan: moved_less(plan, 0.5)),
     "stronger": ("stronger moves", lambda plan: moved_less(plan, 1.5)),

@@ -115,7 +115,7 @@ SHIFTS = Augmentation(
 )
 """Airbench's moves of photographs: two of 32 pixels, mirror images in turn."""
 
-NEARER = Augmentation(scale=0.3)
+NEARER = Augmentation(scale=0.4)
 """Moves of photographs where they are few: what is on them is near or far."""
 
 
