@@ -42,7 +42,7 @@ from common import (
     write_result,
 )
 from curve_models import RATES, Convolutional, RivalNetwork, plain, resnet, separable
-from curve_picture import OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, differ, draw
+from curve_picture import MEASURES, OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, differ, draw
 from graph_runner import GraphRunner
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet, load_images
@@ -189,7 +189,7 @@ def main() -> None:
     keep(args, results, same)  # also where every row was there: the tables may be newer
     for found in tables(results):
         print(found.text(), end="\n\n")
-    for note in notes(results):
+    for note in notes(results, len(test)):
         print(note)
 
 
@@ -206,7 +206,8 @@ def keep(args: Any, results: list[dict[str, Any]], same: dict[str, Any]) -> None
     """Write what has been measured so far."""
     seeds = {"seeds": sorted({r["seed"] for r in results})}
     known = same | seeds | {"spread": "mean (min–max) over the seeds"}
-    write_result(args, TITLE, tables(results), results, known, notes(results))
+    said = notes(results, same["data"][1]["n"])
+    write_result(args, TITLE, tables(results), results, known, said)
 
 
 def measure(
@@ -287,12 +288,9 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 
 LESS = "Ours less the best rival of the same size, points of accuracy"
-SIZES = {
-    "n_parameters": "parameters",
-    "int8_bytes": "int8 bytes",
-    "microseconds": "µs/image",
-    "fit_seconds": "seconds of training",
-}
+SIZES = dict(
+    zip(MEASURES, ("parameters", "int8 bytes", "µs/image", "seconds of training"), strict=True)
+)
 
 
 def error_at(found: list[dict[str, Any]], kind: str, size: str, here: float) -> float | None:
@@ -314,7 +312,7 @@ def of_convolutions(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def best_rivals(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each of ours and each measure of size the best rival there, and the difference to it."""
+    """For each of ours the best rival by each size that differs, and the difference to it."""
     found, compared = points(results), []
     sizes = [size for size in SIZES if differ(of_convolutions(found), size)]
     for p in sorted((p for p in found if p["kind"] == OURS), key=lambda p: p["n_parameters"]):
@@ -339,22 +337,25 @@ def same_size(results: list[dict[str, Any]]) -> Table:
     return Table(LESS, ("model", *sizes.values()), lines)
 
 
-def interval(results: list[dict[str, Any]]) -> float:
+def interval(results: list[dict[str, Any]], n_test: int = _TEST_IMAGES) -> float:
     """Points within which two rows are alike: two deviations over the seeds of the median row.
 
-    At least one deviation of an accuracy of 10,000 test images, as one seed or few may agree by
+    At least one deviation of an accuracy of so many test images, as one seed or few may agree by
     chance.
     """
     by_row = {r["row"]: [q["accuracy"] for q in results if q["row"] == r["row"]] for r in results}
     deviations = [100 * np.std(runs, ddof=1) for runs in by_row.values() if len(runs) > 1]
     usual = float(np.median([r["accuracy"] for r in results]))
-    of_images = 100 * float(np.sqrt(usual * (1 - usual) / _TEST_IMAGES))
+    of_images = 100 * float(np.sqrt(usual * (1 - usual) / n_test))
     return max(of_images, 2 * float(np.median(deviations)) if deviations else 0.0)
 
 
-def notes(results: list[dict[str, Any]]) -> list[str]:
-    """Which of ours is ahead of the best rival, by each measure; where none is, what to take."""
-    compared, alike = best_rivals(results), interval(results)
+def notes(results: list[dict[str, Any]], n_test: int = _TEST_IMAGES) -> list[str]:
+    """Which of ours is ahead of the best rival, by each measure; where none is, what to take.
+
+    Equal seconds are no measure of size.
+    """
+    compared, alike = best_rivals(results), interval(results, n_test)
     said = [
         "A rival of the same size has the error on the line between two measured ones of its kind, "
         "both axes logarithmic, above the largest that one's; – where none was measured that is as "
@@ -378,7 +379,7 @@ def notes(results: list[dict[str, Any]]) -> list[str]:
 
 
 def at_equal_seconds(results: list[dict[str, Any]], alike: float) -> list[str]:
-    """Where all have the same minutes: the best of ours and the best rival, whatever the size."""
+    """Where all take about as long: the best of ours and the best rival, whatever the size."""
     found = of_convolutions(points(results))
     ours = [p for p in found if p["kind"] == OURS]
     if len(ours) == len(found) or not ours or differ(found, "fit_seconds"):
@@ -392,9 +393,9 @@ def at_equal_seconds(results: list[dict[str, Any]], alike: float) -> list[str]:
     if abs(gain) > alike:
         said = "ahead of" if gain > 0 else "behind"
     return [
-        f"By seconds of training, the same for all: {mine['label']} with "
-        f"{100 * mine['accuracy']:.2f}%, the best of ours, is {said} the best rival, "
-        f"{theirs['label']} with {100 * theirs['accuracy']:.2f}%."
+        f"By seconds of training, about the same for all: {mine['label']} "
+        f"({100 * mine['accuracy']:.2f}%), the best of ours, is {said} the best rival, "
+        f"{theirs['label']} ({100 * theirs['accuracy']:.2f}%)."
     ]
 
 

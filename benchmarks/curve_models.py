@@ -305,7 +305,7 @@ class RivalNetwork:
                 network, at_rate, n_classes, seed=self.seed, workers=self.workers
             )
             result = training.fit(images[fit], labels[fit], validation=(images[held], labels[held]))
-            chosen = result.chosen_epoch  # none where no epoch had a finite loss
+            chosen = result.chosen_epoch  # 0 where no epoch had a finite loss
             accuracy = result.history[chosen - 1]["validation_accuracy"] if chosen else 0.0
             if accuracy > best:
                 best, self.training, self.learning_rate = accuracy, training, rate

@@ -14,7 +14,6 @@ from rankwise._arrays import as_float
 from rankwise.estimators._classifier import ImageClassifier
 from rankwise.estimators.options import classifier_of
 from rankwise.linear.output_layer import solve_output_layer
-from rankwise.networks.convolutional import channels_last
 from rankwise.networks.quadratic import glue
 from rankwise.training.presets import PRESETS
 from rankwise.units.multilinear import make_units
@@ -329,7 +328,7 @@ class ConvolutionalNetwork:
     def _tensor(images: np.ndarray) -> Any:
         import torch
 
-        return channels_last(torch.as_tensor(as_float(images))[:, None])
+        return torch.as_tensor(as_float(images))[:, None]
 
     @property
     def n_parameters(self) -> int:

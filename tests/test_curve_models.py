@@ -1,7 +1,8 @@
-"""Rivals of the curve: given the moves that ours are given."""
+"""The curve: rivals are trained as ours are, who is compared with whom, the picture."""
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,11 +67,11 @@ def test_the_same_minutes_are_no_axis(monkeypatch, mine, said):
     results.append(row(curve, curve.OTHER, 3.0, 0.99))  # trained by other code, as long as it takes
     assert not curve.same_size(results).rows
     last = curve.notes(results)[-1]
-    assert last.startswith("By seconds of training, the same for all: small")
-    assert f"the best of ours, is {said} the best rival, one with 80.00%." in last
+    assert last.startswith("By seconds of training, about the same for all: small (")
+    assert f"the best of ours, is {said} the best rival, one (80.00%)." in last
     results[0]["fit_seconds"] = 10.0
     assert curve.same_size(results).columns == ("model", "seconds of training")
-    assert "the same for all" not in curve.notes(results)[-1]
+    assert "about the same for all" not in curve.notes(results)[-1]
 
 
 def test_the_picture_has_a_panel_for_each_size_that_differs(monkeypatch, tmp_path):
@@ -85,14 +86,14 @@ def test_the_picture_has_a_panel_for_each_size_that_differs(monkeypatch, tmp_pat
             (picture.OTHER, 0.5, 100, "other"),
         )
     ]
-    named, legend = [], []
+    named, panels = [], []
     of_axis, scaled = picture._named, picture._scaled
     monkeypatch.setattr(picture, "_named", lambda a, f: (of_axis(a, f), named.append(a)))
     monkeypatch.setattr(
-        picture, "_scaled", lambda a, label: (scaled(a, label), legend.append(label))
+        picture, "_scaled", lambda a, label: (scaled(a, label), panels.append(label))
     )
     picture.draw(points, tmp_path / "curve_cifar10.png")
-    assert legend == ["parameters", "bytes, int8 export"]
+    assert panels == ["parameters", "bytes, int8 export"]
     for axis in named:
         boxes = [text.get_window_extent() for text in axis.texts]
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
@@ -106,3 +107,45 @@ def test_the_picture_has_a_panel_for_each_size_that_differs(monkeypatch, tmp_pat
         "quoted, not measured here",
     ]
     assert (tmp_path / "curve_cifar10.png").stat().st_size > 10_000
+
+
+def test_the_rate_is_chosen_by_the_epoch_that_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    curve, models = importlib.import_module("curve"), importlib.import_module("curve_models")
+    of_rate = {
+        0.1: ([0.9, 0.5], 2),  # the best of an epoch, but not the one that stays
+        0.2: ([0.6, 0.7], 2),
+        0.3: ([0.8, 0.8], 0),  # no finite loss
+    }
+
+    class Training:
+        def __init__(self, network, plan, n_classes, **options):
+            self.plan = plan
+
+        def fit(self, images, labels, validation):
+            accuracies, chosen = of_rate[self.plan.learning_rate]
+            history = [{"validation_accuracy": a} for a in accuracies]
+            return SimpleNamespace(history=history, chosen_epoch=chosen)
+
+    monkeypatch.setattr(models, "JointTraining", Training)
+    monkeypatch.setattr(models, "GraphRunner", lambda graph: None)
+    monkeypatch.setattr(models.RivalNetwork, "graph", lambda self: None)
+    make, options = curve.RIVALS[curve.PLAIN], {"max_iter": 2}
+    network = models.RivalNetwork(make, 5000, "tiny", options, 42, 1, tuple(of_rate))
+    network.fit(np.zeros((300, 16, 16), np.uint8), np.arange(300) % 2)
+    assert network.learning_rate == 0.2
+
+
+def test_a_picture_of_one_row_has_its_parameters(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    picture = importlib.import_module("curve_picture")
+    picture.draw([row(picture, picture.OURS, 60.0, 0.7)], tmp_path / "one.png")
+    assert (tmp_path / "one.png").exists()
+
+
+def test_fewer_test_images_tell_less_apart(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    curve = importlib.import_module("curve")
+    results = [row(curve, curve.PLAIN, 60.0, 0.8) | {"seed": 42}]
+    assert curve.interval(results) == pytest.approx(0.4)
+    assert curve.interval(results, 2500) == pytest.approx(0.8)

@@ -14,7 +14,8 @@ from rankwise.estimators.options import classifier_of
 from rankwise.networks.copies import views
 from rankwise.networks.graph import run
 from rankwise.training import precision
-from rankwise.training.augment import NEARER, SHIFTS
+from rankwise.training.augment import NEARER, SHIFTS, Augmentation
+from rankwise.training.joint import JointTraining
 from rankwise.training.presets import recommended
 
 NEWTON = {"refine": 1, "refine_solver": "gauss-newton", "ridge": 1e-3}
@@ -165,6 +166,24 @@ def test_mirror_images_that_may_mean_something_else_are_refused_before_any_train
         model.fit(digits[0][:n], digits[1][:n])
     assert str(error.value).startswith("tta='mirror' needs classes that mirror images keep, and ")
     assert message in str(error.value)
+
+
+def test_few_images_that_are_mirrored_are_moved_nearer(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (240, 8, 8), dtype=np.uint8)
+    labels = np.arange(240) % 2
+    images[labels == 1] //= 2
+    plans = []
+    start = JointTraining.__init__
+    monkeypatch.setattr(
+        JointTraining,
+        "__init__",
+        lambda self, *a, **k: (plans.append(a[1]), start(self, *a, **k))[1],
+    )
+    ConvolutionalClassifier("nano", epochs=1).fit(images, labels)
+    ConvolutionalClassifier("nano", epochs=1).fit(images[:150], labels[:150])  # too few to be asked
+    mirrored, plain = (plan.augmentation for plan in plans)
+    assert (mirrored.mirror, replace(mirrored, mirror=False, flip=False)) == (True, NEARER)
+    assert plain == Augmentation()
 
 
 def test_what_a_probe_found_of_mirror_images_is_kept_and_none_where_there_was_none(digits):

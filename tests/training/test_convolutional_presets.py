@@ -181,6 +181,7 @@ def test_many_photographs_are_shifted_and_few_moved_nearer(preset, n, moves):
         ("small", (28, 28), 2),
         ("small", (32, 32, 3), 2),
         ("small", (64, 64, 3), 4),
+        ("small", (66, 66, 3), 2),  # averaged over squares of two pixels
         ("accurate", (28, 28), 4),
     ],
 )

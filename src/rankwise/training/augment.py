@@ -116,7 +116,8 @@ SHIFTS = Augmentation(
 """Airbench's moves of photographs: two of 32 pixels, mirror images in turn."""
 
 NEARER = Augmentation(scale=0.4)
-"""Moves of photographs where they are few: what is on them is near or far."""
+"""Moves of under 10,000 images whose mirror images are of the same class, photographs mostly: what
+is on them is near or far."""
 
 
 def turned_in(epoch: int, rows: np.ndarray, coins: np.ndarray) -> np.ndarray:

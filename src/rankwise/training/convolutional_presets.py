@@ -55,8 +55,8 @@ class ConvolutionalPreset:
     images_seen : int
         Training images times epochs: 12 epochs of MNIST for 720,000. At most 24 epochs or, where
         the images are few, as many as make 800 updates, at most 100.
-    smoothing
-        See `JointPlan`.
+    smoothing : float
+        Of labels; see `JointPlan`.
     activation : str
     batch_size : int
         Smaller where the images are few: 40 batches an epoch, of at least 32.
@@ -99,7 +99,7 @@ _LARGE: dict[str, Any] = {"batch_size": 250, "smoothing": 0.2}
 """Airbench's, where they were at least as good here: networks that could learn images by heart."""
 
 # Sizes and training were chosen on images cut from MNIST's and CIFAR-10's training images
-# (``benchmarks/recipe.py``).
+# (``benchmarks/recipe.py``), moves of few images on cats and dogs.
 CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
     "wide": ConvolutionalPreset(
         _three_blocks(96, 288, 384), images_seen=1_500_000, leads=40, **_LARGE
@@ -118,9 +118,9 @@ CONVOLUTIONAL_PRESETS: dict[str, ConvolutionalPreset] = {
 class ConvolutionalPlan:
     """What to train: the units, how, the ridge of the glue and its truncation; see the preset.
 
-    Where mirror images are found to be images of the same class, those that are moved are moved as
-    `mirrored` says: from 10,000 images on by `SHIFTS`, and fewer, which need stronger moves, by
-    `NEARER`. A `teacher` is trained first, as its own plan says.
+    `mirrored` takes the place of the moves of `joint` where mirror images are found to be images of
+    the same class: `SHIFTS` from 10,000 images on, `NEARER` for fewer, which need stronger moves. A
+    `teacher` is trained first, as its own plan says.
     """
 
     units: ConvolutionalUnits
