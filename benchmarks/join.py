@@ -35,13 +35,14 @@ def main() -> None:
     rows = [row for each in found for row in each["data"]]
     known = joined([each["provenance"] for each in found])
     known["seeds"] = sorted({row["seed"] for row in rows})
+    n_test = [found[0]["provenance"]["data"][1]["n"]] if args.benchmark == "curve" else []
     tables = module.tables(rows) if hasattr(module, "tables") else [module.table(rows)]
     title = args.title or found[0]["title"]
     tables[0] = replace(tables[0], title=title)
     value = {
         "title": title,
         "provenance": known,
-        "notes": module.notes(rows),
+        "notes": module.notes(rows, *n_test),
         "tables": [asdict(table) for table in tables],
         "data": rows,
     }
