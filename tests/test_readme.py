@@ -35,7 +35,7 @@ def test_the_python_in_it_runs(code, tmp_path, monkeypatch, capsys):
 def without_marks(text: str) -> str:
     """What doesn't change with the code: `render.py` marks what is stale on the day it runs."""
     lines = [line for line in text.splitlines() if "**stale**" not in line]
-    return re.sub(r"\n+", "\n", "\n".join(lines)).replace(" (stale)", "")
+    return re.sub(r"\n+", "\n", "\n".join(lines)).replace(" (stale)", "").replace(" †", "")
 
 
 def test_its_figures_are_those_of_the_results(render):
