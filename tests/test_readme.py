@@ -67,7 +67,7 @@ def test_its_links_lead_somewhere(name):
 def test_the_figures_of_the_first_screen_are_among_the_results():
     first, results = README.split("## In Python")[0], README.split("## Results")[1]
     found = re.findall(r"(\d\d\.\d\d)%[^%]*? (\d+,\d{3})", first)
-    assert len(found) == 4
+    assert len(found) == 5
     for accuracy, parameters in found:
         assert re.search(rf"{accuracy} .*\| {parameters} \|", results)
 
