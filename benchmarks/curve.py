@@ -351,10 +351,7 @@ def interval(results: list[dict[str, Any]], n_test: int = _TEST_IMAGES) -> float
 
 
 def notes(results: list[dict[str, Any]], n_test: int = _TEST_IMAGES) -> list[str]:
-    """Which of ours is ahead of the best rival, by each measure; where none is, what to take.
-
-    Equal seconds are no measure of size.
-    """
+    """Which of ours is ahead of the best rival, by each size that differs; else what to take."""
     compared, alike = best_rivals(results), interval(results, n_test)
     said = [
         "A rival of the same size has the error on the line between two measured ones of its kind, "

@@ -15,6 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
+_OF_PHOTOGRAPHS = ("--on", "cats_vs_dogs", "--epochs", "14", "--rows", "base", "affine")
 COMMANDS = (
     ("presets.py",),
     ("probes.py",),
@@ -37,7 +38,10 @@ COMMANDS = (
     ("joint_race.py",),
     ("curve.py", "--minutes", "1"),
     ("curve.py", "--dataset", "cifar10", "--minutes", "2"),
+    ("curve.py", "--dataset", "photographs-64", "--minutes", "2"),
+    ("curve.py", "--dataset", "photographs-96", "--minutes", "2"),
     ("recipe.py",),
+    ("recipe.py", *_OF_PHOTOGRAPHS, "--out", str(HERE / "results" / "recipe_photographs.json")),
     ("epoch_choice.py",),
     ("ways.py",),
     ("frontier.py", "--tta", "shifts"),
@@ -92,6 +96,9 @@ def main() -> None:
     failed = []
     for name, *options in (*COMMANDS, *others):
         print(f"\n== {' '.join([name, *options])}\n", flush=True)
+        if args.quick and "--minutes" in options:  # one epoch takes less
+            at = options.index("--minutes")
+            del options[at : at + 2]
         command = [sys.executable, str(HERE / name), *options, *passed_on]
         if name in RESUMABLE:
             command.append("--renew")
