@@ -31,7 +31,7 @@ from rankwise.networks.graph import (
     Pool,
     ToMaps,
 )
-from rankwise.training.augment import channel_statistics, with_mirrors
+from rankwise.training.augment import channel_statistics
 from rankwise.training.convolutional_presets import plan_convolutional
 from rankwise.training.joint import JointTraining
 from rankwise.training.validation import validation_split
@@ -289,12 +289,7 @@ class RivalNetwork:
         blocks = self.make(widest(self.make, self.most, shape, n_classes))
         fit, held = validation_split(labels, self.seed)
         whole = plan_convolutional(self.preset, self.given, shape, n_samples=len(labels))
-        plan = whole.joint
-        assert plan.augmentation is not None
-        moves = with_mirrors(
-            plan.augmentation, images[fit], labels[fit], self.seed, mirrored=whole.mirrored
-        )
-        plan = replace(plan, augmentation=moves, optimiser="adamw")
+        plan = replace(whole.joint_for(images[fit], labels[fit], self.seed), optimiser="adamw")
         prepared, best = time.perf_counter() - begin, -1.0
         for rate in self.rates:
             begin = time.perf_counter()

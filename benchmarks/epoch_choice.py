@@ -31,7 +31,6 @@ from common import (
 )
 from rankwise.data import ImageSet
 from rankwise.data.split import stratified_limit
-from rankwise.training.augment import with_mirrors
 from rankwise.training.convolutional_presets import plan_convolutional
 from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
@@ -101,13 +100,13 @@ def measure(args: Any, key: str, seed: int, found: ImageSet) -> dict[str, Any]:
     train, validation, others = slice(n), slice(n, n + held), slice(n + held, None)
     given = {"max_iter": epochs, "precision": "auto"}
     plan = plan_convolutional(row.preset, given, images.shape[1:], n_samples=n)
-    moves = plan.joint.augmentation if row.moved else None
-    if moves is not None:
-        moves = with_mirrors(moves, images[train], labels[train], seed, mirrored=plan.mirrored)
+    joint = replace(plan.joint, augmentation=None)
+    if row.moved:
+        joint = plan.joint_for(images[train], labels[train], seed)
     module = convolutional_module(plan.units, images[train], torch.Generator().manual_seed(seed))
     training = JointTraining(
         module,
-        replace(plan.joint, augmentation=moves),
+        joint,
         int(labels.max()) + 1,
         seed=seed,
         workers=args.workers,

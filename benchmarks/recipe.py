@@ -40,7 +40,7 @@ from common import (
     write_result,
 )
 from rankwise.data.split import stratified_limit
-from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics, with_mirrors
+from rankwise.training.augment import FARTHER, SHIFTS, Augmentation, channel_statistics
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     ConvolutionalPlan,
@@ -50,10 +50,10 @@ from rankwise.training.joint import JointTraining
 from rankwise.training.starting import convolutional_module
 from rankwise.training.teaching import Teacher
 from rankwise.units.convolutional import Layer
-from recipe_parts import Averaged, Gated, Nesterov, erased, progressive
+from recipe_parts import Averaged, Gated, Nesterov, progressive
 
 TITLE = "What each part of the recipe gives"
-WHOLE = {"cifar10": 50_000, "mnist": 60_000, "cats_vs_dogs": 8000}
+WHOLE = {"cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000, "cats_vs_dogs": 8000}
 """Training images of a data set: batches and moves are as for all of them."""
 ENOUGH = 0.2
 
@@ -61,7 +61,9 @@ Change = Callable[[ConvolutionalPlan], ConvolutionalPlan]
 
 
 def joint(**options: Any) -> Change:
-    """Other choices of the training."""
+    """Other choices of the training; moves that are chosen are those of long trainings too."""
+    if "augmentation" in options:
+        options["long"] = None
     return lambda plan: replace(plan, joint=replace(plan.joint, **options))
 
 
@@ -123,6 +125,20 @@ def scaled_by(scale: float) -> Change:
     return change
 
 
+def erased(plan: ConvolutionalPlan) -> ConvolutionalPlan:
+    """The plan's moves, and a square of each image cut out, of three eighths of a side."""
+    assert plan.joint.augmentation is not None
+    moves = replace(plan.joint.augmentation, erase=3 / 8)
+    return joint(augmentation=moves)(plan)
+
+
+def far_erased(plan: ConvolutionalPlan) -> ConvolutionalPlan:
+    """Moves of long trainings, however many epochs there are."""
+    moves = plan.joint.augmentation
+    assert moves is not None
+    return joint(augmentation=replace(FARTHER, mirror=moves.mirror, flip=moves.flip))(plan)
+
+
 MOVES = replace(SHIFTS, mirror=True)
 ROWS: dict[str, tuple[str, Change]] = {
     "base": ("the preset", lambda plan: plan),
@@ -158,12 +174,9 @@ ROWS: dict[str, tuple[str, Change]] = {
     "distilled": ("taught by `wide`", lambda plan: plan),
     "nesterov": ("Nesterov SGD", lambda plan: plan),
     "progressive": ("28 pixels, then 32", lambda p: joint(extra=progressive(p.joint.epochs))(p)),
-    "erased": ("squares of 12 pixels cut out", joint(extra=erased)),
+    "erased": ("squares cut out", erased),
     "shift-4": ("shifts of 4 pixels", joint(augmentation=replace(MOVES, shift=4 / 32))),
-    "far-erased": (
-        "shifts of 4 pixels, squares cut out",
-        joint(augmentation=replace(MOVES, shift=4 / 32), extra=erased),
-    ),
+    "far-erased": ("moves of long trainings", far_erased),
 }
 """What each row says, and what it changes."""
 
@@ -252,8 +265,7 @@ def planned(
         plan = joint(n_shards=args.shards)(plan)
     if args.quick:
         return plan
-    moves = with_mirrors(plan.joint.augmentation, images, labels, seed, mirrored=plan.mirrored)
-    return joint(augmentation=moves)(plan)
+    return replace(plan, joint=plan.joint_for(images, labels, seed))
 
 
 def teacher(args: Any, seed: int, images: np.ndarray, labels: np.ndarray) -> Teacher:

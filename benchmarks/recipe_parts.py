@@ -102,23 +102,3 @@ def progressive(epochs: int) -> Any:
         return F.interpolate(maps, size=_SMALLER, mode="bilinear", antialias=True)
 
     return smaller
-
-
-def erased(maps: torch.Tensor, source_id: np.ndarray, epoch: int) -> torch.Tensor:
-    """A square of each image, three eighths of a side, becomes grey (T. DeVries' cutout).
-
-    Its centre is anywhere in the image, so that a square may be cut off. The same images and epoch
-    give the same squares.
-    """
-    side, (height, width) = 3 * maps.shape[3] // 8, maps.shape[2:]
-    seed = int(np.asarray(source_id, dtype=np.int64).sum()) * 1_000 + epoch
-    generator = torch.Generator().manual_seed(seed)
-
-    def inside(size: int) -> torch.Tensor:
-        first = torch.randint(size, (len(maps), 1), generator=generator) - side // 2
-        places = torch.arange(size)
-        return ((first <= places) & (places < first + side)).to(maps.device)
-
-    rows, columns = inside(height), inside(width)
-    square = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    return torch.where(square, maps.mean(dim=(2, 3), keepdim=True), maps)

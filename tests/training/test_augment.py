@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from rankwise.training.affine import moved
-from rankwise.training.augment import SHIFTS, Augmentation, channel_statistics, with_mirrors
+from rankwise.training.augment import (
+    FARTHER,
+    SHIFTS,
+    Augmentation,
+    channel_statistics,
+    erased,
+    with_mirrors,
+)
 
 STILL = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
 
@@ -73,6 +80,7 @@ def test_the_same_generator_gives_the_same_maps():
         ({"rotation": -1.0}, "rotation must be a number at least 0, got -1.0"),
         ({"shift": float("nan")}, "shift must be a number at least 0, got nan"),
         ({"scale": 1.0}, "scale must be below 1, got 1.0"),
+        ({"erase": -0.5}, "erase must be a number at least 0, got -0.5"),
     ],
 )
 def test_what_is_not_accepted(options, message):
@@ -153,3 +161,29 @@ def test_whole_shifts_and_reflection_move_pixels_and_interpolate_none():
 def test_an_unknown_fill_is_refused():
     with pytest.raises(ValueError, match="unknown fill 'wrap'; accepted: reflect, nearest, const"):
         Augmentation(fill="wrap")
+
+
+def test_erased_squares_are_grey_and_the_rest_stays():
+    maps = torch.rand(300, 2, 12, 16)
+    squares = FARTHER.squares(300, (12, 16), torch.Generator().manual_seed(0))
+    side = 4  # three eighths of 12, rounded to even
+    assert torch.equal(squares[:, 2:] - squares[:, :2], torch.full((300, 2), side))
+    out = erased(maps, squares)
+    for image, before, (top, left, bottom, right) in zip(
+        out.numpy(), maps.numpy(), squares.tolist(), strict=True
+    ):
+        expected = before.copy()
+        rows, columns = slice(max(top, 0), bottom), slice(max(left, 0), right)
+        expected[:, rows, columns] = before.mean(axis=(1, 2), keepdims=True)
+        np.testing.assert_allclose(image, expected, atol=1e-6)
+    # The centre is anywhere, so that squares are cut off at each of the four sides.
+    first, last = squares.min(dim=0).values, squares.max(dim=0).values
+    assert first.tolist()[:2] == [-2, -2]
+    assert last.tolist()[2:] == [13, 17]
+
+
+def test_nothing_is_drawn_where_nothing_is_erased():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert SHIFTS.squares(5, (8, 8), generator) is None
+    assert torch.equal(generator.get_state(), before)

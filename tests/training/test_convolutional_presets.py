@@ -1,13 +1,16 @@
 """What a convolutional preset comes to on images of several shapes and numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 from rankwise import ConvolutionalClassifier
 from rankwise.cli.train import train
-from rankwise.training.augment import NEARER, SHIFTS, Augmentation
+from rankwise.training import augment
+from rankwise.training.augment import FARTHER, NEARER, SHIFTS, Augmentation
 from rankwise.training.convolutional_presets import (
     CONVOLUTIONAL_PRESETS,
     plan_convolutional,
@@ -172,6 +175,21 @@ def test_many_photographs_are_shifted_and_few_moved_nearer(preset, n, moves):
     plan = plan_convolutional(preset, {}, (32, 32, 3), n_samples=n)
     assert plan.mirrored == moves
     assert plan.joint.augmentation == Augmentation()
+    large = preset in ("accurate", "wide")
+    assert plan.mirrored_long == (FARTHER if large and moves == SHIFTS else None)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_images_are_asked_whether_mirror_images_join(monkeypatch, alike):
+    found = replace(SHIFTS if alike else Augmentation(), mirror=alike, flip=alike)
+    monkeypatch.setattr(augment, "with_mirrors", lambda *given, **options: found)
+    plan = plan_convolutional("accurate", {}, (32, 32, 3), n_samples=50_000)
+    joint = plan.joint_for(np.zeros((1, 32, 32, 3)), np.zeros(1, int), 42)
+    assert joint.augmentation == found
+    assert joint.long == (replace(FARTHER, mirror=True, flip=True) if alike else None)
+    assert replace(joint, augmentation=Augmentation(), long=None) == plan.joint
+    still = plan_convolutional("accurate", {"augmentation": "none"}, (32, 32), n_samples=50_000)
+    assert still.joint_for(np.zeros((1, 32, 32)), np.zeros(1, int), 42) == still.joint
 
 
 @pytest.mark.parametrize(

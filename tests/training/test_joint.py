@@ -13,10 +13,11 @@ from sklearn.datasets import load_digits
 from rankwise._arrays import blocks
 from rankwise.errors import RunError
 from rankwise.lowrank import RandomLowRank
+from rankwise.networks.convolutional import as_maps
 from rankwise.training import joint
 from rankwise.training.augment import Augmentation, channel_statistics
 from rankwise.training.joint import JointTraining
-from rankwise.training.joint_plan import JointPlan
+from rankwise.training.joint_plan import LONG, JointPlan
 from rankwise.training.modules import ConvolutionalModule, UnitModule
 from rankwise.training.steps import Clock, one_cycle, share_of_rate
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
@@ -439,6 +440,68 @@ def test_alternating_mirror_images_show_each_image_both_ways_in_two_epochs(digit
     run.fit(images, labels[:90])
     assert 25 < seen[0].sum() < 65
     assert (seen[0] != seen[1]).all()
+
+
+def moves_of_epochs(run, images, labels):
+    """The moves of each epoch of a training."""
+    found, epoch = [], run._epoch
+    run._epoch = lambda *given: (epoch(*given), found.append(run.moves))[0]
+    run.fit(images[:120], labels[:120])
+    return found
+
+
+@pytest.mark.parametrize("epochs", [LONG - 1, LONG])
+def test_moves_of_a_long_training_are_those_of_all_its_epochs(digits, epochs):
+    images, labels = digits
+    usual, long = Augmentation(), Augmentation(shift=0.2, erase=0.5)
+    run = training(images, epochs=epochs, augmentation=usual, long=long)
+    assert moves_of_epochs(run, images, labels) == [long if epochs == LONG else usual] * epochs
+    alone = training(images, epochs=epochs, augmentation=usual)
+    assert moves_of_epochs(alone, images, labels) == [usual] * epochs
+
+
+@pytest.mark.parametrize(("expected", "is_long"), [(LONG - 5, False), (LONG + 5, True)])
+def test_a_time_budget_is_long_by_the_time_that_epochs_take(digits, expected, is_long):
+    images, labels = digits
+    usual, long = Augmentation(), Augmentation(shift=0.2, erase=0.5)
+    run = training(images, epochs=200, time_budget=1.0, augmentation=usual, long=long)
+    passed, update = [0.0], run.update
+
+    def timed(*given, **options):
+        passed[0] += 0.5  # two updates an epoch
+        return update(*given, **options)
+
+    run.update, run._clock = timed, Clock(float(expected), now=lambda: passed[0])
+    found = moves_of_epochs(run, images, labels)
+    assert len(found) == expected
+    # Nothing is known before the first epoch is over.
+    assert found == [usual] + [long if is_long else usual] * (expected - 1)
+    # No more epochs are to be expected than are planned, whatever the time.
+    few = training(images, epochs=3, time_budget=1e6, augmentation=usual, long=long)
+    assert moves_of_epochs(few, images, labels) == [usual] * 3
+
+
+def test_squares_are_erased_in_the_images_that_are_trained_on(digits):
+    images, labels = digits
+    still = {"rotation": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
+    seen = []
+
+    def note(maps, source_id, epoch):
+        seen.append((maps.clone(), source_id))
+        return maps
+
+    whole = Augmentation(**still, erase=0.5)
+    run = training(images, epochs=1, augmentation=whole, extra=note, batch_size=90)
+    run.fit(images, labels)
+    maps, rows = seen[0]
+    before = as_maps(images[rows])
+    kept = torch.isclose(maps, before, atol=1e-5)
+    # A square of 4 of 8 pixels has its centre inside, so that at least 2 × 2 lie in the image.
+    grey = torch.isclose(maps, before.mean(dim=(2, 3), keepdim=True), atol=1e-5)
+    assert (kept | grey).all()
+    erased = (grey & ~kept).sum(dim=(1, 2, 3))
+    assert erased.float().mean() > 4
+    assert erased.max() <= 16
 
 
 def test_a_time_budget_ends_the_training_in_the_middle_of_an_epoch(digits):

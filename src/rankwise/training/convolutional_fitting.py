@@ -99,7 +99,7 @@ def fit_convolutional(
     """
     import torch
 
-    from rankwise.training.augment import unprobed, with_mirrors
+    from rankwise.training.augment import unprobed
     from rankwise.training.joint import JointTraining
     from rankwise.training.room import check_room as check_room_for_maps
     from rankwise.training.starting import convolutional_module
@@ -165,11 +165,9 @@ def fit_convolutional(
             joint = replace(joint, time_budget=max(left, _LEAST_SECONDS))
     started = time.perf_counter() if taught else begin
     with one_thread():  # beside others a thread a core takes many times as long
-        if joint.augmentation is not None:
-            moves = with_mirrors(joint.augmentation, rest, labels, seed, mirrored=plan.mirrored)
-            joint = replace(joint, augmentation=moves)
-            if mirror_needed:
-                check_mirror(moves.mirror)
+        joint = replace(plan, joint=joint).joint_for(rest, labels, seed)
+        if mirror_needed and joint.augmentation is not None:
+            check_mirror(joint.augmentation.mirror)
         generator = torch.Generator().manual_seed(seed)
         module = convolutional_module(plan.units, rest, generator)
     training = JointTraining(

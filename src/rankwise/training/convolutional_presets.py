@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rankwise.units.convolutional import ConvolutionalUnits, Layer
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from rankwise._arrays import Images
     from rankwise.training.augment import Augmentation
     from rankwise.training.joint_plan import JointPlan
 
@@ -60,6 +63,8 @@ class ConvolutionalPreset:
     activation : str
     batch_size : int
         Smaller where the images are few: 40 batches an epoch, of at least 32.
+    by_heart : bool
+        Whether images that are moved by two pixels are learned by heart in a long training.
     leads : int
         Maps of a light block before the others, two layers of which the first is pooled, for images
         with more than 48 pixels a side, whose fine detail is seen so at little cost. 0: none.
@@ -70,6 +75,7 @@ class ConvolutionalPreset:
     activation: str = "gelu"
     batch_size: int = 125
     smoothing: float = 0.05
+    by_heart: bool = False
     leads: int = 0
 
 
@@ -95,7 +101,7 @@ _STEPS: dict[str, Any] = {
 }
 """How all are trained; see `JointPlan`."""
 
-_LARGE: dict[str, Any] = {"batch_size": 250, "smoothing": 0.2}
+_LARGE: dict[str, Any] = {"batch_size": 250, "smoothing": 0.2, "by_heart": True}
 """Airbench's, where they were at least as good here: networks that could learn images by heart."""
 
 # Sizes and training were chosen on images cut from MNIST's and CIFAR-10's training images
@@ -119,8 +125,9 @@ class ConvolutionalPlan:
     """What to train: the units, how, the ridge of the glue and its truncation; see the preset.
 
     `mirrored` takes the place of the moves of `joint` where mirror images are found to be images of
-    the same class: `SHIFTS` from 10,000 images on, `NEARER` for fewer, which need stronger moves. A
-    `teacher` is trained first, as its own plan says.
+    the same class: `SHIFTS` from 10,000 images on, `NEARER` for fewer, which need stronger moves.
+    `mirrored_long` does then in long trainings: `FARTHER` in the place of `SHIFTS`, in the presets
+    that could learn images by heart. A `teacher` is trained first, as its own plan says.
     """
 
     units: ConvolutionalUnits
@@ -128,7 +135,29 @@ class ConvolutionalPlan:
     ridge: float | str
     rcond: float | None = None
     mirrored: Augmentation | None = None
+    mirrored_long: Augmentation | None = None
     teacher: ConvolutionalPlan | None = None
+
+    def joint_for(self, images: Images, encoded: np.ndarray, seed: int) -> JointPlan:
+        """Joint training whose moves these training images were asked about.
+
+        Parameters
+        ----------
+        images : array of shape (n, H, W[, C])
+        encoded : int array of shape (n,)
+        seed : int
+            Of the probe; see `rankwise.training.augment.with_mirrors`.
+        """
+        from rankwise.training.augment import with_mirrors
+
+        if self.joint.augmentation is None:
+            return self.joint
+        usual, other = self.joint.augmentation, self.mirrored
+        moves = with_mirrors(usual, images, encoded, seed, mirrored=other)
+        long = self.mirrored_long if moves.mirror else None
+        if long is not None:
+            long = replace(long, mirror=moves.mirror, flip=moves.flip)
+        return replace(self.joint, augmentation=moves, long=long)
 
 
 def plan_convolutional(
@@ -165,7 +194,7 @@ def plan_convolutional(
     ValueError
         If the images or a value don't fit; one sentence says what does.
     """
-    from rankwise.training.augment import NEARER, SHIFTS, Augmentation
+    from rankwise.training.augment import FARTHER, NEARER, SHIFTS, Augmentation
     from rankwise.training.joint_plan import JointPlan
 
     refuse_foreign(name, given)
@@ -218,6 +247,7 @@ def plan_convolutional(
         # A shard of few pixels is over before the next one's thread has begun.
         n_shards=_SHARDS if batch * pixels >= _ENOUGH_FOR_ALL else _SHARDS // 2,
     )
+    many = n_samples >= _ENOUGH_FOR_SHIFTS
     teacher = _teacher_of(given, epochs, image_shape, n_samples=n_samples, low_rank=low_rank)
     if teacher is not None and teacher.units.n_parameters <= units.n_parameters:
         larger = ", ".join(_larger_than(units, image_shape))
@@ -231,7 +261,8 @@ def plan_convolutional(
         joint,
         given.get("ridge", "gcv"),
         given.get("glue_rcond"),
-        mirrored=SHIFTS if n_samples >= _ENOUGH_FOR_SHIFTS else NEARER,
+        mirrored=SHIFTS if many else NEARER,
+        mirrored_long=FARTHER if many and preset.by_heart else None,
         teacher=teacher,
     )
 

@@ -19,14 +19,17 @@ from rankwise._arrays import Images, chosen
 from rankwise.errors import RunError
 from rankwise.linear.running import DivergedError
 from rankwise.networks.convolutional import OUTPUT_BLOCK
+from rankwise.training.augment import Augmentation
 from rankwise.training.distributed import check_same, digest_of, is_first, is_parallel
 from rankwise.training.joint_checkpoints import JointState, read_state, write_state
-from rankwise.training.joint_plan import JointResult
+from rankwise.training.joint_plan import LONG, JointResult
 from rankwise.training.joint_updates import JointUpdates
 from rankwise.training.precision import precision_begun
 
 _TIMED_AGAIN_AT = 0.25
 """Share of the schedule: early enough for the rates to go by what is found."""
+
+_LEAST_SHARE = 1e-9
 
 _SURELY_WORSE = 2.0
 """Standard errors of an accuracy by which the luckiest of all epochs has to be ahead."""
@@ -182,6 +185,7 @@ class JointTraining(JointUpdates):
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(images))
+        self.moves = self._moves_in(epoch)
         total, rate, took = 0.0, 0.0, list[float]()
         try:
             for i in range(per_epoch):
@@ -208,6 +212,15 @@ class JointTraining(JointUpdates):
         except DivergedError:
             total = nan
         return total / max(len(took), 1), rate, took
+
+    def _moves_in(self, epoch: int) -> Augmentation | None:
+        """Those of long trainings, if so many epochs are planned or, by the clock, expected."""
+        if self.plan.long is None:
+            return self.plan.augmentation
+        expected = float(self.plan.epochs)
+        if self.plan.time_budget is not None:
+            expected = min(expected, epoch / max(self._clock.done, _LEAST_SHARE))
+        return self.plan.long if expected >= LONG else self.plan.augmentation
 
     def _needed(
         self,

@@ -30,6 +30,9 @@ _NAMED = {
 }
 _SMALLEST_SHARD = 30
 
+LONG = 40
+"""Epochs from which on a training is long: images moved a little are learned by heart in it."""
+
 
 @dataclass(frozen=True)
 class JointPlan:
@@ -70,6 +73,9 @@ class JointPlan:
     solve_every : int
         Batches between two solves of a running output layer.
     augmentation : Augmentation, optional
+    long : Augmentation, optional
+        In its place where `LONG` epochs or more are planned or, in a time budget, to be expected
+        by the time that those before took.
     extra : callable, optional
         Applied to every moved batch: `rankwise.RandomLowRank`, or whatever is called as it is,
         ``extra(maps, source_id=rows, epoch=epoch)``, with maps ``(n, C, H, W)`` and the places of
@@ -101,6 +107,7 @@ class JointPlan:
     ridge: float = 1e-4
     solve_every: int = 10
     augmentation: Augmentation | None = None
+    long: Augmentation | None = None
     extra: Callable[..., torch.Tensor] | None = None
     teacher: Teacher | None = None
     n_shards: int = 4

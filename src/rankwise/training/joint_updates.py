@@ -30,7 +30,7 @@ from rankwise._threads import thread_pool
 from rankwise.linear.running import RunningLayer
 from rankwise.networks.convolutional import OUTPUT_BLOCK, as_maps
 from rankwise.training.affine import moved
-from rankwise.training.augment import turned_in
+from rankwise.training.augment import erased, turned_in
 from rankwise.training.distributed import is_parallel, shared_out
 from rankwise.training.joint_plan import JointPlan
 from rankwise.training.modules import Moments
@@ -100,6 +100,7 @@ class JointUpdates:
         )
         self._compute_in(resolve_precision(plan.precision, device))
         self._clock = Clock(plan.time_budget)
+        self.moves = plan.augmentation
         self._tossed = np.zeros(0, dtype=bool)
 
     def _compute_in(self, precision: str) -> None:
@@ -140,20 +141,23 @@ class JointUpdates:
             How often each image counts; of mean 1 over all images.
         """
         maps = as_maps(images)
-        affine = None
-        if self.plan.augmentation is not None:
+        affine, squares = None, None
+        moves = self.moves
+        if moves is not None:
             size = (maps.shape[2], maps.shape[3])
             turned = None if rows is None else turned_in(epoch, rows, self._coins(rows))
-            affine = self.plan.augmentation.draw(len(maps), size, draws, turned)
+            affine = moves.draw(len(maps), size, draws, turned)
+            squares = moves.squares(len(maps), size, draws)
         labels = torch.from_numpy(encoded)
         counts = None if weights is None else torch.from_numpy(weights).float()
         parts = list(blocks(len(maps), self.plan.shard_size(len(maps))))
 
         def placed(part: slice) -> torch.Tensor:
             x = maps[part].to(self.device)
-            if affine is None or self.plan.augmentation is None:
+            if affine is None or moves is None:
                 return x
-            return moved(x, affine[part], self.plan.augmentation.fill)
+            x = moved(x, affine[part], moves.fill)
+            return x if squares is None else erased(x, squares[part])
 
         changed: torch.Tensor | None = None
         if self.plan.extra is not None:
