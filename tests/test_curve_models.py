@@ -1,38 +1,53 @@
 """The curve: rivals are trained as ours are, who is compared with whom, the picture."""
 
 import importlib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from rankwise.training.augment import NEARER, SHIFTS
+from rankwise.training import augment
+from rankwise.training.augment import FARTHER, NEARER, SHIFTS
 
 ROOT = Path(__file__).parents[1]
+TURNED = partial(replace, mirror=True)
 
 
 class SeenError(Exception):
     """Stops a fit behind what is looked at."""
 
 
-@pytest.mark.parametrize(("n", "mirrored"), [(9_999, NEARER), (10_000, SHIFTS)])
-def test_images_are_moved_as_ours_are(monkeypatch, n, mirrored):
+@pytest.mark.parametrize(
+    ("n", "preset", "moves", "long"),
+    [
+        (9_999, "accurate", NEARER, None),
+        (10_000, "accurate", SHIFTS, FARTHER),
+        (10_000, "tiny", SHIFTS, None),
+    ],
+)
+def test_images_are_moved_as_ours_are(monkeypatch, n, preset, moves, long):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     curve, models = importlib.import_module("curve"), importlib.import_module("curve_models")
     found = []
 
-    def with_mirrors(*given, mirrored):
-        found.append(mirrored)
+    def of_joint(network, plan, *given, **options):
+        found.append(plan)
         raise SeenError
 
-    monkeypatch.setattr(models, "with_mirrors", with_mirrors)
+    monkeypatch.setattr(augment, "with_mirrors", lambda *given, mirrored: TURNED(mirrored))
+    monkeypatch.setattr(models, "JointTraining", of_joint)
     make, options = curve.RIVALS[curve.PLAIN], {"max_iter": 1}
-    network = models.RivalNetwork(make, 5000, "tiny", options, 42, 1, models.RATES)
+    network = models.RivalNetwork(make, 5000, preset, options, 42, 1, models.RATES)
     images = np.zeros((n, 16, 16), np.uint8)
     with pytest.raises(SeenError):
         network.fit(images, np.arange(n) % 2)
-    assert found == [mirrored]
+    (plan,) = found
+    assert plan.optimiser == "adamw"
+    assert plan.augmentation == TURNED(moves)
+    assert plan.long == (None if long is None else TURNED(long))
 
 
 def test_a_rival_that_is_better_and_smaller_is_never_left_out(monkeypatch):
