@@ -30,7 +30,7 @@ _NAMED = {
 }
 _SMALLEST_SHARD = 30
 
-LONG = 40
+LONG = 60
 """Epochs from which on a training is long: images moved a little are learned by heart in it."""
 
 
