@@ -86,3 +86,19 @@ def test_figures_written_by_hand_stand_in_their_tables():
     assert said
     assert set(said) <= found
     assert set(re.findall(r"(\d\d\.\d)%", paragraphs)) <= {accuracy for accuracy, _ in found}
+
+
+def test_microseconds_written_by_hand_stand_in_their_table():
+    text = (ROOT / "docs/classifiers.md").read_text(encoding="utf-8")
+    paragraph = text.partition("## Size and time")[2].partition("\n\n!")[0]
+    result = json.loads((ROOT / "benchmarks/results/curve_cifar10.json").read_text("utf-8"))
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for row in result["data"]:
+        runs.setdefault(row["row"], []).append((row["microseconds"], row["accuracy"]))
+    means = {name: np.mean(found, axis=0) for name, found in runs.items()}
+    found = {(f"{micro:.0f}", f"{100 * accuracy:.1f}") for micro, accuracy in means.values()}
+    said = re.findall(r"(\d+)(?: µs an image it has that| for its)\s+(\d\d\.\d)%", paragraph)
+    assert len(said) == 3
+    assert set(said) <= found
+    (last,) = re.findall(r"only `accurate`, at\s+(\d+), is ahead", paragraph)
+    assert last == f"{means['accurate'][0]:.0f}"
