@@ -3,11 +3,11 @@ r"""Accuracy against parameters, bytes, microseconds and seconds of training: wh
 Our presets at 1 to 450 thousand parameters, the sub-networks of the paper's scheme, logistic
 regression, an MLP, gradient boosting, and rivals at 5, 20, 100 and 450 thousand: a plain CNN, a
 depthwise-separable one and ResNet-20 scaled to the size, in one run on the same images. Rivals are
-trained by the very same code as our preset of the size: same batches, moved images, smoothing,
-schedule, precision, epochs or minutes, by AdamW at the best of three learning rates by validation,
-each with all of the minutes, chosen with the first seed (their seconds are of the best alone).
-Prediction is timed on one thread in batches of 500, all by the same
-code, normalisation folded in. Bytes are those of float32 weights; of convolutional networks also
+trained by the very same code as our preset of the size: same batches, images moved by the same
+rule, smoothing, schedule, precision, epochs or minutes, by AdamW at the best of three learning
+rates by validation, each with all of the minutes, chosen with the first seed (their seconds are of
+the best alone). Prediction is timed on one thread in batches of 500, all by the same code,
+normalisation folded in. Bytes are those of float32 weights; of convolutional networks also
 those of an int8 export, with the accuracy that it has. The test images are read once for each row.
 Finished rows are kept; the picture is drawn from the result file.
 

@@ -1,7 +1,7 @@
 """The convolutional networks of `curve.py`: ours, and rivals that are trained by the same code.
 
 A rival is a list of blocks of dense or depthwise convolutions, with or without skips. It is trained
-by `JointTraining` as our presets are: the same batches, moved images, label smoothing, schedule,
+by `JointTraining` as our presets are: the same batches, rule of moves, label smoothing, schedule,
 epochs or minutes and precision, its own optimiser AdamW at the best of three rates by validation.
 """
 

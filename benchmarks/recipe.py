@@ -3,9 +3,11 @@ r"""What each part of a recipe gives: one change at a time, on validation images
 The base is a preset, with fewer images and epochs where that is asked for, so that a row takes a
 few minutes. Each row changes one thing. Training and validation images are both cut from the
 training images: 5000, a quarter where they are few, validate and choose nothing, the last epoch
-counts. No test image is read. A part keeps its place if it gives 0.2 points, or a tenth of the
-time; seconds are a processor's, which others may use at the same time. Finished rows are kept.
-Results of a preset *before it had three blocks* are of an earlier commit, whose rows were others.
+counts. Moves that a row chooses are those of all its epochs, also of 60 and more, in which the base
+of the two largest presets has others. No test image is read. A part keeps its place if it gives 0.2
+points, or a tenth of the time; seconds are a processor's, which others may use at the same time.
+Finished rows are kept. Results of a preset *before it had three blocks* are of an earlier commit,
+whose rows were others.
 
     python benchmarks/recipe.py                 # 3 seeds, about 3 hours on one core
     python benchmarks/recipe.py --rows base relu --seeds 42

@@ -13,7 +13,7 @@ from rankwise.estimators import convolutional as estimator
 from rankwise.estimators.options import classifier_of
 from rankwise.networks.copies import views
 from rankwise.networks.graph import run
-from rankwise.training import precision
+from rankwise.training import augment, convolutional_presets, joint, precision
 from rankwise.training.augment import NEARER, SHIFTS, Augmentation
 from rankwise.training.joint import JointTraining
 from rankwise.training.presets import recommended
@@ -247,6 +247,28 @@ def planned(monkeypatch, model, images, labels, **options):
     with pytest.raises(KeyboardInterrupt):
         model.fit(images, labels, **options)
     return plans[0]
+
+
+@pytest.mark.parametrize(("preset", "enough"), [("accurate", 200), ("accurate", 900), ("tiny", 9)])
+def test_moves_of_long_trainings_reach_the_training(monkeypatch, digits, preset, enough):
+    images, labels = (a[:600] for a in digits)
+    plans = []
+
+    def note(module, plan, *given, **options):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    def with_mirrors(*given, mirrored):
+        return replace(mirrored, mirror=True, flip=True)
+
+    monkeypatch.setattr(convolutional_presets, "_ENOUGH_FOR_SHIFTS", enough)
+    monkeypatch.setattr(augment, "with_mirrors", with_mirrors)
+    monkeypatch.setattr(joint, "JointTraining", note)
+    with pytest.raises(KeyboardInterrupt):
+        ConvolutionalClassifier(preset).fit(images, labels)
+    far = replace(augment.FARTHER, mirror=True, flip=True)
+    assert plans[0].long == (far if preset == "accurate" and enough <= 600 else None)
+    assert plans[0].augmentation.mirror
 
 
 def test_a_given_validation_part_counts_for_no_epoch(monkeypatch, digits):

@@ -80,6 +80,7 @@ def test_the_same_generator_gives_the_same_maps():
         ({"rotation": -1.0}, "rotation must be a number at least 0, got -1.0"),
         ({"shift": float("nan")}, "shift must be a number at least 0, got nan"),
         ({"scale": 1.0}, "scale must be below 1, got 1.0"),
+        ({"erase": 1.5}, "erase must be at most 1, got 1.5"),
         ({"erase": -0.5}, "erase must be a number at least 0, got -0.5"),
     ],
 )
@@ -180,6 +181,15 @@ def test_erased_squares_are_grey_and_the_rest_stays():
     first, last = squares.min(dim=0).values, squares.max(dim=0).values
     assert first.tolist()[:2] == [-2, -2]
     assert last.tolist()[2:] == [13, 17]
+
+
+@pytest.mark.parametrize(("size", "share", "side"), [((7, 9), 0.4, 3), ((4, 30), 0.1, 1)])
+def test_squares_of_odd_sides_lie_about_their_centre(size, share, side):
+    squares = Augmentation(erase=share).squares(500, size, torch.Generator().manual_seed(1))
+    assert (squares[:, 2:] - squares[:, :2] == side).all()
+    centres = squares[:, :2] + side // 2
+    assert centres.min(dim=0).values.tolist() == [0, 0]
+    assert centres.max(dim=0).values.tolist() == [size[0] - 1, size[1] - 1]
 
 
 def test_nothing_is_drawn_where_nothing_is_erased():

@@ -15,6 +15,7 @@ from rankwise.errors import RunError
 from rankwise.lowrank import RandomLowRank
 from rankwise.networks.convolutional import as_maps
 from rankwise.training import joint
+from rankwise.training.affine import moved
 from rankwise.training.augment import Augmentation, channel_statistics
 from rankwise.training.joint import JointTraining
 from rankwise.training.joint_plan import LONG, JointPlan
@@ -179,6 +180,21 @@ def test_a_running_layer_begins_with_a_full_window(digits):
     assert min(accuracies) > 0.8
 
 
+@pytest.mark.parametrize("erase", [0.0, 0.5])
+def test_a_running_layer_begins_with_erased_images(digits, erase):
+    images, labels = digits
+    run = training(
+        images, module=windowed(images).float(), loss="squared", output_layer="running",
+        augmentation=Augmentation(erase=erase), epochs=1,
+    )  # fmt: skip
+    seen, module = [], run.module.forward
+    run.module.forward = lambda maps, *given: (seen.append(maps), module(maps, *given))[1]
+    run.solve_first(images[:60], labels[:60], torch.Generator().manual_seed(0))
+    changed = Augmentation().draw(60, (8, 8), torch.Generator().manual_seed(0))
+    same = torch.isclose(seen[0], moved(as_maps(images[:60]), changed), atol=1e-5)
+    assert bool(same.all()) == (erase == 0)
+
+
 # -- training -----------------------------------------------------------------------------------
 
 
@@ -281,10 +297,15 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_workers(digits, plan):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("plan", [SQUARED, RUNNING, MUON], ids=["trained", "running", "muon"])
+LONGER = {"augmentation": Augmentation(), "long": Augmentation(erase=0.5), "epochs": LONG}
+
+
+@pytest.mark.parametrize(
+    "plan", [SQUARED, RUNNING, MUON, LONGER], ids=["trained", "running", "muon", "long"]
+)
 def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, plan):
     images, labels = digits
-    plan = plan | {"epochs": 4}
+    plan = {"epochs": 4} | plan
     validation = (images[600:800], labels[600:800])
 
     def fit(path=None, stop=None):
@@ -311,7 +332,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, p
             k: v for k, v in b.items() if k != "seconds"
         }
     finished = fit(path)
-    assert finished.resumed == 4
+    assert finished.resumed == plan["epochs"]
     np.testing.assert_array_equal(finished.coef, whole.coef)
 
 
@@ -442,11 +463,11 @@ def test_alternating_mirror_images_show_each_image_both_ways_in_two_epochs(digit
     assert (seen[0] != seen[1]).all()
 
 
-def moves_of_epochs(run, images, labels):
+def moves_of_epochs(run, images, labels, **options):
     """The moves of each epoch of a training."""
     found, epoch = [], run._epoch
-    run._epoch = lambda *given: (epoch(*given), found.append(run.moves))[0]
-    run.fit(images[:120], labels[:120])
+    run._epoch = lambda *given: (found.append(run.moves), epoch(*given))[1]
+    run.fit(images[:120], labels[:120], **options)
     return found
 
 
@@ -458,6 +479,42 @@ def test_moves_of_a_long_training_are_those_of_all_its_epochs(digits, epochs):
     assert moves_of_epochs(run, images, labels) == [long if epochs == LONG else usual] * epochs
     alone = training(images, epochs=epochs, augmentation=usual)
     assert moves_of_epochs(alone, images, labels) == [usual] * epochs
+
+
+@pytest.mark.parametrize(("early", "late"), [(1.2, 0.8), (0.8, 1.2)])
+def test_moves_change_no_more_behind_a_quarter_of_a_budget(digits, tmp_path, early, late):
+    images, labels = digits
+    usual, long = Augmentation(), Augmentation(shift=0.2, erase=0.5)
+    passed, path = [0.0], tmp_path / "joint.safetensors"
+
+    def begun():
+        run = training(images, epochs=200, time_budget=1.0, augmentation=usual, long=long)
+        update = run.update
+
+        def timed(*given, **options):
+            passed[0] += (early if passed[0] < LONG / 4 else late) / 2
+            return update(*given, **options)
+
+        run.update, run._clock = timed, Clock(float(LONG), now=lambda: passed[0])
+        return run
+
+    found = moves_of_epochs(begun(), images, labels)
+    # Of epochs that take more time than a long training's at first, and less later.
+    assert found[1:] == [usual if early > 1 else long] * (len(found) - 1)
+
+    def stop(entry):
+        if entry["epoch"] == LONG // 2:
+            raise KeyboardInterrupt
+
+    passed[0] = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        moves_of_epochs(begun(), images, labels, checkpoint=path, after_epoch=stop)
+    passed[0] = 0.0
+    run = begun()
+    start = run._clock.start
+    run._clock.start = lambda: (start(), run._clock.add(LONG / 2))
+    goes_on = moves_of_epochs(run, images, labels, checkpoint=path)
+    assert set(goes_on) == {found[-1]}
 
 
 @pytest.mark.parametrize(("expected", "is_long"), [(LONG - 5, False), (LONG + 5, True)])
@@ -716,6 +773,10 @@ def test_the_schedules_rise_then_fall():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"augmentation": None, "long": Augmentation()},
+            "moves of long trainings need an augmentation in short ones, got none",
+        ),
         ({"loss": "hinge"}, "unknown loss 'hinge'; accepted: cross-entropy, squared"),
         ({"output_layer": "fixed"}, "unknown output_layer 'fixed'; accepted: trained, running"),
         ({"output_layer": "running"}, "a running output layer needs loss 'squared'"),

@@ -48,9 +48,9 @@ class Augmentation:
     fill : {"nearest", "reflect", "constant"}
         What lies outside an image.
     erase : float
-        Side of the square of each image that becomes grey, as a fraction of the shorter axis
-        (T. DeVries' cutout: 0.5 there); 0 for none. Its centre is anywhere in the image, so a
-        square may be cut off.
+        Side of the square of each image that gets its mean, as a fraction of the shorter axis, at
+        most 1 (T. DeVries' cutout: 0.5 there); 0 for none. Its centre is anywhere in the image,
+        so a square may be cut off.
     """
 
     rotation: float = 12.0
@@ -70,6 +70,8 @@ class Augmentation:
                 raise ValueError(f"{name} must be a number at least 0, got {getattr(self, name)}")
         if self.scale >= 1:
             raise ValueError(f"scale must be below 1, got {self.scale}")
+        if self.erase > 1:
+            raise ValueError(f"erase must be at most 1, got {self.erase}")
         if self.fill not in FILLS:
             raise ValueError(f"unknown fill {self.fill!r}; accepted: {', '.join(FILLS)}")
 

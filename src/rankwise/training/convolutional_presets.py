@@ -281,8 +281,8 @@ def _teacher_of(
 ) -> ConvolutionalPlan | None:
     """What is trained first, on the same images; None where none was asked for.
 
-    It has its preset's units, at most the epochs of the one that it teaches, and images are moved
-    alike for both.
+    It has its preset's units and moves, and at most the epochs of the one that it teaches. What it
+    is asked is about images as that one sees them.
     """
     if "teacher" not in given:
         return None

@@ -122,9 +122,11 @@ class JointTraining(JointUpdates):
             if checkpoint is not None and is_first():
                 self._keep(checkpoint, key, state)
         with self.threads():
+            self.moves = self._moves_in(state)
             if self.running is not None and not state.epoch:
                 status = self._fill_window(images, encoded, batch, weights)
             while state.epoch < self.plan.epochs and status == "finished" and not over:
+                self.moves = self._moves_in(state)
                 tick = time.perf_counter()
                 loss, rate, took = self._epoch(
                     images, encoded, state.epoch, batch, per_epoch, weights
@@ -185,7 +187,6 @@ class JointTraining(JointUpdates):
         rng = np.random.default_rng([self.seed, 3, epoch])
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
         order = rng.permutation(len(images))
-        self.moves = self._moves_in(epoch)
         total, rate, took = 0.0, 0.0, list[float]()
         try:
             for i in range(per_epoch):
@@ -213,14 +214,20 @@ class JointTraining(JointUpdates):
             total = nan
         return total / max(len(took), 1), rate, took
 
-    def _moves_in(self, epoch: int) -> Augmentation | None:
-        """Those of long trainings, if so many epochs are planned or, by the clock, expected."""
+    def _moves_in(self, state: JointState) -> Augmentation | None:
+        """Those of long trainings, if so many epochs are planned or, by the clock, expected.
+
+        What the clock says changes from epoch to epoch; it counts until a quarter is over.
+        """
         if self.plan.long is None:
             return self.plan.augmentation
-        expected = float(self.plan.epochs)
+        expected, done = float(self.plan.epochs), 0.0
         if self.plan.time_budget is not None:
-            expected = min(expected, epoch / max(self._clock.done, _LEAST_SHARE))
-        return self.plan.long if expected >= LONG else self.plan.augmentation
+            done = self._clock.done
+            expected = min(expected, state.epoch / max(done, _LEAST_SHARE))
+        if done < _TIMED_AGAIN_AT:
+            state.long = expected >= LONG
+        return self.plan.long if state.long else self.plan.augmentation
 
     def _needed(
         self,

@@ -22,6 +22,7 @@ class JointState:
     best_accuracy: float = -inf
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     ended: bool = False  # by the time budget
+    long: bool = False  # moved as in long trainings; see `JointPlan.long`
     needs: float | None = None
 
 
@@ -61,6 +62,7 @@ def write_state(
             "best_accuracy": None if state.best_accuracy == -inf else state.best_accuracy,
             "precision": precision,
             "ended": state.ended,
+            "long": state.long,
             "needs": state.needs,
         },
     )
@@ -92,6 +94,7 @@ def read_state(
         best_accuracy=-inf if accuracy is None else accuracy,
         best=parts.pop("best"),
         ended=known["ended"],
+        long=known["long"],
         needs=known["needs"],
     )
     return state, parts, known["precision"]

@@ -75,7 +75,7 @@ class JointPlan:
     augmentation : Augmentation, optional
     long : Augmentation, optional
         In its place where `LONG` epochs or more are planned or, in a time budget, to be expected
-        by the time that those before took.
+        by the time that those of its first quarter took.
     extra : callable, optional
         Applied to every moved batch: `rankwise.RandomLowRank`, or whatever is called as it is,
         ``extra(maps, source_id=rows, epoch=epoch)``, with maps ``(n, C, H, W)`` and the places of
@@ -123,6 +123,8 @@ class JointPlan:
             raise ValueError("a running output layer needs loss 'squared', got 'cross-entropy'")
         if self.teacher is not None and self.loss != "cross-entropy":
             raise ValueError("a teacher needs loss 'cross-entropy', got 'squared'")
+        if self.long is not None and self.augmentation is None:
+            raise ValueError("moves of long trainings need an augmentation in short ones, got none")
         for name in ("epochs", "batch_size", "n_shards", "solve_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

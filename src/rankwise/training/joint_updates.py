@@ -248,10 +248,12 @@ class JointUpdates:
         layer = RunningLayer(m, self.n_classes, ridge=self.plan.ridge, window=inf)
         for block in blocks(len(images), size):
             maps = as_maps(images[block]).to(self.device)
-            if self.plan.augmentation is not None:
+            if self.moves is not None:
                 sides = (maps.shape[2], maps.shape[3])
-                affine = self.plan.augmentation.draw(len(maps), sides, draws)
-                maps = moved(maps, affine, self.plan.augmentation.fill)
+                affine = self.moves.draw(len(maps), sides, draws)
+                squares = self.moves.squares(len(maps), sides, draws)
+                maps = moved(maps, affine, self.moves.fill)
+                maps = maps if squares is None else erased(maps, squares)
             with torch.no_grad():
                 features = self.module(maps, [])
             labels = torch.from_numpy(encoded[block]).to(self.device)
