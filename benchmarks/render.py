@@ -80,7 +80,8 @@ STUDY_MARKS = (
 HEAD = """# Results
 
 Measured, not quoted. Every table was written by `benchmarks/render.py` from
-`benchmarks/results/*.json`; `make results` measures them again.
+`benchmarks/results/*.json`. `make results` measures most of them again, the command above a table
+that table.
 """
 
 

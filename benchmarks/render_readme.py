@@ -84,16 +84,17 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
     lines = [markdown(columns, sorted(rows.values())), ""]
     if any(row[0].endswith(_OLDER) for row in rows.values()):
         lines += [
-            f"{_OLDER.strip()} {STALE}: the code has changed since, as `make stale` lists.",
+            f"{_OLDER.strip()} {STALE}: code that the figure depends on has changed since, so that "
+            "today's may be others; `make stale` lists what.",
             "",
         ]
     pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
-        "All training images of each set, test images read once, 2 cores; mean (min–max) over the "
+        "All training images of each set, test images read once a run, 2 cores; mean (min–max) over the "
         "n runs; *with copies*: averaged over shifted and mirrored ones (`tta=shifts`); *bar* and "
         "*goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: what it "
-        "took, of the minutes asked for "
+        "took, of the minutes that the bar allows "
         f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
         f"{', '.join(pages)}).",
         "",
@@ -171,8 +172,8 @@ def shifted_lines(results: list[dict[str, Any]]) -> list[str]:
         where = f"docs/results.md#{anchor(result['title'])}"
         said.append(f"{percent(runs)}% at {side} pixels ([measured]({where}))")
     return [
-        "Shifted in the place of affine moves, whose scales were 0.12 then, the plain CNN has "
-        f"{'; '.join(said)}.",
+        "The plain CNN does better on images that are shifted alone, not moved affinely as ours are "
+        f"(another run): {'; '.join(said)}.",
         "",
     ]
 

@@ -42,7 +42,7 @@ def test_gains_on_photographs_are_taken_seed_by_seed(lines):
 
 def test_what_a_shifted_rival_has_on_photographs_stands_beside(lines):
     (text, _) = lines.shifted_lines([photographs([0.84], [0.82, 0.84])])
-    assert "plain CNN has 83.00 (82.00–84.00)% at 64 pixels ([measured](docs/results.md#" in text
+    assert "(another run): 83.00 (82.00–84.00)% at 64 pixels ([measured](docs/results.md#" in text
 
 
 def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):
@@ -86,7 +86,7 @@ def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_pa
     assert "| `a` † |" in text
     assert "| `b` |" in text
     assert text.count("**stale**") == 1
-    assert "† **stale**: the code has changed since" in text
+    assert "† **stale**: code that the figure depends on has changed since" in text
 
 
 def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
