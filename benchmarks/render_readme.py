@@ -91,10 +91,10 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
     pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
-        "All training images of each set, test images read once a run, 2 cores; mean (min–max) over "
-        "the n runs; *with copies*: averaged over shifted and mirrored ones (`tta=shifts`); *bar* and "
-        "*goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: what it "
-        "took, of the minutes that the bar allows "
+        "All training images of each set, test images read once a run, 2 cores; mean (min–max) "
+        "over the n runs; *with copies*: averaged over shifted and mirrored ones (`tta=shifts`); "
+        "*bar* and *goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: "
+        "what it took, of the minutes that the bar allows "
         f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
         f"{', '.join(pages)}).",
         "",
