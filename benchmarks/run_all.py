@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 OTHERS = ("fashion_mnist", "cats_vs_dogs", "malaria")
 _OF_PHOTOGRAPHS = ("--on", "cats_vs_dogs", "--epochs", "14", "--rows", "base", "affine")
+_OF_LONG = ("--epochs", "60", "--rows", "base", "shifts")
 COMMANDS = (
     ("presets.py",),
     ("probes.py",),
@@ -42,6 +43,7 @@ COMMANDS = (
     ("curve.py", "--dataset", "photographs-96", "--minutes", "2"),
     ("recipe.py",),
     ("recipe.py", *_OF_PHOTOGRAPHS, "--out", str(HERE / "results" / "recipe_photographs.json")),
+    ("recipe.py", *_OF_LONG, "--out", str(HERE / "results" / "recipe_long.json")),
     ("epoch_choice.py",),
     ("ways.py",),
     ("frontier.py", "--tta", "shifts"),
