@@ -99,9 +99,20 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
         f"{', '.join(pages)}).",
         "",
     ]
+    others: dict[str, tuple[Any, dict[str, Any]]] = {}
     for result in results:
+        # What a row was before it was measured again is left out here as well.
+        again = {r["row"] for r in result["data"]}
+        for _, of_rows in others.values():
+            for row in again & set(of_rows):
+                del of_rows[row]
         for other in result["tables"][1:]:
-            lines += [f"{other['title']}:", "", markdown(other["columns"], other["rows"]), ""]
+            _, of_rows = others.setdefault(other["title"], (other["columns"], {}))
+            for row in other["rows"]:
+                of_rows.setdefault(row[0], []).append(row)
+    for title, (names, of_rows) in others.items():
+        found = [row for key in sorted(of_rows) for row in of_rows[key]]
+        lines += [f"{title}:", "", markdown(names, found), ""] if found else []
     return lines
 
 

@@ -89,6 +89,32 @@ def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_pa
     assert "† **stale**: code that the figure depends on has changed since" in text
 
 
+def test_times_to_accuracy_are_those_of_the_rows_that_are_shown(lines):
+    asked = {"bar": 90.0, "goal": 95.0, "minutes": 15}
+    run = {"asked": asked, "n_parameters": 9, "seconds": 1.0, "accuracy": 0.9}
+    columns = ["row", "seed", "85%"]
+
+    def result(title, rows, timed):
+        data = [run | {"row": r, "seed": 42, "accuracy_of_copies": {}} for r in rows]
+        tables = [{}, *([{"title": "Times", "columns": columns, "rows": timed}] if timed else [])]
+        return {"title": title, "provenance": KNOWN, "tables": tables, "data": data}
+
+    first = result("One", "ab", [["a", "42", "first"], ["b", "42", "stays"], ["b", "43", "too"]])
+    later = result("Two", "ac", [["a", "42", "again"], ["c", "42", "new"]])
+    text = "\n".join(lines.frontier_lines([first, later]))
+    assert text.count("Times:") == 1
+    for said in (
+        "| a | 42 | again |",
+        "| b | 42 | stays |",
+        "| b | 43 | too |",
+        "| c | 42 | new |",
+    ):
+        assert said in text
+    assert "first" not in text
+    # Measured again without times: what it was before isn't shown either.
+    assert "Times:" not in "\n".join(lines.frontier_lines([first, result("Two", "ab", [])]))
+
+
 def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
     asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
     run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
