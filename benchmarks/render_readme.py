@@ -183,8 +183,8 @@ def shifted_lines(results: list[dict[str, Any]]) -> list[str]:
         where = f"docs/results.md#{anchor(result['title'])}"
         said.append(f"{percent(runs)}% at {side} pixels ([measured]({where}))")
     return [
-        "The plain CNN does better on images that are shifted alone, not moved affinely as ours "
-        f"are (another run): {'; '.join(said)}.",
+        "On images that are shifted alone, not moved affinely as ours are, the plain CNN has "
+        f"(another run) {'; '.join(said)}.",
         "",
     ]
 

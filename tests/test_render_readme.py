@@ -42,7 +42,7 @@ def test_gains_on_photographs_are_taken_seed_by_seed(lines):
 
 def test_what_a_shifted_rival_has_on_photographs_stands_beside(lines):
     (text, _) = lines.shifted_lines([photographs([0.84], [0.82, 0.84])])
-    assert "(another run): 83.00 (82.00–84.00)% at 64 pixels ([measured](docs/results.md#" in text
+    assert "(another run) 83.00 (82.00–84.00)% at 64 pixels ([measured](docs/results.md#" in text
 
 
 def test_nothing_is_said_of_photographs_that_no_seed_has_both_rows_of(lines):
