@@ -22,10 +22,16 @@ from rankwise.training.distributed import (
 SCRIPT = """
 import sys
 from pathlib import Path
+import torch
 from sklearn.datasets import load_digits
 from rankwise import ConvolutionalClassifier
 from rankwise.errors import RunError
+from rankwise.training.augment import Augmentation, channel_statistics
 from rankwise.training.distributed import data_parallel, ending_together, of_first, shared_out
+from rankwise.training.joint import JointTraining
+from rankwise.training.joint_plan import JointPlan
+from rankwise.training.modules import ConvolutionalModule
+from rankwise.units.convolutional import ConvolutionalUnits, Layer
 
 def say(*words):
     # In one piece: both processes write into one pipe.
@@ -50,6 +56,15 @@ with data_parallel() as rank:
         say("refused", error)
     budget = ConvolutionalClassifier("tiny", time_budget=0.02).fit(X, y[:400])
     say("budget", [entry["learning_rate"] for entry in budget.history_])
+    # About so many epochs that by one's own clock a process could have others' moves.
+    moves = {"augmentation": Augmentation(), "long": Augmentation(shift=0.2, erase=0.5)}
+    plan = JointPlan(epochs=200, batch_size=50, time_budget=1.0, **moves)
+    units = ConvolutionalUnits((8, 8), (Layer(4, pool=2),))
+    start = torch.Generator().manual_seed(0)
+    training = JointTraining(ConvolutionalModule(units, *channel_statistics(X), start), plan, 10)
+    found = []
+    training.fit(X, y[:400], after_epoch=lambda entry: found.append(training.moves == plan.long))
+    say("moves", found)
     try:
         with ending_together():
             if rank == 1:
@@ -81,6 +96,9 @@ def test_two_processes_train_what_one_trains(tmp_path, digits):
     assert len(budgets) == 2
     assert done.stdout.count("left []") == 2
     assert budgets[0] == budgets[1]
+    moves = [line for line in done.stdout.splitlines() if line.startswith("moves")]
+    assert len(moves) == 2
+    assert moves[0] == moves[1]
     assert "0 ended: process 1 of those that train together: no images here\n" in done.stdout
     assert "1 ended: no images here\n" in done.stdout
     first, second = (
