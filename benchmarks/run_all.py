@@ -46,6 +46,7 @@ COMMANDS = (
     ("recipe.py", *_OF_LONG, "--out", str(HERE / "results" / "recipe_long.json")),
     ("epoch_choice.py",),
     ("ways.py",),
+    ("muon.py",),
     ("frontier.py", "--tta", "shifts"),
     ("airbench.py",),
     ("training_overhead.py",),

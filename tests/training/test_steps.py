@@ -1,9 +1,14 @@
 """Optimisers' steps against slow references, and the precision of training."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rankwise.training import muon
 from rankwise.training.precision import resolve_precision
 from rankwise.training.steps import Steps
 
@@ -32,6 +37,54 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix():
     found = held[0].reshape(12, 5).double().numpy()
     assert np.linalg.norm(found) == pytest.approx(np.sqrt(12), rel=1e-5)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.2
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_the_iteration_is_its_polynomial_of_the_singular_values(rows, columns, seed):
+    matrix = np.random.default_rng(seed).standard_normal((rows, columns))
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+    found = muon.orthogonalised(torch.from_numpy(matrix)).numpy()
+    np.testing.assert_allclose(found, u * s @ v, atol=1e-9)
+
+
+def test_a_gradient_of_zeros_moves_nothing():
+    matrix = torch.ones(3, 2)
+    muon.step(matrix, torch.zeros(3, 2), torch.zeros(3, 2), rate=1.0, momentum=0.9)
+    assert torch.equal(matrix, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("size", [(12, 5), (5, 12)])
+def test_its_steps_are_those_of_torch_s_muon_but_for_bfloat16(size):
+    generator = torch.Generator().manual_seed(1)
+    ours = torch.randn(*size, generator=generator)
+    theirs, buffer = torch.nn.Parameter(ours.clone()), torch.zeros(*size)
+    optimiser = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.0, momentum=0.85)
+    for _ in range(4):
+        theirs.grad = torch.randn(*size, generator=generator)
+        before = ours.clone()
+        muon.step(ours, theirs.grad, buffer, rate=0.1, momentum=0.85)
+        optimiser.step()
+        length = (ours - before).norm()
+        assert (ours - theirs.detach()).norm() < 0.1 * length
+
+
+def test_threads_change_no_bit():
+    def run(**options):
+        generator = torch.Generator().manual_seed(0)
+        held = [torch.randn(n, 1, 130, generator=generator) for n in (130, 140, 3)]
+        steps = Steps(held, held[:2], optimiser="muon", **CHOICES)
+        for _ in range(2):
+            for parameter in held:
+                parameter.grad = parameter.sin()
+            steps.step(**options)
+        return held
+
+    with ThreadPoolExecutor(3) as pool:
+        for a, b in zip(run(), run(run=pool.map), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_what_is_no_matrix_goes_by_adamw():

@@ -191,7 +191,7 @@ class JointUpdates:
             for other in results[1:]:
                 gradient = gradient + other[1][j]
             parameter.grad = gradient
-        self.steps.step()
+        self.steps.step(self._pool.map)
         shares = [(part.stop - part.start) / len(maps) for part in parts]
         self._keep_moments([r[2] for r in results], shares)
         if self.running is not None:

@@ -9,12 +9,12 @@ is held at one length, as in his airbench. The rest goes by AdamW.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import cos, inf, pi
 
 import torch
-from torch import nn
 
+from rankwise.training import muon
 from rankwise.training.distributed import is_parallel, of_first
 from rankwise.training.reserve import MARGIN, least_seconds
 
@@ -74,54 +74,68 @@ class Steps:
     ) -> None:
         apart = {id(p) for p in matrices} if optimiser == "muon" else set()
         self._matrices = [p for p in parameters if id(p) in apart]
-        # The same numbers as a matrix: Muon takes nothing else.
-        self._flat = [nn.Parameter(p.detach().view(-1, p.shape[-1])) for p in self._matrices]
-        others = [p for p in parameters if id(p) not in apart]
-        self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay)
-        ]
-        self._stepped = [*others, *self._flat]
-        self._rates = [learning_rate, matrix_rate]
-        if self._matrices:
-            self._optimisers.append(
-                torch.optim.Muon(self._flat, lr=matrix_rate, weight_decay=0.0, momentum=_MOMENTUM)
-            )
+        self._flat = [p.detach().view(-1, p.shape[-1]) for p in self._matrices]
+        self._buffers = [torch.zeros_like(flat) for flat in self._flat]
+        self._others = [p for p in parameters if id(p) not in apart]
+        self._adamw = torch.optim.AdamW(self._others, lr=learning_rate, weight_decay=weight_decay)
+        self._rates = (learning_rate, matrix_rate)
+        self._matrix_rate = matrix_rate
 
     def set_share(self, share: float) -> float:
         """Learning rates at a share of the largest; gives AdamW's."""
-        for optimiser, rate in zip(self._optimisers, self._rates, strict=False):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * share
-        return self._rates[0] * share
+        rate, matrix_rate = (share * largest for largest in self._rates)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._matrix_rate = matrix_rate
+        return rate
 
-    def step(self) -> None:
-        """One step along the parameters' gradients."""
-        for matrix, flat in zip(self._matrices, self._flat, strict=True):
-            flat.grad = None if matrix.grad is None else matrix.grad.reshape(flat.shape)
-        for optimiser in self._optimisers:
-            optimiser.step()
-        with torch.no_grad():
-            for flat in self._flat:
-                flat.mul_(len(flat) ** 0.5 / flat.norm().clamp(min=_SHORTEST))
+    def step(self, run: Callable[..., Iterable[None]] = map) -> None:
+        """One step along the parameters' gradients.
+
+        Parameters
+        ----------
+        run : callable
+            Calls a function for each of several values, as `map` does: on threads, for example.
+        """
+        self._adamw.step()
+        # The largest first, so that no thread begins with it when the others are done.
+        order = sorted(range(len(self._flat)), key=lambda i: -self._flat[i].numel())
+        large = bool(order) and self._flat[order[0]].numel() >= _WORTH_A_THREAD
+        list((run if large else map)(self._step_matrix, order))
+
+    def _step_matrix(self, i: int) -> None:
+        gradient, flat = self._matrices[i].grad, self._flat[i]
+        if gradient is None:
+            return
+        muon.step(
+            flat,
+            gradient.reshape(flat.shape),
+            self._buffers[i],
+            rate=self._matrix_rate,
+            momentum=_MOMENTUM,
+        )
+        flat.mul_(len(flat) ** 0.5 / flat.norm().clamp(min=_SHORTEST))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The optimisers' state, by name."""
         found = {}
-        for i, parameter in enumerate(self._stepped):
-            for name, value in self._state(parameter).items():
+        for i, parameter in enumerate(self._others):
+            for name, value in self._adamw.state[parameter].items():
                 found[f"{i}.{name}"] = value
+        for i, buffer in enumerate(self._buffers, start=len(self._others)):
+            found[f"{i}.{_BUFFER}"] = buffer
         return found
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         """Go on from a state that `tensors` gave."""
         for name, value in tensors.items():
-            i, _, moment = name.partition(".")
-            kept = value.cpu() if moment == "step" else value
-            self._state(self._stepped[int(i)])[moment] = kept
-
-    def _state(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-        muon = any(parameter is flat for flat in self._flat)
-        return self._optimisers[1 if muon else 0].state[parameter]
+            place, _, moment = name.partition(".")
+            i = int(place)
+            if i >= len(self._others):
+                self._buffers[i - len(self._others)].copy_(value)
+            else:
+                kept = value.cpu() if moment == "step" else value
+                self._adamw.state[self._others[i]][moment] = kept
 
 
 class Clock:
@@ -202,3 +216,5 @@ class Clock:
 
 _MOMENTUM = 0.85
 _SHORTEST = 1e-12
+_WORTH_A_THREAD = 2**14
+_BUFFER = "momentum_buffer"
