@@ -49,8 +49,8 @@ def main() -> None:
     columns = ("preset", "torch's, ms", "ours, ms", "times", "apart")
     found = Table(TITLE, columns, lines)
     note = (
-        "times: how many times as fast ours is. Where a processor has instructions for bfloat16 "
-        "(AMX, AVX-512 with BF16) torch's takes less than here."
+        "times: how many times as fast ours is on one thread. A processor with instructions for "
+        "bfloat16 (AMX, AVX-512 with BF16) may have another answer."
     )
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     known = {"repeats": args.repeats, "bfloat16 instructions": "yes" if native else "no"}
