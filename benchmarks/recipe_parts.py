@@ -80,8 +80,8 @@ class _Nesterov:
             group["lr"] = self.rate * share
         return self.rate * share
 
-    def step(self) -> None:
-        """One step along the gradients."""
+    def step(self, run: Any = map) -> None:
+        """One step along the gradients; `run` is for matrices, which it has none of."""
         self.sgd.step()
 
 
