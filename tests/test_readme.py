@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rankwise
+from rankwise.export import export_model
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -102,3 +105,22 @@ def test_microseconds_written_by_hand_stand_in_their_table():
     assert set(said) <= found
     (last,) = re.findall(r"only `accurate`, at\s+(\d+), is ahead", paragraph)
     assert last == f"{means['accurate'][0]:.0f}"
+
+
+def test_how_much_longer_torch_s_muon_takes_stands_in_its_table():
+    text = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"\[([\d.]+) to (\d+) times as long\]\(results.md#a-step-of-muon", text)
+    result = json.loads((ROOT / "benchmarks/results/muon.json").read_text("utf-8"))
+    times = [row["times"] for row in result["data"]]
+    assert said == (f"{min(times):.1f}", f"{max(times):.0f}")
+
+
+def test_sizes_of_pages_written_by_hand_are_those_of_the_shipped_models(tmp_path):
+    text = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    paragraph = text.partition("## A page")[2].partition("\n##")[0]
+    said = dict(re.findall(r"(\d+)(?: kB)? for\s+`([a-z0-9-]+)`", paragraph))
+    assert len(said) == 3
+    for kilobytes, name in said.items():
+        path = tmp_path / f"{name}.html"
+        export_model(rankwise.load(name), "html", path)
+        assert kilobytes == f"{path.stat().st_size / 1000:.0f}"
