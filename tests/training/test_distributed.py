@@ -66,7 +66,8 @@ with data_parallel() as rank:
     training = JointTraining(ConvolutionalModule(units, *channel_statistics(X), start), plan, 10)
     readings, found = itertools.count(0.0, (0.01, 1.0)[rank]), []
     training._clock = Clock(20.0, now=lambda: next(readings))
-    training.fit(X[:100], y[:100], after_epoch=lambda entry: found.append(training.moves == plan.long))
+    note = lambda entry: found.append(training.moves == plan.long)
+    training.fit(X[:100], y[:100], after_epoch=note)
     say("moves", found)
     try:
         with ending_together():
