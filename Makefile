@@ -52,7 +52,7 @@ dist: install ## Build wheel and sdist into dist/, install each into an empty en
 bench: install ## Every benchmark in its quick form, a minute or two
 	$(BIN)/python benchmarks/run_all.py --quick
 
-results: install ## Every figure of docs/results.md, measured anew: hours (DATA=folder of the data sets)
+results: install ## Most figures of docs/results.md, measured anew: days (DATA=folder of the data sets)
 	$(BIN)/python benchmarks/run_all.py --data $(DATA)
 	$(BIN)/python benchmarks/render.py
 

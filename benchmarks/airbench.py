@@ -315,8 +315,8 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         found.append(
             f"airbench94 has {QUOTED}% on the lossless original, in 9.9 epochs, with six copies "
             f"(its source, mean of 1000 runs; quoted). On this copy, JPEG of quality 75, it is "
-            f"{QUOTED - float(np.mean(runs)):.1f} points less, which stands against every figure "
-            "on CIFAR-10 here: also against the bars, which are of the original."
+            f"{QUOTED - float(np.mean(runs)):.1f} points less: every figure on CIFAR-10 here is "
+            "lower than it would be on the original, for which the bars were set."
         )
     return found
 

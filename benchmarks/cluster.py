@@ -346,7 +346,8 @@ def record(args: Any, found: dict[str, Any], data: Any) -> None:
         ratio = median(found["overhead"]["ratios"])
         notes.append(f"Overhead {ratio:.2f}; bar {BAR_OVERHEAD}.")
     known = {"data": data, "parts": list(found)}
-    write_result(args, "Clusters", tables_of(found), found, known, notes)
+    title = "Clusters: memory by rows" if list(found) == ["memory"] else "Clusters"
+    write_result(args, title, tables_of(found), found, known, notes)
 
 
 if __name__ == "__main__":

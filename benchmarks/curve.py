@@ -361,18 +361,23 @@ def notes(results: list[dict[str, Any]], n_test: int = _TEST_IMAGES) -> list[str
     for size, name in SIZES.items():
         cells = [c for c in compared if c["size"] == size]
         parts = {
-            "ahead of the best rival": [c["label"] for c in cells if c["gain"] > alike],
+            "ahead of the best rival": [_named(c) for c in cells if c["gain"] > alike],
             f"alike (within {alike:.2f} points)": [
-                c["label"] for c in cells if abs(c["gain"]) <= alike
+                _named(c) for c in cells if abs(c["gain"]) <= alike
             ],
-            "the rival is the better choice": [
-                f"{c['label']} ({c['rival']})" for c in cells if c["gain"] < -alike
+            "behind the best rival": [
+                f"{_named(c)} ({c['rival']})" for c in cells if c["gain"] < -alike
             ],
         }
-        listed = "; ".join(f"{what}: {' – '.join(names)}" for what, names in parts.items() if names)
+        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
         if listed:
             said.append(f"By {name}: {listed}.")
     return [*said, *at_equal_seconds(results, alike)]
+
+
+def _named(cell: dict[str, Any]) -> str:
+    preset, _, units = cell["label"].partition(", ")
+    return f"`{preset}` with {units}" if units else f"`{preset}`"
 
 
 def at_equal_seconds(results: list[dict[str, Any]], alike: float) -> list[str]:

@@ -111,7 +111,7 @@ def staleness(known: Mapping[str, Any]) -> str | None:
     """Why a figure is stale, in a few words; None if it isn't."""
     changed = changed_since(known)
     if changed is None:
-        return "measured before the code of a run was recorded file by file"
+        return "measured before runs recorded their code, so that what changed can't be told"
     if not changed:
         return None
     named = ", ".join(f"`{name.removeprefix('src/rankwise/')}`" for name in changed[:3])

@@ -19,31 +19,40 @@ ALL_STALE = (
     "`make stale` lists; `make results` measures them again."
 )
 
-
 _OLDER = " †"
+_FOOTNOTE = (
+    f"{_OLDER.strip()} {STALE}: code that the figure depends on has changed since, so that today's "
+    "may be others; `make stale` lists what."
+)
 
 
 def readme_lines(folder: Path) -> list[str]:
     """The parts of the README that a folder of results has figures for.
 
-    What is stale says so above it, once for all that follows where all is; of the frontier, whose
-    rows have files of their own, the rows are marked. What was measured from an uncommitted tree is
-    left out.
+    What is stale has a mark, explained once below all of them, or one sentence above where all is;
+    of the frontier, whose rows have files of their own, the rows are marked. What was measured from
+    an uncommitted tree is left out.
     """
-    parts: list[tuple[str | None, list[str]]] = []
+    parts: list[tuple[bool, list[str]]] = []
     for patterns, of in PARTS.items():
         paths = (path for pattern in patterns for path in sorted(folder.glob(pattern)))
         found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         found = [result for result in found if not is_uncommitted(result["provenance"])]
         if found:
-            reasons = [staleness(result["provenance"]) for result in found]
-            marks_rows = of is frontier_lines and None in reasons
-            reason = None if marks_rows else next((r for r in reasons if r), None)
-            parts.append((reason, of(found)))
+            stale = [staleness(result["provenance"]) is not None for result in found]
+            lines = of(found)
+            if any(stale) and of is not frontier_lines:
+                lines = [_with_mark(lines[0]), *lines[1:]] if lines else []
+            parts.append((all(stale) if of is frontier_lines else any(stale), lines))
+    text = [line for _, lines in parts for line in lines]
     if parts and all(stale for stale, _ in parts):
-        return ["", ALL_STALE, "", *(line for _, lines in parts for line in lines)]
-    marked = [[f"{STALE}: {stale}.", "", *lines] if stale else lines for stale, lines in parts]
-    return ["", *(line for lines in marked for line in lines)]
+        return ["", ALL_STALE, "", *(line.replace(_OLDER, "") for line in text)]
+    return ["", *text, *([_FOOTNOTE, ""] if any(_OLDER in line for line in text) else [])]
+
+
+def _with_mark(sentence: str) -> str:
+    end = sentence[-1:] if sentence.endswith((".", ":")) else ""
+    return f"{sentence.removesuffix(end)}{_OLDER}{end}"
 
 
 def presets_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -76,25 +85,20 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
     columns = ("row", "n", "test, %", "with copies, %", "bar / goal", "met", "params", "min", "on")
     # What was measured again, with other code, stands in docs/results.md both ways.
     rows: dict[str, list[str]] = {}
-    stale = [staleness(result["provenance"]) is not None for result in results]
-    for result, is_stale in zip(results, stale, strict=True):
+    for result in results:
+        mark = _OLDER if staleness(result["provenance"]) else ""
         for row in _frontier_rows(result):
-            mark = _OLDER if is_stale and not all(stale) else ""
             rows[row[0]] = [f"{row[0]}{mark}", *row[1:]]
     lines = [markdown(columns, sorted(rows.values())), ""]
-    if any(row[0].endswith(_OLDER) for row in rows.values()):
-        lines += [
-            f"{_OLDER.strip()} {STALE}: code that the figure depends on has changed since, so that "
-            "today's may be others; `make stale` lists what.",
-            "",
-        ]
     pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
-        "All training images of each set, test images read once a run, 2 cores; mean (min–max) "
-        "over the n runs; *with copies*: averaged over shifted and mirrored ones (`tta=shifts`); "
+        "All training images of each set (of cats and of malaria, copies of 10,000 images of 100 "
+        "pixels, 2,000 of them for the test), test images read once a run, 2 cores; mean (min–max) "
+        "over the n runs; *row*: the set, and the most parameters; *with copies*: averaged over "
+        "shifted and mirrored ones (`tta=shifts`); *params*: what it has; "
         "*bar* and *goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: "
-        "what it took, of the minutes that the bar allows "
+        "minutes that it took, of those that the bar allows; *on*: the processor "
         f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
         f"{', '.join(pages)}).",
         "",

@@ -94,7 +94,7 @@ def test_a_figure_is_stale_when_a_file_of_its_code_has_changed_or_gone(provenanc
     assert provenance.staleness({"code": other}) == "changed since: `_arrays.py`, `gone.py`"
     many = {**code, **{f"src/rankwise/{i}.py": "" for i in range(5)}}
     assert provenance.staleness({"code": many}).endswith("`0.py`, `1.py`, `2.py` and 2 more")
-    assert "file by file" in provenance.staleness({"code": "an old digest of some files"})
+    assert "recorded their code" in provenance.staleness({"code": "an old digest of some files"})
 
 
 def test_what_computes_nothing_makes_no_figure_stale(provenance, tmp_path):
@@ -163,10 +163,9 @@ def test_stale_tables_say_so_where_they_stand_and_uncommitted_ones_are_not_shown
 
 def test_the_readme_s_parts_too(results, render):
     text = "\n".join(render.readme_lines(results))
-    before, mark, after = text.partition("**stale**: changed since: `_arrays.py`.")
-    assert mark
-    assert "`windowed`" in before
-    assert "mnist-small" in after
+    assert "| `mnist-small` † |" in text
+    assert "seeds; [command and all figures](docs/results.md#the-papers-scheme-on-mnist))." in text
+    assert text.rstrip().rpartition("\n")[2].startswith("† **stale**: ")
     assert "MNIST error" not in text
     for name in ("presets", "frontier"):
         path = results / f"{name}.json"

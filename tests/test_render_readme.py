@@ -89,6 +89,23 @@ def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_pa
     assert "† **stale**: code that the figure depends on has changed since" in text
 
 
+def test_what_is_stale_has_a_mark_that_is_explained_once_below(lines, tmp_path):
+    stale = KNOWN | {"code": {"src/gone.py": "0"}}
+    curve = {"title": "Curve", "provenance": stale, "notes": ["By bytes: alike."]}
+    (tmp_path / "curve.json").write_text(json.dumps(curve))
+    found = photographs([0.84], [0.83])
+    (tmp_path / "curve_photographs_64.json").write_text(json.dumps(found))
+    text = lines.readme_lines(tmp_path)
+    assert text[1].endswith("([curve and tables](docs/results.md#curve)) †:")
+    assert sum("†" in line for line in text) == 2
+    assert text[-2].startswith("† **stale**: code that the figure depends on has changed since")
+    # Where everything is stale one sentence above says so, and nothing has a mark.
+    (tmp_path / "curve_photographs_64.json").write_text(json.dumps(found | {"provenance": stale}))
+    text = lines.readme_lines(tmp_path)
+    assert text[1] == lines.ALL_STALE
+    assert "†" not in "\n".join(text)
+
+
 def test_times_to_accuracy_are_those_of_the_rows_that_are_shown(lines):
     asked = {"bar": 90.0, "goal": 95.0, "minutes": 15}
     run = {"asked": asked, "n_parameters": 9, "seconds": 1.0, "accuracy": 0.9}

@@ -228,7 +228,7 @@ class Refine:
     epochs : int
     augmentation : {"moves", "low-rank", "moves+low-rank", "none"}, optional
         What happens to the images of a batch: random affine maps (default), and `RandomLowRank`
-        copies in the place of a fifth of them (second paper, section 3.3).
+        copies in the place of a fifth of them (first paper, section 3.3).
     """
 
     epochs: int

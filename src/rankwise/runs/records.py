@@ -76,7 +76,7 @@ class TrainingRun:
     limit : int or None
         Training images, drawn with the seed; default the preset's.
     seed : int
-        42, as in the second paper's section C.2.
+        42, as in the first paper's section C.2.
     bootstrap : bool
         Bootstrap on the test images afterwards: transductive, kept apart.
     bootstrap_rounds : int

@@ -31,7 +31,7 @@ class Augmentation:
     Parameters
     ----------
     rotation : float
-        Degrees to either side; 12 in the recipe of the design, section 8.
+        Degrees to either side; 12, of the recipe that this package began with.
     scale, shear : float
         To either side of 1 and of 0; 0.12 and 0.15 there.
     shift : float

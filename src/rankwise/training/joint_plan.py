@@ -43,7 +43,7 @@ class JointPlan:
     epochs : int
         Passes over the images, each image moved anew by `augmentation`.
     batch_size : int
-        250 in the recipe of the design, section 8.
+        250, of the recipe that this package began with.
     optimiser : {"adamw", "muon"}
         See `rankwise.training.steps`.
     learning_rate : float

@@ -25,7 +25,7 @@ from rankwise.varpro.newton import NewtonResult, refine_newton
 RECIPE = JointPlan(
     batch_size=250, learning_rate=5e-3, smoothing=0.02, loss="squared", output_layer="running"
 )
-"""The recipe of the design, section 8, with the output layer by variable projection."""
+"""The usual recipe, with the output layer by variable projection."""
 
 MOST_NUMBERS = 50_000_000
 """Of images and features that Gauss–Newton holds at once in float64, a few times over: 400 MB."""

@@ -1,8 +1,7 @@
 """Activations of a unit: the value, its slope, and how each export spells it; one entry each.
 
 The paper's text says "sigmoid"; the derivative in its section 8.2, sech², is that of tanh. Both
-are here. ReLU and its smooth kin are ours: they do better where all units are trained jointly
-(design, section 8).
+are here. ReLU and its smooth kin are ours: they do better where all units are trained jointly.
 """
 
 from __future__ import annotations

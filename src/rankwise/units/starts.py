@@ -1,6 +1,6 @@
 """Starts: random vectors, windows, smoothing, and the scale that the data ask for.
 
-The recipe (design, section 8): Gaussian vectors, once smoothed with (¼, ½, ¼), zero outside a
+The recipe: Gaussian vectors, once smoothed with (¼, ½, ¼), zero outside a
 window placed uniformly on each axis, scaled so that every pre-activation has unit deviation on
 the data and shifted so that it has zero mean.
 """

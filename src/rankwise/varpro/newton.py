@@ -1,6 +1,6 @@
 """Gauss–Newton for all units together, by conjugate gradients: no ``P × P`` matrix is formed.
 
-The matrix of the functional (design, section 2) is
+The matrix of the functional (docs/method.md, section 5) is
 ``(DᵀP⊥D) ∘ (AAᵀ ⊗ 1) + (MᵀM) ∘ ((ΦᵀΦ + μI)⁻¹ ⊗ 1)``. Its product with ``δ`` needs ``D`` twice:
 
     E = Dδ, unit by unit (n × I);   Y = P⊥ E A;   first part: Dᵀ(Y Aᵀ), unit by unit

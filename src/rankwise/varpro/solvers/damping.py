@@ -33,7 +33,7 @@ class Damping(Protocol):
 class MarquardtDamping:
     """Divide ``λ`` by `decrease` after a success, multiply by `increase` after a failure.
 
-    Defaults are those of the prototypes (design, section 8).
+    Defaults are those of the first prototypes.
     """
 
     initial: float = 1e-2
