@@ -115,6 +115,24 @@ def test_how_much_longer_torch_s_muon_takes_stands_in_its_table():
     assert said == (f"{min(times):.1f}", f"{max(times):.0f}")
 
 
+def test_what_int8_and_int4_keep_stands_in_the_table_of_boards():
+    text = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    table = dict[tuple[str, str], set[str]]()
+    for name, precision, accuracy in re.findall(
+        r"^\| `([a-z0-9-]+)` \| [^|]+ \| (float32|int8|int4) \| ([\d.]+)% \|", text, re.MULTILINE
+    ):
+        table.setdefault((name, precision), set()).add(accuracy)
+    paragraph = text.partition("**Whole numbers.**")[2].partition("`cifar10-accurate`")[0]
+    said = re.findall(
+        r"`([a-z-]+)` \(([\d.]+)%(?: in float)?\)(?:\skeeps)?\s([\d.]+)%[^%;]*?\sand\s([\d.]+)%",
+        paragraph,
+    )
+    assert len(said) == 3
+    for name, *accuracies in said:
+        for precision, accuracy in zip(("float32", "int8", "int4"), accuracies, strict=True):
+            assert table[name, precision] == {accuracy}
+
+
 def test_sizes_of_pages_written_by_hand_are_those_of_the_shipped_models(tmp_path):
     text = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
     paragraph = text.partition("## A page")[2].partition("\n##")[0]
