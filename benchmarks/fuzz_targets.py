@@ -76,11 +76,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Call:
-    """A call with random arguments: an estimator, or a command."""
+    """A call with random arguments: an estimator, or a command; with all samples or without."""
 
     name: str
     make: Callable[[Random, Path], str] = field(repr=False)
     weight: int = 4
+    reads: bool = False
 
 
 def _vouch(folder: Path) -> None:
@@ -494,8 +495,8 @@ CALLS = (
     Call("VarProHead", _head, 4),
     Call("low-rank", _low_rank, 3),
     Call("VariableProjection", _projection, 3),
-    Call("load_images", _images, 3),
-    Call("command", _some_command, 6),
+    Call("load_images", _images, 3, reads=True),
+    Call("command", _some_command, 6, reads=True),
 )
 
 

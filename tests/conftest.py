@@ -3,8 +3,14 @@
 import json
 import os
 
-# Before torch is imported: threads that wait don't take a core from the other workers' tests.
+# Before numpy and torch are imported: small matrices gain nothing from more threads, which would
+# take the cores from the other workers' tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that tests start would compile every file of the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import jaxtyping
 import numpy as np

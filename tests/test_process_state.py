@@ -290,8 +290,11 @@ def temporary(tmp_path, monkeypatch):
     torch.set_num_threads(2)
     states = torch.get_rng_state(), random.getstate()
     torch.manual_seed(1)
+    gc.collect()
+    gc.freeze()  # what is there already isn't looked through again before and after each call
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         yield folder
+    gc.unfreeze()
     torch.set_num_threads(threads)
     torch.set_rng_state(states[0])
     random.setstate(states[1])

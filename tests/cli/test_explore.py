@@ -41,8 +41,7 @@ def planted(folders, tmp_path_factory):
     from cli_cases import run
 
     out = tmp_path_factory.mktemp("planted-run") / "run"
-    _, err = run("train", folders, "--out", out, "--size", "8", *FAST, "--json")
-    assert "warning" not in err or out.exists()
+    run("train", folders, "--out", out, "--size", "8", *FAST, "--json")
     return out
 
 

@@ -129,15 +129,13 @@ def test_predict_of_the_library_raises_unless_told(trained, tmp_path):
 def test_the_log_of_augment_keeps_names_exactly(odd, tmp_path, monkeypatch, capsys):
     call(
         monkeypatch, capsys, "augment", odd, tmp_path / "out", "--skip-threshold", "0", "--json",
-        "--split", "all",
+        "--split", "all", "--format", "folder",
     )  # fmt: skip
     from rankwise import load_images
 
     assert load_images(tmp_path / "out", "all").class_names == tuple(sorted(NAMES))
-    log = tmp_path / "out" / "augment-log.csv"
-    if log.exists():
-        with log.open(newline="", encoding="utf-8") as file:
-            assert {row["label"] for row in csv.DictReader(file)} == set(NAMES)
+    with (tmp_path / "out" / "augment-log.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == set(NAMES)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")

@@ -3,7 +3,6 @@
 import inspect
 import json
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +65,6 @@ def test_a_classifier_has_only_the_parameters_that_it_reads(kind):
     documented = kind.__doc__
     for name in names:
         assert f"\n    {name} : " in documented
-
-
-def test_the_family_never_depends_on_the_number_of_samples():
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 255, (2400, 16, 16), dtype=np.uint8), np.arange(2400) % 2
-    few = QuadraticClassifier(n_units=4, max_iter=0).fit(images[:300], labels[:300])
-    many = QuadraticClassifier(n_units=4, max_iter=0).fit(images, labels)
-    assert type(few.network_) is type(many.network_)
 
 
 def test_objects_say_what_strings_say(digits):
@@ -492,7 +483,6 @@ def test_a_solver_of_one_s_own_is_not_written(rows, tmp_path):
     with pytest.raises(ValueError, match="a parameter is of type Own, which no model file holds"):
         model.save(tmp_path)
     assert not list(tmp_path.iterdir())
-    assert replace(UnitForm(), rank=2) == UnitForm(rank=2)
 
 
 @pytest.mark.parametrize(

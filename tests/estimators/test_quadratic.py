@@ -98,7 +98,16 @@ def test_the_same_seed_gives_the_same_model_whatever_the_workers(digits):
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
 def test_random_states_of_scikit_learn(digits, random_state):
     images, labels = digits
-    classifier_of(**SMALL, random_state=random_state).fit(images[:100], labels[:100])
+    first, second = (
+        classifier_of(**SMALL, random_state=random_state).fit(images[:100], labels[:100])
+        for _ in range(2)
+    )
+    # None draws anew, and a RandomState goes on.
+    assert not np.array_equal(first.network_.params, second.network_.params)
+    again = classifier_of(**SMALL, random_state=np.random.RandomState(0))
+    equal = again.fit(images[:100], labels[:100]).network_.params
+    same = clone(again).set_params(random_state=np.random.RandomState(0))
+    np.testing.assert_array_equal(same.fit(images[:100], labels[:100]).network_.params, equal)
 
 
 @pytest.mark.parametrize(

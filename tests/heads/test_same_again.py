@@ -10,7 +10,6 @@ from sklearn.datasets import load_digits
 from rankwise import VarProHead
 from rankwise.errors import ModelFileError
 from rankwise.heads.backbones import SmallResNet, load_backbone, save_backbone
-from rankwise.heads.files import read_head
 from same_model import check_the_same, differences, state
 
 OPTIONS = {
@@ -137,4 +136,3 @@ def test_arrays_are_nobodys_views(digits):
     for array in (head.coef_, head.intercept_, head.statistics_.scatter, head.statistics_.means):
         assert array.flags.owndata
         assert array.flags.c_contiguous
-    assert read_head.__annotations__["folder"] == "Path"

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -111,15 +111,13 @@ def test_what_is_not_doubtful_survives_any_error_within_the_bounds(
     sigma, energy, size, rule, random
 ):
     fractions = energy_fractions(sigma)
-    if doubtful(fractions[None], np.array([[size]]), np.array(energy), rule).any():
-        return
+    assume(not doubtful(fractions[None], np.array([[size]]), np.array(energy), rule).any())
     # Any monotone sequence within the bounds, ending at 1, has the same rank.
     moved = fractions + 0.99 * size * np.array([random.uniform(-1, 1) for _ in sigma])
     moved = np.minimum(np.maximum.accumulate(moved), 1)
     moved[-1] = 1
     weights = np.diff(moved, prepend=0)
-    if (weights < 0).any() or (np.abs(moved - fractions) > size).any():
-        return
+    assume((weights >= 0).all() and (np.abs(moved - fractions) <= size).all())
     expected = rank_for_energy(sigma, energy, rank_rule=rule)
     if rule == "reach":
         assert np.flatnonzero(moved >= energy)[0] + 1 == expected

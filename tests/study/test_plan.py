@@ -80,6 +80,10 @@ def test_only_designs_that_can_give_a_verdict_are_options(made):
     assert all(o["folds"] >= 5 and o["seeds"] >= 3 for o in found["options"])
     assert {o["folds"] for o in found["options"]} == {5, 10}
     assert all(o["power"] < 0.8 for o in found["options"] if o["hours"] < chosen["hours"])
+    harder = plan_study(design(), made[0], effect=0.01)
+    cheaper = [o for o in harder["options"] if o["hours"] < harder["chosen"]["hours"]]
+    assert cheaper
+    assert all(o["power"] < 0.8 for o in cheaper)
     assert found["study"]["folds"] == chosen["folds"]
     # A smaller effect needs more, and one too small can't be told.
     assert plan_study(design(), made[0], effect=0.002)["chosen"] is None

@@ -28,7 +28,8 @@ from study.run_cases import predictions, run, study, timeless
 
 pytestmark = pytest.mark.usefixtures("somebody")
 
-QUICK = study(models=["quadratic"], retrain=False)
+QUADRATIC = {"quadratic": {"parameters": {"n_units": 4, "n_subnets": 1, "max_iter": 1}}}
+QUICK = study(models=QUADRATIC, retrain=False)
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +248,8 @@ def test_a_report_beside_an_extension_says_how_far_it_is(finished):
     assert "under way" not in words()
 
 
-@pytest.mark.timeout(60)
 def test_a_cell_that_another_run_holds_is_waited_for(tmp_path):
-    design = study(models=["quadratic"], retrain=False)
+    design = study(models=QUADRATIC, retrain=False)
     conditions = conditions_of(design)
     cells = cells_of(design, conditions)
     out = tmp_path / "out"

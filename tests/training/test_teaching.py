@@ -163,12 +163,12 @@ def test_the_rest_of_a_budget_is_the_learners_own(digits, monkeypatch):
 
     monkeypatch.setattr(joint, "JointTraining", Recorded)
     model = ConvolutionalClassifier(
-        "nano", training=TrainingOptions(teacher="tiny"), time_budget=0.1
+        "nano", training=TrainingOptions(teacher="tiny"), time_budget=0.03
     )
     model.fit(images[:300], labels[:300])
     of_teacher, own = plans
-    assert of_teacher.time_budget == pytest.approx(2.4)
-    assert own.time_budget == pytest.approx(6 - model.seconds_["teacher"])
+    assert of_teacher.time_budget == pytest.approx(0.72)
+    assert own.time_budget == pytest.approx(1.8 - model.seconds_["teacher"])
     assert own.teacher is not None
 
 
