@@ -2,11 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rankwise._files import atomic_path, write_json
+from rankwise._files import atomic_path, expanded, write_json
 
 
 def test_a_whole_file_with_the_usual_mode(tmp_path):
@@ -79,3 +80,15 @@ def test_no_room_names_the_file_that_was_asked_for(tmp_path):
 def test_other_errors_pass_as_they_are(tmp_path):
     with pytest.raises(ValueError, match="3 requested and 2 written"), atomic_path(tmp_path / "x"):
         raise ValueError("3 requested and 2 written")
+
+
+def test_the_home_of_nobody_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/x") == Path("/home/me/x")
+    assert expanded(Path("~nosuchuser/x")) == Path("~nosuchuser/x")
+
+
+def test_no_file_asks_for_a_home_otherwise():
+    files = list((Path(__file__).parents[1] / "src/rankwise").rglob("*.py"))
+    assert len(files) > 100
+    assert [path for path in files if ".expanduser()" in path.read_text(encoding="utf-8")] == []

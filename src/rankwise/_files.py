@@ -29,6 +29,11 @@ _live: set[str] = set()
 """Unfinished files of this very process."""
 
 
+def expanded(path: Path | str | os.PathLike[str]) -> Path:
+    """A path with the home folder for its ``~``; that of a user nobody knows stays as it is."""
+    return Path(os.path.expanduser(Path(path)))
+
+
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside it, of the same name; on success it becomes `path`.

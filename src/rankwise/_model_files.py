@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._claims import checksum
-from rankwise._files import atomic_path, write_json
+from rankwise._files import atomic_path, expanded, write_json
 from rankwise._reading import (
     blamed_on,
     check_numbers,
@@ -53,7 +53,7 @@ def write_model(
     """
     from safetensors.numpy import save_file
 
-    folder = folder.expanduser()
+    folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary)
@@ -87,7 +87,7 @@ def read_description(
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    path = folder.expanduser() / DESCRIPTION
+    path = expanded(folder) / DESCRIPTION
     check_regular(path, ModelFileError, hint)
     description = read_json(path, error=ModelFileError)
     if not isinstance(description, dict) or description.get("format") != format_name:
@@ -111,7 +111,7 @@ def read_weights(folder: Path, description: Mapping[str, Any]) -> dict[str, np.n
     ModelFileError
         If they can't be read, or their checksum is another, or they aren't finite.
     """
-    path = folder.expanduser() / WEIGHTS
+    path = expanded(folder) / WEIGHTS
     check_regular(path, ModelFileError)
     if checksum(path) != description.get("weights_sha256"):
         raise ModelFileError(

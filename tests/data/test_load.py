@@ -215,6 +215,7 @@ def test_unknown_split_lists_those_found(source, kind):
             r"nowhere doesn't exist; 'digits', a hub id .*, shards .* s3://… are accepted",
         ),
         ("../a/b/c", "doesn't exist; 'digits'"),
+        ("~nosuchuser/b/c", "~nosuchuser/b/c doesn't exist; 'digits'"),
         (__file__, "is a file of another kind; 'digits'"),
     ],
 )
@@ -351,6 +352,12 @@ def test_hold_out_of_one_class_is_refused(make, tmp_path):
 def test_on_error_is_checked():
     with pytest.raises(DataError, match="on_error is 'ignore'; 'raise' or 'skip' is accepted"):
         load_images("digits", on_error="ignore")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "x"])
+def test_seed_is_checked(seed):
+    with pytest.raises(DataError, match=rf"seed is {seed!r}; a whole number from 0 is accepted\."):
+        load_images("digits", seed=seed)
 
 
 def test_progress_goes_to_standard_error(source, capsys):

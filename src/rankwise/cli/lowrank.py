@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rankwise._files import expanded
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     Channels,
@@ -69,7 +70,7 @@ def augment(
 
     check_format(file_format)
     reading = reading_of(size, grey, skip_bad, source_pattern, channels)
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise RunError(f"{out} lies in {source}, which would hold its own copies; choose another")
     transform = RandomLowRank(
@@ -164,7 +165,7 @@ def show(
     from rankwise.lowrank.pages import MOST_PIXELS
     from rankwise.lowrank.sets import FIGURE_ENERGY, FIGURE_SKIPS
 
-    path = Path(source).expanduser()
+    path = expanded(source)
     if size is None and out.suffix.lower() == ".html":
         size = MOST_PIXELS
     if path.suffix.lower() != ".npz" and (path.is_file() or has_image_ending(path)):
@@ -289,7 +290,7 @@ def _some_images(
 
     from rankwise.errors import DataError
 
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     files = _image_files(folder) if folder.is_dir() else []
     if files:
         found: dict[int, NDArray[np.uint8]] = {}

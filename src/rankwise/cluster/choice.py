@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from rankwise._files import expanded
 from rankwise.cluster.executor import Executor
 from rankwise.cluster.local import JoblibExecutor
 from rankwise.cluster.tasks import inside
@@ -129,5 +129,5 @@ def _executor(where: Any, mixed_kernels: bool) -> Executor:
     if kind == "folder" and rest:
         from rankwise.cluster.folder import FolderExecutor
 
-        return FolderExecutor(Path(rest).expanduser(), mixed_kernels=mixed_kernels)
+        return FolderExecutor(expanded(rest), mixed_kernels=mixed_kernels)
     raise ClusterError(f"{where!r} is no cluster; {ACCEPTED}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, expanded
 from rankwise.errors import DataError, MissingDependencyError, RankwiseError, is_shortage
 
 
@@ -21,7 +21,7 @@ def local_path(address: str) -> Path | None:
     """The path of an address on this machine; None for a store."""
     if address.startswith("file://"):
         return Path(address.removeprefix("file://"))
-    return None if is_address(address) else Path(address).expanduser()
+    return None if is_address(address) else expanded(address)
 
 
 def joined(address: str, name: str) -> str:

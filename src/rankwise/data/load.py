@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import expanded
 from rankwise.data import decode
 from rankwise.data.decode import BadImageError, Size
 from rankwise.data.imageset import ImageSet
@@ -171,16 +171,30 @@ def read_image(
     Raises
     ------
     DataError
-        If the file isn't there, or isn't an image that can be decoded.
+        If the file isn't there, or isn't an image that can be decoded; if `image_shape` is no
+        shape of an image.
     """
-    layout = decode.layout_of(tuple(int(side) for side in image_shape))
+    layout = decode.layout_of(_checked_shape(image_shape))
     if layout.channels not in (None, 3, 4):
         raise DataError(
             f"The model's images have {layout.channels} channels; a file gives 1 (grey), 3 or 4."
         )
     try:
         with decode.without_pillows_warnings():
-            image = decode.open_image(Path(path).expanduser())
+            image = decode.open_image(expanded(path))
             return decode.to_array(image, layout, decode.checked_bits(bits))
     except BadImageError as error:
         raise DataError(f"{path} can't be used: {error}.") from error
+
+
+def _checked_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(side) for side in image_shape)
+    except (TypeError, ValueError):
+        shape = ()
+    if len(shape) not in (2, 3) or min(shape) < 1 or shape[0] * shape[1] > decode.MOST_PIXELS:
+        raise DataError(
+            f"image_shape is {image_shape!r}; (height, width) or (height, width, 3 or 4), of at "
+            f"most {decode.MOST_PIXELS // 10**6} million pixels, is accepted."
+        )
+    return shape

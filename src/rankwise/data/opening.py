@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from rankwise._files import expanded
 from rankwise.data.addresses import holds_file, is_address, joined, listing, reaching, store
 from rankwise.data.kinds import remedy_of
 from rankwise.data.lines import ENDINGS
@@ -51,7 +52,7 @@ def open_reader(
         from rankwise.data.arrays import digits_reader
 
         return digits_reader()
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _folder_reader(path, image_column, label_column)
     if path.suffix.lower() == ".npz" and path.is_file():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import expanded
 from rankwise._reading import read_json_object
 from rankwise.data.samples import Samples
 from rankwise.errors import DataError
@@ -49,7 +49,7 @@ def _together(ids: NDArray[np.str_], copies_of: NDArray[np.str_], pattern: str) 
 
 def _pattern_left_by_augment(source: str | os.PathLike[str]) -> str | None:
     """The source pattern in the record that ``rankwise augment`` leaves beside its images."""
-    record = Path(source).expanduser() / AUGMENT_RECORD
+    record = expanded(source) / AUGMENT_RECORD
     if not record.is_file():
         return None
     remedy = (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import expanded
 from rankwise._progress import progress_bar
 from rankwise.cluster import engine, on_workers
 from rankwise.data.addresses import joined, local_path
@@ -78,7 +78,7 @@ def shard(
     notes = opened.survey().notes(
         layout, size_given=size is not None, channels_given=grey or channels is not None
     )
-    here = Path(source).expanduser()
+    here = expanded(source)
     # Workers may stand in another folder, and stay for the next source of that name.
     opening: Opening = (
         str(here.absolute()) if here.exists() else source,

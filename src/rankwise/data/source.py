@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._files import expanded
+from rankwise._seeds import checked_seed
 from rankwise.data import decode
 from rankwise.data.decode import BadImageError, Layout, Size
 from rankwise.data.filerows import FileRows
@@ -105,6 +107,7 @@ class Source:
         """
         if on_error not in ("raise", "skip"):
             raise DataError(f"on_error is {on_error!r}; 'raise' or 'skip' is accepted.")
+        _check_seed(seed)
         size = decode.checked_size(size)
         channels = decode.checked_channels(grey, channels)
         bits = decode.checked_bits(bits)
@@ -194,7 +197,7 @@ class Source:
         self, listed: Sequence[str], names: NDArray[np.str_], usable: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], list[str]]:
         """Training rows but for those listed, and a word on how many those were."""
-        root = Path(self.source).expanduser().resolve()
+        root = expanded(self.source).resolve()
         wanted = {_below(text, root) for text in listed}
         every = {name for part in self.reader.splits for name in self._ids(part)}
         unknown = sorted(wanted - every)
@@ -309,6 +312,13 @@ class Source:
         )
 
 
+def _check_seed(seed: int) -> None:
+    try:
+        checked_seed(seed)
+    except ValueError as error:
+        raise DataError(f"{error}.") from error
+
+
 def _of(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     """A column at some of its rows, in increasing order; the column itself at all of them."""
     return values if len(rows) == len(values) else gathered(values, rows)
@@ -316,7 +326,7 @@ def _of(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
 def _below(text: str, root: Path) -> str:
     """An absolute path as it counts from the source; anything else as it is."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_absolute() and path.resolve().is_relative_to(root):
         return path.resolve().relative_to(root).as_posix()
     return text

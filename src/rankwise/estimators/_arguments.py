@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._files import expanded
+
 
 def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
     """Groups as an array, or None.
@@ -106,7 +108,7 @@ def folder_of(name: str, path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"{name} must be the path of a folder, got {path!r}")
     folder = Path(path)
-    place = folder.expanduser()
+    place = expanded(folder)
     standing = next((p for p in (place, *place.parents) if p.exists()), None)
     if standing is not None and not standing.is_dir():
         raise ValueError(f"{name} is {str(folder)!r}, and {standing} is a file; give a folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rankwise._files import expanded
 from rankwise._model_files import built_from, check_class
 from rankwise._reading import read_json
 from rankwise.errors import ModelFileError
@@ -29,7 +30,7 @@ def load_model(folder: str | Path, backbone: Any = None) -> Any:
     ModelFileError
         Naming the file, and what is wrong with it.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if folder.is_file():
         raise ModelFileError(
             f"{folder} is a file; give the folder of a trained model (an exported file is "

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, expanded
 from rankwise.errors import DataError
 
 IMAGE_COLUMNS = ("image", "image_id", "file", "path", "filename")
@@ -48,7 +48,7 @@ def read_list(path: Path | str) -> list[str]:
     DataError
         If it can't be read, or has no such column.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     accepted = f"a CSV file with a column named {IMAGE_COLUMNS[0]} is accepted"
     try:
         if path.stat().st_size > _MOST_BYTES:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, expanded
 from rankwise._process import torch_seeded
 from rankwise._reading import (
     UnreadableError,
@@ -309,7 +309,7 @@ def load_backbone(
 
 
 def _found(text: str) -> Backbone:
-    path = Path(text).expanduser()
+    path = expanded(text)
     library, _, model = text.partition("/")
     if text in VARIANTS:
         side = VARIANTS[text][2]

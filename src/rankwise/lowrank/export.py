@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._claims import LOCK, contents, held, refuse_foreign
-from rankwise._files import atomic_path, write_json
+from rankwise._files import atomic_path, expanded, write_json
 from rankwise._progress import progress_bar
 from rankwise._reading import read_json_object
 from rankwise.data import ImageSet
@@ -73,7 +73,7 @@ def augment_files(
         For an unknown format.
     """
     check_format(file_format)
-    out = Path(out).expanduser()
+    out = expanded(out)
     sets = [images] if isinstance(images, ImageSet) else list(images)
     _check_names(sets)
     keys = [augmenter.plan(part).key for part in sets]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._arrays import blocks, pixel_marks
+from rankwise._files import expanded
 from rankwise._text import plain
 from rankwise.data import ImageSet, check_no_shared_sources
 from rankwise.data.source import Source
@@ -179,7 +179,7 @@ def place_of(source: str) -> str | None:
     """The absolute path of a source; None for what is no path on this machine."""
     if source == "digits":
         return None
-    path = Path(source).expanduser()
+    path = expanded(source)
     return str(path.resolve()) if path.exists() else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rankwise._arrays import blocks
 from rankwise._claims import checksum, held, refuse_foreign
 from rankwise._device import resolve_device
-from rankwise._files import write_json
+from rankwise._files import expanded, write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise.cluster import active, described
@@ -111,7 +111,7 @@ def train(
     DataError
         If the source can't be read.
     """
-    source = Path(run.source).expanduser()
+    source = expanded(run.source)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     together = together or is_parallel()

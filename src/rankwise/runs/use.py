@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rankwise._arrays import part_rows
+from rankwise._files import expanded
 from rankwise.data import ImageSet, read_image
 from rankwise.data.decode import Header, header_of
 from rankwise.data.source import Source
@@ -188,7 +189,7 @@ def same_source(source: str, record: dict[str, Any]) -> bool:
     if not isinstance(known, str):
         return False
     if "place" not in record:  # of an earlier version, which kept the source as it was typed
-        paths = Path(source).expanduser(), Path(known).expanduser()
+        paths = expanded(source), expanded(known)
         return source == known or (paths[0].exists() and paths[0].resolve() == paths[1].resolve())
     place = place_of(source)
     return source == known if place is None else place == record["place"]
@@ -238,7 +239,7 @@ def predict(
         for path in files[first : first + step]:
             try:
                 images.append(read_image(path, image_shape=shape, bits=bits))
-                changed = _changes(header_of(path.expanduser()), shape)
+                changed = _changes(header_of(expanded(path)), shape)
                 entries.append({"file": str(path), "changed": changed})
             except DataError as error:
                 if on_error == "raise" or is_shortage(error):
