@@ -1,9 +1,11 @@
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rankwise.data import ImageSet, decode, load_images, read_image
 from rankwise.data.source import Source
@@ -98,6 +100,49 @@ def test_photographs_are_turned_upright(make, tmp_path):
     np.testing.assert_array_equal(loaded.images[0], np.rot90(np.asarray(image), -1))
 
 
+def chunk(kind, data):
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def exif_chunk(tiff):
+    return chunk(b"eXIf", tiff)
+
+
+def profile_chunk(tiff):
+    digits = (b"Exif\0\0" + tiff).hex()
+    lines = "\n".join(digits[i : i + 72] for i in range(0, len(digits), 72))
+    text = f"\nexif\n{len(digits) // 2:8d}\n{lines}\n".encode()
+    return chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+
+
+def xmp_chunk(tiff):
+    return chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("written", [exif_chunk, profile_chunk, xmp_chunk])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_a_png_is_turned_wherever_it_says_so(make, tmp_path, before, written, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = make.encode(picture(mode, (8, 16)))
+    at = data.rindex(before) - 4
+    turned = data[:at] + written(exif.tobytes().removeprefix(b"Exif\0\0")) + data[at:]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
+    assert upright.size == (16, 8)
+    (tmp_path / "x.png").write_bytes(turned)
+    for encoded in (turned, tmp_path / "x.png"):
+        header = decode.header_of(encoded)
+        assert (header.height, header.width) == (8, 16)
+        np.testing.assert_array_equal(decode.open_image(encoded), upright)
+
+
+def test_a_png_that_says_nothing_of_it_is_not_decoded_for_its_size(make, tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(make.encode(picture("RGB")))
+    monkeypatch.setattr(Image.Image, "load", None)
+    assert decode.header_of(tmp_path / "x.png").width == 5
+
+
 def test_decoded_images_follow_the_same_rules(make, tmp_path):
     images = make.pixels(4, 9, 7, 3)
     np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1])
@@ -166,6 +211,21 @@ def test_channels_are_checked(options, message):
 def test_size_is_checked(size):
     with pytest.raises(DataError, match=r"size is .*; a number of pixels, a pair"):
         load_images("digits", size=size)
+
+
+@pytest.mark.parametrize("size", [2**32, (10**5, 10**4)])
+def test_too_large_a_size(size):
+    with pytest.raises(DataError, match=r"size is .*; an image of at most 178 million pixels is a"):
+        load_images("digits", size=size)
+
+
+@pytest.mark.parametrize("shape", [(8,), (), (0, 8), (8, -1), (8, 8, 3, 1), 8, "ab", (2**32, 8)])
+def test_the_shape_of_an_image_is_checked(make, tmp_path, shape):
+    (tmp_path / "x.png").write_bytes(make.encode(picture("RGB")))
+    with pytest.raises(
+        DataError, match=r"image_shape is .*; \(height, width\) or \(height, width, "
+    ):
+        read_image(tmp_path / "x.png", image_shape=shape)
 
 
 @pytest.mark.parametrize(

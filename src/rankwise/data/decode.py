@@ -9,8 +9,8 @@ What becomes of the kinds of image files:
 - of 16 bits the upper eight of those that are in use are kept (`used_bits`);
 - floating-point files, 32-bit integers beyond 16 bits, and LAB have no agreed range and are
   refused, and so are 16-bit colours of which eight bits would keep next to nothing;
-- a photograph's EXIF orientation is applied, as the hub's own library does; EXIF that can't be
-  read is passed over;
+- a photograph's orientation by EXIF or XMP is applied, as the hub's own library does; EXIF that
+  can't be read is passed over;
 - of an animation, and of a file of several pages, the first picture is taken.
 """
 
@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._process import ignoring_warnings
+from rankwise.data import png
 from rankwise.data.reader import Encoded
 from rankwise.errors import DataError, is_shortage
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile
 
 MOST_PIXELS = 178_956_970
 """Of one image: beyond it Pillow speaks of a decompression bomb (RGB then takes 512 MiB)."""
@@ -46,7 +47,6 @@ _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _UNREADABLE = {"F": "floats, of unknown range", "LAB": "LAB colours"}
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation to `Image.Transpose`
 _ORIENTATION = 0x0112
-_PNG = b"\x89PNG\r\n\x1a\n"
 _NOT_READ = ("BUFR", "EMF", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")  # by other programs only
 _PACKED = ("PNG", "BMP", "GIF", "PPM", "TGA", "TIFF")
 _EXPANSION = 1100  # bytes of one; deflate has at most 1032, and a byte may be 8 pixels
@@ -138,6 +138,11 @@ def checked_size(size: Size) -> tuple[int, int] | None:
         raise DataError(
             f"size is {size!r}; a number of pixels, a pair (height, width) or None is accepted."
         )
+    if pair[0] * pair[1] > MOST_PIXELS:
+        raise DataError(
+            f"size is {size!r}; an image of at most {MOST_PIXELS // 10**6} million pixels is "
+            "accepted."
+        )
     return int(pair[0]), int(pair[1])
 
 
@@ -165,8 +170,8 @@ def header_of(encoded: Encoded) -> Header:
         quick = _png_header(encoded)
         if quick is not None:
             return quick
-    with _opened(encoded) as (image, _), _reasons():
-        turned = _orientation(image) >= 5
+    with _opened(encoded) as (image, size), _reasons():
+        turned = _is_turned(image, size)
         grey = image.mode in _GREY or (image.mode == "P" and _is_grey_palette(image))
         # Two pictures of one photograph (MPO) are how cameras store it, not pages.
         pages = image.format != "MPO" and bool(getattr(image, "is_animated", False))
@@ -176,7 +181,9 @@ def header_of(encoded: Encoded) -> Header:
 
 def _png_header(data: bytes) -> Header | None:
     """Of the commonest kinds of PNG, for sets of many small ones; None where it takes Pillow."""
-    if data[:8] != _PNG or len(data) < 33 or b"eXIf" in data or b"acTL" in data[:4096]:
+    if data[:8] != png.SIGNATURE or len(data) < 33 or b"acTL" in data[:4096]:
+        return None
+    if png.may_be_turned(BytesIO(data)):
         return None
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     if colour not in (0, 2, 6) or width * height > MOST_PIXELS or not width * height:
@@ -187,18 +194,18 @@ def _png_header(data: bytes) -> Header | None:
 def open_image(encoded: Encoded) -> Image.Image:
     """Decode an image file (its bytes or its path) wholly; `BadImageError` says why it can't be."""
     with _opened(encoded) as (file, size):
-        pixels = file.width * file.height
-        if file.format in _PACKED and pixels > max(_MOST_EXPANDED, size * _EXPANSION * 8):
+        if not _can_hold_its_pixels(file, size):
             raise BadImageError(
                 f"it is damaged (its {size:,} bytes can't hold {file.width}×{file.height} pixels)"
             )
         with _reasons():
-            orientation = _orientation(file)
             deep = not file.mode.startswith("I") and ";16" in str(getattr(file, "tile", ""))
             file.load()
-            turned = orientation in _TURNS and file.format != "TIFF"  # Pillow turns a TIFF itself
+            orientation = _orientation(file)  # which may stand behind the pixels
             image: Image.Image = (
-                file.transpose(_transposition(orientation)) if turned else file.copy()
+                file.transpose(_transposition(orientation))
+                if orientation in _TURNS
+                else file.copy()
             )
     if deep:
         tops: Any = [band.getextrema() for band in image.split()]
@@ -218,8 +225,27 @@ def open_image(encoded: Encoded) -> Image.Image:
     return image
 
 
+def _can_hold_its_pixels(file: ImageFile.ImageFile, size: int) -> bool:
+    """Whether so many bytes of a file can hold as many pixels as it promises."""
+    pixels = file.width * file.height
+    return file.format not in _PACKED or pixels <= max(_MOST_EXPANDED, size * _EXPANSION * 8)
+
+
+def _is_turned(file: ImageFile.ImageFile, size: int) -> bool:
+    """Whether height and width change places when it is set upright.
+
+    Pillow reads a PNG to its end for that, pixels too; so only one that may say so is asked.
+    """
+    if file.format == "PNG" and "exif" not in file.info:
+        if file.fp is None or not _can_hold_its_pixels(file, size):
+            return False
+        if not png.may_be_turned(file.fp):
+            return False
+    return _orientation(file) >= 5
+
+
 @contextmanager
-def _opened(encoded: Encoded) -> Iterator[tuple[Image.Image, int]]:
+def _opened(encoded: Encoded) -> Iterator[tuple[ImageFile.ImageFile, int]]:
     """The file's header read, its pixels not; and its number of bytes."""
     from PIL import Image, UnidentifiedImageError
 
@@ -294,8 +320,8 @@ def _reason(error: Exception) -> BadImageError:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none, or none that can be read."""
-    if "exif" not in image.info:
+    """Orientation by EXIF or XMP, 1 to 8; 1 where there is none, or none that can be read."""
+    if image.format == "TIFF":  # Pillow turns it itself
         return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
