@@ -240,6 +240,57 @@ def test_files_of_one_split_that_differ(write, structs):
         read(root)
 
 
+def test_files_of_one_split_that_name_the_classes_otherwise(write, structs):
+    columns = {"image": structs, "label": LABELS}
+    for number, names in enumerate((None, ["x", "y"], ["x", "y"])):
+        features = None if names is None else {"image": IMAGE, "label": CLASS | {"names": names}}
+        root = write(columns, features, f"train-0000{number}-of-00003.parquet")
+    assert len(read(root)) == 3 * N
+    other = {"image": IMAGE, "label": CLASS | {"names": ["y", "x"]}}
+    write(columns, other, "train-00002-of-00003.parquet")
+    with pytest.raises(
+        DataError,
+        match=r"train-00002-of-00003\.parquet has other class names, or another order of them, "
+        r"than train-00001-of-00003\.parquet; all files of a split need the same",
+    ):
+        Source(root)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["00000-of-00002-0123456789abcdef", "00001-of-00002-fedcba9876543210"], None),
+        (["00001-of-00002", "00002-of-00002"], None),
+        (["0123456789abcdef", "fedcba9876543210"], None),
+        (
+            ["00000-of-00002-0123456789abcdef", "00000-of-00002-fedcba9876543210"],
+            r"has the parquet files train-00000-of-00002-0123456789abcdef\.parquet and "
+            r"train-00000-of-00002-fedcba9876543210\.parquet, of one number; one file of each is",
+        ),
+        (["00000-of-00003", "00002-of-00003"], "has 2 of its 3 parquet files: number 1 is missing"),
+        (["00000-of-00002", "00007-of-00002"], "has 2 of its 2 parquet files: number 1 is missing"),
+        (["00000-of-00001", "00001-of-00001", "00002-of-00001"], "has 3 of its 1 parquet files"),
+        (
+            ["00000-of-00002", "00001-of-00003"],
+            r"has the parquet files train-00000-of-00002\.parquet and train-00001-of-00003\.parque"
+            "t, of two ways to cut it; the files of one are accepted",
+        ),
+        (
+            ["00000-of-00001", "0123456789abcdef"],
+            r"train-0123456789abcdef\.parquet, of two ways to cut it",
+        ),
+    ],
+)
+def test_each_shard_is_there_once(write, structs, names, message):
+    for name in names:
+        root = write({"image": structs, "label": LABELS}, None, f"train-{name}.parquet")
+    if message is None:
+        assert len(read(root)) == 2 * N
+    else:
+        with pytest.raises(DataError, match=rf"Split 'train' in .*{message}"):
+            Source(root)
+
+
 def test_names_of_splits(write, structs):
     write({"image": structs, "label": LABELS}, name="Training.parquet")
     root = write({"image": structs, "label": LABELS}, name="dev.parquet")

@@ -40,6 +40,7 @@ class ParquetSplit:
                     f"{file.address} has other columns or types than {last_name(addresses[0])}; "
                     "all files of a split need the same."
                 )
+        _check_class_names(self.files)
         self._starts = np.concatenate([[0], np.cumsum([len(file) for file in self.files])])
         self.n_rows = int(self._starts[-1])
 
@@ -77,7 +78,7 @@ def parquet_files(folder: str) -> dict[str, list[str]]:
     Raises
     ------
     DataError
-        If some of a split's shards are missing.
+        If some of a split's shards are missing, or there twice.
     """
     for place in (folder, joined(folder, "data")):
         found: dict[str, list[tuple[str, re.Match[str]]]] = {}
@@ -86,15 +87,40 @@ def parquet_files(folder: str) -> dict[str, list[str]]:
             if match and not name.startswith("."):  # hidden: what a kill left half written
                 found.setdefault(match["split"], []).append((joined(place, name), match))
         for split, shards in found.items():
-            promised = int(shards[0][1]["shards"] or len(shards))
-            if len(shards) != promised:
-                raise DataError(
-                    f"Split {split!r} in {place} has {len(shards)} of its {promised} parquet files."
-                )
+            _check_shards(f"Split {split!r} in {place}", [match for _, match in shards])
         if found:
             order = sorted(found, key=lambda s: (s != "train", s == "test", s))
             return {split: [address for address, _ in found[split]] for split in order}
     return {}
+
+
+def _check_shards(split: str, shards: list[re.Match[str]]) -> None:
+    """Raise `DataError` unless each shard that the names of a split's files promise is there once.
+
+    Shards are counted from 0, or from 1.
+    """
+    promised = int(shards[0]["shards"] or 0)
+    for match in shards:
+        if int(match["shards"] or 0) != promised:
+            raise DataError(
+                f"{split} has the parquet files {shards[0][0]} and {match[0]}, of two ways to cut "
+                "it; the files of one are accepted."
+            )
+    if not promised:
+        return
+    by_number: dict[int, str] = {}
+    for match in shards:
+        other = by_number.setdefault(int(match["shard"]), match[0])
+        if other != match[0]:
+            raise DataError(
+                f"{split} has the parquet files {other} and {match[0]}, of one number; one file "
+                "of each is accepted."
+            )
+    start = int(promised in by_number)
+    missing = next((i for i in range(start, start + promised) if i not in by_number), None)
+    if missing is not None or len(shards) != promised:
+        without = "" if missing is None else f": number {missing} is missing"
+        raise DataError(f"{split} has {len(shards)} of its {promised} parquet files{without}.")
 
 
 def _names(folder: str) -> list[str]:
@@ -170,6 +196,26 @@ class AddressedReader(ArrowReader):
         """
         files = [file for split in splits for file in self._files[split]]
         return ParquetRows.of(files, self.image_column, layout, bits).chosen(rows)
+
+
+def _check_class_names(files: list[ParquetFile]) -> None:
+    """Raise `DataError` where two files' metadata name the classes, and not alike."""
+    named = [(file, names) for file in files if (names := _class_names(file.schema))]
+    for file, names in named:
+        if names != named[0][1]:
+            raise DataError(
+                f"{file.address} has other class names, or another order of them, than "
+                f"{last_name(named[0][0].address)}; all files of a split need the same."
+            )
+
+
+def _class_names(schema: pa.Schema) -> dict[str, Any]:
+    """Names of the classes of each column whose metadata say some."""
+    return {
+        column: feature["names"]
+        for column, feature in _features(schema).items()
+        if isinstance(feature, dict) and "names" in feature
+    }
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
