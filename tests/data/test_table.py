@@ -1,5 +1,7 @@
 """CSV files of files and labels, beside the images or as the source itself."""
 
+from unicodedata import normalize
+
 import pytest
 
 from rankwise.data.source import Source
@@ -210,3 +212,64 @@ def test_a_table_that_says_other_labels_than_the_folders(images):
     same = [(f"{c}/{i:03}.png", k) for k, c in enumerate(("cat", "dog")) for i in range(8)]
     (root / "labels.csv").write_text(text_of(same))  # numbers of the same classes
     assert counts(root) == {"cat": 8, "dog": 8}
+
+
+@pytest.mark.parametrize("named", ["b/0.png", "images/b/0.png", "../x/b/0.png", "empty/0.png"])
+def test_a_missing_file_of_a_folder_that_is_there_is_none_of_another(images, named):
+    root = images("images/a", 1)
+    images("images/b/c", 1)
+    (root / "images/empty").mkdir()
+    for i, place in enumerate(("a", "b", "b/c")):
+        source = root / "images/a/000.png"
+        (root / f"images/{place}/{i}.png").write_bytes(source.read_bytes())
+    rows = [("a/000.png", "cat"), ("b/1.png", "dog"), ("c/2.png", "dog"), (named, "dog")]
+    (root / "labels.csv").write_text(text_of(rows))
+    found = Source(root / "labels.csv").read("all")
+    assert found.class_counts == {"cat": 1, "dog": 2}
+    assert any(f"left out: {named} (line 5 of" in n and "not among" in n for n in found.notes)
+
+
+def test_a_file_below_the_folder_of_a_line_is_found_and_so_is_one_of_no_folder_there(images):
+    root = images("images/b/c", 4)
+    names = ["b/000.png", "images/001.png", "elsewhere/002.png", "elsewhere/c/003.png"]
+    (root / "labels.csv").write_text(text_of([(n, "ab"[i % 2]) for i, n in enumerate(names)]))
+    assert counts(root) == {"a": 2, "b": 2}
+
+
+def test_nan_is_no_label_among_numbers(images):
+    root = images()
+    rows = [(name, ["0", "1", "nan", " NaN"][i % 4]) for i, (name, _) in enumerate(ROWS)]
+    (root / "labels.csv").write_text(text_of(rows))
+    with pytest.raises(DataError, match=r"002\.png: line 4 of .*labels\.csv gives it no label"):
+        Source(root).read("all")
+    found = Source(root).read("all", on_error="skip")
+    assert found.class_counts == {"0": 2, "1": 2}
+    assert len(found.skipped) == 4
+    (root / "labels.csv").write_text(text_of(rows).replace(",0", ",cat").replace(",1", ",dog"))
+    assert counts(root) == {"cat": 2, "dog": 2, "nan": 2, "NaN": 2}
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_unicode_form(images, on_disk, in_table):
+    root, folders = images("images/a"), ("b", "\u00e9")
+    for i, (name, _) in enumerate(ROWS):
+        folder = root / "images" / normalize(on_disk, folders[i % 2])
+        folder.mkdir(exist_ok=True)
+        (root / "images/a" / name).rename(folder / normalize(on_disk, f"\u00e9{i // 2}.png"))
+    (root / "images/a").rmdir()
+    rows = [(f"{folders[i % 2]}/\u00e9{i // 2}.png", c) for i, (_, c) in enumerate(ROWS)]
+    (root / "labels.csv").write_text(normalize(in_table, text_of(rows)))
+    assert counts(root / "labels.csv") == {"a": 4, "b": 4}
+
+
+def test_names_in_two_unicode_forms(images):
+    root = images("images/a", 2)
+    for i, form in enumerate(("NFC", "NFD")):
+        old = root / f"images/a/00{i}.png"
+        old.rename(root / "images/a" / normalize(form, "\u00e9\u1e69.png"))
+    both = [(normalize(form, "\u00e9\u1e69.png"), form) for form in ("NFC", "NFD")]
+    (root / "labels.csv").write_text(text_of(both))
+    assert counts(root) == {"NFC": 1, "NFD": 1}
+    (root / "labels.csv").write_text(text_of([*both, ("e\u0301\u1e69.png", "NFC")]))
+    with pytest.raises(DataError, match=r"Line 4 of .* names .*, which could be .* or .*; a path"):
+        Source(root)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rankwise.data.class_folders import SHOWN, FolderSet, classes_in, images_in, listed
+from rankwise.data.file_names import Files
 from rankwise.data.kinds import ARRAYS, remedy_of
 from rankwise.data.labels import capital_twins, check_twins
 from rankwise.data.lines import ENDINGS, LISTS, lines_of
@@ -16,7 +17,6 @@ from rankwise.data.numbered import parts_by_number
 from rankwise.data.parts import in_order, part_of, says_no_class
 from rankwise.data.reader import Block, Index, IntArray
 from rankwise.data.table import (
-    Files,
     Table,
     note_missing,
     read_table,
@@ -115,7 +115,7 @@ def table_reader(path: Path, label_column: str | None = None) -> FolderReader:
 
 
 def _with_tables(tree: Tree, paths: list[Path], label_column: str | None) -> FolderReader:
-    files = Files(images_in(tree))
+    files = Files(images_in(tree), [node.path for node in tree.walk()])
     tables = []
     for path in paths:
         try:
@@ -177,7 +177,7 @@ def _used(found: FolderSet, tree: Tree, paths: list[Path], label_column: str | N
     """Take labels and parts from tables beside class folders; the tables that gave some."""
     flat = {file: part for part, node in found.flat.items() for file in images_in(node)}
     of_folders = {file: name for files in found.parts.values() for file, name in files}
-    files = Files([*flat, *of_folders])
+    files = Files([*flat, *of_folders], [node.path for node in tree.walk()])
     tables: list[Table] = []
     for path in paths:
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankwise.data.file_names import Files
 from rankwise.data.lines import LISTS, lines_of
 from rankwise.data.parts import words_of
-from rankwise.data.table import Files, Table
+from rankwise.data.table import Table
 from rankwise.errors import DataError
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankwise.data.class_folders import FolderSet, images_in, listed
+from rankwise.data.file_names import Files
 from rankwise.data.kinds import ARRAYS
 from rankwise.data.lines import ENDINGS, LISTS, Lines, lines_of
 from rankwise.data.parts import PartName, part_of, words_of
@@ -68,32 +68,6 @@ class Labels:
     values: list[str]
     column: str
     usual: bool
-
-
-class Files:
-    """Files of a tree by every way in which a table may name them."""
-
-    def __init__(self, images: Iterable[Path]) -> None:
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for path in images:
-            self._by_name[path.name].append(path)
-            self._by_name[path.stem].append(path)
-
-    def find(self, text: str) -> list[Path]:
-        """All files that a text may mean, the longest common path deciding."""
-        parts = [p for p in text.strip().replace("\\", "/").split("/") if p not in ("", ".", "..")]
-        if not parts:
-            return []
-        found = list(dict.fromkeys(self._by_name.get(parts[-1], [])))
-        exact = [path for path in found if path.name == parts[-1]]
-        found = exact or found
-        # Folders before the name tell files of one name apart, as far as they are there.
-        for n in range(2, len(parts) + 1):
-            closer = [path for path in found if path.parts[-n:-1] == tuple(parts[-n:-1])]
-            if not closer:
-                break
-            found = closer
-        return found
 
 
 def tables_beside(folder: Path) -> list[Path]:
@@ -197,7 +171,13 @@ def _nearest(found: list[Path], folder: Path, part: PartName | None) -> list[Pat
 
 
 def _whole(path: Path, values: list[str], body: Lines) -> list[str]:
-    """Labels, whole numbers without their ``.0``; a column of measurements is refused."""
+    """Labels, whole numbers without their ``.0``, and none where there is no number.
+
+    Raises
+    ------
+    DataError
+        For a column of measurements.
+    """
     try:
         numbers = [float(value) for value in values if value.strip()]
     except ValueError:
@@ -209,7 +189,11 @@ def _whole(path: Path, values: list[str], body: Lines) -> list[str]:
             f"Label {values[at].strip()} in line {body[at][1]} of {path} isn't an integer; "
             "integers or class names are accepted."
         )
-    return [_FRACTION.sub("", value) for value in values]
+    return ["" if _is_nan(value) else _FRACTION.sub("", value) for value in values]
+
+
+def _is_nan(value: str) -> bool:
+    return value.strip().lower().lstrip("+-") == "nan"
 
 
 def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
