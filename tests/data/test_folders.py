@@ -273,6 +273,20 @@ def test_links(plant, tmp_path_factory):
         Source(root / "c")
 
 
+def test_links_in_a_circle_lead_nowhere(plant):
+    root = plant("a", "b")
+    (root / "a" / "self").symlink_to("self")
+    (root / "b" / "x.png").symlink_to("y.png")
+    (root / "b" / "y.png").symlink_to("x.png")
+    with pytest.raises(
+        DataError, match=r"a/self: its link leads nowhere \(self isn't there\) \(and 2"
+    ):
+        Source(root).read("all")
+    loaded = Source(root).read("all", on_error="skip")
+    assert loaded.class_counts == {"a": 2, "b": 2}
+    assert len(loaded.skipped) == 3
+
+
 def test_a_linked_test_part_is_the_training_part(plant):
     root = plant("train/a", "train/b", n=8)
     (root / "test").symlink_to(root / "train")

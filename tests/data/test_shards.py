@@ -97,6 +97,22 @@ def test_bad_images_are_left_out_and_mixed_sizes_brought_together(tmp_path):
     assert small.images.shape[1:] == (4, 4)  # not by reference
 
 
+def test_a_split_without_images_is_one(make, tmp_path):
+    for part, n in (("train", 4), ("test", 2)):
+        make.folder(tmp_path / "images" / part, make.pixels(n), make.labels(n, 2))
+    for file in (tmp_path / "images/test").rglob("*.png"):
+        file.write_bytes(b"\x89PNG\r\n\x1a\nno")
+    shard(str(tmp_path / "images"), str(tmp_path / "out"), on_error="skip", workers=1)
+    record = json.loads((tmp_path / "out/shards.json").read_text())
+    assert record["splits"]["test"]["files"] == []
+    for split in ("train", "all"):
+        source = rankwise.load_images(tmp_path / "images", split, on_error="skip")
+        assert rankwise.load_images(tmp_path / "out", split).fingerprint == source.fingerprint
+    empty = rankwise.load_images(tmp_path / "out", "test").images
+    assert empty[:].shape == empty.shape == (0, 6, 5)
+    assert len(open_shards(str(tmp_path / "out"), "test")[1]) == 0
+
+
 def test_damage_is_named(digits_twice, tmp_path):
     def copied():
         place = tmp_path / str(len(list(tmp_path.iterdir())))

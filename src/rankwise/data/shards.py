@@ -155,9 +155,9 @@ class ShardReader:
         self.notes: tuple[str, ...] = ()
 
     def _of(self, split: dict[str, Any]) -> Shards:
-        names, sizes = zip(*split["files"], strict=True)
-        starts = tuple(np.cumsum([0, *map(int, sizes)]).tolist())
-        places = tuple(joined(self.address, str(name)) for name in names)
+        files = [(str(name), int(rows)) for name, rows in split["files"]]  # none: it has no rows
+        starts = tuple(np.cumsum([0, *(rows for _, rows in files)]).tolist())
+        places = tuple(joined(self.address, name) for name, _ in files)
         return Shards(places, starts, self._row_shape, self._dtype, str(split["fingerprint"]))
 
     def index(self, split: str) -> Index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -143,7 +144,7 @@ def _fill(
         if is_litter(entry.name):
             continue
         hidden = entry.name.startswith(".")
-        if entry.is_dir():
+        if _is_folder(entry):
             if hidden:
                 if _is_hidden_set(path):
                     tree.hidden.append(path)
@@ -158,6 +159,16 @@ def _fill(
                 tree.others.append(path)
         else:
             _sort_in(tree, path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _sort_in(tree: Tree, path: Path) -> None:
