@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rankwise.data import ImageSet, imageset, storage
@@ -34,6 +35,20 @@ def test_from_arrays_with_class_names(make):
     assert by_position.fingerprint == by_name.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["nan", "None", "a"], ["nan", "None", "a"]),
+        (np.array([1.5, 2, 3], np.float32), ["1.5", "2.0", "3.0"]),
+        (pd.Series([7, 7, 8]), ["7", "7", "8"]),
+    ],
+)
+def test_source_ids_are_text(make, ids, expected):
+    made = ImageSet.from_arrays(make.pixels(3), [b"b", b"a", b"b"], source_ids=ids)
+    assert made.source_ids.tolist() == expected
+    assert made.class_names == ("a", "b")
+
+
 def test_one_channel_is_grey(make):
     images = make.pixels(4)
     flat = ImageSet.from_arrays(images, [0, 1, 0, 1])
@@ -62,6 +77,34 @@ def test_one_channel_is_grey(make):
             "Label 'q' of row 1 of 'arrays' isn't a class; x, y are accepted",
         ),
         ({"source_ids": ["a"]}, r"source_ids of 'arrays' have shape \(1,\)"),
+        (
+            {"source_ids": ["a", None, None, "b"]},
+            r"source id of row 1 of 'arrays' is missing \(None",
+        ),
+        (
+            {"source_ids": ["a", "b", "c", np.nan]},
+            r"source id of row 3 of .* is missing \(nan\); an",
+        ),
+        (
+            {"source_ids": [1, 2, np.nan, np.nan]},
+            r"source id of row 2 of 'arrays' is missing \(nan",
+        ),
+        ({"source_ids": np.array([1, np.nan, 2, 3])}, r"row 1 of 'arrays' is missing \(nan\)"),
+        ({"source_ids": pd.array(["a", None, "b", "c"])}, r"row 1 of .* is missing \(<NA>\)"),
+        (
+            {"class_names": ["", "x"]},
+            r"are \['', 'x'\]; two or more different names, none of them b",
+        ),
+        ({"class_names": ["x", " "]}, "none of them blank or with a zero character, are accepted"),
+        (
+            {"class_names": ["x", "y\0"]},
+            "none of them blank or with a zero character, are accepted",
+        ),
+        (
+            {"class_names": ["x", "x "]},
+            "two classes that differ in their Unicode form or in blanks",
+        ),
+        ({"labels": np.array([b"", b"a", b"b", b"a"])}, "Label '' of row 0 of 'arrays' is empty"),
         ({"images": np.zeros((0, 6, 5), np.uint8), "labels": []}, "'arrays' has no images"),
     ],
 )

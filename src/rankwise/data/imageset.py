@@ -23,6 +23,8 @@ from rankwise.data.reader import IntArray, block_rows
 from rankwise.data.storage import MEMORY_LIMIT, allocate, gathered
 from rankwise.errors import DataError
 
+_NONE = ("None", "nan", "NaT", "<NA>")  # what stands where there is no value, as text
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
@@ -228,12 +230,10 @@ class ImageSet:
                 values = (values == "True").astype(np.int64)
             codes = _by_name(values, names, name) if values.dtype.kind == "U" else values
             check_range(codes, names, f"{name!r}")
-        ids = numbered(len(values)) if source_ids is None else np.asarray(source_ids).astype(str)
-        if ids.shape != (len(values),):
-            raise DataError(
-                f"source_ids of {name!r} have shape {ids.shape}; one id per image, "
-                f"({len(values)},), is accepted."
-            )
+        if source_ids is None:
+            ids = numbered(len(values))
+        else:
+            ids = _checked_ids(source_ids, len(values), f"{name!r}")
         return cls(
             images=images,
             labels=codes,
@@ -286,14 +286,34 @@ def check_counts(n_images: int, n_labels: int, where: str) -> None:
 
 
 def checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Class names as a tuple; at least two, all different."""
+    """Class names as a tuple; at least two, all different, none of them blank."""
     names = (class_names,) if isinstance(class_names, str) else tuple(map(str, class_names))
-    if len(names) < 2 or len(set(names)) < len(names):
+    empty = any(not name.strip() or "\0" in name for name in names)
+    if len(names) < 2 or len(set(names)) < len(names) or empty:
         raise DataError(
-            f"The class names of {where} are {list(names)!r}; two or more different names are "
-            "accepted."
+            f"The class names of {where} are {list(names)!r}; two or more different names, none "
+            "of them blank or with a zero character, are accepted."
         )
+    check_twins(names, where)
     return names
+
+
+def _checked_ids(source_ids: ArrayLike, n: int, where: str) -> NDArray[np.str_]:
+    """Source ids as text, one an image; `DataError` where one is missing."""
+    ids = np.asarray(source_ids)
+    if ids.shape != (n,):
+        raise DataError(
+            f"source_ids of {where} have shape {ids.shape}; one id per image, ({n},), is accepted."
+        )
+    # As text they would all be one source; and numpy makes text of a NaN in a list of text.
+    sure = isinstance(source_ids, np.ndarray) and ids.dtype.kind in "USiub"
+    for row, value in enumerate([] if sure else np.asarray(source_ids, dtype=object)):
+        if not isinstance(value, str) and str(value) in _NONE:
+            raise DataError(
+                f"The source id of row {row} of {where} is missing ({value}); an id for every "
+                "image is accepted, or no source_ids, where each is a source of its own."
+            )
+    return ids.astype(str)
 
 
 def _by_name(values: NDArray[Any], names: tuple[str, ...], where: str) -> IntArray:

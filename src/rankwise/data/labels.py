@@ -53,7 +53,7 @@ def label_values(values: Any, where: str) -> NDArray[Any]:
         return _of_objects(array, where)
     if array.dtype.kind == "S":
         try:
-            return np.char.decode(array, "utf-8")
+            array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
                 f"The labels of {where} are bytes that aren't UTF-8 ({error.reason}); class names "
