@@ -213,7 +213,7 @@ def test_size_is_checked(size):
         load_images("digits", size=size)
 
 
-@pytest.mark.parametrize("size", [2**32, (10**5, 10**4)])
+@pytest.mark.parametrize("size", [2**32, (10**5, 10**4), np.int64(2**32)])
 def test_too_large_a_size(size):
     with pytest.raises(DataError, match=r"size is .*; an image of at most 178 million pixels is a"):
         load_images("digits", size=size)

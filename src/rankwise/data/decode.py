@@ -138,12 +138,13 @@ def checked_size(size: Size) -> tuple[int, int] | None:
         raise DataError(
             f"size is {size!r}; a number of pixels, a pair (height, width) or None is accepted."
         )
-    if pair[0] * pair[1] > MOST_PIXELS:
+    height, width = int(pair[0]), int(pair[1])
+    if height * width > MOST_PIXELS:
         raise DataError(
             f"size is {size!r}; an image of at most {MOST_PIXELS // 10**6} million pixels is "
             "accepted."
         )
-    return int(pair[0]), int(pair[1])
+    return height, width
 
 
 def without_pillows_warnings() -> AbstractContextManager[None]:

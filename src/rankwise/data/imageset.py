@@ -307,7 +307,8 @@ def _checked_ids(source_ids: ArrayLike, n: int, where: str) -> NDArray[np.str_]:
         )
     # As text they would all be one source; and numpy makes text of a NaN in a list of text.
     sure = isinstance(source_ids, np.ndarray) and ids.dtype.kind in "USiub"
-    for row, value in enumerate([] if sure else np.asarray(source_ids, dtype=object)):
+    unsure: Any = [] if sure else np.asarray(source_ids, dtype=object)
+    for row, value in enumerate(unsure):
         if not isinstance(value, str) and str(value) in _NONE:
             raise DataError(
                 f"The source id of row {row} of {where} is missing ({value}); an id for every "
