@@ -22,3 +22,8 @@ def plain(text: str, *, lines: bool = False) -> str:
     """
     pattern = _CONTROL if lines else _CONTROL_OR_BREAK
     return pattern.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def spelled(text: str) -> str:
+    r"""Text that fonts and files in UTF-8 take: what isn't UTF-8 in a name becomes ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -101,6 +101,9 @@ def test_one_sheet_is_written_whole(tmp_path):
     with pytest.raises(OptionError, match="grey or RGB"):
         draw_image(np.zeros((8, 8, 5), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    save_picture(Figure(), tmp_path / "page.html", title="a\udce9")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert r"<title>a\udce9</title>" in page
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,21 @@ def test_augment(commands, tmp_path):
     assert len(list((tmp_path / "f").rglob("*.png"))) == 60 + result["copies"]
     contradiction = commands("augment", "digits", tmp_path / "g", "--skip-threshold", 2)
     assert isinstance(contradiction.exception, OptionError)
+
+
+@pytest.mark.parametrize("channels", [2, 13])
+def test_augment_refuses_channels_that_its_files_cannot_hold(commands, tmp_path, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, channels), np.uint8)
+    np.savez(tmp_path / "s.npz", images=pixels, labels=np.arange(20) % 2)
+    for file_format in ("parquet", "folder"):
+        arguments = ("augment", tmp_path / "s.npz", tmp_path / "out", "--format", file_format)
+        refused = commands(*arguments)
+        assert isinstance(refused.exception, DataError)
+        assert str(refused.exception) == (
+            f"images of {channels} channels can't be written as PNG files, which either format "
+            "holds; 1, 3 or 4 channels are accepted"
+        )
+        assert not (tmp_path / "out").exists()
 
 
 def test_nothing_that_was_read_is_written_over(commands, tmp_path):

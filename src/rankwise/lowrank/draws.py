@@ -145,6 +145,7 @@ def uniforms_for(
     no state is kept. `mark`, at most 16 bytes, tells images of one source apart; it is the hash's
     salt, so no source id, whatever its characters, can pass for another one with a mark.
     """
-    text = f"{seed}\x1f{epoch}\x1f{source_id}".encode()
+    # Names of files that are no UTF-8 hold lone surrogates; other text has the same bytes as ever.
+    text = f"{seed}\x1f{epoch}\x1f{source_id}".encode("utf-8", "surrogatepass")
     words = np.frombuffer(hashlib.blake2b(text, digest_size=16, salt=mark).digest(), "<u8")
     return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

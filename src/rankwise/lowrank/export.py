@@ -22,7 +22,7 @@ from rankwise._progress import progress_bar
 from rankwise._reading import read_json_object
 from rankwise.data import ImageSet
 from rankwise.data.origins import AUGMENT_RECORD
-from rankwise.errors import RunError
+from rankwise.errors import DataError, RunError
 from rankwise.lowrank.augmenter import AugmentedSet, LowRankAugmenter
 from rankwise.lowrank.options import OptionError
 
@@ -69,6 +69,8 @@ def augment_files(
     ------
     RunError
         If `out` holds something else, or a name isn't UTF-8, as those in such files are.
+    DataError
+        If the images have other than 1, 3 or 4 channels: both formats hold PNG files.
     OptionError
         For an unknown format.
     """
@@ -76,6 +78,7 @@ def augment_files(
     out = expanded(out)
     sets = [images] if isinstance(images, ImageSet) else list(images)
     _check_names(sets)
+    _check_channels(sets)
     keys = [augmenter.plan(part).key for part in sets]
     joined = keys[0] if len(keys) == 1 else hashlib.sha256("".join(keys).encode()).hexdigest()
     key = f"{file_format}-{joined}"
@@ -125,6 +128,17 @@ def _check_names(sets: list[ImageSet]) -> None:
                         f"the name of the {kind} {name!a} isn't UTF-8, which the names in "
                         "parquet and CSV files are; rename it"
                     ) from None
+
+
+def _check_channels(sets: list[ImageSet]) -> None:
+    """A PNG file holds grey, RGB or RGBA; two channels would be read as grey and transparency."""
+    for part in sets:
+        channels = part.image_shape[2] if len(part.image_shape) == 3 else 1
+        if channels not in (1, 3, 4):
+            raise DataError(
+                f"images of {channels} channels can't be written as PNG files, which either format "
+                "holds; 1, 3 or 4 channels are accepted"
+            )
 
 
 def check_format(file_format: str) -> None:

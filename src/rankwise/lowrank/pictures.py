@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._files import atomic_path
+from rankwise._text import spelled
 from rankwise.lowrank.draws import NormalEnergy
 from rankwise.lowrank.options import OptionError
 from rankwise.lowrank.quality import psnr
@@ -263,7 +264,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str], title: str = "") 
         raise OptionError(f"{path} doesn't end in one of {', '.join(sorted(kinds))}")
     with atomic_path(path) as temporary:
         if kind == "html":
-            temporary.write_text(_page(figure, title), encoding="utf-8")
+            temporary.write_text(_page(figure, spelled(title)), encoding="utf-8")
             return
         figure.savefig(temporary, format=kind, dpi=130)
 
