@@ -236,6 +236,12 @@ def test_an_energy_for_a_change_is_the_largest_that_gives_it():
         energy_for_change(images, 0)
     with pytest.raises(OptionError, match=r"shapes differ: \(9, 9\) and \(3, 3\)"):
         mean_change(constant, constant[:3, :3])
+    with pytest.raises(OptionError, match="of 8-bit images, arrays of uint8, not float64"):
+        mean_change(constant / 255, constant / 255)
+    with pytest.raises(OptionError, match="of 8-bit images, arrays of uint8, not int16"):
+        mean_change(constant, constant.astype(np.int16))
+    with pytest.raises(OptionError, match="of 8-bit images, arrays of uint8, not float64"):
+        energy_for_change([images[0], images[1] / 255], 1.0)
 
 
 def test_a_set_is_a_page_with_its_copies_and_how_visible_they_are(tmp_path):

@@ -21,21 +21,23 @@ well above that.
 _STEPS = 14  # halvings: the energy to 1/16384
 
 
-def mean_change(image: NDArray[np.uint8], copy: NDArray[np.uint8]) -> float:
+def mean_change(image: NDArray, copy: NDArray) -> float:
     """Mean absolute difference of two 8-bit images, in levels of 255, over pixels and channels.
 
     Raises
     ------
     OptionError
-        If the shapes differ.
+        If the shapes differ, or one isn't an array of uint8.
     """
+    for each in (image, copy):
+        _check_levels(each)
     if image.shape != copy.shape:
         raise OptionError(f"shapes differ: {image.shape} and {copy.shape}")
     return float(np.abs(image.astype(np.int16) - copy).mean())
 
 
 def energy_for_change(
-    images: Sequence[NDArray[np.uint8]], change: float | int, **options: Any
+    images: Sequence[NDArray], change: float | int, **options: Any
 ) -> float | None:
     """The largest energy whose copies differ from their images by at least `change` on average.
 
@@ -58,10 +60,12 @@ def energy_for_change(
     Raises
     ------
     OptionError
-        If there is no image, or `change` isn't positive.
+        If there is no image, one isn't an array of uint8, or `change` isn't positive.
     """
     if not len(images):
         raise OptionError("an energy is found for at least one image")
+    for image in images:
+        _check_levels(image)
     if not change > 0:
         raise OptionError(f"change must be positive, not {change}")
 
@@ -76,3 +80,10 @@ def energy_for_change(
         middle = (low + high) / 2
         low, high = (middle, high) if changed(middle) >= change else (low, middle)
     return low
+
+
+def _check_levels(image: Any) -> None:
+    """Refuse what has no levels of 255: floats, and integers of other sizes."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise OptionError(f"changes are measured of 8-bit images, arrays of uint8, not {kind}")
