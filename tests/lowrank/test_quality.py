@@ -57,8 +57,12 @@ def test_psnr_is_the_formula():
     halves = psnr(images / 255, copies / 255, data_range=1.0)
     assert np.allclose(halves[:3], values[:3])
     assert psnr(images[:0], copies[:0]).shape == (0,)
+    assert np.array_equal(psnr(images, copies.tolist()), values)
     with pytest.raises(OptionError, match="data_range"):
         psnr(images / 255, copies / 255)
+    for wrong in (0, -1, np.nan, np.inf):
+        with pytest.raises(OptionError, match=f"must be a finite number above 0, not {wrong}"):
+            psnr(images / 255, copies / 255, data_range=wrong)
 
 
 def test_ssim_orders_copies_and_ends_at_one():

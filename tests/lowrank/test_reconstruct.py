@@ -302,7 +302,9 @@ def test_layouts_agree():
     middle = low_rank_approximation(images.transpose(0, 3, 1, 2), energy=0.8, channel_axis=1)
     assert (middle.transpose(0, 2, 3, 1) == last).all()
     many = np.concatenate([images[0]] * 3, axis=-1)  # nine channels
-    assert (low_rank_approximation(many, energy=0.8, channel_axis=-1)[..., 3:6] == last[0]).all()
+    for axis in (-1, np.int64(-1), np.uint8(2)):
+        there = low_rank_approximation(many, energy=0.8, channel_axis=axis)
+        assert (there[..., 3:6] == last[0]).all()
     strided = images[:, ::-1, :, ::-1]
     again = low_rank_approximation(strided, energy=0.8)
     assert np.abs(again[:, ::-1, :, ::-1].astype(int) - last).max() <= 1
@@ -356,6 +358,8 @@ def test_the_device_path_agrees_with_the_processor_path(channels, shape):
         ({"energy": [[0.9]]}, "flat sequence"),
         ({"energy": 0.9, "channel_axis": 5}, "last three axes"),
         ({"energy": 0.9, "channel_axis": "last"}, "must be an integer"),
+        ({"energy": 0.9, "channel_axis": [-1]}, r"must be an integer, None or 'auto', not \[-1\]"),
+        ({"energy": 0.9, "channel_axis": True}, "must be an integer, None or 'auto', not True"),
         ({"energy": 0.9, "reference": "book"}, "'paper', 'notebook'"),
         ({"energy": 0.9, "channels": "luma-chroma", "channel_axis": 0}, "needs RGB"),
     ],

@@ -1,5 +1,6 @@
 """`RandomLowRank`: its draws, and its manners in pipelines that aren't ours."""
 
+import os
 import pickle
 
 import numpy as np
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lowrank.photos import photo_crops
 from rankwise._seeds import checked_seed
+from rankwise.data import ImageSet
 from rankwise.lowrank import (
     FixedEnergy,
+    LowRankAugmenter,
     NormalEnergy,
     OptionError,
     RandomLowRank,
@@ -58,6 +61,19 @@ def test_a_draw_depends_on_seed_source_and_epoch_only():
         assert not np.array_equal(other, whole, equal_nan=True)
         both = ~np.isnan(other) & ~np.isnan(whole) & (other < 1) & (whole < 1)
         assert abs(np.corrcoef(other[both], whole[both])[0, 1]) < 0.15
+
+
+def test_an_id_that_is_no_utf_8_has_a_draw():
+    transform = RandomLowRank(UniformEnergy(0.5, 0.9), p=1, seed=7)
+    names = [os.fsdecode(b"a\xe9"), os.fsdecode(b"a\xe8"), "a\ud800", "aé"]
+    drawn = transform.draw(4, names)
+    assert len(set(drawn)) == 4
+    assert drawn[3] == pytest.approx(
+        0.8605917038267463, abs=1e-15
+    )  # that of text stays what it was
+    images = ImageSet.from_arrays(photo_crops(32)[:4], [0, 1, 0, 1], source_ids=names)
+    log = LowRankAugmenter(transform).augment(images).log
+    assert log.energies.tolist() == drawn.tolist()
 
 
 def test_batches_and_single_images_agree():
@@ -192,6 +208,8 @@ def test_p_and_skip_threshold():
         {"skip_threshold": -0.1},
         {"channels": "rgb"},
         {"reference": "code"},
+        {"channel_axis": "last"},
+        {"channel_axis": [-1]},
     ],
 )
 def test_wrong_arguments_are_refused(arguments):

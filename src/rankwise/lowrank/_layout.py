@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,15 +95,35 @@ def typed_like(result: Any, images: Any) -> Any:
     return result
 
 
+def checked_axis(channel_axis: Any) -> Any:
+    """A whole number of any type as Python's own, None, or ``"auto"``.
+
+    Raises
+    ------
+    OptionError
+        For anything else.
+    """
+    if channel_axis is None or (isinstance(channel_axis, str) and channel_axis == "auto"):
+        return channel_axis
+    try:
+        if not isinstance(channel_axis, bool):
+            return operator.index(channel_axis)
+    except TypeError:
+        pass
+    raise OptionError(f"channel_axis must be an integer, None or 'auto', not {channel_axis!r}")
+
+
 @lru_cache  # a transform sees the same shape again and again
 def read_layout(
     shape: tuple[int, ...],
     *,
     is_tensor: bool,
-    channel_axis: Any = "auto",
+    channel_axis: int | str | None = "auto",
     alpha: bool | None = None,
 ) -> Layout:
     """Find the axes: tensors ``…×C×H×W`` or ``H×W``, arrays ``…×H×W×C`` or ``H×W``.
+
+    The axis is one that `checked_axis` gave.
 
     Raises
     ------
@@ -111,12 +132,10 @@ def read_layout(
     """
     if len(shape) < 2:
         raise OptionError(f"an image has at least two axes; this shape is {shape}")
-    if channel_axis == "auto":
+    if isinstance(channel_axis, str):
         axis = _guess_axis(shape, is_tensor)
     elif channel_axis is None:
         axis = None
-    elif not isinstance(channel_axis, int) or isinstance(channel_axis, bool):
-        raise OptionError(f"channel_axis must be an integer, None or 'auto', not {channel_axis!r}")
     else:
         axis = channel_axis - len(shape) if channel_axis >= 0 else channel_axis
         if len(shape) < 3 or axis not in (-1, -2, -3):

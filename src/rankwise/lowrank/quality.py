@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def psnr(
     Raises
     ------
     OptionError
-        If the shapes differ, or floats come without a range.
+        If the shapes differ, floats come without a range, or the range isn't above 0.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -143,6 +144,8 @@ def _planes_of(
     images: Any, copies: Any, channel_axis: int | str | None, alpha: bool | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Layout]:
     layout = layout_of(images, channel_axis, alpha)
+    if not is_tensor(copies):
+        copies = np.asarray(copies)
     if tuple(copies.shape) != layout.shape:
         raise OptionError(f"shapes differ: {layout.shape} and {tuple(copies.shape)}")
     first, second = (
@@ -171,4 +174,6 @@ def _tensors_of(
         if limits is None:
             raise OptionError("data_range must be given for images of floats")
         data_range = limits[1] - limits[0]
+    elif not 0 < data_range < math.inf:
+        raise OptionError(f"data_range must be a finite number above 0, not {data_range}")
     return torch.from_numpy(first), torch.from_numpy(second), float(data_range), layout

@@ -16,6 +16,7 @@ from rankwise.lowrank._colours import (
 from rankwise.lowrank._layout import (
     Layout,
     array_to_tensor,
+    checked_axis,
     colour_limits,
     integer_range,
     is_tensor,
@@ -140,7 +141,7 @@ def layout_of(images: Any, channel_axis: Any = "auto", alpha: bool | None = None
     Raises
     ------
     OptionError
-        If `images` is neither, or its shape is unclear.
+        If `images` is neither, its shape is unclear, or `channel_axis` is no axis.
     """
     tensor = is_tensor(images)
     if not tensor and not isinstance(images, np.ndarray):
@@ -149,7 +150,7 @@ def layout_of(images: Any, channel_axis: Any = "auto", alpha: bool | None = None
     return read_layout(
         tuple(images.shape),
         is_tensor=tensor,
-        channel_axis=channel_axis,
+        channel_axis=checked_axis(channel_axis),
         alpha=alpha,
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._seeds import checked_seed
-from rankwise.lowrank._layout import is_tensor, typed_like
+from rankwise.lowrank._layout import checked_axis, is_tensor, typed_like
 from rankwise.lowrank._matrices import Wanted
 from rankwise.lowrank.draws import (
     NormalEnergy,
@@ -91,7 +91,7 @@ class RandomLowRank:
         self.energy = read_energy(energy)
         self.p = probability(p, skip_threshold)
         self.options = resolve_options(reference, energy_of, rank_rule, channels)
-        self.channel_axis = channel_axis
+        self.channel_axis = checked_axis(channel_axis)
         self.alpha = alpha
         self.seed = checked_seed(seed)
         self._generator = np.random.default_rng(self.seed)
