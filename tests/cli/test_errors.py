@@ -218,3 +218,19 @@ def test_a_tilde_is_the_home_folder_everywhere(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "again" / "model.json").exists()
     with pytest.raises(DataError, match="doesn't exist"):
         load_images("~/photo")
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "0", "-1"])
+def test_a_size_of_shards_that_is_none(size, tmp_path, monkeypatch, capsys):
+    arguments = ("shard", "digits", tmp_path / "o", "--shard-mib", size)
+    _, err = call(monkeypatch, capsys, *arguments, expect=2)
+    said = " ".join(err.replace("│", " ").split())
+    assert f"--shard-mib takes a number above 0, got {size}" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_workers_to_shard_with(tmp_path, monkeypatch, capsys):
+    arguments = ("shard", "digits", tmp_path / "o", "--workers", "0")
+    _, err = call(monkeypatch, capsys, *arguments, expect=1)
+    assert err == "error: workers must be a number from 1, or -1 for one a core, got 0\n"
+    assert not (tmp_path / "o").exists()

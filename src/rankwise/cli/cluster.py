@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -87,6 +88,8 @@ def shard(
     """Decode images once into files that many workers read rows of, by address."""
     from rankwise.data.sharding import shard as written
 
+    if not 0 < shard_mib < math.inf:
+        raise typer.BadParameter(f"--shard-mib takes a number above 0, got {shard_mib:g}")
     reading = reading_of(size, grey, skip_bad, source_pattern, channels, image_column, label_column)
     report = written(
         source, out, **reading, shard_bytes=int(shard_mib * 2**20), workers=workers, progress=True

@@ -70,6 +70,8 @@ def shard(
     DataError
         If the source can't be read, or the folder isn't empty.
     """
+    if workers == 0 or workers < -1:
+        raise ValueError(f"workers must be a number from 1, or -1 for one a core, got {workers}")
     place = local_path(out)
     if place is not None and place.is_dir() and any(place.iterdir()):
         raise DataError(f"{out} isn't empty; a new folder is accepted.")
