@@ -10,6 +10,7 @@ from PIL import Image
 
 from cli_cases import FAST, call, class_folders
 from rankwise.data import load_images
+from rankwise.errors import DataError
 from rankwise.explore.lists import COLUMNS, MISTAKE_COLUMNS, read_list, write_list
 
 
@@ -148,12 +149,22 @@ def test_what_cannot_be_is_one_sentence(trained, tmp_path, monkeypatch, capsys, 
 
 def test_a_list_is_read_as_it_was_written(tmp_path):
     names = ["a,b.png", 'say "x".png', "é\n.png", "=1+1.png", "\x1b[31m.png", "lost\udcff.png"]
-    write_list(tmp_path / "l.csv", COLUMNS, [(n, *["x"] * (len(COLUMNS) - 1)) for n in names])
+    rest = ["yes", *["x"] * (len(COLUMNS) - 2)]
+    write_list(tmp_path / "l.csv", COLUMNS, [(n, *rest) for n in names])
     assert read_list(tmp_path / "l.csv") == names
     (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbfPath , other\r\na.png,1\r\na.png,2\r\n\r\n")
     assert read_list(tmp_path / "m.csv") == ["a.png"]
-    (tmp_path / "n.csv").write_text("leave,image\nno,a.png\nyes,b.png\n,c.png\n")
-    assert read_list(tmp_path / "n.csv") == ["b.png", "c.png"]
+    (tmp_path / "n.csv").write_text("leave,image\nno,a.png\n Yes,b.png\nNO,c.png\n")
+    assert read_list(tmp_path / "n.csv") == ["b.png"]
+
+
+@pytest.mark.parametrize("said", ["false", "0", "n", "maybe", ""])
+def test_what_a_list_says_is_yes_or_no(said, tmp_path):
+    path = tmp_path / "l.csv"
+    path.write_text(f'image,leave\n"a\nb.png",yes\nc.png,{said}\n')
+    with pytest.raises(DataError, match="column leave; yes or no is accepted") as caught:
+        read_list(path)
+    assert str(caught.value).startswith(f"Line 4 of {path} says {said!r} in")
 
 
 BRANCHING = """\

@@ -15,7 +15,7 @@ IMAGE_COLUMNS = ("image", "image_id", "file", "path", "filename")
 """Names of the column that `read_list` takes, the first that is there."""
 
 COLUMNS = ("image", "leave", "part", "label", "list", "reason", "suggested", "score")
-"""Of a list of faults; `read_list` takes those that ``leave`` doesn't say no of."""
+"""Of a list of faults; `read_list` takes those that ``leave`` says yes of."""
 
 MISTAKE_COLUMNS = ("image", "true", "predicted", "confidence")
 """Of a list of wrong predictions."""
@@ -41,12 +41,12 @@ def read_list(path: Path | str) -> list[str]:
     ----------
     path : path
         With a column of one of the names `IMAGE_COLUMNS`, and any others beside it. Where one is
-        called ``leave``, lines that say ``no`` there are left alone.
+        called ``leave``, lines say ``yes`` there, or ``no``, and then they are left alone.
 
     Raises
     ------
     DataError
-        If it can't be read, or has no such column.
+        If it can't be read, has no such column, or says anything else in the column ``leave``.
     """
     path = expanded(path)
     accepted = f"a CSV file with a column named {IMAGE_COLUMNS[0]} is accepted"
@@ -57,10 +57,11 @@ def read_list(path: Path | str) -> list[str]:
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}); {accepted}.") from error
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(cells, reader.line_num) for cells in reader]
     except csv.Error as error:
         raise DataError(f"{path} is no CSV file ({error}); {accepted}.") from error
-    header = [name.strip().casefold() for name in lines[0]] if lines else []
+    header = [name.strip().casefold() for name in lines[0][0]] if lines else []
     column = next((header.index(name) for name in IMAGE_COLUMNS if name in header), None)
     if column is None:
         raise DataError(
@@ -69,10 +70,18 @@ def read_list(path: Path | str) -> list[str]:
         )
     leave = header.index("leave") if "leave" in header else None
     found = [
-        line[column]
-        for line in lines[1:]
-        if len(line) > column
-        and line[column]
-        and (leave is None or len(line) <= leave or line[leave].strip().casefold() != "no")
+        cells[column]
+        for cells, number in lines[1:]
+        if len(cells) > column
+        and cells[column]
+        and (leave is None or _says_yes(cells[leave : leave + 1], f"Line {number} of {path}"))
     ]
     return list(dict.fromkeys(found))
+
+
+def _says_yes(cell: list[str], where: str) -> bool:
+    """What a cell of the column ``leave`` says; a line may be too short to have one."""
+    said = "".join(cell).strip()
+    if said.casefold() not in ("yes", "no"):
+        raise DataError(f"{where} says {said!r} in the column leave; yes or no is accepted.")
+    return said.casefold() == "yes"
