@@ -273,6 +273,16 @@ def test_mistakes_are_one_sentence(rankwise, file, tmp_path, arguments, message)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", [["status"], ["extend", "--seeds", "5"]])
+def test_a_study_of_another_version_is_one_sentence(rankwise, tmp_path, command):
+    claim = {"study": {"data": {"d": {"source": "digits", "colour": 1}}}}
+    (tmp_path / "study.json").write_text(json.dumps(claim))
+    code, text, err = rankwise("study", command[0], tmp_path, *command[1:])
+    assert (code, text) == (1, "")
+    place = tmp_path / "study.json"
+    assert err == f"error: {place} is damaged: it describes no study of this version\n"
+
+
 def test_a_wrong_file_is_refused_with_its_line(rankwise, file, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_text(STUDY.replace("folds = 2", "folds = 1\nfoldss = 2"))

@@ -217,6 +217,15 @@ def test_data_that_are_refused(tmp_path):
         run(study(data={"digits": {"source": nowhere}}), tmp_path / "out")
     with pytest.raises(DataError, match="data set 'digits': 90 folds need as many"):
         run(study(folds=90), tmp_path / "out")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 4), np.uint8)
+    np.savez(tmp_path / "four.npz", images=pixels, labels=np.arange(60) % 2)
+    four = {"four": {"source": str(tmp_path / "four.npz")}}
+    with pytest.raises(
+        DataError,
+        match=r"^data set 'four' has images of shape \(8, 8, 4\), and only grey and RGB ones can "
+        "be degraded; grey = true for that data set, or degraded = 'none', is accepted$",
+    ):
+        run(study(data=four, models=["simple-cnn"], degraded="all"), tmp_path / "out")
     with pytest.raises(ValueError, match="workers must be a number from 1"):
         run(study(), tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()

@@ -246,10 +246,26 @@ def claimed_study(out: Path) -> Study:
     Raises
     ------
     RunError
-        If the folder holds none.
+        If the folder holds none, or one of another version.
     """
-    written = Study.model_validate(read_claim(out)["study"])
+    written = study_of(out, read_claim(out))
     return Study.model_validate(written.model_dump(mode="json", exclude_defaults=True))
+
+
+def study_of(out: Path, found: dict[str, Any]) -> Study:
+    """The study that a folder's ``study.json`` holds.
+
+    Raises
+    ------
+    RunError
+        If this version knows no such study.
+    """
+    try:
+        return Study.model_validate(found["study"])
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            f"{out / STUDY} is damaged: it describes no study of this version"
+        ) from error
 
 
 def _what(place: str) -> str:

@@ -88,11 +88,31 @@ def degrade(
     return result
 
 
+def check_shape(name: str, image_shape: tuple[int, ...]) -> None:
+    """Refuse a data set whose images can't be degraded, before anything runs.
+
+    Raises
+    ------
+    DataError
+        If they are neither grey nor RGB.
+    """
+    if not _is_taken(image_shape):
+        raise DataError(
+            f"data set {name!r} has images of shape {image_shape}, and only grey and RGB ones can "
+            "be degraded; grey = true for that data set, or degraded = 'none', is accepted"
+        )
+
+
+def _is_taken(image_shape: tuple[int, ...]) -> bool:
+    """Whether images of a shape can be degraded: (H, W), or (H, W, 1 or 3)."""
+    return len(image_shape) == 2 or (len(image_shape) == 3 and image_shape[-1] in (1, 3))
+
+
 def _check(images: NDArray) -> NDArray[np.uint8]:
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise DataError(f"images to degrade must be uint8, not {images.dtype}")
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+    if not _is_taken(images.shape[1:]):
         raise DataError(
             "images to degrade must be (n, height, width) or (n, height, width, 1 or 3), not "
             f"{images.shape}"

@@ -226,13 +226,16 @@ def _with_batches(values: dict[str, Any]) -> dict[str, Any]:
         return values
     rows = values.get("conditions")
     if isinstance(rows, list | tuple):
-        rows = [
-            row | {"data": own}
-            for row in rows
-            for own in made.get(row.get("data"), [row.get("data")])
-        ]
-        values = values | {"conditions": rows}
+        values = values | {"conditions": [one for row in rows for one in _for_each(row, made)]}
     return values | {"data": found}
+
+
+def _for_each(row: Any, made: dict[str, list[str]]) -> list[Any]:
+    """A row of conditions, once for each data set that its own was made into."""
+    name = row.get("data") if isinstance(row, dict) else None
+    if not isinstance(name, str) or name not in made:
+        return [row]  # what is no row is refused with the rest
+    return [row | {"data": own} for own in made[name]]
 
 
 def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +265,7 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     check_regular(path, StudyError)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors put a mark before it
     except OSError as error:
         if is_shortage(error):
             raise

@@ -31,6 +31,7 @@ from rankwise.study.cells import (
 from rankwise.study.claim import STUDY, claim, weight_files
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.cuts import training_part
+from rankwise.study.degrade import check_shape
 from rankwise.study.degraded_sets import forget
 from rankwise.study.design import Study, StudyError
 from rankwise.study.gallery import write_gallery
@@ -236,6 +237,8 @@ def check(study: Study, conditions: Sequence[Condition], data_sets: dict[str, Im
                 f"{protocol.name!r} would part them; protocol 'sound' keeps them together, or give "
                 "the originals alone"
             )
+        if degrades(study):
+            check_shape(name, images.image_shape)
         rest = training_part(study, images)
         for seed in study.seeds:
             try:

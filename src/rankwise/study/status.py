@@ -12,7 +12,7 @@ from rankwise._reading import blamed_on, read_json_object
 from rankwise.errors import RunError
 from rankwise.study.cells import FAILURE, RESULT, Cell, cells_of, read_result
 from rankwise.study.cells import LOCK as CELL_LOCK
-from rankwise.study.claim import STUDY, looks_of, read_claim
+from rankwise.study.claim import STUDY, looks_of, read_claim, study_of
 from rankwise.study.conditions import Condition, conditions_of
 from rankwise.study.design import Study
 from rankwise.study.results import RECORD, RESULTS, RULES, gather, read_results, write_results
@@ -142,12 +142,7 @@ def _failure(path: Path) -> str:
 def _plan(out: Path) -> tuple[dict[str, Any], Study, tuple[Condition, ...], list[Cell]]:
     """``study.json`` of a folder, and what it stands for."""
     claim = read_claim(out)
-    try:
-        study = Study.model_validate(claim["study"])
-    except (ValueError, RecursionError) as error:
-        raise RunError(
-            f"{out / STUDY} is damaged: it describes no study of this version"
-        ) from error
+    study = study_of(out, claim)
     conditions = conditions_of(study)
     n_cells = len(conditions) * len(study.seeds) * (study.folds + 1)
     if n_cells > MOST_CELLS:
