@@ -64,6 +64,8 @@ def test_there_and_back(model, hub):
     assert hub.asked == [("digits", True, True, "t")] + 2 * [("me/digits", "main", wanted)]
     model.push_to_hub("own", card="# Mine\n")
     assert (hub.folder / "me" / "own" / CARD).read_text() == "# Mine\n"
+    model.push_to_hub("odd", card="# \udcff\n")  # a class after a folder that is no UTF-8
+    assert (hub.folder / "me" / "odd" / CARD).read_text() == "# \\udcff\n"
 
 
 def test_a_folder_is_read_as_it_is(model, tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from rankwise.networks.convolutional import ConvolutionalNetwork
-from rankwise.plots import linear_parts, save_confusion, save_units, strongest_places
+from rankwise.plots import linear_parts, save_confusion, save_labelled, save_units, strongest_places
 from rankwise.units.convolutional import (
     ConvolutionalUnits,
     Layer,
@@ -102,10 +102,18 @@ def test_places_behind_whitening_are_those_of_the_largest_form(tmp_path):
 
 
 def test_right_and_wrong_are_told_apart_by_their_colour(tmp_path):
-    save_confusion(np.array([[90, 10], [40, 60]]), ["a", "b"], tmp_path / "c.png")
+    save_confusion(np.array([[90, 10], [40, 60]]), ["a", "\udcff"], tmp_path / "c.png")
     pixels = np.asarray(Image.open(tmp_path / "c.png").convert("RGB")).astype(int)
     flat = pixels.reshape(-1, 3)
     blue = (flat[:, 2] > flat[:, 0] + 40).sum()
     orange = (flat[:, 0] > flat[:, 2] + 40).sum()
     assert blue > 2000
     assert orange > 2000
+
+
+def test_names_that_are_no_utf_8_are_spelled(tmp_path):
+    images = np.zeros((2, 8, 8), np.uint8)
+    for title, name in (("\udcff", "a.png"), (r"\udcff", "b.png")):
+        save_labelled(images, ["x", title], tmp_path / name)
+    same = [np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png")]
+    np.testing.assert_array_equal(*same)

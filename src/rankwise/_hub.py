@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from rankwise._model_files import DESCRIPTION, WEIGHTS
+from rankwise._text import spelled
 from rankwise.errors import ModelFileError, RankwiseError
 
 CARD = "README.md"
@@ -72,7 +73,7 @@ class OnHub:
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
             text = model_card(self, repo_id) if card is None else card
-            (Path(folder) / CARD).write_text(text, encoding="utf-8")
+            (Path(folder) / CARD).write_text(spelled(text), encoding="utf-8")
             try:
                 api = HfApi(token=token)
                 repo = api.create_repo(repo_id, private=private, exist_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 from rankwise._arrays import blocks
 from rankwise._files import atomic_path
 from rankwise._process import ignoring_warnings
+from rankwise._text import spelled
 from rankwise.networks.convolutional import ConvolutionalNetwork, as_maps, shrunk, tensors_of
 from rankwise.networks.sliding import slid
 from rankwise.units.activations import ACTIVATIONS
@@ -224,6 +225,7 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None
                         color="white" if dark else "black",
                         fontweight="bold" if i == j else "normal",
                     )
+        names = [spelled(name) for name in names]
         # Names may hold dollars, which aren't formulae here.
         turned = 90 if max(map(len, names)) > 2 else 0
         axis.set_xticks(range(k), names, rotation=turned, parse_math=False)
@@ -244,7 +246,7 @@ def save_labelled(images: np.ndarray, titles: Sequence[str], path: Path) -> None
         axis.set_axis_off()
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image[..., :3] if image.ndim == 3 else image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(title, fontsize=7, parse_math=False)
+        axis.set_title(spelled(title), fontsize=7, parse_math=False)
     _save(figure, path)
 
 

@@ -87,6 +87,12 @@ def test_labels_with_tabs_and_line_ends_are_one_field(all_operations, tmp_path):
     assert {"a b c", "e\u2028f\x85"} <= labels <= {"a b c", "d", "e\u2028f\x85"}
 
 
+def test_labels_that_are_no_utf_8_are_spelled(all_operations, tmp_path):
+    graph = dataclasses.replace(all_operations(), classes=("a", "b", "c\udcff"))
+    write_c(graph, tmp_path / "m.h")
+    assert r'"c\134udcff"' in (tmp_path / "m.h").read_text(encoding="utf-8")
+
+
 @needs_compiler
 def test_more_images_than_the_program_is_given_at_once(fitted, tmp_path):
     model, images, _ = fitted("floats")

@@ -194,6 +194,12 @@ def test_unlearning_is_never_having_seen(digits, class_weight):
         head.unlearn(x[:5], y[:5])
 
 
+def test_classes_whose_names_are_no_utf_8_are_unlearned(digits):
+    x, y = digits[0][:200], np.array(["a", "\udcff"])[digits[1][:200] % 2]
+    head = VarProHead(2.0).fit(x, y).unlearn(x[100:], y[100:])
+    equal(head, VarProHead(2.0).fit(x[:100], y[:100]), x)
+
+
 def test_likely_wrong_labels_come_first(digits):
     x, y = digits
     rng = np.random.default_rng(0)

@@ -1,5 +1,8 @@
 """Study files: what is accepted, and how a mistake is reported."""
 
+import json
+import os
+
 import pytest
 
 from rankwise.study import StudyError, read_study
@@ -313,6 +316,11 @@ def test_files_that_cannot_be_read(tmp_path):
         read_study(tmp_path / "nowhere.toml")
     with pytest.raises(StudyError, match=r"isn't TOML: .*line 2"):
         read_study(write(tmp_path, "a = 1\nb = = 2\n"))
+    marked = write(tmp_path, "\ufeff" + FILE)  # as editors save "UTF-8 with BOM"
+    assert read_study(marked) == read_study(write(tmp_path, FILE))
+    assert mistakes(tmp_path, "\ufeff" + FILE.replace("epochs = 7", "epochs = 0")) == [
+        "line 3: epochs is 0; a whole number from 1 is accepted"
+    ]
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyError, match="isn't a text file in UTF-8"):
@@ -333,8 +341,10 @@ def test_missing_parts_are_named():
 
 
 def test_a_study_survives_json():
-    study = study_from(MINIMAL | {"arms": {"x": {"kind": "low-rank", "energy": 0.5}}})
-    assert Study.model_validate(study.to_json()) == study
+    arms = {"x": {"kind": "low-rank", "energy": 0.5}}
+    for source in ("digits", os.fsdecode(b"photos\xe9")):
+        study = study_from(MINIMAL | {"arms": arms, "data": {"digits": {"source": source}}})
+        assert Study.model_validate(json.loads(json.dumps(study.to_json()))) == study
 
 
 def test_a_source_with_a_star_is_a_data_set_for_each_match(tmp_path, monkeypatch):
@@ -355,6 +365,14 @@ def test_a_source_with_a_star_is_a_data_set_for_each_match(tmp_path, monkeypatch
     rows = [{"data": name, "model": "simple-cnn", "arm": "none"} for name in ("many", "digits")]
     named = study_from(values | {"conditions": rows})
     assert [row.data for row in named.conditions] == ["b-leaves", "cells", "own", "digits"]
+    for wrong, sentence in (
+        ([1], r"conditions\[0\] is 1; a table is accepted"),
+        (["digits"], r"conditions\[0\] is 'digits'; a table is accepted"),
+        ([rows[0] | {"data": ["many"]}], r"conditions\[0\].data is \['many'\]; the name of a data"),
+        ("digits", r"conditions is 'digits'; tables \[\[conditions\]\] is accepted"),
+    ):
+        with pytest.raises(StudyError, match=f"^the study: {sentence}"):
+            study_from(values | {"conditions": wrong})
     with pytest.raises(StudyError, match=r"data.many.source is 'no/\*', which matches no folder"):
         study_from(values | {"data": {"many": {"source": "no/*"}}})
     twice = values["data"] | {"cells": {"source": "digits"}}

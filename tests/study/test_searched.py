@@ -156,7 +156,7 @@ def test_where_they_are_trained_on_the_study_says_so_at_its_top(tmp_path):
 
 def test_another_image_of_a_searched_source_counts_as_searched(tmp_path):
     images = load_images("digits", "all", limit=100, seed=42)
-    ids = np.array([f"s{i // 4}" for i in range(100)])
+    ids = np.array([f"s{i // 4}\udce9" for i in range(100)])  # of files that are no UTF-8
     grouped = ImageSet.from_arrays(images.images, images.labels, source_ids=ids)
     design = study(**RESERVED)
     table = tuned(tmp_path / "search", **RESERVED, images=grouped)

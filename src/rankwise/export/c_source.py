@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 
 from rankwise._files import atomic_path
+from rankwise._text import spelled
 from rankwise._version import __version__
 from rankwise.export.c_integers import IntegerEmitter
 from rankwise.export.c_operations import Emitter
@@ -223,7 +224,7 @@ def _example(graph: Graph) -> str:
 def _string(text: str) -> str:
     """A C string literal, ASCII, whatever the label."""
     parts = []
-    for byte in text.encode("utf-8"):
+    for byte in spelled(text).encode("utf-8"):
         character = chr(byte)
         plain = 32 <= byte < 127 and character not in '"\\?'
         parts.append(character if plain else f"\\{byte:03o}")

@@ -84,7 +84,7 @@ class SampleDigest:
     def add(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
         """One block more."""
         self._digest.update(np.ascontiguousarray(features, dtype=np.float64).data)
-        self._digest.update("\x00".join(map(str, labels.tolist())).encode())
+        self._digest.update("\x00".join(map(str, labels.tolist())).encode("utf-8", "surrogatepass"))
         self._digest.update(np.ascontiguousarray(weights, dtype=np.float64).data)
 
     def hexdigest(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -180,7 +179,7 @@ class Study(StrictTable):
 
     def to_json(self) -> dict[str, Any]:
         """Every choice as plain JSON."""
-        return json.loads(self.model_dump_json())
+        return self.model_dump(mode="json")  # pydantic's own JSON takes no path that isn't UTF-8
 
 
 def plain_names(names: Sequence[str]) -> dict[str, str]:

@@ -146,7 +146,8 @@ def _names(images: ImageSet) -> Marks:
 
 
 def _mark(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_BYTES).digest(), "little")
+    known = text.encode("utf-8", "surrogatepass")  # a name of a file may be no UTF-8
+    return int.from_bytes(hashlib.blake2b(known, digest_size=_BYTES).digest(), "little")
 
 
 def _source_mark(source: str | None) -> str:
