@@ -1,5 +1,7 @@
 """Solvers × problems with known minima: NIST's certified values, MINPACK, odd starts."""
 
+import warnings
+
 import numpy as np
 import pytest
 import strd
@@ -183,7 +185,8 @@ def test_steps_that_never_improve_end_as_stalled():
         np.testing.assert_allclose(result.params, [1.0])
 
 
-def test_levenberg_marquardt_on_a_batch_is_the_members_one_by_one():
+@pytest.mark.parametrize("unit", [2.0**-300, 1.0, 2.0**300])
+def test_levenberg_marquardt_on_a_batch_is_the_members_one_by_one(unit):
     x = np.linspace(0, 2, 30)
     rates = np.array([0.5, 1.5, 3.0])
     y = np.exp(-rates[:, None] * x)[..., None]
@@ -199,7 +202,9 @@ def test_levenberg_marquardt_on_a_batch_is_the_members_one_by_one():
 
     starts = torch.ones(3, 1, dtype=torch.float64)
     fit_options = {"ftol": 1e-12, "max_iterations": 40}
-    batch = VariableProjection(**fit_options).fit(Batch(), torch.as_tensor(y), starts)
+    batch = VariableProjection(**fit_options).fit(Batch(), unit * torch.as_tensor(y), starts)
+    assert np.isfinite([e["gradient_norm"] for e in batch.history]).all()
+    assert max(batch.history[0]["gradient_norm"]) > 0
     for i in range(3):
         basis = FunctionBasis(
             lambda b: np.exp(-b[0] * x)[:, None],
@@ -326,6 +331,72 @@ def test_an_exact_fit_has_converged(y_unit):
     assert (zero.status, zero.n_iterations) == ("converged", 0)
     exact = VariableProjection().fit(decay(1.0), y, [0.5, 3.0])
     assert (exact.status, exact.n_iterations) == ("converged", 0)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("power", [-300, 300])
+def test_a_power_of_two_of_the_targets_changes_no_digit(solver, power):
+    """Though fourth powers of what a solver multiplies are no numbers then."""
+    x = np.linspace(0, 1, 60)
+    basis = FunctionModel(lambda x, c, w: (np.exp(-(((x - c) / w) ** 2)), 1.0)).at(x)
+    y = 3 * np.exp(-(((x - 0.4) / 0.3) ** 2)) + 0.1 * np.cos(40 * x)
+    projection = VariableProjection(solver, ftol=1e-12, max_iterations=500)
+    expected = projection.fit(basis, y, [0.5, 0.4])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = projection.fit(basis, np.ldexp(y, power), [0.5, 0.4])
+        found.summary()
+    assert (found.status, found.n_iterations) == (expected.status, expected.n_iterations)
+    np.testing.assert_array_equal(found.params, expected.params)
+    np.testing.assert_array_equal(found.stderr, expected.stderr)
+    for name in ("coef", "coef_stderr"):
+        expected_one = np.ldexp(getattr(expected, name), power)
+        np.testing.assert_array_equal(getattr(found, name), expected_one)
+    np.testing.assert_array_equal(found.residuals(), np.ldexp(expected.residuals(), power))
+    assert found.objective == np.ldexp(expected.objective, 2 * power)
+    last = [one.history[-1]["objective"] for one in (found, expected)]
+    assert last[0] == np.ldexp(last[1], 2 * power)
+
+
+@pytest.mark.parametrize("options", [{"bounds": (0.5, 9.0)}, {"linear_bounds": (0, np.inf)}, {}])
+def test_nor_within_bounds_or_of_each_right_hand_side(options):
+    model = FunctionModel(lambda t, k: (np.exp(-k * t), 1.0)).at(DECAY_T)
+    y = 2 * np.exp(-0.7 * DECAY_T) + 1e-3 * np.sin(DECAY_T**2)
+    expected = VariableProjection().fit(model, y, [1.0], **options)
+    for power in (-300, 300):
+        found = VariableProjection().fit(model, np.ldexp(y, power), [1.0], **options)
+        np.testing.assert_array_equal(found.params, expected.params)
+    several = np.stack([np.ldexp(y, -300), y, np.ldexp(y, 300)], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        each = VariableProjection().fit_each(model, several, [1.0])
+    assert each.converged.all()
+    np.testing.assert_array_equal(each.params[[0, 2]], each.params[[1, 1]])
+    np.testing.assert_array_equal(each.stderr[[0, 2]], each.stderr[[1, 1]])
+    np.testing.assert_array_equal(each.coef[2], np.ldexp(each.coef[1], 300))
+    assert each.objective[0] == np.ldexp(each.objective[1], -600)
+    np.testing.assert_allclose(each.params[1], VariableProjection().fit(model, y, [1.0]).params)
+
+
+@pytest.mark.parametrize("size", [1e-170, 1e-140, 1e140, 1e160])
+def test_targets_whose_squares_are_no_numbers_are_refused(size):
+    model = FunctionModel(lambda t, k: np.exp(-k * t)).at(DECAY_T)
+    y = np.exp(-DECAY_T)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call in (
+            lambda: VariableProjection().fit(model, size * y, [2.0]),
+            lambda: VariableProjection().fit_each(model, np.stack([y, size * y], 1), [2.0]),
+        ):
+            with pytest.raises(ValueError, match="and fits need 1e-270 to 1e\\+270; count the"):
+                call()
+        sigma = np.full(200, 1e-2 * size)
+        if 1e-145 < size < 1e145:
+            weighted = VariableProjection().fit(model, size * y, [2.0], sigma=sigma)
+            assert weighted.params[0] == pytest.approx(1.0)
+        else:
+            with pytest.raises(ValueError, match="the largest root of a weight is 1e"):
+                VariableProjection().fit(model, size * y, [2.0], sigma=sigma)
 
 
 def test_atol_ends_a_fit_that_is_good_enough():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.varpro.magnitude import checked_squares
 from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.parameters import real_vector
 from rankwise.varpro.problem import checked_indices, n_params_of
@@ -136,6 +137,7 @@ def _data_set(
             f"owner names column {owner.max()}, and the basis has columns 0 to {m - 1}"
         )
     roots, whitened = checked_roots(n, k, options)
+    checked_squares(targets, roots, whitened)
     bounds = options.get("linear_bounds")
     if bounds is not None:
         bounds = _linear_bounds(bounds, m, k)

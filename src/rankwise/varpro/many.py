@@ -15,6 +15,7 @@ import numpy as np
 
 from rankwise.varpro.functional import FEW_COLUMNS, Blocks, Projection, small_grams
 from rankwise.varpro.inputs import checked_basis, checked_roots, checked_targets
+from rankwise.varpro.magnitude import checked_squares, unit_of
 from rankwise.varpro.model_basis import ModelBasis
 from rankwise.varpro.parameters import parameter_space, real_array
 from rankwise.varpro.problem import SeparableProblem
@@ -196,6 +197,7 @@ def fit_each(
     if (starts < space.lower).any() or (starts > space.upper).any():
         raise ValueError("a start is outside the bounds")
     roots, _ = checked_roots(n, k, {"weights": weights, "sigma": sigma})
+    unit = unit_of(checked_squares(targets, roots, whitened=False, each=True))
     basis.prepare(starts[0])
     m = basis.features(starts[0]).shape[-1]
     width = max(m, len(basis.owner), 1)
@@ -208,6 +210,7 @@ def fit_each(
         if roots is not None:
             own = roots[None, :, None] if roots.ndim == 1 else roots[:, members].T[..., None]
             tau = own * tau
+        tau = tau / unit[members, None, None]
         return _InStep(
             _Batch(basis, own),
             tau,
@@ -244,6 +247,7 @@ def fit_each(
         used += budget
         budget *= 2
         left = np.concatenate(again)
+    coef, objective = coef * unit[:, None], objective * unit**2
     return ManyFits(params, coef, objective, status.astype(str), steps, error, space.names)
 
 

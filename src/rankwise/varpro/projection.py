@@ -182,8 +182,9 @@ class VariableProjection:
         ------
         ValueError
             If targets or start are not finite or not real, or shapes don't fit the basis; if the
-            solver's name isn't known, or the solver can't take the problem (``"minpack"`` needs
-            as many residuals as parameters and keeps no bounds).
+            targets' squares are out of range, under 1e-270 or above 1e270; if the solver's name
+            isn't known, or the solver can't take the problem (``"minpack"`` needs as many residuals
+            as parameters and keeps no bounds).
         TypeError
             If the basis isn't one.
         """

@@ -18,6 +18,7 @@ from rankwise.varpro.composed import (
 )
 from rankwise.varpro.functional import project
 from rankwise.varpro.losses import robust_objective, robust_weights
+from rankwise.varpro.magnitude import minimise
 from rankwise.varpro.parameters import ParameterSpace
 from rankwise.varpro.problem import Basis, SeparableProblem
 from rankwise.varpro.solvers import CONVERGED, MAX_ITERATIONS, Outcome, Solver
@@ -156,7 +157,7 @@ class Specification:
     def _minimise(self, problem: Any, free: np.ndarray) -> Outcome:
         if len(free) == 0:  # nothing nonlinear is free: the linear solution is all there is
             return Outcome(free, float(problem.objective(free)), CONVERGED, 0, [])
-        return self.solver.minimise(problem, free)
+        return minimise(self.solver, problem, free)
 
     def _reweight(self, free: np.ndarray) -> tuple[Outcome, Any]:
         """Least squares with the weights of the residuals before, until the loss stays."""

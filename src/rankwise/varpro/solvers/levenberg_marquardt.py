@@ -178,7 +178,7 @@ class LevenbergMarquardt:
                 {
                     "objective": _plain(xp.where(accepted, trial_objective, objective)),
                     "damping": _plain(damping),
-                    "gradient_norm": _plain(xp.sqrt(xp.sum(at.gradient * at.gradient, axis=-1))),
+                    "gradient_norm": _plain(_norm(at.gradient)),
                     "accepted": _plain(accepted),
                 }
             )
@@ -274,7 +274,17 @@ def _rounding(objective: Any, scale: Any) -> Any:
 
     ``½‖r + ε·τ‖² − ½‖r‖²`` is about ``ε·‖r‖·‖τ‖``.
     """
-    return _EPSILON * (objective + (objective * scale) ** 0.5)
+    return _EPSILON * (objective + objective**0.5 * scale**0.5)
+
+
+def _norm(vector: Any) -> Any:
+    """Euclidean norm along the last axis; of extreme numbers, whose squares are none, in a unit."""
+    xp = array_namespace(vector)
+    largest = xp.max(xp.abs(vector), axis=-1)
+    extreme = (largest > 1e150) | ((largest < 1e-150) & (largest > 0))
+    unit = xp.where(extreme, largest, xp.ones_like(largest))
+    part = vector / unit[..., None]
+    return unit * xp.sqrt(xp.sum(part * part, axis=-1))
 
 
 _MOST_ENTRIES = 2_000_000
@@ -312,7 +322,8 @@ class _Here:
     def cosine(self) -> Any:
         """The largest cosine between the residual and a column of the Jacobian."""
         xp = array_namespace(self.gradient)
-        norms = xp.sqrt(self.diagonal * (2 * self.objective)[..., None])
+        # A root of each: their product may be no number where they are.
+        norms = xp.sqrt(self.diagonal) * xp.sqrt(2 * self.objective)[..., None]
         size = xp.abs(self.gradient) / xp.where(norms > 0, norms, xp.ones_like(norms))
         if self.bounds is not None:
             size = xp.where(self.held, xp.zeros_like(size), size)
