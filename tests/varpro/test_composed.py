@@ -307,6 +307,23 @@ def test_each_right_hand_side_by_itself():
     assert np.isnan(bounded.stderr[low]).all()
 
 
+@pytest.mark.parametrize("by_column", [False, True])
+def test_rows_of_weight_zero_are_no_observations_of_each(by_column):
+    """As of the rows that have a weight, and as `fit` counts them."""
+    model = SeparableModel(["k"]).term(lambda x, k: np.exp(-k * x)).constant()
+    y = np.exp(-np.outer(X, [0.7, 1.9])) + 0.01 * np.random.default_rng(0).standard_normal((25, 2))
+    kept = np.stack([np.arange(25) % 2 == 0, np.arange(25) % (3 if by_column else 2) == 0], 1)
+    weights = kept.astype(float) if by_column else kept[:, 0].astype(float)
+    many = VariableProjection().fit_each(model.at(X), y, [1.0], weights=weights)
+    for i in range(2):
+        rows = kept[:, i]
+        one = fit(model.at(X), y[:, i], [1.0], weights=rows.astype(float))
+        alone = fit(model.at(X[rows]), y[rows, i], [1.0])
+        dropped = VariableProjection().fit_each(model.at(X[rows]), y[rows, i], [1.0])
+        for expected in (one.stderr, alone.stderr, dropped.stderr[0]):
+            np.testing.assert_allclose(many.stderr[i], expected, rtol=1e-6)
+
+
 def test_chunks_and_rounds_change_nothing(monkeypatch):
     from rankwise.varpro import many as module
 

@@ -198,6 +198,7 @@ def fit_each(
         raise ValueError("a start is outside the bounds")
     roots, _ = checked_roots(n, k, {"weights": weights, "sigma": sigma})
     unit = unit_of(checked_squares(targets, roots, whitened=False, each=True))
+    n_observed = np.full(k, n if roots is None else np.sum(roots > 0, axis=0))
     basis.prepare(starts[0])
     m = basis.features(starts[0]).shape[-1]
     width = max(m, len(basis.owner), 1)
@@ -242,7 +243,9 @@ def fit_each(
             again.append(members[open_ones])
             done = members[~open_ones]
             coef[members] = here.coefficients(outcome.params)[..., 0]
-            error[members] = _errors(here, outcome.params, objective[members], n, m, space)
+            error[members] = _errors(
+                here, outcome.params, objective[members], n_observed[members], space
+            )
             advance(len(done))
         used += budget
         budget *= 2
@@ -255,11 +258,14 @@ def _errors(
     problem: SeparableProblem,
     params: np.ndarray,
     objective: np.ndarray,
-    n: int,
-    m: int,
+    n_observed: np.ndarray,
     space: Any,
 ) -> np.ndarray:
-    """Standard errors from Kaufman's matrix, whose inverse is the nonlinear block."""
+    """Standard errors from Kaufman's matrix, whose inverse is the nonlinear block.
+
+    Degrees of freedom are counted as `Statistics` does: of each fit the rows of a weight above 0,
+    less the rank of ``Φ`` and the parameters that aren't held.
+    """
     _, matrix = problem.linearise(params, "kaufman")
     held = space.at_bound(params)
     size = np.sqrt(np.maximum(np.einsum("gii->gi", matrix), 0.0))
@@ -267,7 +273,7 @@ def _errors(
     scale = np.where(held, 1.0, size)
     scaled = matrix / (scale[:, :, None] * scale[:, None, :])
     scaled = np.where(held[:, :, None] | held[:, None, :], np.eye(len(space.names)), scaled)
-    dof = n - m - np.sum(~held, axis=1)
+    dof = n_observed - problem.project(params).rank - np.sum(~held, axis=1)
     values, vectors = np.linalg.eigh(scaled)
     lost = values[:, 0] <= len(space.names) * np.finfo(float).eps
     safe = np.where(values > 0, values, 1.0)
