@@ -1,5 +1,8 @@
 """Problems made of others: derivatives against differences, matrices against dense Jacobians."""
 
+import math
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from scipy import optimize
 import oracles
 from rankwise.varpro import FunctionModel, SeparableModel, VariableProjection
 from rankwise.varpro.bounded import solve_within
+from rankwise.varpro.parameters import slope_of_tie
 
 X = np.linspace(0.0, 3.0, 25)
 WAVES = (
@@ -259,6 +263,52 @@ def test_fixed_and_tied_parameters():
     nothing = fit(BELL.at(BELL_X), BELL_Y, [0.4, 0.3], fixed=["c", "w"])
     assert (nothing.status, nothing.n_iterations) == ("converged", 0)
     assert nothing.coef[0, 0] == pytest.approx(3.0)
+
+
+TIES = {
+    "abs": (lambda c: 0.75 * abs(c), lambda c: 0.75 * c),
+    "math": (lambda c: 0.3 * math.sqrt(c / 0.4), lambda c: 0.3 * np.sqrt(c / 0.4)),
+    "takes no complex numbers": (lambda c: np.hypot(c, 0.1), lambda c: np.sqrt(c**2 + 0.01)),
+    "real part": (lambda c: 0.3 + np.real(c) - 0.4, lambda c: c - 0.1),
+    "overflows beside": (lambda c: 0.75 * c + 0 * math.exp(710 * c), lambda c: 0.75 * c),
+}
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_a_tie_that_takes_no_complex_numbers_is_fitted_by_differences(case):
+    """As one of numpy's functions that is the same on the real line, without a warning."""
+    rough, smooth = TIES[case]
+    y = BELL_Y + 0.01 * np.random.default_rng(0).standard_normal(40)
+    expected = fit(BELL.at(BELL_X), y, {"c": 0.5}, tied={"w": smooth})
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = np.geterr()
+        found = fit(BELL.at(BELL_X), y, {"c": 0.5}, tied={"w": rough})
+        assert np.geterr() == before
+    assert found.status == expected.status == "converged"
+    np.testing.assert_allclose(found.params, expected.params, rtol=1e-7)
+    np.testing.assert_allclose(found.stderr, expected.stderr, rtol=1e-6)
+
+
+def test_slopes_of_ties_are_exact_where_they_can_be():
+    """Not differences where a function is analytic; those of a kink don't agree with themselves."""
+    assert slope_of_tie(np.exp, [np.float64(0.7)], 0) == (np.exp(0.7), True)
+    assert slope_of_tie(lambda a: 1e20 + a, [np.float64(1.0)], 0) == (1.0, True)
+    assert slope_of_tie(lambda a: 1e-30 * a, [np.float64(1e-9)], 0) == (1e-30, True)
+    for a in (-2.0, 3e-9, 4e12):
+        slope, told = slope_of_tie(lambda a: 3 * abs(a), [np.float64(a)], 0)
+        assert told
+        assert slope == pytest.approx(3 * np.sign(a), rel=1e-9)
+    kink = 1.0 + 1e-6
+    bent = lambda a: a if np.real(a) > kink else kink + 0 * a  # noqa: E731
+    assert slope_of_tie(bent, [np.float64(1.0)], 0) == (0.0, True)
+    assert slope_of_tie(lambda a: max(a, 0.1), [np.float64(0.05)], 0) == (0.0, True)
+    assert slope_of_tie(np.conj, [np.float64(0.7)], 0)[0] == pytest.approx(1.0, rel=1e-9)
+    with pytest.raises(ValueError, match="w is tied by a function that gives no complex numbers"):
+        fit(BELL.at(BELL_X), BELL_Y, {"c": 0.0}, tied={"w": lambda c: 0.1 + math.sqrt(c)})
+    # Of a fixed parameter no slope is needed.
+    held = {"fixed": ["c"], "tied": {"w": lambda c: 0.3 + math.sqrt(c)}}
+    assert fit(BELL.at(BELL_X), BELL_Y, {"c": 0.0}, **held).values == {"c": 0.0, "w": 0.3}
 
 
 @pytest.mark.parametrize("loss", ["huber", "soft_l1", "cauchy", "arctan"])

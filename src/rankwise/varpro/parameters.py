@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._process import ignoring_warnings
+
 _STEP = 1e-20
+_CENTRAL = float(np.finfo(float).eps ** (1 / 3))
+_WRONG = 1e-4
+"""Relative difference from central differences by which a complex step counts as wrong."""
+_UNSURE = 1e-2
+"""Relative difference between two central differences by which they prove nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,29 +62,64 @@ class ParameterSpace:
         """``θ`` from the free ones."""
         params = self.start.copy()
         params[self.free] = free
-        for name, (function, arguments) in self.tied.items():
-            value = function(*(params[self.names.index(a)] for a in arguments))
-            params[self.names.index(name)] = value
+        with np.errstate(all="ignore"):  # steps that are tried and refused overflow
+            for name, (function, arguments) in self.tied.items():
+                value = function(*(params[self.names.index(a)] for a in arguments))
+                params[self.names.index(name)] = value
         return params
 
     def slope(self, free: np.ndarray) -> np.ndarray:
-        """``∂θ/∂φ``, shape ``(P, F)``; of ties by complex steps."""
+        """``∂θ/∂φ``, shape ``(P, F)``; of ties as `slope_of_tie` has them."""
         params, at = self.expand(free), self.free
         table = np.zeros((len(self.names), len(at)))
         table[at, np.arange(len(at))] = 1.0
         for name, (function, arguments) in self.tied.items():
             values = [params[self.names.index(a)] for a in arguments]
             for i, argument in enumerate(arguments):
-                h = _STEP * (abs(values[i]) or 1.0)
-                shifted = list(values)
-                shifted[i] = values[i] + 1j * h
-                d = np.imag(function(*shifted)) / h
+                if argument in self.fixed:
+                    continue
+                d, _ = slope_of_tie(function, values, i)
                 table[self.names.index(name)] += d * table[self.names.index(argument)]
         return table
 
     def at_bound(self, params: np.ndarray) -> np.ndarray:
         """Which parameters are at a bound."""
         return (params <= self.lower) | (params >= self.upper)
+
+
+def slope_of_tie(
+    function: Callable[..., Any], values: Sequence[float], i: int
+) -> tuple[float, bool]:
+    """A tie's slope in one of its arguments, and whether it could be told.
+
+    By a complex step, exact where the function is analytic, and held against central differences.
+    It's theirs where the function gives no complex numbers, as ``abs`` and those of ``math``, or
+    where they agree with themselves and not with the step.
+    """
+    size = abs(values[i]) or 1.0
+    step, h = _STEP * size, _CENTRAL * size
+    with np.errstate(all="ignore"), ignoring_warnings():
+        exact = _moved(function, values, i, 1j * step).imag / step
+        ends = [_moved(function, values, i, s * h).real for s in (1.0, -1.0, 0.25, -0.25)]
+        coarse, fine = (ends[0] - ends[1]) / (2 * h), 2 * (ends[2] - ends[3]) / h
+        noise = 8 * np.finfo(float).eps * max(map(abs, ends)) / h
+    if not np.isfinite(exact):
+        return fine, bool(abs(coarse - fine) <= _UNSURE * abs(fine) + noise)
+    largest, own = max(abs(exact), abs(fine)), abs(coarse - fine)
+    wrong = own <= _UNSURE * largest and abs(exact - fine) > _WRONG * largest + 2 * own + noise
+    return (fine if wrong else exact), True
+
+
+def _moved(function: Callable[..., Any], values: Sequence[float], i: int, by: Any) -> complex:
+    """A function's value with one argument moved; NaN where it takes or gives no such number."""
+    moved = list(values)
+    moved[i] = values[i] + by
+    try:
+        value = np.asarray(function(*moved))
+        lost = np.iscomplexobj(by) and not np.iscomplexobj(value)
+        return complex(np.nan, np.nan) if lost else complex(value.item())
+    except (TypeError, ValueError, ArithmeticError):
+        return complex(np.nan, np.nan)
 
 
 def parameter_space(
@@ -106,7 +148,7 @@ def parameter_space(
     ------
     ValueError
         If a name isn't known, a start is missing, not finite or outside its bounds, a lower bound
-        isn't below its upper one, or a tie can't be followed.
+        isn't below its upper one, or a tie or its slope can't be followed.
     """
     names, fixed = tuple(names), checked_fixed(fixed)
     if tied is not None and not isinstance(tied, Mapping):
@@ -140,6 +182,15 @@ def parameter_space(
     if not np.isfinite(values).all():
         bad = [n for n, v in zip(names, values, strict=True) if not np.isfinite(v)]
         raise ValueError(f"the start of {', '.join(bad)} isn't finite")
+    for name, (function, arguments) in ties.items():
+        at = [values[names.index(a)] for a in arguments]
+        for i, argument in enumerate(arguments):
+            if argument not in fixed and not slope_of_tie(function, at, i)[1]:
+                raise ValueError(
+                    f"{name} is tied by a function that gives no complex numbers, and whose "
+                    f"differences don't tell its slope at {argument} = {at[i]:g}; write it with "
+                    "numpy's functions, or start elsewhere"
+                )
     return space
 
 
