@@ -427,6 +427,18 @@ def test_a_profile_ends_where_the_likelihood_has_fallen():
         fit(fixed=["k"]).profile("k")
 
 
+def test_a_profile_is_of_a_name_or_a_whole_number_of_any_type():
+    both = fit(y=np.stack([Y, 2 * Y], 1))
+    expected = both.profile(0, column=1)
+    assert expected.estimate == both.coef[0, 1]
+    assert both.profile(np.int64(0), column=1) == expected
+    with pytest.raises(ValueError, match="there are 2 right-hand sides; pass column=0 to 1"):
+        both.profile(np.int64(0))
+    for wrong in (0.0, None, [0]):
+        with pytest.raises(ValueError, match="parameter must be the name of a nonlinear parameter"):
+            both.profile(wrong, column=1)
+
+
 @pytest.mark.parametrize("kind", ["residuals", "wild", "pairs"])
 def test_the_bootstrap_agrees_with_the_covariance(kind):
     result = fit(sigma=SIGMA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -209,7 +210,7 @@ class CurveFit(FitResult):
 
     def profile(
         self,
-        parameter: str | int,
+        parameter: Any,
         *,
         level: float = 0.95,
         column: int | None = None,
@@ -235,8 +236,16 @@ class CurveFit(FitResult):
         ValueError
             If the parameter isn't known or isn't free, or the fit has a ridge or a robust loss.
         """
-        i, k = self._which(dataset, column) if isinstance(parameter, int) else (0, 0)
-        return profile(self.spec, self.statistics, parameter, level, i, k)
+        if isinstance(parameter, str):
+            return profile(self.spec, self.statistics, parameter, level, 0, 0)
+        try:
+            parameter = operator.index(parameter)
+        except TypeError:
+            raise ValueError(
+                "parameter must be the name of a nonlinear parameter or the number of a column, "
+                f"got {parameter!r}"
+            ) from None
+        return profile(self.spec, self.statistics, parameter, level, *self._which(dataset, column))
 
     def bootstrap(
         self,
