@@ -494,6 +494,16 @@ def test_multistart_reports_the_minima():
             projection.fit_multistart(wave.at(X), y, [1.0], **options)
 
 
+def test_starts_keep_what_is_fixed():
+    model = FunctionModel(lambda x, a, b: (np.exp(-a * x), np.exp(-b * x)))
+    options = {"fixed": ["b"], "starts": [[0.5, 2.0], [3.0, 2.0]]}
+    found = VariableProjection().fit_multistart(model.at(X), Y, [1.0, 2.0], **options)
+    assert all(m.params[1] == 2.0 for m in found.minima)
+    options["starts"][1][1] = 5.0
+    with pytest.raises(ValueError, match="starts must keep b, which is fixed at 2, got 5"):
+        VariableProjection().fit_multistart(model.at(X), Y, [1.0, 2.0], **options)
+
+
 def test_the_summary_fits_a_terminal():
     long = SeparableModel(["a_parameter_with_quite_a_long_name", "k"])
     long = long.term(lambda x, a, k: np.exp(-k * (x - a)), long.names)

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from rankwise.varpro.curves import CurveFit, curve_fit_of
+from rankwise.varpro.parameters import ParameterSpace
 from rankwise.varpro.specification import Specification
 
 
@@ -84,6 +85,24 @@ def draw_starts(spec: Specification, n: int, seed: int, scale: str) -> np.ndarra
     if scale == "log":
         drawn = np.clip(np.exp(drawn), space.lower[free], space.upper[free])
     return np.stack([space.expand(row) for row in drawn])
+
+
+def given_starts(space: ParameterSpace, starts: Any) -> np.ndarray:
+    """Starts as a caller gives them, of shape (n, P), checked."""
+    given = np.atleast_2d(np.asarray(starts, dtype=np.float64))
+    if given.shape[1] != len(space.names) or not np.isfinite(given).all():
+        raise ValueError(
+            f"starts must be finite, of shape (n, {len(space.names)}), got {given.shape}"
+        )
+    if (given < space.lower).any() or (given > space.upper).any():
+        raise ValueError("a start is outside the bounds")
+    for name, value, column in zip(space.names, space.start, given.T, strict=True):
+        if name in space.fixed and (column != value).any():
+            raise ValueError(
+                f"starts must keep {name}, which is fixed at {value:g}, got "
+                f"{column[column != value][0]:g}"
+            )
+    return given
 
 
 def multistart(spec: Specification, starts: np.ndarray, rtol: float, advance: Any) -> Multistart:

@@ -17,7 +17,7 @@ from rankwise.varpro.functional import JACOBIANS
 from rankwise.varpro.inputs import checked_basis, checked_targets, data_sets
 from rankwise.varpro.losses import check_loss
 from rankwise.varpro.many import ManyFits, fit_each
-from rankwise.varpro.multistart import Multistart, draw_starts, multistart
+from rankwise.varpro.multistart import Multistart, draw_starts, given_starts, multistart
 from rankwise.varpro.parameters import checked_fixed, parameter_space
 from rankwise.varpro.problem import SeparableProblem, n_params_of
 from rankwise.varpro.results import FitResult
@@ -167,7 +167,8 @@ class VariableProjection:
             Nonlinear parameters that keep their start.
         tied : dict, optional
             Nonlinear parameters that equal another, ``{"b": "a"}``, or follow from others,
-            ``{"b": lambda a: 2 * a}``.
+            ``{"b": lambda a: 2 * a}``; by functions without complex numbers, such as ``abs`` and
+            those of ``math``, the slopes come from differences.
         linear_bounds : (lower, upper), optional
             On the linear parameters: numbers, or arrays of shape (m,) or (m, K). ``(0, np.inf)``
             keeps them from being negative. Equal bounds fix one.
@@ -293,7 +294,8 @@ class VariableProjection:
         basis, targets, start
             As in `fit`; `start` is the first of the starts.
         starts : array of shape (n, P), optional
-            The others. Default: drawn within the bounds.
+            The others, in which fixed parameters stay as in `start`. Default: drawn within the
+            bounds.
         n_starts : int
             How many are drawn, by a Latin hypercube.
         seed : int
@@ -313,7 +315,8 @@ class VariableProjection:
         Raises
         ------
         ValueError
-            As `fit`; and if starts are to be drawn for a parameter without bounds.
+            As `fit`; if starts are to be drawn for a parameter without bounds; or if `starts` are
+            outside the bounds or change a fixed parameter.
         """
         if self.squash:
             raise ValueError("fit_multistart takes no squash; fit from each start")
@@ -321,14 +324,7 @@ class VariableProjection:
         if starts is None:
             more = draw_starts(spec, n_starts, seed, scale)
         else:
-            more = np.atleast_2d(np.asarray(starts, dtype=np.float64))
-            if more.shape[1] != len(spec.space.names) or not np.isfinite(more).all():
-                raise ValueError(
-                    f"starts must be finite, of shape (n, {len(spec.space.names)}), got "
-                    f"{more.shape}"
-                )
-            if (more < spec.space.lower).any() or (more > spec.space.upper).any():
-                raise ValueError("a start is outside the bounds")
+            more = given_starts(spec.space, starts)
         every = np.vstack([spec.space.start, more])
         return multistart(spec, every, rtol, advance)
 
