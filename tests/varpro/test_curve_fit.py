@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -312,6 +313,7 @@ BASIS = FunctionBasis(
         (lambda: fit(projection={"solver": 3}), ValueError, "solver must be a name or an object"),
         (lambda: fit(projection={"loss": "l1"}), ValueError, "unknown loss 'l1'; accepted: linear"),
         (lambda: fit(projection={"f_scale": 0.0}), ValueError, "f_scale must be a number above 0"),
+        (lambda: fit(projection={"f_scale": True}), ValueError, "f_scale must be a number above 0"),
         (lambda: fit(projection={"rcond": 2.0}), ValueError, "rcond must be at least 0 and below"),
         (
             lambda: fit(projection={"loss": "huber", "ridge": 1.0}),
@@ -455,6 +457,34 @@ def test_the_bootstrap_agrees_with_the_covariance(kind):
         result.bootstrap(5, kind="jackknife")
     with pytest.raises(ValueError, match="n must be a whole number of at least 2"):
         result.bootstrap(1)
+
+
+def test_residuals_are_drawn_from_rows_with_weights_or_refused():
+    y = np.stack([Y, 2 * Y], 1)
+    odd = np.arange(60) % 2 == 1
+    result = fit(y=y, weights=np.stack([odd, ~odd], 1).astype(float))
+    with pytest.raises(ValueError, match="kind='residuals' draws rows whose weights are all above"):
+        result.bootstrap(5)
+    assert result.bootstrap(3, kind="wild").params.shape == (3, 1)
+    assert result.bootstrap(3, kind="pairs").params.shape == (3, 1)
+
+
+def test_a_fit_keeps_targets_of_its_own():
+    y = Y.copy()
+    result = fit(y=y)
+    residuals = result.residuals().copy()
+    y[:] = 0.0
+    np.testing.assert_array_equal(result.residuals(), residuals)
+    np.testing.assert_array_equal(result.residuals(), (Y - result.predict()[:, 0])[:, None])
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.uint8, Fraction])
+def test_a_losses_scale_is_a_number_of_any_type(kind):
+    options = {"loss": "huber", "max_iterations": 20}
+    found = fit(y=20 * Y, projection=options | {"f_scale": kind(2)})
+    expected = fit(y=20 * Y, projection=options | {"f_scale": 2.0})
+    np.testing.assert_array_equal(found.params, expected.params)
+    assert found.objective == expected.objective
 
 
 def test_what_the_data_do_not_determine_is_infinite():

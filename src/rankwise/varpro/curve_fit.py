@@ -27,7 +27,7 @@ def curve_fit_separable(
     jac: str | Callable[..., Any] = "complex-step",
     solver: str | Solver = "levenberg-marquardt",
     loss: str = "linear",
-    f_scale: float = 1.0,
+    f_scale: Any = 1.0,
     full_output: bool = False,
 ) -> Any:
     """Fit ``y ≈ f(x, *nonlinear) @ linear``; no start for the linear parameters is needed.

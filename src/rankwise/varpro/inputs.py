@@ -122,7 +122,7 @@ def _data_set(
     targets: Any,
     options: dict[str, Any],
 ) -> DataSet:
-    targets = checked_targets(targets)
+    targets = np.array(checked_targets(targets))  # the fit's own: the caller may change theirs
     n, k = targets.shape
     if isinstance(basis, ModelBasis):
         with np.errstate(all="ignore"):

@@ -8,6 +8,8 @@ rises (majorise, minimise). Names and formulas as in ``scipy.optimize.least_squa
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +41,12 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def check_loss(loss: str, f_scale: float) -> None:
+def check_loss(loss: Any, f_scale: Any) -> None:
     """Refuse an unknown loss, and a scale that isn't positive."""
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; accepted: {', '.join(LOSSES)}")
-    if not (isinstance(f_scale, (int, float)) and f_scale is not True and 0 < f_scale < np.inf):
+    number = isinstance(f_scale, Real) and not isinstance(f_scale, bool)
+    if not (number and 0 < f_scale < np.inf):
         raise ValueError(f"f_scale must be a number above 0, got {f_scale!r}")
 
 

@@ -98,7 +98,7 @@ class VariableProjection:
         ftol: float | None = None,
         atol: float | None = None,
         loss: str = "linear",
-        f_scale: float = 1.0,
+        f_scale: Any = 1.0,
         squash: bool = False,
     ) -> None:
         if not isinstance(jacobian, str) or jacobian not in JACOBIANS:
@@ -342,7 +342,7 @@ class VariableProjection:
             ridge=self.ridge,
             rcond=self.rcond,
             loss=self.loss,
-            f_scale=self.f_scale,
+            f_scale=float(self.f_scale),
             absolute_sigma=bool(options.get("absolute_sigma", False)),
             several=isinstance(basis, (list, tuple)),
         )

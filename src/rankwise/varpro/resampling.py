@@ -229,6 +229,11 @@ def _resampled(
         return replace(d, targets=fit + inflate * d.roots @ white[rng.integers(n, size=n)])
     roots = np.ones((n, 1)) if d.roots is None else d.roots.reshape(n, -1)
     used = np.flatnonzero((roots > 0).all(axis=1))
+    if len(used) == 0:
+        raise ValueError(
+            "kind='residuals' draws rows whose weights are all above 0, and there are none; "
+            "kind='wild' and kind='pairs' need no such row"
+        )
     white = (roots * residual)[used]
     white -= white.mean(axis=0)
     drawn = white[rng.integers(len(used), size=n)]
