@@ -311,6 +311,6 @@ def test_anything_with_a_graph_can_be_exported(fitted, tmp_path):
         def as_graph(self) -> Graph:
             return graph
 
-    report = export_model(Model(), "safetensors", tmp_path / "m.safetensors")
+    report = export_model(Model(), "safetensors", str(tmp_path / "m.safetensors"))
     assert report["fingerprint"] == fingerprint(graph)
     assert report["n_parameters"] == 30 * (8 + 8 + 1) + 31 * 10

@@ -1,5 +1,6 @@
 """Networks in whole numbers: the C program is its numpy reference, and little is lost."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -187,6 +188,28 @@ def test_what_cannot_be_whole_numbers_is_said(fitted, tmp_path):
     assert report["integers_only"] is True
     with pytest.raises(ValueError, match="only convolutional networks are"):
         to_integers(to_graph(windowed), images)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_calibration_is_of_the_images_that_the_network_takes(seed):
+    graph, images = random_chain(seed)
+    network = to_integers(graph, images)
+    for same in (images.astype(int), images.astype(np.float32)):
+        found = run_integers(to_integers(graph, same), images)
+        np.testing.assert_array_equal(found, run_integers(network, images))
+    shape = re.escape(str(graph.image_shape))
+    for given, message in (
+        (images / 255, "float64 values from 0 to 1; pixels in whole numbers, 0 to 255, are"),
+        (images / 255 > 0.5, "calibration has type bool; pixels 0 to 255 are accepted"),
+        (images.astype(int) - 9, "calibration has int64 values from -9 to"),
+        (images + 0.5, "calibration has float64 values from 0.5 to"),
+        (np.full(images.shape, np.nan), "calibration has float64 values from nan to nan"),
+        (images[:, :5], rf"calibration has images of shape \(5, .*; the network takes {shape}$"),
+        (np.repeat(images[..., None], 3, axis=-1), f"the network takes {shape}$"),
+        (images[0], f"the network takes {shape}$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            to_integers(graph, given)
 
 
 def test_what_counts_as_a_chain():

@@ -80,7 +80,7 @@ def footprint(model: Any) -> dict[str, int]:
 def export_model(
     model: Any,
     file_format: str,
-    out: Path,
+    out: str | Path,
     *,
     precision: str = "float32",
     batch: int | None = None,
@@ -93,7 +93,7 @@ def export_model(
     ----------
     model : a classifier or head, or anything with ``as_graph()``
     file_format : {"onnx", "c", "html", "safetensors"}
-    out : Path
+    out : str or Path
         The file to write. For C its name is the prefix of everything in it.
     precision : {"float32", "float16", "int8", "int4"}
         Of the weights; int4 is for C. For C, int8 and int4 are for all computations too where
@@ -102,7 +102,7 @@ def export_model(
         ONNX: a fixed number of images.
     calibration : uint8 array of shape (n, *image_shape), optional
         Training images, a few hundred of all classes, that such computations take their scales
-        from.
+        from. Other types are accepted where they hold the same whole numbers.
     images : ImageSet, optional
         What to compare on.
 
@@ -115,7 +115,7 @@ def export_model(
     Raises
     ------
     ValueError
-        If a choice is unknown, or the model can't be exported.
+        If a choice is unknown, the model can't be exported, or `calibration` isn't as its images.
     rankwise.errors.MissingDependencyError
         If a library, or the C compiler of a check, isn't there.
     """
@@ -128,6 +128,7 @@ def export_model(
         raise ValueError(f"unknown precision {precision!r}; accepted: {', '.join(known)}")
     if batch is not None and file_format != "onnx":
         raise ValueError("batch is for the format onnx only")
+    out = Path(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the file to write")
     try:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.export.calibration import as_pixels
 from rankwise.export.integer_chain import Stage, chain_of
 from rankwise.networks.graph import GRAPH_ACTIVATIONS, Graph, run_ops
 
@@ -145,20 +146,19 @@ def to_integers(graph: Graph, images: np.ndarray, precision: str = "int8") -> In
     graph : Graph
         For which `is_integral`.
     images : uint8 array of shape (n, *graph.image_shape)
-        Training images, a few hundred of all classes.
+        Training images, a few hundred of all classes; see `as_pixels`.
     precision : {"int8", "int4"}
 
     Raises
     ------
     ValueError
-        If the graph has another form, or holds what no export knows.
+        If the graph has another form, or holds what no export knows; if the images aren't its.
     """
     graph.check()
     chain = chain_of(graph)
     if chain is None:
         raise ValueError(f"only {ACCEPTED} are computed in whole numbers")
-    if len(images) == 0:
-        raise ValueError("calibration needs at least one image")
+    images = as_pixels(images, graph.image_shape)
     zeros = np.rint(-255.0 * chain.affine.shift / chain.affine.scale).astype(np.int64)
     network = IntegerNetwork(
         graph,
