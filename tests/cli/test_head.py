@@ -239,6 +239,9 @@ def test_numbers_of_a_backbone_s_channels(monkeypatch, capsys, options, tmp_path
     assert "--backbone-mean takes numbers with commas between" in error
     _, error = call(monkeypatch, capsys, *arguments, "0.5,0.5,0.5", expect=1)
     assert "give both or neither" in error
+    wrong = ["0.5,0.5", "--backbone-std", "0.5,0.5"]
+    _, error = call(monkeypatch, capsys, *arguments, *wrong, expect=1)
+    assert "mean has 2 value(s) for 3 channel(s); one for all of them or one for each" in error
     more = ["0.5,0.5,0.5", "--backbone-std", "0.2,0.2,0.2", "--backbone-size", 20]
     more += ["--backbone-power", 0.5]
     call(monkeypatch, capsys, *arguments, *more, "--json")

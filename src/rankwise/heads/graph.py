@@ -64,7 +64,7 @@ def graph_of_head(head: Any) -> Graph:
             "does"
         )
     if preparation.mean is not None and preparation.std is not None:
-        mean, std = np.array(preparation.mean), np.array(preparation.std)
+        mean, std = (np.broadcast_to(v, channels) for v in (preparation.mean, preparation.std))
         shift, scale = -mean / std, 1.0 / std
     ops.append(Affine(scale, shift))
     ops += _network(backbone, output_shape(tuple(ops), tuple(shape)))

@@ -25,7 +25,7 @@ class Preparation:
     channels : int or None
         Channels that the network takes: grey images are repeated to that many. None takes any.
     mean, std : tuple of float, optional
-        Of pixels in [0, 1], channel by channel. Without, they stay in [-1, 1].
+        Of pixels in [0, 1], channel by channel or one for all. Without, they stay in [-1, 1].
     size : int, optional
         Side of the square that the network takes, bicubic, smoothed where it shrinks. None takes
         images as they are.
@@ -52,14 +52,29 @@ class Preparation:
             values = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, tuple(float(v) for v in values))
-        if self.std is not None and not all(v > 0 for v in self.std):
-            raise ValueError(f"std must be above 0, got {self.std}")
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if self.mean is not None and not np.isfinite(self.mean).all():
+            raise ValueError(f"mean must be finite, got {self.mean}")
+        if self.std is not None and not all(0 < v < np.inf for v in self.std):
+            raise ValueError(f"std must be above 0 and finite, got {self.std}")
+        self._check_lengths(self.channels)
+        if self.size is not None and not (self.size >= 1 and self.size % 1 == 0):
+            raise ValueError(f"size must be a whole number of pixels, at least 1, got {self.size}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop is a share above 0, at most 1; got {self.crop}")
         if not 0 < self.power <= 1:
             raise ValueError(f"power is an exponent above 0, at most 1; got {self.power}")
+
+    def _check_lengths(self, channels: int | None) -> None:
+        """Refuse a mean or std that isn't one for all channels, or one for each."""
+        if self.mean is None or self.std is None:
+            return
+        channels = channels or max(1, len(self.mean), len(self.std))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(
+                    f"{name} has {len(values)} value(s) for {channels} channel(s); one for all of "
+                    "them or one for each is accepted"
+                )
 
     @property
     def reading_size(self) -> int | None:
@@ -100,6 +115,7 @@ class Preparation:
             x = rows @ (x @ columns.T)
         normal = self.affine()
         if normal is not None:
+            self._check_lengths(x.shape[1])
             factor, shift = (x.new_tensor(v).view(1, -1, 1, 1) for v in normal)
             x = x * factor + shift
         return x
