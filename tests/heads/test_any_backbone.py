@@ -130,6 +130,59 @@ def test_what_is_no_such_graph_is_named_and_leaves_no_file(network, message, tmp
     assert extract_features(network, pictures(2)).shape[0] == 2
 
 
+class Called(nn.Module):
+    """A convolution and what is called behind it."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.layer, self.call = nn.Conv2d(3, 4, 3), call
+
+    def forward(self, x):
+        return self.call(self.layer, x)
+
+
+CALLS = {
+    "a layer": lambda layer, x: torch.relu(layer(input=x)),
+    "a function": lambda layer, x: torch.sigmoid(input=layer(x)),
+    "tensors": lambda layer, x: torch.cat(tensors=[layer(x), layer(x)], dim=1),
+    "axis": lambda layer, x: torch.cat([layer(x), layer(x).tanh()], axis=1),
+    "keepdims": lambda layer, x: layer(x).mean(dim=(2, 3), keepdims=True).tanh(),
+    "end": lambda layer, x: torch.flatten(layer(x), 1, end_dim=2).mean(dim=1),
+    "an order": lambda layer, x: torch.permute(layer(x), dims=(0, 2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arguments_may_be_named(name, tmp_path):
+    """What ONNX has not is computed by torch, and what is written runs."""
+    torch.manual_seed(0)
+    network, images = Called(CALLS[name]).eval(), pictures(3, (8, 8, 3))
+    with torch.no_grad():
+        expected = Backbone(network, name)(to_float_batch(images)).numpy()
+    np.testing.assert_allclose(extract_features(network, images), expected, atol=1e-5)
+    save_backbone(network, tmp_path / "own.safetensors")
+    loaded = load_backbone(tmp_path / "own.safetensors")
+    np.testing.assert_allclose(extract_features(loaded, images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda layer, x: layer(x).permute(dims=(0, 2, 3, 1)), "it calls permute with its arg"),
+        (lambda layer, x: layer(x).view(size=(-1, 144)), "it calls view with its argument's name"),
+        (
+            lambda layer, x: torch.relu_(input=x).mean() + layer(x),
+            "relu_ changes in place what layer takes after it",
+        ),
+    ],
+)
+def test_names_of_arguments_that_no_description_has(call, message, tmp_path):
+    with pytest.raises(NotAGraphError, match=message):
+        save_backbone(Called(call), tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir())
+    assert extract_features(Called(call), pictures(2, (8, 8, 3))).shape[0] == 2
+
+
 class Reusing(nn.Module):
     """Weights of a layer used by themselves as well, before it and after."""
 
@@ -155,6 +208,7 @@ def test_a_layer_whose_weight_is_used_by_itself_is_written(tmp_path):
         ({"layer": "__class__"}, "which isn't one of torch's own"),
         ({"inputs": [{"step": 5}]}, "which comes later"),
         ({"inputs": 3}, "no inputs or no options"),
+        ({"inputs": []}, "step 0 is a layer of 0 inputs, not one"),
         ({"options": {"in_channels": 3}}, "missing 2 required"),
     ],
 )
@@ -219,7 +273,17 @@ def test_functions_torchscript_and_onnx_files_are_backbones(tmp_path, monkeypatc
     [
         ({"mean": (0.5,)}, "give both or neither"),
         ({"mean": (0.5,), "std": (0.0,)}, "std must be above 0"),
-        ({"size": 0}, "size must be at least 1 pixel"),
+        ({"mean": (0.5,), "std": (np.inf,)}, r"std must be above 0 and finite, got \(inf,\)"),
+        ({"mean": (np.nan,), "std": (0.5,)}, r"mean must be finite, got \(nan,\)"),
+        (
+            {"channels": 3, "mean": (0.5, 0.5), "std": (0.5,)},
+            r"mean has 2 value\(s\) for 3 channel\(s\); one for all of them or one for each is",
+        ),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 2}, r"std has 2 value\(s\) for 3 channel"),
+        ({"mean": (), "std": ()}, r"mean has 0 value\(s\)"),
+        ({"size": 0}, "size must be a whole number of pixels, at least 1, got 0"),
+        ({"size": 16.5}, "size must be a whole number of pixels, at least 1, got 16.5"),
+        ({"size": np.nan}, "size must be a whole number of pixels"),
         ({"crop": 1.5}, "crop is a share above 0, at most 1"),
         ({"power": 0.0}, "power is an exponent above 0, at most 1; got 0.0"),
     ],
@@ -227,6 +291,17 @@ def test_functions_torchscript_and_onnx_files_are_backbones(tmp_path, monkeypatc
 def test_preparations_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         Preparation(**options)
+
+
+def test_one_mean_is_for_all_channels_and_two_are_for_none_of_three():
+    network, images = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh()), pictures(4, (8, 8, 3))
+    found = [
+        extract_features(Backbone(network, "b", mean=(0.4,) * n, std=(0.2,) * n), images)
+        for n in (1, 3)
+    ]
+    np.testing.assert_array_equal(*found)
+    with pytest.raises(ValueError, match=r"mean has 2 value\(s\) for 3 channel\(s\)"):
+        extract_features(Backbone(network, "b", mean=(0.4,) * 2, std=(0.2,) * 2), images)
 
 
 @pytest.mark.parametrize(("n", "size"), [(20, 33), (50, 20), (17, 17)])

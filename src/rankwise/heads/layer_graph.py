@@ -241,6 +241,11 @@ def _step(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Any]) -> d
         name = type(layer).__name__
         if type(layer) is not getattr(nn, name, None) or name not in LAYERS:
             raise NotAGraphError(f"layer {node.target} is a {name}, which isn't one of torch's own")
+        inputs = [*inputs, *options.values()]  # `input`, whether it is named in the call or not
+        if len(inputs) != 1:
+            raise NotAGraphError(
+                f"layer {node.target} is called with {len(inputs)} inputs, not one"
+            )
         return {
             "layer": name,
             "name": str(node.target),
@@ -256,8 +261,11 @@ def _step(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Any]) -> d
         method = str(node.target)
         method = "reshape" if method == "view" else method.removesuffix("_")
         if method in _METHODS:
-            if method in ("reshape", "permute") and not isinstance(inputs[1], list):
-                inputs = [inputs[0], inputs[1:]]
+            if method in ("reshape", "permute"):
+                if len(inputs) < 2:
+                    raise NotAGraphError(f"it calls {node.target} with its argument's name")
+                if not isinstance(inputs[1], list):
+                    inputs = [inputs[0], inputs[1:]]
             return {"function": method, "inputs": inputs, "options": options}
     elif node.target in _SAME:
         options.pop("inplace", None)
@@ -277,9 +285,10 @@ def _refuse_changed(node: fx.Node, traced: fx.GraphModule) -> None:
         in_place = target in _IN_PLACE or node.kwargs.get("inplace", False)
     if not in_place:
         return
+    changed = node.args[0] if node.args else node.kwargs.get("input")
     later = node.next
     while later.op != "root":
-        if node.args and node.args[0] in later.all_input_nodes:
+        if changed in later.all_input_nodes:
             raise NotAGraphError(f"{node.name} changes in place what {later.name} takes after it")
         later = later.next
 
@@ -337,6 +346,8 @@ def _checked(step: Any, at: int) -> dict[str, Any]:
         raise ValueError(f"step {at} calls {step['function']!r}, which has no place here")
     if not isinstance(step["inputs"], list) or not isinstance(step["options"], dict):
         raise ValueError(f"step {at} has no inputs or no options")
+    if "layer" in step and len(step["inputs"]) != 1:
+        raise ValueError(f"step {at} is a layer of {len(step['inputs'])} inputs, not one")
     for used in uses([step["inputs"], list(step["options"].values())]):
         if not 0 <= used <= at:
             raise ValueError(f"step {at} takes what step {used - 1} gives, which comes later")

@@ -60,7 +60,13 @@ class OnnxNodes:
 
 
 def onnx_model(nodes: OnnxNodes, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-    """A checked `ModelProto` of those nodes."""
+    """A checked `ModelProto` of those nodes.
+
+    Raises
+    ------
+    NoCounterpartError
+        If they don't fit each other: layers that ONNX takes otherwise than torch.
+    """
     import onnx
 
     graph = onnx.helper.make_graph(
@@ -72,7 +78,11 @@ def onnx_model(nodes: OnnxNodes, inputs: Sequence[Any], outputs: Sequence[Any]) 
         ir_version=IR_VERSION,
         producer_name="rankwise",
     )
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NoCounterpartError(f"the layers make no graph of ONNX: {reason}") from error
     return model
 
 
@@ -178,6 +188,11 @@ def _layer(nodes: OnnxNodes, layer: nn.Module, norm: nn.Module | None, x: str) -
 
 def _function(nodes: OnnxNodes, step: Mapping[str, Any], values: list[str]) -> str:
     name, inputs, options = step["function"], step["inputs"], step["options"]
+    if not inputs or not options.keys() <= _NAMED.get(name, options.keys()):
+        named = ", ".join(options)
+        raise NoCounterpartError(
+            f"{name} with its arguments named ({named}) has no counterpart in ONNX here"
+        )
 
     def operand(value: Any) -> str:
         if isinstance(value, dict):
@@ -194,7 +209,7 @@ def _function(nodes: OnnxNodes, step: Mapping[str, Any], values: list[str]) -> s
             parts = [_value(v, values) for v in inputs[0]]
             axis = options.get("dim", inputs[1] if len(inputs) > 1 else 0)
             return nodes.add("Concat", *parts, axis=int(axis))
-        case "flatten" if [*inputs[1:]] == [1] or options == {"start_dim": 1}:
+        case "flatten" if (inputs[1:], options) in (([1], {}), ([], {"start_dim": 1})):
             return nodes.add("Flatten", x, axis=1)
         case "mean":
             dims = options.get("dim", inputs[1] if len(inputs) > 1 else None)
@@ -205,13 +220,20 @@ def _function(nodes: OnnxNodes, step: Mapping[str, Any], values: list[str]) -> s
                 return nodes.add("ReduceMean", x, axes, keepdims=int(keep))
         case "adaptive_avg_pool2d" if _whole(options.get("output_size", inputs[-1])):
             return nodes.add("GlobalAveragePool", x)
-        case "permute":
+        case "permute" if len(inputs) == 2:
             return nodes.add("Transpose", x, perm=[int(i) for i in inputs[1]])
         case "dropout":
             return x
     raise NoCounterpartError(f"{name} has no counterpart in ONNX here")
 
 
+_NAMED: dict[str, set[str]] = {
+    "cat": {"dim"},
+    "mean": {"dim", "keepdim"},
+    "permute": set(),
+    "adaptive_avg_pool2d": {"output_size"},
+}
+"""Arguments that a call may name; torch knows some by other names too, such as `axis`."""
 _BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "matmul": "MatMul"}
 
 
