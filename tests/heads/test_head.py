@@ -285,6 +285,8 @@ def test_input_that_is_not_accepted(digits):
         (([(x[:5], np.eye(10)[y[:5]])],), r"labels of a block after sample 0 have shape \(5, 10\)"),
         (([(x[:5], y[:5]), (x[:5], y[:5] + 0.5)],), r"after sample 5 has label 0\.5; class labels"),
         (([(x[:5], np.where(y[:5] == 1, np.nan, y[:5]))],), "after sample 0 has label nan"),
+        (([(x[:5], np.where(y[:5] == 1, np.inf, y[:5]))],), "after sample 0 has label inf; class"),
+        (([(x[:5], y[:5], np.ones((5, 1)))],), r"weights of a block after .* have shape \(5, 1\)"),
         ((x * 1e200, y), "feature 1 is too large: its variance"),
         ((iter([]),), "holds no samples"),
         ((x, np.zeros(len(x))), "only one class"),
@@ -313,6 +315,41 @@ def test_input_that_is_not_accepted(digits):
         fitted.merge("elsewhere")
     with pytest.raises(NotFittedError):
         fitted.merge(VarProHead())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(["a", 1, "b"] * 4, dtype=object), "are of the kinds int, str; integers alone or"),
+        (["a", 1, "b"] * 4, "are of the kinds int, str; integers alone or class names alone are"),
+        (np.array(["a", None, "b"] * 4, dtype=object), "Label None of row 1 of .* is none; "),
+        ([1, None, 2] * 4, "Label None of row 1 of .* is none; integers or class names are"),
+        (["a", float("nan"), "b"] * 4, "Label nan of row 1 of .* is none"),
+        (np.array([0.5, 1.5, 2.5] * 4, dtype=object), "are of the kinds float"),
+        (np.array(["a", "b", "c"] * 4, dtype=np.dtypes.StringDType()), r"have type StringDType"),
+        ("missing", "are of the kinds NAType, str; integers alone"),
+    ],
+)
+def test_labels_that_cannot_be_sorted_are_said(labels, message):
+    if isinstance(labels, str):
+        pandas = pytest.importorskip("pandas")
+        labels = pandas.Series(["a", pandas.NA, "b"] * 4, dtype="string")
+    x = np.random.default_rng(0).standard_normal((12, 3))
+    with pytest.raises(ValueError, match=rf"of y .*{message}|{message}"):
+        VarProHead(1.0).fit(x, labels)
+    with pytest.raises(ValueError, match="a block after sample 0"):
+        VarProHead(1.0).fit([(x, labels)])
+    with pytest.raises(ValueError, match=message):
+        VarProHead(1.0).partial_fit(x, np.arange(12) % 3, classes=labels)
+
+
+def test_labels_that_are_objects_stay_or_become_what_they_are():
+    x = np.random.default_rng(0).standard_normal((12, 3))
+    for kind, wanted in ((str, "O"), (int, "i"), (bool, "b")):
+        labels = np.array([kind(i % 2) for i in range(12)], dtype=object)
+        for head in (VarProHead(1.0).fit(x, labels), VarProHead(1.0).fit([(x, labels)])):
+            assert head.classes_.dtype.kind == wanted
+            assert head.classes_.tolist() == sorted(set(labels))
 
 
 def test_features_that_never_vary_give_the_classes_shares():

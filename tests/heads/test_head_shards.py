@@ -176,6 +176,41 @@ class Shuffled:
             yield self.x[rows], self.y[rows]
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_loader_draws_as_ever_and_leaves_the_generator_as_it_was(digits, shuffle):
+    x, y = (torch.as_tensor(v[:200]) for v in digits)
+    orders = []
+
+    class Seen(TensorDataset):
+        def __getitem__(self, row):
+            orders[-1].append(row)
+            return super().__getitem__(row)
+
+    loader = DataLoader(Seen(x, y), batch_size=64, shuffle=shuffle)
+    torch.manual_seed(3)
+    orders.append([])
+    for _ in range(2):  # the two looks of leave-one-out
+        list(loader)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    orders.append([])
+    head = VarProHead().fit(loader)
+    assert orders[1] == orders[0]
+    orders.append([])
+    head.predict(loader)
+    head.likely_wrong_labels(loader)
+    head.left_out_errors(loader)
+    VarProHead("gcv").partial_fit(loader).unlearn(loader)
+    with pytest.raises(ValueError, match="wrong"):
+        VarProHead().fit(failing(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def failing(loader):
+    yield next(iter(loader))
+    raise ValueError("wrong")
+
+
 def test_positions_that_mean_nothing_are_refused(wrong):
     data, x, y = wrong
     head = VarProHead().fit(x, y)

@@ -23,8 +23,10 @@ from rankwise.heads.backbones import Backbone, as_backbone, load_backbone
 from rankwise.heads.feature_blocks import (
     ArrayBlocks,
     LoaderBlocks,
+    OwnDraws,
     backbone_on,
     check_finite,
+    checked_labels,
     loaded_features,
     placed,
     to_array,
@@ -50,8 +52,14 @@ class HeadInput:
     verbose: int
 
     def _begin(self, X: Any, y: Any, sample_weight: Any, *, first: bool = True) -> Source:
-        """Check parameters and input; give the samples as blocks."""
+        """Check parameters and input; give the samples as blocks.
+
+        The `first` samples are those of a new fit, which has nothing of an earlier one's.
+        """
         self._check_parameters()
+        if first:
+            for name in ("feature_names_in_", "image_shape_"):
+                vars(self).pop(name, None)
         device = self._device()
         if y is None and is_iterable_of_blocks(X):
             if sample_weight is not None:
@@ -79,6 +87,8 @@ class HeadInput:
         if isinstance(X, ImageSet) and y is None and fitting:
             y = np.asarray(X.class_names)[X.labels]
         X, y = (to_array(v) if isinstance(v, torch.Tensor) else v for v in (X, y))
+        if y is not None:
+            y = checked_labels(y, "y")
         if isinstance(X, Referred) and len(X.shape) == 2:
             return self._referred(X, reset), y
         refuse_complex(X)
@@ -112,13 +122,12 @@ class HeadInput:
 
     def _image_features(self, X: Any, backbone: Backbone, reset: bool) -> np.ndarray:
         images = X.images if isinstance(X, ImageSet) else X
-        shape = tuple((images if hasattr(images, "shape") else np.asarray(images)).shape[1:])
+        shape = _image_shape(images if hasattr(images, "shape") else np.asarray(images))
         if reset:
             self.image_shape_ = shape
-        elif getattr(self, "image_shape_", shape) != shape:
-            raise DataError(
-                f"images have shape {shape}, but the head was fitted on {self.image_shape_}"
-            )
+        fitted = getattr(self, "image_shape_", shape)
+        if _sides_and_colours(fitted) != _sides_and_colours(shape):
+            raise DataError(f"images have shape {shape}, but the head was fitted on {fitted}")
         return extract_features(
             backbone,
             X,
@@ -134,7 +143,7 @@ class HeadInput:
         first = 0
         if is_iterable_of_blocks(X, labelled=False):
             backbone = backbone_on(self._backbone(), device)
-            for item in X:
+            for item in OwnDraws().read(X):
                 batch = item[0] if isinstance(item, (tuple, list)) else item
                 x = loaded_features(batch, backbone, device)
                 if x.shape[1] != self.n_features_in_:
@@ -202,6 +211,19 @@ class HeadInput:
             raise ValueError(f"loss must be 'squared' or 'logistic', got {self.loss!r}")
         if self.loss == "logistic" and alpha == "gcv":
             raise ValueError("alpha='gcv' is of the squared loss; 'logistic' takes 'loo', a number")
+
+
+def _image_shape(images: Any) -> tuple[int, ...]:
+    """(H, W) or (H, W, C) of one image, also where they are floating point (n, C, H, W)."""
+    shape = tuple(images.shape[1:])
+    if images.dtype.kind == "f" and len(shape) == 3:
+        return _sides_and_colours((*shape[1:], shape[0]))
+    return shape
+
+
+def _sides_and_colours(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image, without an axis of one grey value."""
+    return shape[:2] if shape[2:] == (1,) else shape
 
 
 def _ridges(alphas: Any) -> bool:

@@ -14,6 +14,7 @@ from rankwise._files import write_json
 from rankwise._refusals import all_or_nothing
 from rankwise.heads._input import HeadInput
 from rankwise.heads._samples import HeadSamples
+from rankwise.heads.feature_blocks import checked_labels
 from rankwise.heads.removal import SampleDigest, certificate_of, measured_difference
 from rankwise.heads.shards import LeftOutErrors, in_order, mean_errors, total_of
 from rankwise.linear.statistics import ClassStatistics
@@ -41,7 +42,7 @@ class HeadParts(HeadInput, HeadSamples):
         statistics = self._gathered(self._begin(X, y, sample_weight, first=first))
         known = statistics.classes
         if classes is not None:
-            known = np.unique(np.asarray(classes))
+            known = np.unique(np.asarray(checked_labels(classes, "classes")))
         if not first:
             more = np.setdiff1d(known, self.classes_)
             if classes is not None and len(more):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 
 from rankwise._arrays import Referred, blocks
+from rankwise._process import torch_seeded
 from rankwise._threads import blas_threads, in_threads
 from rankwise.cluster import Fold, elsewhere
+from rankwise.data.labels import label_values
 from rankwise.heads.backbones import Backbone
 from rankwise.heads.features import runner_of, to_float_batch
 from rankwise.linear.statistics import as_float64
@@ -156,6 +159,38 @@ def _on_part(common: tuple[ArrayBlocks, Leaf, Any], part: slice) -> Any:
     return leaf(own, source.block(part), part.start)
 
 
+_END = object()
+
+
+class OwnDraws:
+    """Reads loaders, one or several times, and leaves PyTorch's generator as it was.
+
+    A `DataLoader` draws from it: its order, if it shuffles, and a number for its workers in any
+    case. What is drawn here is what would have been drawn from the generator itself.
+    """
+
+    def __init__(self) -> None:
+        self._state = torch.get_rng_state()
+
+    def read(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The items; while the caller works on one, the generator is the caller's."""
+        with self._drawing():
+            items = iter(loader)
+        while True:
+            with self._drawing():
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        with torch_seeded():
+            torch.set_rng_state(self._state)
+            yield
+            self._state = torch.get_rng_state()
+
+
 class LoaderBlocks:
     """Blocks that an iterable gives: (features or images, labels[, sample weights]).
 
@@ -165,6 +200,7 @@ class LoaderBlocks:
 
     def __init__(self, loader: Any, backbone: Backbone | None, device: str) -> None:
         self._loader, self._device = loader, device
+        self._draws = OwnDraws()
         self._backbone = backbone_on(backbone, device)
         self.repeatable = not hasattr(loader, "__next__")  # an iterator runs out
 
@@ -177,7 +213,7 @@ class LoaderBlocks:
 
     def _blocks(self, own_type: bool) -> Iterator[Block]:
         first = 0
-        for item in self._loader:
+        for item in self._draws.read(self._loader):
             if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
                 raise ValueError(
                     "each block of an iterable is (features, labels) or (features, labels, "
@@ -186,6 +222,11 @@ class LoaderBlocks:
             x = loaded_features(item[0], self._backbone, self._device, own_type=own_type)
             labels = _labels(item[1], first)
             weights = to_array(item[2]).astype(float) if len(item) == 3 else np.ones(len(labels))
+            if weights.ndim != 1:
+                raise ValueError(
+                    f"weights of a block after sample {first} have shape {weights.shape}; one "
+                    "weight a sample, shape (n,), is accepted"
+                )
             if not len(x) == len(labels) == len(weights):
                 raise ValueError(
                     f"a block after sample {first} holds {len(x)} samples, {len(labels)} labels "
@@ -202,18 +243,43 @@ class LoaderBlocks:
 
 def _labels(values: Any, first: int) -> np.ndarray:
     """Class labels of a block: one a sample, text or whole numbers."""
-    labels = to_array(values)
+    given = values if isinstance(values, (list, tuple)) else to_array(values)
+    labels = to_array(checked_labels(given, f"a block after sample {first}"))
     if labels.ndim != 1:
         raise ValueError(
             f"labels of a block after sample {first} have shape {labels.shape}; one label a "
             "sample, shape (n,), is accepted"
         )
-    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
-        odd = labels[labels != np.floor(labels)][0]
-        raise ValueError(
-            f"a block after sample {first} has label {odd}; class labels are text or whole numbers"
-        )
+    if labels.dtype.kind == "f":
+        odd = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
+        if len(odd):
+            raise ValueError(
+                f"a block after sample {first} has label {odd[0]}; class labels are text or whole "
+                "numbers"
+            )
     return labels
+
+
+def checked_labels(labels: Any, where: str) -> Any:
+    """Labels as they are, unless NumPy can't sort them, or would make one text of all of them.
+
+    Objects that are no text become what they are: integers or truth values.
+
+    Raises
+    ------
+    DataError
+        Where some are none, or they are of several kinds, as `label_values` says of a set's.
+    """
+    array = np.asarray(labels)
+    listed = isinstance(labels, (list, tuple))
+    if array.dtype.kind not in ("OTU" if listed else "OT"):
+        return labels
+    given = labels if listed else array
+    text = (isinstance(v, str) for v in np.asarray(given, dtype=object).ravel())
+    if array.dtype.kind != "T" and all(text):
+        return labels
+    label_values(given, where)
+    return np.array(array.tolist())
 
 
 def loaded_features(

@@ -96,7 +96,7 @@ class VarProHead(OnHub, HeadParts, HeadLeftOut, HeadOutput, ClassifierMixin, Bas
     rank_, condition_ : int, float
     n_features_in_ : int
     image_shape_ : tuple of int
-        With a backbone, where images came as arrays.
+        (H, W) or (H, W, C), with a backbone, where images came as arrays.
 
     Notes
     -----
@@ -221,9 +221,11 @@ class VarProHead(OnHub, HeadParts, HeadLeftOut, HeadOutput, ClassifierMixin, Bas
         X: Any = rows
         if backbone is not None:
             X = BackboneFeatures(backbone, rows, self.batch_size, self.device)
-            self.image_shape_ = rows.row_shape
         with nullcontext() if executor is None else cluster(executor):
-            return self.fit(X, labels)
+            self.fit(X, labels)
+        if backbone is not None:
+            self.image_shape_ = rows.row_shape
+        return self
 
     # -- predicting -----------------------------------------------------------------------------
 
