@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rankwise import ImageSet, VarProHead
 from rankwise.errors import DataError, ModelFileError
+from rankwise.export import export_model
 from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.heads.features import extract_features
 from rankwise.heads.head import load_head, solve_head
@@ -78,6 +79,52 @@ def test_any_module_is_a_backbone(images):
         np.testing.assert_allclose(found, head.outputs(images.images), atol=1e-6)
     with pytest.raises(DataError, match="fitted on"):
         head.predict(images.images[:, :4])
+
+
+def test_a_new_fit_knows_nothing_of_the_one_before(images):
+    pandas = pytest.importorskip("pandas")
+    x, y = images.images.reshape(400, 64) / 255, images.labels
+    head = VarProHead(1.0).fit(pandas.DataFrame(x, columns=[f"p{i}" for i in range(64)]), y)
+    head.fit([(x[:, :40], y)])
+    assert not hasattr(head, "feature_names_in_")
+    head.predict(x[:, :40])
+    pictures = VarProHead(1.0, backbone=nn.AdaptiveAvgPool2d(2)).fit(images.images, y)
+    larger = np.repeat(images.images, 2, axis=1)
+    pictures.fit([(larger, y)])
+    assert not hasattr(pictures, "image_shape_")
+    pictures.predict(larger)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_with_channels_first_are_the_same_images(images, channels, tmp_path):
+    pixels, y = images.images, images.labels
+    if channels == 3:
+        pixels = np.stack([pixels, pixels[:, ::-1], 255 - pixels], axis=-1)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(channels, 6, 3), nn.ReLU())
+    floats = pixels[:, None] if channels == 1 else np.moveaxis(pixels, -1, 1)
+    floats = floats.astype(np.float32) / np.float32(127.5) - 1
+    head, other = (VarProHead(1.0, backbone=network).fit(v, y) for v in (floats, pixels))
+    assert head.image_shape_ == other.image_shape_ == pixels.shape[1:]
+    for one in (head, other):
+        np.testing.assert_allclose(one.outputs(floats), head.outputs(pixels), atol=1e-4)
+    if channels == 1:
+        np.testing.assert_array_equal(head.predict(pixels[..., None]), head.predict(pixels))
+    pytest.importorskip("onnxruntime")
+    test_images = ImageSet.from_arrays(pixels, y)
+    for one in (head, VarProHead(1.0, backbone=nn.Sequential(network, nn.Tanh())).fit(floats, y)):
+        report = export_model(one, "onnx", tmp_path / "m.onnx", images=test_images)
+        assert report["max_abs_difference"] < 1e-3
+
+
+def test_floats_of_another_scale_are_refused(images):
+    pixels, y = images.images[:, None].astype(np.float32), images.labels
+    message = r"images are in \[-1, 1\], got values up to 255 in size; x / 127.5 - 1 takes"
+    for given in ((pixels, y), ([(pixels, y)],)):
+        with pytest.raises(ValueError, match=message):
+            VarProHead(1.0, backbone=nn.Flatten()).fit(*given)
+    normalised = (pixels / 255 - 0.286) / 0.1  # as somebody's network may take them
+    VarProHead(1.0, backbone=nn.Flatten()).fit(normalised, y)
 
 
 def test_a_module_of_the_user_keeps_its_mode_and_gradients(images):

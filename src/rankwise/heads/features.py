@@ -29,11 +29,14 @@ from rankwise.nets.memory_format import memory_format
 BATCH = 64
 """Images a batch of a forward pass: on a CPU larger ones need fresh memory for every map."""
 
+LARGEST_VALUE = 16.0
+"""Of floating-point images: normalised by any usual mean and deviation they have single digits."""
+
 
 def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> torch.Tensor:
     """Images as networks take them: uint8 ``(n, H, W[, C])`` to float32 ``(n, C, H, W)``, [-1, 1].
 
-    Floating-point batches ``(n, C, H, W)`` pass as they are.
+    Floating-point batches ``(n, C, H, W)`` pass as they are, unless their scale is another.
     """
     # A copy: torch wants arrays writable, which memory-mapped ones aren't.
     batch = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
@@ -43,6 +46,12 @@ def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> to
             raise ValueError(
                 "floating-point images are batches (n, channels, height, width) in [-1, 1], got "
                 f"shape {tuple(batch.shape)}"
+            )
+        largest = float(batch.abs().amax()) if batch.numel() else 0.0
+        if LARGEST_VALUE < largest < np.inf:
+            raise ValueError(
+                f"floating-point images are in [-1, 1], got values up to {largest:.4g} in size; "
+                "x / 127.5 - 1 takes pixels 0 to 255 there, and uint8 images are taken as they are"
             )
         return batch.float()
     if batch.dtype != torch.uint8 or batch.ndim not in (3, 4):
