@@ -54,7 +54,7 @@ def checked_squares(
             else:
                 tau = whiten(roots, tau)
             sums[columns], some[columns] = np.sum(tau * tau, axis=0), tau.any(axis=0)
-        counted = sums[some] if each or not some.any() else np.sum(sums, keepdims=True)
+        counted = sums[some] if each or not some.any() else np.atleast_1d(sums.sum())
     bad = counted[~((counted >= _LEAST) & (counted <= _MOST))]
     if len(bad):
         raise ValueError(
@@ -104,7 +104,8 @@ def minimise(solver: Solver, problem: Any, start: np.ndarray) -> Outcome:
     unit = float(unit_of(problem.scale))
     if unit == 1.0:
         return solver.minimise(problem, start)
-    outcome = solver.minimise(_InUnit(problem, unit), start)
+    counted: Any = _InUnit(problem, unit)
+    outcome = solver.minimise(counted, start)
     square = unit * unit
     back = {"objective": square, "gradient_norm": square, "step_length": 1 / square}
     history = [{key: e[key] * back.get(key, 1) for key in e} for e in outcome.history]
