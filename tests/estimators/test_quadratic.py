@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_model_whatever_the_workers(digits):
 def test_random_states_of_scikit_learn(digits, random_state):
     images, labels = digits
     first, second = (
-        classifier_of(**SMALL, random_state=random_state).fit(images[:100], labels[:100])
+        classifier_of(**SMALL).set_params(random_state=random_state).fit(images[:100], labels[:100])
         for _ in range(2)
     )
     # None draws anew, and a RandomState goes on.
