@@ -227,6 +227,15 @@ def test_bootstrapping_is_transductive_and_keeps_the_three_numbers_apart(fitted,
     np.testing.assert_array_equal(result.classifier.predict(images), result.labels)
 
 
+def test_bootstrapping_keeps_the_scale_of_the_fit_whatever_the_type(fitted, digits):
+    images, labels = digits[0][600:800], digits[1][600:800]
+    assert images.dtype == np.uint8
+    result = fitted.bootstrap_transductive(images, labels)
+    floats = fitted.bootstrap_transductive(images.astype(float), labels)
+    assert floats.report == result.report
+    np.testing.assert_array_equal(floats.labels, result.labels)
+
+
 def test_true_labels_never_reach_the_bootstrap_training(fitted, digits):
     images, labels = digits[0][600:800], digits[1][600:800]
     honest = fitted.bootstrap_transductive(images, labels)

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.base import clone
 
 from rankwise._arrays import Images
-from rankwise.estimators._classifier import ImageClassifier, as_numpy
-from rankwise.estimators._inputs import ImageInput, worker_count
+from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
+from rankwise.estimators._inputs import ImageInput, thread_count, worker_count
 from rankwise.estimators.choices import Subnetworks, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of
@@ -291,9 +291,8 @@ class QuadraticClassifier(ImageClassifier):
             A new classifier and the three numbers apart, of the last round and of each; this one
             stays as it was.
         """
-        X = as_numpy(X)
         outputs = self.outputs(X)
-        images = self._validated_predict(X)
+        images = in_rows(self._validated_predict(as_numpy(X)))
         if not hasattr(self, "_subnet_params"):
             raise ValueError(
                 "bootstrapping needs the sub-networks of a fit in this process; "
@@ -310,7 +309,7 @@ class QuadraticClassifier(ImageClassifier):
             rng = np.random.default_rng([self._seed, number])
             guesses, ambiguous = guess_labels(outputs, rng, margin)
             network = self._gone_on(network, images, guesses, self._seed + number, place)
-            outputs = network.outputs(images)
+            outputs = network.network_.outputs(images, workers=thread_count(self.n_jobs))
             after, trained_on = (
                 self.classes_[encoded] for encoded in (outputs.argmax(axis=1), guesses)
             )
