@@ -270,6 +270,37 @@ def test_a_second_round_goes_on_from_the_first_and_its_guesses(fitted, digits, t
             fitted.bootstrap_transductive(images, rounds=rounds)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"y": np.arange(20)[:, None] * [1, 1]}, "y should be a 1d array, got an array of shape "),
+        ({"y": np.arange(19)}, "y has 19 labels for 20 images; one for each image is accepted"),
+        (
+            {"y": np.arange(20).astype(str)},
+            "y holds labels such as '0', and the classes are labels such as 0; labels of one kind "
+            "are accepted",
+        ),
+        *(
+            ({"margin": margin}, f"margin must be a finite number at least 0, got {margin!r}")
+            for margin in (float("nan"), float("inf"), -0.1, "a", True, None)
+        ),
+    ],
+)
+def test_bootstrapping_refuses_what_does_not_fit_before_it_trains(
+    fitted, digits, arguments, message, monkeypatch
+):
+    monkeypatch.setattr(type(fitted), "_gone_on", None)
+    with pytest.raises(ValueError) as error:
+        fitted.bootstrap_transductive(digits[0][:20], **arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_true_labels_in_a_column_are_taken(fitted, digits):
+    images, labels = digits[0][600:650], digits[1][600:650]
+    expected = fitted.bootstrap_transductive(images, labels).report
+    assert fitted.bootstrap_transductive(images, labels[:, None]).report == expected
+
+
 def test_bootstrapping_needs_the_fit_of_this_process(fitted, digits, tmp_path):
     fitted.save(tmp_path)
     with pytest.raises(ValueError, match="a loaded model holds only the assembled network"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.utils import column_or_1d
 
 from rankwise._files import expanded
 
@@ -61,6 +63,50 @@ def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> 
             "to train on"
         )
     return rows
+
+
+def truth_of(y: Any, classes: np.ndarray, n_samples: int) -> np.ndarray | None:
+    """True labels to compare predicted ones with, as an array, or None.
+
+    Raises
+    ------
+    ValueError
+        If there isn't one for each image, or text would be compared with other labels.
+    """
+    if y is None:
+        return None
+    truth = column_or_1d(y)
+    if len(truth) != n_samples:
+        raise ValueError(
+            f"y has {len(truth)} labels for {n_samples} images; one for each image is accepted"
+        )
+    text = isinstance(classes[0], str)
+    other = next((label for label in truth if isinstance(label, str) != text), None)
+    if other is not None:
+        raise ValueError(
+            f"y holds labels such as {_plain(other)!r}, and the classes are labels such as "
+            f"{_plain(classes[0])!r}; labels of one kind are accepted"
+        )
+    return truth
+
+
+def _plain(label: Any) -> Any:
+    """A label without numpy's type, for a message."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def margin_of(margin: Any) -> float:
+    """How clear a guess has to be.
+
+    Raises
+    ------
+    ValueError
+        If it is no finite number, or below 0.
+    """
+    real = isinstance(margin, Real) and not isinstance(margin, bool)
+    if not real or not math.isfinite(margin) or margin < 0:
+        raise ValueError(f"margin must be a finite number at least 0, got {margin!r}")
+    return float(margin)
 
 
 def _one_each(values: Any, name: str, accepted: str, n_samples: int) -> np.ndarray:

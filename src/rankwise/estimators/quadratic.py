@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from rankwise._arrays import Images
+from rankwise.estimators._arguments import margin_of, truth_of
 from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
 from rankwise.estimators._inputs import ImageInput, thread_count, worker_count
 from rankwise.estimators.choices import Subnetworks, given_by
@@ -290,8 +291,15 @@ class QuadraticClassifier(ImageClassifier):
         TransductiveResult
             A new classifier and the three numbers apart, of the last round and of each; this one
             stays as it was.
+
+        Raises
+        ------
+        ValueError
+            If an argument doesn't fit; one sentence says what does.
         """
+        margin = margin_of(margin)
         outputs = self.outputs(X)
+        truth = truth_of(as_numpy(y), self.classes_, len(outputs))
         images = in_rows(self._validated_predict(as_numpy(X)))
         if not hasattr(self, "_subnet_params"):
             raise ValueError(
@@ -313,7 +321,7 @@ class QuadraticClassifier(ImageClassifier):
             after, trained_on = (
                 self.classes_[encoded] for encoded in (outputs.argmax(axis=1), guesses)
             )
-            reports.append(report_of(before, after, trained_on, ambiguous, y))
+            reports.append(report_of(before, after, trained_on, ambiguous, truth))
         return TransductiveResult(network, after, trained_on, reports[-1], tuple(reports))
 
     def _gone_on(
