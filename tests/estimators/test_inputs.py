@@ -158,6 +158,30 @@ def test_validation_is_checked(validation, message):
         QuadraticClassifier().fit(np.zeros((40, 8, 8)), Y, validation=validation)
 
 
+def test_validation_images_of_weight_0_still_validate():
+    X, y = rng.random((60, 8, 8)), np.arange(60) % 2
+    validation = np.arange(60) >= 40
+    model = classifier_of(n_units=4, n_subnets=1, max_iter=1, refine=2)
+    outputs = model.fit(X, y, validation=validation).outputs(X)
+    model.fit(X, y, sample_weight=np.where(validation, 0.0, 1.0), validation=validation)
+    assert all(epoch["validation_accuracy"] is not None for epoch in model.history_)
+    np.testing.assert_array_equal(model.outputs(X), outputs)
+
+
+def test_a_class_needs_images_of_some_weight_beside_the_validation_part():
+    validation = np.arange(60) >= 40
+    labels = np.arange(60) % 3
+    weights = np.where((labels == 1) & ~validation, 0.0, 1.0)
+    with pytest.raises(ValueError) as error:
+        QuadraticClassifier().fit(
+            np.zeros((60, 8, 8)), labels, sample_weight=weights, validation=validation
+        )
+    assert str(error.value) == (
+        "class 1 has images in the validation part only, those of weight 0 aside; each needs some "
+        "to train on"
+    )
+
+
 @pytest.mark.parametrize("solver", ["levenberg-marquardt", "lbfgs"])
 def test_sub_networks_without_room_are_refused_before_they_take_any(monkeypatch, solver):
     """Units over one row of 3072 pixels: a matrix of theirs has 70 MiB for each pair of units."""

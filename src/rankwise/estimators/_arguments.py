@@ -40,13 +40,19 @@ def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
     return groups
 
 
-def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> np.ndarray | None:
+def validation_of(
+    validation: Any,
+    encoded: np.ndarray,
+    classes: np.ndarray,
+    weights: np.ndarray | None = None,
+) -> np.ndarray | None:
     """Which rows are the validation part, as a bool array, or None.
 
     Raises
     ------
     ValueError
-        If there isn't a truth value for each sample, or a class has no sample to train on.
+        If there isn't a truth value for each sample, or a class has no sample to train on, that
+        is, of a weight above 0.
     """
     if validation is None:
         return None
@@ -56,11 +62,13 @@ def validation_of(validation: Any, encoded: np.ndarray, classes: np.ndarray) -> 
             f"validation has shape {rows.shape} and type {rows.dtype}; True or False for each "
             f"sample, ({len(encoded)},), is accepted"
         )
-    missing = np.setdiff1d(np.arange(len(classes)), encoded[~rows])
+    trained = ~rows if weights is None else ~rows & (weights > 0)
+    missing = np.setdiff1d(encoded[rows], encoded[trained])
     if len(missing):
+        aside = "" if weights is None else ", those of weight 0 aside"
         raise ValueError(
-            f"class {classes[missing[0]]} has images in the validation part only; each needs some "
-            "to train on"
+            f"class {classes[missing[0]]} has images in the validation part only{aside}; each "
+            "needs some to train on"
         )
     return rows
 

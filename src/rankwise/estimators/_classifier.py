@@ -163,18 +163,21 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         images = in_rows(images)
         groups = groups_of(groups, len(images))
         self.classes_, encoded = classes_of(y)
-        validation = validation_of(validation, encoded, self.classes_)
         weights = self._weights(encoded, sample_weight)
-        if weights is not None and not weights.all():
-            counted = np.flatnonzero(weights)
-            classes_of(encoded[counted])
-            referred = isinstance(images, Referred)
-            images = chosen(images, counted) if referred else images[counted]
-            encoded, weights = encoded[counted], weights[counted]
-            groups = None if groups is None else groups[counted]
-            validation = None if validation is None else validation[counted]
-        if weights is not None and np.ptp(weights) == 0:
-            weights = None
+        validation = validation_of(validation, encoded, self.classes_, weights)
+        if weights is not None:
+            trained = weights > 0 if validation is None else (weights > 0) & ~validation
+            classes_of(encoded[trained])
+            alike = np.ptp(weights[trained]) == 0
+            counted = np.flatnonzero(trained if validation is None else trained | validation)
+            if len(counted) < len(weights):
+                referred = isinstance(images, Referred)
+                images = chosen(images, counted) if referred else images[counted]
+                encoded, weights = encoded[counted], weights[counted]
+                groups = None if groups is None else groups[counted]
+                validation = None if validation is None else validation[counted]
+            if alike:
+                weights = None
         self._seed = seed_of(self.random_state)
         fitted = self._trained(
             images,
