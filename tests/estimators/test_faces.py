@@ -190,6 +190,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(rows, parameters, mess
             {"squash": True, "probabilities": "calibrated"},
             "squash is probabilities='sig",
         ),
+        ("tiny", {"probabilities": "softmax"}, "probabilities must be 'sum-to-one', 'sigmoid', "),
         ("tiny", {"dtype": "float64"}, "preset 'tiny' has convolutional units, which compute in"),
         ("tiny", {"partition": True}, "preset 'tiny' has convolutional units and takes no part"),
     ],
@@ -414,6 +415,14 @@ def test_a_temperature_needs_a_fit(rows):
     model = clone(SMALL).fit(*rows).set_params(probabilities="calibrated")
     with pytest.raises(ValueError, match="needs a fit with it"):
         model.predict_proba(rows[0])
+
+
+def test_probabilities_that_nobody_knows_are_refused_after_a_fit_too(rows):
+    message = "^probabilities must be 'sum-to-one', 'sigmoid', 'calibrated' or None, got 'softmax'$"
+    model = clone(SMALL).fit(*rows).set_params(probabilities="softmax")
+    for call in (lambda: model.predict_proba(rows[0]), model.as_graph):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 @pytest.mark.parametrize("how", ["sum-to-one", "sigmoid"])

@@ -119,6 +119,10 @@ def not_safetensors(folder):
             "verbose is 'x'; a whole number is accepted",
         ),
         (
+            lambda f: edit(f, parameters={"probabilities": "softmax"}),
+            "model.json is damaged: ValueError: probabilities must be 'sum-to-one', 'sigmoid', ",
+        ),
+        (
             lambda f: edit(f, parameters={"n_jobs": [1]}),
             r"n_jobs is \(1,\); a whole number is accepted",
         ),

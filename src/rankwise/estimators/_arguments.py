@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.utils import column_or_1d
 
 from rankwise._files import expanded
+from rankwise.networks.probabilities import PROBABILITIES
 
 
 def groups_of(groups: Any, n_samples: int) -> np.ndarray | None:
@@ -149,6 +150,19 @@ def _is_whole(value: Any) -> bool:
     """Whether it is a whole number above 0, of whatever type."""
     real = isinstance(value, Real) and not isinstance(value, bool)
     return real and float(value).is_integer() and float(value) > 0
+
+
+def check_probabilities(how: Any) -> None:
+    """Refuse a way from outputs to probabilities that nobody knows.
+
+    Raises
+    ------
+    ValueError
+    """
+    if how not in (None, *PROBABILITIES):
+        raise ValueError(
+            f"probabilities must be {', '.join(map(repr, PROBABILITIES))} or None, got {how!r}"
+        )
 
 
 def folder_of(name: str, path: Any) -> Path:

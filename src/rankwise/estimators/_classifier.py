@@ -19,7 +19,12 @@ from rankwise._model_files import built_from, check_class
 from rankwise._progress import progress_bar
 from rankwise._refusals import all_or_nothing
 from rankwise.cluster import on_workers
-from rankwise.estimators._arguments import folder_of, groups_of, validation_of
+from rankwise.estimators._arguments import (
+    check_probabilities,
+    folder_of,
+    groups_of,
+    validation_of,
+)
 from rankwise.estimators._inputs import (
     ImageInput,
     classes_of,
@@ -29,7 +34,7 @@ from rankwise.estimators._inputs import (
 )
 from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
 from rankwise.networks.graph import Graph
-from rankwise.networks.probabilities import PROBABILITIES, log_probabilities
+from rankwise.networks.probabilities import log_probabilities
 
 if TYPE_CHECKING:
     from rankwise.training.fitting import Fitted
@@ -154,11 +159,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         folder: Path | None,
     ) -> None:
         self._given()
-        if self.probabilities not in (None, *PROBABILITIES):
-            raise ValueError(
-                f"probabilities must be {', '.join(map(repr, PROBABILITIES))} or None, got "
-                f"{self.probabilities!r}"
-            )
+        check_probabilities(self.probabilities)
         images, y = self._validated_fit(X, y)
         images = in_rows(images)
         groups = groups_of(groups, len(images))
@@ -296,6 +297,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         return log_probabilities(outputs, how, self.temperature_)
 
     def _probabilities(self) -> str:
+        check_probabilities(self.probabilities)
         if self.probabilities == "calibrated" and self.temperature_ is None:
             raise ValueError(
                 "probabilities='calibrated' needs a fit with it: the temperature is fitted then"
@@ -366,6 +368,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
     def from_record(cls, record: SavedClassifier) -> Self:
         """The fitted classifier that a record describes."""
         model = cls(**record.parameters)
+        check_probabilities(model.probabilities)
         if record.feature_names is not None:
             model.feature_names_in_ = np.array(record.feature_names, dtype=object)
         model.subnet_reports_ = record.reports

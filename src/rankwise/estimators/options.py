@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rankwise.estimators._arguments import check_probabilities
 from rankwise.estimators.choices import convolutional_parameters_of, parameters_of
 from rankwise.estimators.convolutional import ConvolutionalClassifier
 from rankwise.estimators.quadratic import QuadraticClassifier
@@ -92,6 +93,7 @@ def check_options(preset: str | None, options: Mapping[str, Any]) -> None:
     ------
     ValueError
     """
+    check_probabilities(options.get("probabilities"))
     given = training_options(options)
     if preset in CONVOLUTIONAL_PRESETS:
         if options.get("rcond") is not None:
