@@ -90,6 +90,16 @@ def integers(folder):
     reseal(folder)
 
 
+def relearn(folder, **changes):
+    edit(folder, fitted=json.loads((folder / DESCRIPTION).read_text())["fitted"] | changes)
+
+
+def forget(folder, name):
+    fitted = json.loads((folder / DESCRIPTION).read_text())["fitted"]
+    edit(folder, fitted={key: value for key, value in fitted.items() if key != name})
+
+
+TRUE = {"rank": True}
 FAR = {"vector_of_axis": [0, 7]}
 
 
@@ -122,6 +132,24 @@ def not_safetensors(folder):
             lambda f: edit(f, parameters={"probabilities": "softmax"}),
             "model.json is damaged: ValueError: probabilities must be 'sum-to-one', 'sigmoid', ",
         ),
+        *(
+            (
+                lambda f, value=value: relearn(f, temperature_=value),
+                f"temperature_ is {value!r}; a finite number above 0 is accepted",
+            )
+            for value in (0, -1, "1", True)
+        ),
+        (lambda f: relearn(f, temperature_=float("nan")), "finite"),
+        *(
+            (lambda f, name=name: forget(f, f"{name}_"), f"it doesn't say {name}$")
+            for name in ("preset", "history", "temperature")
+        ),
+        (lambda f: edit(f, fitted=[]), "model.json is damaged"),
+        (lambda f: edit(f, dtype="foo"), "dtype is 'foo'; 'float32' and 'float64' are accepted"),
+        (
+            lambda f: edit(f, units=json.loads((f / DESCRIPTION).read_text())["units"] | TRUE),
+            "rank is True; a whole number is accepted",
+        ),
         (
             lambda f: edit(f, parameters={"n_jobs": [1]}),
             r"n_jobs is \(1,\); a whole number is accepted",
@@ -151,6 +179,14 @@ def test_damaged_or_foreign_files(saved, damage, message):
     damage(saved)
     with pytest.raises(ModelFileError, match=message):
         load_model(saved)
+
+
+def test_a_file_sets_no_attribute_but_those_of_a_fit(saved):
+    expected = load_model(saved).predict(IMAGES)
+    relearn(saved, predict="x", classes_=[7, 8, 9], network_=None, n_features_in_=1)
+    again = load_model(saved)
+    np.testing.assert_array_equal(again.predict(IMAGES), expected)
+    assert again.classes_.tolist() == [0, 1, 2]
 
 
 def test_saving_over_a_model_replaces_it(saved):

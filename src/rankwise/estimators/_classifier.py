@@ -53,6 +53,8 @@ LEARNED = (
     "selection",
     "temperature",
 )
+SAVED = (*LEARNED, "preset", "history")
+"""What a file keeps of a fit beside its network."""
 
 
 class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
@@ -333,7 +335,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "network_")
         folder = folder_of("folder", folder)
-        fitted = {f"{name}_": getattr(self, f"{name}_") for name in (*LEARNED, "preset", "history")}
+        fitted = {f"{name}_": getattr(self, f"{name}_") for name in SAVED}
         record = SavedClassifier(
             self.family,
             self.network_,
@@ -384,11 +386,12 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         # What files of earlier versions don't say.
         trained_in = "float32" if record.family == "convolutional" else None
         unsaid = {"precision_": trained_in, "mirror_": None}
-        for name, value in (unsaid | record.fitted).items():
-            setattr(model, name, value)
-        missing = [name for name in LEARNED if not hasattr(model, f"{name}_")]
+        fitted = unsaid | record.fitted
+        missing = [name for name in SAVED if f"{name}_" not in fitted]
         if missing:
             raise ValueError(f"it doesn't say {', '.join(missing)}")
+        for name in SAVED:
+            setattr(model, f"{name}_", fitted[f"{name}_"])
         return model
 
 

@@ -212,6 +212,7 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
         )
     if not all(array.dtype.kind == "f" for array in tensors.values()):
         raise ModelFileError(f"{WEIGHTS} is damaged: it holds weights that aren't floating point")
+    _check_temperature(description["fitted"].get("temperature_"))
     family = description["network"]
     version = description["format_version"]
     if version == FORMAT_VERSIONS[0]:
@@ -225,12 +226,18 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
             raise ModelFileError(
                 f"{DESCRIPTION} is damaged: {name} is {value!r}; a whole number is accepted"
             )
+    dtype = description["dtype"]
+    if dtype not in ("float32", "float64"):
+        raise ModelFileError(
+            f"{DESCRIPTION} is damaged: dtype is {dtype!r:.80}; 'float32' and 'float64' are "
+            "accepted"
+        )
     return SavedClassifier(
         family,
         network,
         classes,
         bool(description["fitted_on_uint8"]),
-        str(description["dtype"]),
+        dtype,
         parameters,
         description["fitted"],
         _range_of(description.get("value_range")),
@@ -249,6 +256,17 @@ def _range_of(value: Any) -> tuple[float, float] | None:
     if not numbers or value[0] > value[1]:
         raise ModelFileError(f"{DESCRIPTION} is damaged: its value_range is {str(value)[:80]}")
     return float(value[0]), float(value[1])
+
+
+def _check_temperature(value: Any) -> None:
+    """None, or a finite number above 0."""
+    if value is None:
+        return
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise ModelFileError(
+            f"{DESCRIPTION} is damaged: temperature_ is {value!r:.80}; a finite number above 0 is "
+            "accepted"
+        )
 
 
 def _parameter_of(name: str, value: Any) -> Any:
@@ -360,6 +378,10 @@ def _network(
     axes = tuple(unit["vector_of_axis"])
     if not all(type(axis) is int and 0 <= axis < len(shape) for axis in axes):
         raise ModelFileError(f"{DESCRIPTION} is damaged: vector_of_axis is {axes!r:.80}")
+    if type(unit["rank"]) is not int:
+        raise ModelFileError(
+            f"{DESCRIPTION} is damaged: rank is {unit['rank']!r:.80}; a whole number is accepted"
+        )
     units = Units(
         shape,
         axes,
