@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,20 @@ def test_truncation_lowers_the_rank(rows):
         ),
         ({"subnets": Subnetworks(rcond=2.0)}, "rcond must be a share of the largest singular"),
         ({"class_weight": {0: -1.0}}, "class_weight must be finite and at least 0"),
-        ({"class_weight": "even"}, "balanced"),
+        ({"class_weight": {0: "a"}}, "class_weight must be finite and at least 0"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, "class_weight leaves every sample at weight 0; s"),
+        *(
+            (
+                {"class_weight": weight},
+                "^class_weight must be None, 'balanced' or a dict of label and weight, got "
+                f"{re.escape(repr(weight))}$",
+            )
+            for weight in ("even", [1, 1, 1], 2)
+        ),
+        (
+            {"class_weight": {"1": 2}},
+            "^class_weight names class '1', which the labels don't hold; classes: 0, 1, 2$",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_changes_nothing(rows, parameters, message):
@@ -263,6 +277,16 @@ def test_weights_are_repetitions(rows, parameters):
     np.testing.assert_allclose(weighted, repeated, rtol=1e-6, atol=1e-7)
     batched = clone(model).set_params(device="cpu:torch").fit(X, y, sample_weight=weights)
     np.testing.assert_allclose(batched.outputs(X), repeated, rtol=1e-3, atol=1e-4)
+
+
+def test_class_weights_are_by_labels_as_they_are(rows):
+    X, y = rows
+    expected = clone(SMALL).set_params(class_weight={1: 2}).fit(X, y).outputs(X)
+    named = clone(SMALL).set_params(class_weight={"1": 2})
+    np.testing.assert_array_equal(named.fit(X, y.astype(str)).outputs(X), expected)
+    np.testing.assert_array_equal(named.fit(X, y.astype(str).astype(object)).outputs(X), expected)
+    with pytest.raises(ValueError, match="names class 1, which the labels don't hold; classes: '0"):
+        clone(SMALL).set_params(class_weight={1: 2}).fit(X, y.astype(str))
 
 
 @ALL

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
 from rankwise._arrays import Images, Referred, chosen
@@ -221,6 +221,8 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             return None
         if self.class_weight is not None:
             weights = weights * self._class_weights(encoded, weights)[encoded]
+            if not weights.any():
+                raise ValueError("class_weight leaves every sample at weight 0; some must be above")
         return weights
 
     def _class_weights(self, encoded: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -230,14 +232,28 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
             return np.where(
                 present, totals.sum() / (present.sum() * np.where(present, totals, 1.0)), 0.0
             )
-        found = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=self.classes_[encoded]
-        )
-        if not (np.isfinite(found).all() and (found >= 0).all()):
+        if not isinstance(self.class_weight, Mapping):
+            raise ValueError(
+                "class_weight must be None, 'balanced' or a dict of label and weight, got "
+                f"{self.class_weight!r}"
+            )
+        numbers = (isinstance(w, Real) and 0 <= w < np.inf for w in self.class_weight.values())
+        if not all(numbers):
             raise ValueError(
                 "class_weight must be finite and at least 0 for every class, got "
                 f"{self.class_weight!r}"
             )
+        position = {label: i for i, label in enumerate(self.classes_)}
+        unknown = [label for label in self.class_weight if label not in position]
+        if unknown:
+            some = ", ".join(repr(label) for label in self.classes_[:10].tolist())
+            raise ValueError(
+                f"class_weight names class {unknown[0]!r}, which the labels don't hold; classes: "
+                f"{some}"
+            )
+        found = np.ones(len(self.classes_))
+        for label, weight in self.class_weight.items():
+            found[position[label]] = weight
         return found
 
     def _note(self, fitted: Fitted) -> None:
