@@ -68,10 +68,12 @@ def test_there_and_back(model, hub):
     assert (hub.folder / "me" / "odd" / CARD).read_text() == "# \\udcff\n"
 
 
-def test_a_folder_is_read_as_it_is(model, tmp_path):
+def test_a_folder_is_read_as_it_is(model, tmp_path, monkeypatch):
     model.save(tmp_path / "m")
     assert fetched(tmp_path / "m") == tmp_path / "m"
     assert isinstance(rankwise.from_pretrained(tmp_path / "m"), QuadraticClassifier)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetched("~/m") == tmp_path / "m"
     with pytest.raises(ValueError, match=r"revision is for the hub, and .* is a folder here"):
         QuadraticClassifier.from_pretrained(tmp_path / "m", revision="main")
     with pytest.raises(ModelFileError, match=r"is a file; give the folder that holds model\.json"):

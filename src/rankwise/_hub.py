@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from rankwise._files import expanded
 from rankwise._model_files import DESCRIPTION, WEIGHTS
 from rankwise._text import spelled
 from rankwise.errors import ModelFileError, RankwiseError
@@ -105,7 +106,7 @@ class OnHub:
 
 def fetched(source: str | Path, *, revision: str | None = None) -> Path:
     """The folder of a model: `source` itself, or a copy of a hub's repository in its cache."""
-    folder = Path(source)
+    folder = expanded(source)
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision is for the hub, and {folder} is a folder here")

@@ -123,6 +123,20 @@ def test_a_file_is_no_folder_to_write_into(fitted, tmp_path, below):
     assert file.read_text() == "mine"
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ConvolutionalClassifier(**TINY).fit(X, Y, checkpoint_dir="~/fit")
+    model = QuadraticClassifier(n_units=4, n_subnets=1, max_iter=1)
+    model.fit(X, Y, checkpoint_dir=Path("~/units"))
+    model.bootstrap_transductive(X, folder="~/parts", rounds=2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["fit", "parts", "parts-2", "units"]
+    (tmp_path / "file").write_text("mine")
+    told = f"folder is '~/file', and {tmp_path / 'file'} is a file; give a folder"
+    assert refusal(lambda: model.bootstrap_transductive(X, folder="~/file")) == told
+
+
 @pytest.mark.parametrize("unit", ["D", "ns"])
 @pytest.mark.parametrize("kind", ["datetime64", "timedelta64"])
 def test_dates_as_labels_are_kept_in_files(fitted, tmp_path: Path, kind, unit):

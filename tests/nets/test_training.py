@@ -335,6 +335,13 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         train_network(Tiny(n_classes=11), *VALIDATION, short, folder=tmp_path, seed=1, device="cpu")
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train(settings=TrainingSettings(1, batch_size=80), folder="~/run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_training_is_told_from_one_with_other_weights_code_or_augmentation(tmp_path):
     short = TrainingSettings(1, batch_size=80)
     train(settings=short, folder=tmp_path)

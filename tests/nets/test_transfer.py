@@ -227,6 +227,23 @@ def test_defaults_are_the_papers(monkeypatch):
     ]
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    asked = []
+
+    class EnoughError(Exception):
+        pass
+
+    def spy(*arguments, folder, **options):
+        asked.append(folder)
+        raise EnoughError
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("rankwise.nets.transfer.train_network", spy)
+    with pytest.raises(EnoughError):
+        train_transfer(transfer_network(backbone(), 10, 6), IMAGES, LABELS, folder="~/run")
+    assert asked == [tmp_path / "run" / "head"]
+
+
 def test_messages():
     with pytest.raises(ValueError, match=r"n_features \(or image_shape, to find it\) is needed"):
         transfer_network(backbone(), 10)

@@ -166,7 +166,7 @@ def check_probabilities(how: Any) -> None:
 
 
 def folder_of(name: str, path: Any) -> Path:
-    """A path of a folder that is there or can be made.
+    """A path of a folder that is there or can be made, with the home folder for its ``~``.
 
     Raises
     ------
@@ -175,12 +175,11 @@ def folder_of(name: str, path: Any) -> Path:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"{name} must be the path of a folder, got {path!r}")
-    folder = Path(path)
-    place = expanded(folder)
+    place = expanded(path)
     standing = next((p for p in (place, *place.parents) if p.exists()), None)
     if standing is not None and not standing.is_dir():
-        raise ValueError(f"{name} is {str(folder)!r}, and {standing} is a file; give a folder")
-    return folder
+        raise ValueError(f"{name} is {str(path)!r}, and {standing} is a file; give a folder")
+    return place
 
 
 def epochs_of(epochs: Any) -> int:

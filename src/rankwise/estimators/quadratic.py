@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 
 from rankwise._arrays import Images
-from rankwise.estimators._arguments import margin_of, truth_of
+from rankwise.estimators._arguments import folder_of, margin_of, truth_of
 from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
 from rankwise.estimators._inputs import ImageInput, thread_count, worker_count
 from rankwise.estimators.choices import Subnetworks, given_by
@@ -298,6 +298,7 @@ class QuadraticClassifier(ImageClassifier):
             If an argument doesn't fit; one sentence says what does.
         """
         margin = margin_of(margin)
+        parts = None if folder is None else folder_of("folder", folder)
         outputs = self.outputs(X)
         truth = truth_of(as_numpy(y), self.classes_, len(outputs))
         images = in_rows(self._validated_predict(as_numpy(X)))
@@ -311,9 +312,9 @@ class QuadraticClassifier(ImageClassifier):
         before = self.classes_[outputs.argmax(axis=1)]
         network, reports = self, []
         for number in range(1, int(rounds) + 1):
-            place = None if folder is None else Path(folder)
-            if place is not None and number > 1:
-                place = place.with_name(f"{place.name}-{number}")
+            place = parts
+            if parts is not None and number > 1:
+                place = parts.with_name(f"{parts.name}-{number}")
             rng = np.random.default_rng([self._seed, number])
             guesses, ambiguous = guess_labels(outputs, rng, margin)
             network = self._gone_on(network, images, guesses, self._seed + number, place)

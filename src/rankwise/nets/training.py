@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from rankwise._claims import differences
-from rankwise._files import temporary_folder, write_json
+from rankwise._files import expanded, temporary_folder, write_json
 from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._process import torch_seeded
 from rankwise._reading import UnreadableError, blamed_on, read_json_object
@@ -119,7 +119,7 @@ def train_network(
                 model, training, checked, settings, augment, temporary, seed, accelerator, chosen,
                 progress, after_epoch,
             )  # fmt: skip
-    where = None if folder is None else Path(folder)
+    where = None if folder is None else expanded(folder)
     if where is not None:
         _claim(where, _describe(model, training, checked, settings, seed, augment, device))
     return _train(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from rankwise._files import expanded
 from rankwise._process import torch_seeded
 from rankwise.nets.borrowing import evaluating
 from rankwise.nets.freezing import freeze, hold_frozen, unfreeze_top
@@ -142,7 +143,7 @@ def train_transfer(
     """
     head = head or TrainingSettings(HEAD_EPOCHS, optimizer="rmsprop")
     fine = fine or TrainingSettings(FINE_EPOCHS, optimizer="rmsprop", learning_rate=FINE_RATE)
-    where = None if folder is None else Path(folder)
+    where = None if folder is None else expanded(folder)
     freeze(model.backbone)
     first = train_network(
         model, images, labels, head, validation=validation, after_epoch=after_epoch,
