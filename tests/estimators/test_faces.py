@@ -390,6 +390,23 @@ def test_tables_and_tensors(rows, model):
 
 
 @BOTH
+def test_tables_and_lists_of_bytes_are_images_of_bytes(digits, model):
+    pandas = pytest.importorskip("pandas")
+    images, labels = digits[0][:150], digits[1][:150]
+    expected = clone(model).fit(images, labels)
+    outputs = expected.outputs(images)
+    frame = pandas.DataFrame(images.reshape(150, 64), columns=[f"p{i}" for i in range(64)])
+    for X in (frame, list(images), tuple(images)):
+        fitted = clone(model).fit(X, labels)
+        np.testing.assert_array_equal(fitted.outputs(X), outputs)
+        assert fitted._fitted_on_uint8
+        np.testing.assert_array_equal(fitted.predict(images), expected.predict(images))
+    assert not clone(model).fit(images.tolist(), labels)._fitted_on_uint8
+    # A column of another type makes the table one of numbers, as an array of both would be.
+    assert not clone(model).fit(frame.astype({"p0": float}), labels)._fitted_on_uint8
+
+
+@BOTH
 def test_tensors_of_bytes_are_images_of_bytes(digits, model):
     images, labels = digits[0][:150], digits[1][:150]
     expected = clone(model).fit(images, labels).outputs(images)

@@ -43,8 +43,8 @@ class ImageInput:
         X = without_imageset(X)
         if self.dtype not in ("auto", "float32", "float64"):
             raise ValueError(f"dtype must be 'auto', 'float32' or 'float64', got {self.dtype!r}")
-        self._fitted_on_uint8 = getattr(X, "dtype", None) == np.uint8
-        single = getattr(X, "dtype", None) in (np.uint8, np.float32)
+        self._fitted_on_uint8 = is_uint8(X)
+        single = self._fitted_on_uint8 or getattr(X, "dtype", None) == np.float32
         self._dtype = self.dtype if self.dtype != "auto" else "float32" if single else "float64"
         check_shape_given(self.image_shape)
         if isinstance(X, Referred):
@@ -103,7 +103,7 @@ class ImageInput:
 
     def _accepted_dtype(self, X: Any) -> Any:
         """uint8 images are converted block by block, all others at once."""
-        return np.uint8 if getattr(X, "dtype", None) == np.uint8 else np.dtype(self._dtype)
+        return np.uint8 if is_uint8(X) else np.dtype(self._dtype)
 
 
 def check_referred(X: Referred) -> None:
@@ -141,6 +141,15 @@ def without_imageset(X: Any) -> Any:
     from rankwise.data import ImageSet
 
     return X.images if isinstance(X, ImageSet) else X
+
+
+def is_uint8(X: Any) -> bool:
+    """Whether pixels are of type uint8: an array's, a table's in every column, or all in a list."""
+    if isinstance(X, (list, tuple)):
+        return bool(X) and all(map(is_uint8, X))
+    if hasattr(X, "columns"):
+        return all(kind == np.uint8 for kind in X.dtypes)
+    return bool(getattr(X, "dtype", None) == np.uint8)
 
 
 def image_shape_of(X: np.ndarray, given: Any) -> tuple[int, ...]:
