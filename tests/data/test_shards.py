@@ -76,6 +76,17 @@ def test_models_take_them_block_by_block(digits_twice):
         model.fit(shards, source.labels[:5])
 
 
+def test_a_fit_on_shards_forgets_the_columns_of_a_table(digits_twice):
+    pandas = pytest.importorskip("pandas")
+    folder, source = digits_twice
+    table = pandas.DataFrame(source.images[:60].reshape(60, 64)).add_prefix("p")
+    model = QuadraticClassifier(n_units=8, n_subnets=1, max_iter=1).fit(table, source.labels[:60])
+    assert len(model.feature_names_in_) == 64
+    shards = rankwise.load_images(str(folder), "all")
+    model.fit(shards, shards.labels)
+    assert not hasattr(model, "feature_names_in_")
+
+
 def test_bad_images_are_left_out_and_mixed_sizes_brought_together(tmp_path):
     class_folders(tmp_path / "images")
     Image.fromarray(np.zeros((9, 5), np.uint8)).save(tmp_path / "images" / "a" / "odd.png")

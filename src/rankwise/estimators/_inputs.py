@@ -66,6 +66,7 @@ class ImageInput:
         y = column_or_1d(y)
         check_consistent_length(X, y)
         check_classification_targets(y)
+        vars(self).pop("feature_names_in_", None)
         self._value_range = (0.0, 255.0)
         self.image_shape_ = X.shape[1:]
         self.n_features_in_ = prod(self.image_shape_)
