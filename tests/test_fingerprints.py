@@ -1,10 +1,12 @@
 """Keys: everything that changes a result changes the fingerprint, and nothing else does."""
 
+import enum
 import importlib
 import subprocess
 import sys
 import textwrap
 import threading
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.optimize._optimize import _wrap_callback
 from torch import nn
 
 from rankwise import RandomLowRank
 from rankwise._fingerprints import NoFingerprintError, _version, fingerprint
+from rankwise.nets.borrowing import _evaluate
 from rankwise.units.multilinear import make_units
 
 FACTOR = 2.0
@@ -177,7 +181,43 @@ class Slotted:
         self.value = value
 
 
+def chain(step):
+    class Chain(list):
+        def __call__(self, x):
+            return x + step
+
+    return Chain
+
+
+class Listed(list):
+    pass
+
+
+class Kept(dict):
+    pass
+
+
+class Marked(np.ndarray):
+    pass
+
+
+def with_share(thing, p):
+    thing.p = p
+    return thing
+
+
 DIFFERENT = {
+    "code of a list's subclass": (chain(1)([1]), chain(2)([1])),
+    "attributes of a list": (with_share(Listed([1]), 0.0), with_share(Listed([1]), 0.9)),
+    "attributes of a table": (with_share(Kept(a=1), 0.0), with_share(Kept(a=1), 0.9)),
+    "attributes of an array": tuple(with_share(np.zeros(2).view(Marked), p) for p in (0.0, 0.9)),
+    "masks": tuple(np.ma.masked_array([1, 2], mask=[0, k]) for k in (0, 1)),
+    "what a table begins with": (defaultdict(list), defaultdict(int)),
+    "methods in C": ({1: 2}.get, {1: 3}.get),
+    "methods of generators": (np.random.default_rng(0).normal, np.random.default_rng(1).normal),
+    "members of enumerations": (enum.Enum("Mode", {"A": 1}).A, enum.Enum("Mode", {"A": 2}).A),
+    "closures of a library": (_wrap_callback(scaled, "bfgs"), _wrap_callback(closure(1), "bfgs")),
+    "closures of this package": (_evaluate(nn.Linear(1, 1)), _evaluate(nn.Linear(2, 2))),
     "closures": (closure(1), closure(2)),
     "defaults": (partial(np.add, 1), partial(np.add, 2)),
     "dataclasses": (Choices(1), Choices(2)),
@@ -233,6 +273,8 @@ def test_a_thing_may_hold_itself():
     [
         ({"a": threading.Lock()}, r"dict\['a'\] is a _thread.lock"),
         (closure(iter("ab")), "closure is a builtins.str.*iterator"),
+        (np.frompyfunc(scaled, 1, 1), r"ufunc is a ufunc of its own, scaled \(vectorized\)"),
+        ([torch.eye(2).to_sparse()], r"list\[0\] is a tensor of layout torch.sparse_coo"),
         (Choices(parts=[threading.local()]), r"Choices.parts\[0\] is a _thread._local"),
     ],
 )

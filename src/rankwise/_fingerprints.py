@@ -12,10 +12,12 @@ import dis
 import enum
 import hashlib
 import platform
+import random
 import re
 import sys
 import sysconfig
 import types
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property, partial
 from pathlib import Path, PurePath
@@ -111,9 +113,6 @@ class _Walk:
     def add(self, thing: Any, place: str) -> None:
         """Add a thing; `place` is how it was reached, for messages."""
         kind = type(thing)
-        if isinstance(thing, enum.Enum):
-            self._note("enum", kind.__qualname__, thing.name)
-            return
         if kind in _PLAIN or isinstance(thing, PurePath):
             self._note(kind.__name__, repr(thing))
             return
@@ -125,10 +124,15 @@ class _Walk:
         self._note("type", f"{kind.__module__}.{kind.__qualname__}")
         if callable(getattr(kind, "fingerprint_parts", None)):
             self.add(thing.fingerprint_parts(), place)
+        elif isinstance(thing, enum.Enum):
+            self._note("enum", thing.name)
+            self.add((thing.value, kind), place)
         elif isinstance(thing, _CONTAINERS):
             self._container(thing, place)
+            self._beside(thing, place)
         elif isinstance(thing, (np.ndarray, np.generic)):
             self._array(np.asarray(thing), place)
+            self._beside(thing, place)
         elif self._is_torchs(thing):
             self._torchs(thing, place)
         elif isinstance(thing, types.ModuleType):
@@ -156,7 +160,11 @@ class _Walk:
             self._note(thing.pattern, thing.flags)
         elif callable(thing) and hasattr(thing, "__wrapped__"):
             self.add(thing.__wrapped__, place)  # as functools.cache leaves it
+        elif isinstance(thing, np.ufunc) and not _is_librarys(thing):
+            raise NoFingerprintError(f"{place} is a ufunc of its own, {thing.__name__}")
         elif isinstance(thing, _NAMED):
+            if isinstance(thing, types.BuiltinFunctionType) and _is_of_an_object(thing):
+                self.add(thing.__self__, place)
             self._note(getattr(thing, "__module__", None), getattr(thing, "__name__", thing))
         else:
             self._object(thing, place)
@@ -172,6 +180,17 @@ class _Walk:
             return
         for i, value in enumerate(thing):
             self.add(value, f"{place}[{i}]")
+
+    def _beside(self, thing: Any, place: str) -> None:
+        """What a subclass of a container or an array adds to its items."""
+        kind = type(thing)
+        if kind in _CONTAINERS or kind in (np.ndarray, np.memmap):
+            return  # where a file is mapped from changes nothing
+        if isinstance(thing, defaultdict):
+            self.add(thing.default_factory, place)
+        if not _is_counted(kind.__module__):
+            self.add(kind, place)
+        self._attributes(thing, place)
 
     def _array(self, array: np.ndarray, place: str) -> None:
         if array.dtype.hasobject:
@@ -191,6 +210,8 @@ class _Walk:
         import torch
 
         if isinstance(thing, torch.Tensor):
+            if thing.layout is not torch.strided:
+                raise NoFingerprintError(f"{place} is a tensor of layout {thing.layout}")
             value = thing.detach().cpu()
             self._note(value.dtype, tuple(value.shape))
             flat = value.resolve_conj().resolve_neg().contiguous().flatten()
@@ -230,7 +251,7 @@ class _Walk:
 
     def _function(self, thing: types.FunctionType, place: str) -> None:
         self._note(thing.__module__, thing.__qualname__, _version(thing.__module__ or ""))
-        if _is_counted(thing.__module__):
+        if _is_counted(thing.__module__) and not _is_made_by_a_call(thing):
             return
         self.add((thing.__defaults__, thing.__kwdefaults__), place)
         for cell in thing.__closure__ or ():
@@ -238,7 +259,8 @@ class _Walk:
                 self.add(cell.cell_contents, f"{place}'s closure")
             except ValueError:
                 self._note("empty")
-        self._code(thing.__code__, thing.__globals__, place)
+        if not _is_counted(thing.__module__):
+            self._code(thing.__code__, thing.__globals__, place)
 
     def _code(self, code: types.CodeType, known: dict[str, Any], place: str) -> None:
         self.digest.update(code.co_code)
@@ -255,13 +277,17 @@ class _Walk:
         kind = type(thing)
         if not _is_pythons(kind):
             raise NoFingerprintError(f"{place} is a {kind.__module__}.{kind.__qualname__}")
+        self._class(kind, place)
+        self._attributes(thing, place)
+
+    def _attributes(self, thing: Any, place: str) -> None:
+        kind = type(thing)
         state = dict(getattr(thing, "__dict__", {}))
         for base in kind.__mro__:
             slots = vars(base).get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
                 if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
                     state[name] = getattr(thing, name)
-        self._class(kind, place)
         for name, value in state.items():
             if isinstance(getattr(kind, name, None), cached_property):
                 continue  # it may have been asked for, or not yet
@@ -294,6 +320,32 @@ def _is_pythons(kind: type) -> bool:
         if not (has_attributes or "__slots__" in vars(base)):
             return False
     return True
+
+
+def _is_librarys(thing: np.ufunc) -> bool:
+    """Whether a ufunc is one that its name alone stands for."""
+    places = (np, sys.modules.get("scipy.special"))
+    return any(getattr(place, thing.__name__, None) is thing for place in places)
+
+
+def _is_of_an_object(thing: types.BuiltinFunctionType) -> bool:
+    """Whether a function in C is bound to an object: no module, class of a library, or nothing.
+
+    The process's own generators of random numbers don't count, as they don't where code draws.
+    """
+    owner = thing.__self__
+    if isinstance(owner, type):
+        return not _is_counted(owner.__module__)
+    if owner is None or isinstance(owner, types.ModuleType):
+        return False
+    return all(owner is not f.__self__ for f in (random.random, np.random.rand))
+
+
+def _is_made_by_a_call(thing: types.FunctionType) -> bool:
+    """Whether a function was made inside another one, and isn't kept under its name."""
+    if "<locals>" not in thing.__qualname__:
+        return False
+    return getattr(sys.modules.get(thing.__module__), thing.__name__, None) is not thing
 
 
 def _belongs_to_torch(name: str) -> bool:
