@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from rankwise.nets.augmentation import DefaultAugmentation
 from rankwise.nets.batches import EpochBatches, kept_on, pass_order, scale
 from rankwise.nets.losses import CrossEntropyLoss, Loss
 from rankwise.nets.settings import at_plateau
+from rankwise.nets.summary import summary
+from rankwise.nets.transfer import transfer_network
 
 IMAGES, LABELS = digits(360)
 TRAIN = (IMAGES[:240], LABELS[:240])
@@ -170,6 +173,42 @@ def test_same_seed_same_numbers_whatever_came_before(whole):
     assert_same_state(again.last_state, whole.last_state)
     other = train(seed=43)
     assert other.history[0]["train_loss"] != whole.history[0]["train_loss"]
+
+
+@contextmanager
+def double():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, double])
+def test_settings_around_it_change_nothing_and_stay(whole, around):
+    model = Tiny()
+    model.load_state_dict(whole.last_state)
+    logits = predict_logits(model, VALIDATION[0], device="cpu")
+    trained = Tiny()
+    with around():
+        before = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        again = train(trained)
+        found = predict_logits(model, VALIDATION[0], device="cpu")
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    assert_same_state(again.last_state, whole.last_state)
+    np.testing.assert_array_equal(found, logits)
+
+
+def test_networks_are_float32_whatever_the_default_type_is():
+    with double():
+        network = make_network("simple-cnn", (8, 8), 3)
+        assert summary(network, (8, 8)).layers[-1].output_shape == (3,)
+        transferred = transfer_network(network, 2)
+        found = transfer_network(torch.nn.Conv2d(1, 5, 3), 2, image_shape=(8, 8))
+        assert predict_logits(transferred, TRAIN[0][:4], device="cpu").shape == (4, 2)
+    assert found.n_features == 5
+    for module in (network, transferred, found):
+        assert {p.dtype for p in module.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.study import StudyError
 from rankwise.study.cuts import cut
 from rankwise.study.fitted import Training
-from rankwise.study.models import fit_model
+from rankwise.study.design_parts import Model
+from rankwise.study.models import check_model, fit_model
 from rankwise.training.validation import validation_split
 from study.run_cases import run, study
 
@@ -32,6 +34,14 @@ def test_the_quadratic_classifier_as_a_model(tmp_path):
     from rankwise import QuadraticClassifier
 
     assert QuadraticClassifier.load(retrained).n_parameters_total_ > 200
+
+
+def test_a_network_is_tried_in_float32_whatever_the_default_type_is():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert check_model(Model(network="simple-cnn"), (8, 8), 3) > 0
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_quadratic_classifier_keeps_to_equal_updates(tmp_path):

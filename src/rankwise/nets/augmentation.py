@@ -24,7 +24,7 @@ class DefaultAugmentation(nn.Module):
         """Float ``(n, C, H, W)`` in [-1, 1] to the same shape; each image has its own draw."""
         n, _, height, width = x.shape
         # Drawn on the CPU: the same images on every kind of device.
-        uniform = torch.rand(3, n).to(x.device)
+        uniform = torch.rand(3, n, dtype=torch.float32).to(x.device)
         mirror = 1 - 2 * (uniform[0] < self.flip).float()
         angle = math.radians(self.rotation) * (2 * uniform[1] - 1)
         stretch = 1 + self.zoom * (2 * uniform[2] - 1)

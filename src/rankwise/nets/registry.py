@@ -79,7 +79,7 @@ def make_network(
         network: nn.Module = classes[name](image_shape, n_classes, dropout)
     if isinstance(network, VGG16) and weights is not None:
         network.load_torchvision(read_weights(weights), str(weights))
-    return network
+    return network.float()
 
 
 if TYPE_CHECKING:

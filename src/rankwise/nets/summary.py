@@ -119,7 +119,7 @@ def summary(model: nn.Module, image_shape: Sequence[int], *, augmented: bool = F
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         with evaluating(model):
-            model(torch.zeros(1, *shape, device=device))
+            model(torch.zeros(1, *shape, dtype=torch.float32, device=device))
     finally:
         for handle in handles:
             handle.remove()

@@ -33,11 +33,13 @@ from rankwise.nets.borrowing import evaluating, given_back, on_device
 from rankwise.nets.memory_format import memory_format
 from rankwise.nets.projected_loss import make_loss
 from rankwise.nets.settings import TrainingResult, TrainingSettings
+from rankwise.training.usual_settings import usual_settings
 
 DESCRIPTION = "training.json"
 Validation = tuple[ArrayLike, ArrayLike]
 
 
+@usual_settings()
 def train_network(
     model: nn.Module,
     images: ArrayLike,
@@ -128,6 +130,7 @@ def train_network(
     )  # fmt: skip
 
 
+@usual_settings()
 def predict_logits(
     model: nn.Module, images: ArrayLike, *, batch_size: int = 128, device: str = "auto"
 ) -> NDArray[np.float32]:

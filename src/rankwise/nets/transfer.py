@@ -80,7 +80,7 @@ def transfer_network(
     ValueError
         If d can't be found, or the backbone's output is no feature vector or map.
     """
-    copied: nn.Module = copy.deepcopy(backbone)
+    copied: nn.Module = copy.deepcopy(backbone).float()
     inner = getattr(copied, "network", None)
     if hasattr(copied, "bare") and isinstance(inner, nn.Module) and _has_head(inner):
         _drop_head(inner)  # of a `Backbone`, which never uses it
@@ -98,7 +98,7 @@ def transfer_network(
         nn.init.xavier_uniform_(network.head.weight)
         nn.init.zeros_(network.head.bias)
     freeze(network.backbone)
-    return network
+    return network.float()
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _flat(output: torch.Tensor) -> torch.Tensor:
 def _count_features(backbone: nn.Module, image_shape: Sequence[int]) -> int:
     height, width, channels = height_width_channels(image_shape)
     with evaluating(backbone):
-        output = backbone(torch.zeros(1, channels, height, width))
+        output = backbone(torch.zeros(1, channels, height, width, dtype=torch.float32))
     if not isinstance(output, torch.Tensor) or output.ndim not in (2, 4):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(

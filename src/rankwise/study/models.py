@@ -34,7 +34,7 @@ def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> i
 
     network = build_network(model, image_shape, n_classes, 0).eval()
     height, width, *channels = image_shape
-    images = torch.zeros(2, *(channels or [1]), height, width)
+    images = torch.zeros(2, *(channels or [1]), height, width, dtype=torch.float32)
     try:
         with torch.no_grad():
             shape = tuple(network(images).shape)
