@@ -21,7 +21,9 @@ IMAGES, LABELS = digits(360)
         ({"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be a whole number of 1 or more"),
         ({"patience": 0}, "patience must be a whole number of 1 or more; got 0"),
-        ({"learning_rate": 0}, "learning_rate must be positive; got 0"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0; got 0"),
+        ({"learning_rate": "a"}, "learning_rate must be a number above 0; got 'a'"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0; got inf"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; accepted: adam, adamw, rmsprop, sgd"),
         ({"precision": "16"}, "unknown precision '16'; accepted: 32-true, bf16-mixed, 16-mixed"),
         ({"output": "hinge"}, "unknown output 'hinge'; accepted: softmax, varpro"),
@@ -47,12 +49,35 @@ def test_wrong_settings_are_refused(choices, message):
         ((IMAGES, LABELS), {"validation": (IMAGES[:, :7], LABELS)}, r"shape \(7, 8\), the train"),
         ((IMAGES, LABELS), {"device": "tpu9"}, "unknown device 'tpu9'; accepted: auto, cpu, cuda"),
         ((IMAGES, LABELS), {"device": "meta"}, "unknown device 'meta'"),
-        ((IMAGES, LABELS), {"devices": 0}, "devices must be 1 or more; got 0"),
+        ((IMAGES, LABELS), {"devices": 0}, "devices must be a whole number of 1 or more; got 0"),
+        (
+            (IMAGES, LABELS),
+            {"devices": "2"},
+            "devices must be a whole number of 1 or more; got '2'",
+        ),
+        (
+            (IMAGES, LABELS + 3),
+            {"device": "cpu"},
+            "labels of the images must be from 0 to 9, as the network gives 10 logits; got 12",
+        ),
+        (
+            (IMAGES, LABELS),
+            {"device": "cpu", "validation": (IMAGES[:4], LABELS[:4] + 7)},
+            "labels of the validation images must be from 0 to 9, .*; got 10",
+        ),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, options, message):
+def test_wrong_arguments_are_refused(arguments, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        train_network(Tiny(), *arguments, TrainingSettings(1), **options)
+        train_network(Tiny(), *arguments, TrainingSettings(1), folder=tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "8"])
+def test_wrong_batches_of_a_prediction_are_refused(batch_size):
+    message = f"batch_size must be a whole number of 1 or more; got {batch_size!r}"
+    with pytest.raises(ValueError, match=message):
+        predict_logits(Tiny(), IMAGES, batch_size=batch_size)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -12,8 +12,8 @@ from rankwise.data import load_images
 from rankwise.errors import MissingDependencyError, ModelFileError
 from rankwise.study import StudyError
 from rankwise.study.cuts import cut
-from rankwise.study.fitted import Training
 from rankwise.study.design_parts import Model
+from rankwise.study.fitted import Training
 from rankwise.study.models import check_model, fit_model
 from rankwise.training.validation import validation_split
 from study.run_cases import run, study

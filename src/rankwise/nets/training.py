@@ -14,6 +14,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,13 @@ def train_network(
     checked = None if validation is None else as_tensors(*validation, "validation images")
     if checked is not None:
         check_same_shape(training[0], checked[0])
-    if devices < 1:
-        raise ValueError(f"devices must be 1 or more; got {devices}")
-    accelerator, chosen = _accelerator(device, devices)
+    if not isinstance(devices, Integral) or devices < 1:
+        raise ValueError(f"devices must be a whole number of 1 or more; got {devices!r}")
+    accelerator, chosen = _accelerator(device, int(devices))
+    wanted = None
+    if folder is not None:
+        wanted = _describe(model, training, checked, settings, seed, augment, device)
+    _check_labels(model, training, checked)
     if folder is None and devices > 1:
         # Their results come back through files.
         with temporary_folder() as temporary:
@@ -122,8 +127,8 @@ def train_network(
                 progress, after_epoch,
             )  # fmt: skip
     where = None if folder is None else expanded(folder)
-    if where is not None:
-        _claim(where, _describe(model, training, checked, settings, seed, augment, device))
+    if where is not None and wanted is not None:
+        _claim(where, wanted)
     return _train(
         model, training, checked, settings, augment, where, seed, accelerator, chosen, progress,
         after_epoch,
@@ -146,6 +151,8 @@ def predict_logits(
     device : str
         As in `train_network`.
     """
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of 1 or more; got {batch_size!r}")
     target = torch_device(device)
     tensor = kept_on(as_tensors(images, None, "images"), target)[0]
     placed = on_device(model, target)
@@ -294,6 +301,27 @@ def _train(
         seconds=sum(entry["seconds"] for entry in history),
         stopped=stopped,
     )
+
+
+def _check_labels(
+    model: nn.Module,
+    training: tuple[torch.Tensor, torch.Tensor],
+    validation: tuple[torch.Tensor, torch.Tensor] | None,
+) -> None:
+    """Refuse labels that the network has no logit for; it is asked on two images."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch_seeded(gpus=True), evaluating(model), memory_format(model):
+        logits = model(scale(training[0][:2].to(device)))
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        return
+    n_classes = logits.shape[1]
+    for what, part in (("images", training), ("validation images", validation)):
+        largest = -1 if part is None else int(part[1].max())
+        if largest >= n_classes:
+            raise ValueError(
+                f"labels of the {what} must be from 0 to {n_classes - 1}, as the network gives "
+                f"{n_classes} logits; got {largest}"
+            )
 
 
 def _is_over(kept: dict[str, Any], settings: TrainingSettings) -> bool:
