@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from nets.small import Tiny, assert_same_state, digits, without_seconds
 from rankwise.errors import RunError
@@ -204,7 +205,7 @@ def test_networks_are_float32_whatever_the_default_type_is():
         network = make_network("simple-cnn", (8, 8), 3)
         assert summary(network, (8, 8)).layers[-1].output_shape == (3,)
         transferred = transfer_network(network, 2)
-        found = transfer_network(torch.nn.Conv2d(1, 5, 3), 2, image_shape=(8, 8))
+        found = transfer_network(nn.Conv2d(1, 5, 3), 2, image_shape=(8, 8))
         assert predict_logits(transferred, TRAIN[0][:4], device="cpu").shape == (4, 2)
     assert found.n_features == 5
     for module in (network, transferred, found):
@@ -510,6 +511,17 @@ def test_bfloat16_mixed_precision_trains():
     result = train(settings=TrainingSettings(2, batch_size=50, precision="bf16-mixed"))
     assert result.last_state["conv.weight"].dtype == torch.float32
     assert result.history[1]["train_loss"] < result.history[0]["train_loss"]
+
+
+def test_layers_that_work_in_place_leave_the_images_alone():
+    images = torch.from_numpy(TRAIN[0]).float().sub(128).div(128).unsqueeze(1)
+    before = images.clone()
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10))
+    predict_logits(model, images, device="cpu")
+    data = (images, TRAIN[1])
+    settings = TrainingSettings(1, batch_size=240, output="varpro")
+    train_network(model, *data, settings, validation=data, device="cpu")
+    assert torch.equal(images, before)
 
 
 def test_prediction_leaves_modes_alone():

@@ -23,10 +23,10 @@ def scale(batch: torch.Tensor) -> torch.Tensor:
     """Uint8 ``(n, H, W[, C])`` to float32 ``(n, C, H, W)`` in [-1, 1]: min–max of the type.
 
     ``x/127.5 − 1`` (paper 3.2). The result of colour images is in channels-last memory order.
-    Floating-point batches ``(n, C, H, W)`` pass as they are.
+    Floating-point batches ``(n, C, H, W)`` pass as copies: a network's layers may work in place.
     """
     if batch.is_floating_point():
-        return batch
+        return batch.clone()
     batch = batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
     return batch.float().div_(127.5).sub_(1)
 
