@@ -168,6 +168,17 @@ def test_no_samples(method):
         solve_output_layer(lambda b: np.zeros((0, 3)), np.zeros((0, 2)), ridge=0.0, method=method)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-3, "gcv", "loo", "tsqr"])
+def test_a_layer_has_the_same_bits_whatever_threads_blas_has(ridge):
+    _, tau, features = data(900, 700)
+    how = {"ridge": 0.0, "method": "tsqr"} if ridge == "tsqr" else {"ridge": ridge}
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(solve_output_layer(features, tau, **how).coef)
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_sum_over_blocks_has_the_same_bits_whatever_threads_blas_has():
     """So have a cluster's tasks, which compute on one core each."""
     rows = np.random.default_rng(0).standard_normal((3000, 90))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.growing import choose_units
@@ -30,6 +31,18 @@ def choose(features, candidates, targets, n_units, ridge):
     together = np.hstack([candidates, features])
     columns = np.arange(candidates.shape[1])
     return choose_units(gram(together, targets), columns, n_units, ridge=ridge)
+
+
+def test_both_give_the_same_bits_whatever_threads_blas_has():
+    features, targets = problem(900, 600)
+    statistics = gram(features, targets)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            pruned = prune(statistics, 1e-3, n_units=590, tolerance=0.5)
+            gains = choose_units(statistics, np.arange(200), 9, ridge=1e-3)[1]
+            found.append(np.concatenate([pruned.coef.ravel(), pruned.cost, gains]))
+    np.testing.assert_array_equal(*found)
 
 
 @given(st.integers(0, 50), st.integers(1, 7), st.sampled_from([1e-3, 0.5, 20.0]))

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from scipy import linalg
 
 from rankwise.linear.gram import GramStatistics
+from rankwise.linear.ridge_choice import threads_for
 
 
 def choose_units(
@@ -61,13 +62,14 @@ def choose_units(
     have = np.setdiff1d(np.arange(len(statistics.gram)), candidates)
     damped = statistics.gram[np.ix_(have, have)]
     damped.flat[:: len(damped) + 1] += ridge
-    factor = linalg.cho_factor(damped)
     cross = statistics.gram[np.ix_(have, candidates)]
-    # Inner products behind the projector: of candidates with the targets, and with each other.
-    solved = linalg.cho_solve(factor, np.hstack([statistics.cross[have], cross]))
     n_targets = statistics.cross.shape[1]
-    with_targets = statistics.cross[candidates] - cross.T @ solved[:, :n_targets]
-    gram = statistics.gram[np.ix_(candidates, candidates)] - cross.T @ solved[:, n_targets:]
+    # Inner products behind the projector: of candidates with the targets, and with each other.
+    with threads_for(len(statistics.gram)):
+        factor = linalg.cho_factor(damped)
+        solved = linalg.cho_solve(factor, np.hstack([statistics.cross[have], cross]))
+        with_targets = statistics.cross[candidates] - cross.T @ solved[:, :n_targets]
+        gram = statistics.gram[np.ix_(candidates, candidates)] - cross.T @ solved[:, n_targets:]
     chosen: list[int] = []
     gains: list[float] = []
     while len(chosen) < n_units:

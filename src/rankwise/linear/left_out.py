@@ -13,7 +13,12 @@ from rankwise._threads import in_threads
 from rankwise.cluster import elsewhere
 from rankwise.linear.class_ridge import fit_temperature
 from rankwise.linear.gram import Features, accumulate_gram
-from rankwise.linear.ridge_choice import eigen_directions, left_out_residuals, rotated_rows
+from rankwise.linear.ridge_choice import (
+    eigen_directions,
+    left_out_residuals,
+    rotated_rows,
+    threads_for,
+)
 
 
 def left_out_outputs(
@@ -40,7 +45,8 @@ def left_out_outputs(
     """
     statistics = accumulate_gram(features, targets, weights=weights, workers=workers)
     values, vectors = eigen_directions(statistics, rcond, ridge=ridge)
-    projected = vectors.T @ statistics.cross
+    with threads_for(len(statistics.gram)):
+        projected = vectors.T @ statistics.cross
     common = (features, targets, weights, values, vectors, projected, float(ridge))
     leaves, away = list(blocks(len(targets))), elsewhere()
     if away is not None:

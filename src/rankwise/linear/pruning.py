@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from scipy import linalg
 
 from rankwise.linear.gram import GramStatistics
-from rankwise.linear.ridge_choice import penalised_objective
+from rankwise.linear.ridge_choice import penalised_objective, threads_for
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ def prune(
         raise ValueError(f"pruning needs a ridge above 0, got {ridge}")
     damped = statistics.gram.copy()
     damped.flat[:: m + 2] += ridge
-    inverse = linalg.inv(damped, check_finite=False)
-    coef = inverse @ statistics.cross
+    with threads_for(len(damped)):
+        inverse = linalg.inv(damped, check_finite=False)
+        coef = inverse @ statistics.cross
     budget = np.inf if tolerance is None else tolerance * penalised_objective(statistics, ridge)
     alive = np.ones(m + 1, dtype=bool)
     order: list[int] = []

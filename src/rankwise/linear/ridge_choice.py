@@ -5,7 +5,8 @@ One eigendecomposition of the Gram matrix serves all ridges of a path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from operator import add
 from typing import Any
@@ -61,10 +62,18 @@ _ONE_THREAD = 2048
 """Sides up to this are decomposed by one thread: more spend their time waiting for each other."""
 
 
+@contextmanager
+def threads_for(side: int) -> Iterator[None]:
+    """One thread of BLAS for matrices up to `_ONE_THREAD` wide: the bits follow from them alone.
+
+    Wider ones get all threads there are, and with another number of them agree to rounding only.
+    """
+    with nullcontext() if side > _ONE_THREAD else one_blas_thread():
+        yield
+
+
 def _eigen(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(gram) > _ONE_THREAD:
-        return linalg.eigh(gram, check_finite=False, driver="evd")
-    with one_blas_thread():
+    with threads_for(len(gram)):
         return linalg.eigh(gram, check_finite=False, driver="evd")
 
 
@@ -138,7 +147,9 @@ def penalised_objective(
     """``min_A ‖τ − ΦA‖² + μ‖A‖²``, over some columns of ``Φ`` or all; see `left_over`."""
     some = statistics if columns is None else statistics.of_columns(columns)
     values, vectors = eigen_directions(some, ridge=ridge)
-    return left_over(some, values, vectors.T @ some.cross, ridge, penalised=True)
+    with threads_for(len(some.gram)):
+        projected = vectors.T @ some.cross
+    return left_over(some, values, projected, ridge, penalised=True)
 
 
 def left_out_residuals(
@@ -236,7 +247,8 @@ def leave_one_out_errors(
     of two is left out, of a weight below 1 all of it. The pass is made as `gram.accumulate_gram`'s.
     """
     values, vectors = eigen_directions(statistics, rcond)
-    projected = vectors.T @ statistics.cross
+    with threads_for(len(statistics.gram)):
+        projected = vectors.T @ statistics.cross
     common = (features, targets, weights, values, vectors, projected, list(ridges))
     leaves = list(blocks(len(targets)))
     away, told = elsewhere(), in_rows(advance, leaves)
