@@ -44,6 +44,29 @@ def test_a_network_is_tried_in_float32_whatever_the_default_type_is():
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"random_state": 5}, "'random_state' can't be .* of the quadratic classifier, as the stu"),
+        ({"n_jobs": 2, "device": "cuda"}, "'device', 'n_jobs' can't be .*; preset, unit, .* are a"),
+        ({"verbose": 1}, "'verbose' can't be parameters of the quadratic classifier"),
+        ({"units": 9}, "the quadratic classifier has no 'units'; preset, unit, .* are accepted"),
+        ({"class_weight": "junk"}, "of the quadratic classifier: .*class_weight.* 'junk'"),
+        ({"probabilities": "foo"}, "probabilities must be .* or None, got 'foo'"),
+        ({"image_shape": [4, 15]}, r"of the quadratic classifier: .*\(?4, 15"),
+        (
+            {"ridge": 0.1, "glue_method": "foo"},
+            "unknown method 'foo' of the output layer; accepted",
+        ),
+        ({"tol": "a"}, "tol must be a number at least 0, got 'a'"),
+    ],
+)
+def test_what_a_fit_of_the_quadratic_classifier_would_refuse_is_refused(parameters, message):
+    model = Model(network="quadratic", parameters=parameters)
+    with pytest.raises(StudyError, match=message):
+        check_model(model, (8, 8), 3)
+
+
 def test_the_quadratic_classifier_keeps_to_equal_updates(tmp_path):
     """Twice the images: half the epochs under sound, twice the updates where it isn't asked for."""
     arms = {"none": {}, "copies": {"kind": "duplicate", "skip_threshold": 0.0}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from numbers import Real
@@ -150,6 +151,23 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         X, y, sample_weight = map(as_numpy, (X, y, sample_weight))
         self._fit(X, y, sample_weight, as_numpy(groups), as_numpy(validation), folder)
         return self
+
+    def check_fit(self, image_shape: tuple[int, ...], n_classes: int, n_samples: int) -> None:
+        """Refuse what a fit on images of a shape, labelled from 0, would refuse, before it trains.
+
+        Raises
+        ------
+        ValueError
+            If a parameter isn't accepted, or doesn't fit them.
+        """
+        model = copy.copy(self)
+        check_probabilities(model.probabilities)
+        images = np.zeros((n_classes, *image_shape), np.uint8)
+        _, labels = model._validated_fit(images, np.arange(n_classes))
+        model.classes_, encoded = classes_of(labels)
+        model._weights(encoded, None)
+        model._execution()
+        model.plan_for(model.image_shape_, n_samples)
 
     def _fit(
         self,

@@ -42,6 +42,7 @@ from rankwise.linear.ridge_choice import (
     threads_for,
 )
 
+METHODS = ("auto", "gram", "tsqr")
 _CLEAR = 1e3
 """A Cholesky counts where the reciprocal condition is so many times above float64's rounding."""
 
@@ -243,8 +244,8 @@ def solve_output_layer(
     """
     if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < np.inf)):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
-    if method not in ("auto", "gram", "tsqr"):
-        raise ValueError(f"unknown method {method!r}; accepted: auto, gram, tsqr")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; accepted: {', '.join(METHODS)}")
     if method == "tsqr":
         if isinstance(ridge, str):
             raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")

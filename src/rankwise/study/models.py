@@ -28,7 +28,7 @@ def check_model(model: Model, image_shape: tuple[int, ...], n_classes: int) -> i
         If it can't take these images, or gives other than one score a class.
     """
     if model.is_quadratic:
-        check_quadratic(model, image_shape)
+        check_quadratic(model, image_shape, n_classes)
         return None
     import torch
 

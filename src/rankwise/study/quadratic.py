@@ -15,6 +15,8 @@ from rankwise.study.fitted import Fitted, Labelled, Training, one_epoch
 _LEAST = 1e-12
 # Training images to try the quadratic classifier's parameters with: as many as it needs.
 _MANY = 10_000
+_STUDYS = ("random_state", "device", "n_jobs", "verbose")
+"""What a study decides for all of its models."""
 
 
 def quadratic_classifier(
@@ -24,11 +26,18 @@ def quadratic_classifier(
     from rankwise.estimators.options import OPTIONS, classifier_of, training_options
     from rankwise.training.presets import recommended
 
-    unknown = sorted(set(model.parameters) - {"preset", *OPTIONS})
+    accepted = ["preset", *(name for name in OPTIONS if name not in _STUDYS)]
+    decided = sorted(set(model.parameters) & {*_STUDYS})
+    if decided:
+        raise StudyError(
+            f"{', '.join(map(repr, decided))} can't be parameters of the quadratic classifier, as "
+            f"the study decides them; {', '.join(accepted)} are accepted"
+        )
+    unknown = sorted(set(model.parameters) - {*accepted})
     if unknown:
         raise StudyError(
-            f"the quadratic classifier has no {', '.join(map(repr, unknown))}; preset, "
-            f"{', '.join(OPTIONS)} are accepted as its parameters"
+            f"the quadratic classifier has no {', '.join(map(repr, unknown))}; "
+            f"{', '.join(accepted)} are accepted as its parameters"
         )
     parameters = {"random_state": seed, **model.parameters, **instead}
     preset = parameters.pop("preset", None)
@@ -40,11 +49,11 @@ def quadratic_classifier(
         raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 
 
-def check_quadratic(model: Model, image_shape: tuple[int, ...]) -> None:
+def check_quadratic(model: Model, image_shape: tuple[int, ...], n_classes: int) -> None:
     """Refuse parameters that a fit would refuse."""
     classifier = quadratic_classifier(model, 0, image_shape)
     try:
-        classifier.plan_for(image_shape, _MANY)
+        classifier.check_fit(image_shape, n_classes, _MANY)
     except (TypeError, ValueError) as error:
         raise StudyError(f"the parameters of the quadratic classifier: {error}") from error
 

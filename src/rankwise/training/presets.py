@@ -8,6 +8,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any
 
+from rankwise.linear.output_layer import METHODS
 from rankwise.training.convolutional_presets import (
     ACCEPTED,
     AUGMENTATIONS,
@@ -289,8 +290,9 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     if name in PRESETS:
         refuse_own(f"preset {name!r}", given)
         refuse_augmentation(name, given)
-    if not 0 <= given.get("tol", 0.0) < inf:
-        raise ValueError(f"tol must be a number at least 0, got {given['tol']!r}")
+    tol = given.get("tol", 0.0)
+    if not isinstance(tol, Real) or not 0 <= tol < inf:
+        raise ValueError(f"tol must be a number at least 0, got {tol!r}")
     ridge = given.get("ridge", "gcv")
     number = isinstance(ridge, Real) and not isinstance(ridge, bool)
     if not (0 <= ridge < inf if number else isinstance(ridge, str) and ridge in ("gcv", "loo")):
@@ -301,6 +303,11 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{' and '.join(asked)} need a ridge above 0, got ridge={ridge!r}; give a larger one, "
             "or 'gcv' or 'loo'"
+        )
+    method = given.get("glue_method", "auto")
+    if method not in METHODS:
+        raise ValueError(
+            f"unknown method {method!r} of the output layer; accepted: {', '.join(METHODS)}"
         )
     window = given.get("window", False)
     if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
