@@ -20,6 +20,16 @@ def worker(folder):
     )
 
 
+def test_a_file_is_no_folder_of_tasks(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with (
+            pytest.raises(ClusterError, match="can't be a folder of tasks, as there is a file at"),
+            rankwise.cluster(f"folder:{path}"),
+        ):
+            pass
+
+
 def test_any_number_of_processes_work_off_a_folder(tmp_path):
     def slow(common, number):
         import os

@@ -5,9 +5,11 @@ import signal
 import time
 
 import numpy as np
+import pytest
 from joblib.externals.loky import get_reusable_executor
 
 import rankwise
+from rankwise.errors import ClusterError
 
 kept = []
 
@@ -27,6 +29,15 @@ def test_processes_that_grow_go_on():
         grown = set(executor.map(grow, [350, 350]))
         assert grown | set(executor.map(grow, [0, 0, 0, 0])) <= first
     get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "²", "٣", "1.5"])
+def test_other_than_a_number_of_processes_is_refused(number):
+    with (
+        pytest.raises(ClusterError, match=f"'local:{number}' is no cluster; tcp://HOST:8786"),
+        rankwise.cluster(f"local:{number}"),
+    ):
+        pass
 
 
 def interrupt_itself(number):

@@ -25,8 +25,21 @@ def study(**more):
     return study_from(values | more)
 
 
-def test_a_search_begins_with_the_study_s_own_values(tmp_path):
+@pytest.fixture
+def log_level():
+    from optuna import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    yield logging.CRITICAL
+    logging.set_verbosity(before)
+
+
+def test_a_search_begins_with_the_study_s_own_values(tmp_path, log_level):
+    from optuna.logging import get_verbosity
+
     found = tune_study(study(), tmp_path, trials=4, device="cpu")
+    assert get_verbosity() == log_level
     (search,) = found["searches"]
     assert search["condition"] == "digits/quadratic/low-rank/1"
     assert len(search["trials"]) == 4

@@ -116,7 +116,8 @@ def _executor(where: Any, mixed_kernels: bool) -> Executor:
 
         return DaskExecutor(where, mixed_kernels=mixed_kernels)
     kind, _, rest = str(where).partition(":")
-    if kind == "local" and (rest == "" or (rest.isdigit() and int(rest) > 0)):
+    whole = rest.isascii() and rest.isdecimal()
+    if kind == "local" and (rest == "" or (whole and int(rest) > 0)):
         return JoblibExecutor(int(rest or -1), backend="loky", mixed_kernels=mixed_kernels)
     if kind in ("tcp", "tls", "ws", "wss", "ucx") and rest.startswith("//"):
         from rankwise.cluster.dask import DaskExecutor

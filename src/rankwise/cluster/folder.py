@@ -41,12 +41,23 @@ class FolderExecutor(Executor):
     folder : Path
         On a disk that all workers see.
     mixed_kernels : bool
+
+    Raises
+    ------
+    ClusterError
+        If a file stands where the folder would be.
     """
 
     def __init__(self, folder: Path, *, mixed_kernels: bool = False) -> None:
         super().__init__(mixed_kernels=mixed_kernels)
         self.folder = folder.absolute()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ClusterError(
+                f"{folder} can't be a folder of tasks, as there is a file at or above it; the path "
+                "of a folder is accepted"
+            ) from error
         self.address = f"folder:{folder}"
         self._arrays: dict[int, Path] = {}
         self._jobs: list[Path] = []

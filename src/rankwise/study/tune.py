@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rankwise._claims import differences, held
 from rankwise._files import full_disk, temporary_folder, write_json
 from rankwise._progress import progress_bar
-from rankwise._threads import one_thread
+from rankwise._threads import SharedChange, Undo, one_thread
 from rankwise.errors import DataError, MissingDependencyError, RunError
 from rankwise.study.arms import batch_augmentation
 from rankwise.study.claim import weight_files
@@ -36,6 +36,7 @@ SKIP_THRESHOLDS = (0.0, 0.95)
 _RANGES = {"energy": ENERGIES, "skip_threshold": SKIP_THRESHOLDS}
 TUNING = "tune.json"
 _STORAGE = "tune.sqlite3"
+_LOGGING = SharedChange()
 
 
 def tune_study(
@@ -108,6 +109,7 @@ def tune_study(
     storage = f"sqlite:///{(out / _STORAGE).resolve()}"
     with (
         held(out, "search"),
+        _LOGGING.holding("optuna", _quieten),
         _database(out / _STORAGE),
         progress_bar("trials", trials * len(conditions), enabled=progress) as advance,
     ):
@@ -354,6 +356,12 @@ def _optuna() -> Any:
         raise MissingDependencyError(
             "tuning needs a library: pip install 'rankwise[optuna]'"
         ) from error
-    # What a trial fails with ends the search, and is told there.
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
+
+
+def _quieten() -> Undo:
+    """Leave optuna's log to errors: what a trial fails with ends the search, and is told there."""
+    logging = _optuna().logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    return lambda: logging.set_verbosity(before)
