@@ -43,6 +43,13 @@ def test_numpy_scalars_are_numbers(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"n": 3, "a": 0.5}
 
 
+def test_what_json_has_no_number_for_is_null(tmp_path):
+    values = {"a": [float("nan"), (np.float32(np.inf), 1.5)], "b": np.float64(-np.inf)}
+    write_json(tmp_path / "x.json", values)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, [None, 1.5]], "b": None}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 def test_no_room_names_the_file_that_was_asked_for(tmp_path):
     """Whatever the library that writes says of it, and what was there stays."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import secrets
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; numpy scalars count as numbers."""
-    text = json.dumps(value, indent=2, default=lambda scalar: scalar.item())
+    """Write `value` as indented JSON, atomically; numpy scalars are numbers, NaN and ∞ null."""
+    text = json.dumps(
+        finite(value), indent=2, allow_nan=False, default=lambda scalar: finite(scalar.item())
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """A copy without NaN and infinities, which JSON can't hold: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def _new_file(folder: Path, path: Path) -> Path:

@@ -1,6 +1,7 @@
 """``rankwise head``, and the other commands on its result."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ from sklearn.datasets import load_digits
 
 from cli_cases import FAST, call
 from rankwise._files import PART
+from rankwise.cli.head import _classes
 from rankwise.estimators.models import load_model
 from rankwise.heads.backbones import SmallResNet, save_backbone
+from rankwise.runs.heads import _by_class
+
+
+def test_a_class_without_test_images_has_no_accuracy():
+    found = _by_class(np.array([[3, 1], [0, 0]]), SimpleNamespace(classes_=["a", "b"]))
+    assert [row["accuracy"] for row in found.values()] == [0.75, None]
+    assert _classes({"accuracy_by_class": found})[1] == ("b", "0", "–")
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,16 @@ def test_round_trip(tmp_path, labels):
     again.fit(IMAGES, labels)
 
 
+def test_a_loss_that_is_no_number_is_saved_and_read(tmp_path):
+    fitted = model(np.arange(60) % 3)
+    fitted.history_ = [{"epoch": 1, "train_loss": np.nan, "validation_accuracy": None}]
+    fitted.save(tmp_path)
+    json.loads((tmp_path / DESCRIPTION).read_text(), parse_constant=pytest.fail)
+    (entry,) = load_model(tmp_path).history_
+    assert np.isnan(entry["train_loss"])
+    assert entry["validation_accuracy"] is None
+
+
 def test_no_pickle_is_written(saved):
     assert sorted(p.name for p in saved.iterdir()) == [DESCRIPTION, WEIGHTS]
     json.loads((saved / DESCRIPTION).read_text())

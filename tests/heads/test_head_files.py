@@ -1,6 +1,7 @@
 """Heads on disk with backbones of every make; nothing that a folder names is run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ def test_a_module_of_torch_s_layers_is_saved_with_its_head(photos, tmp_path):
     )
     loaded.save(tmp_path / "again")
     assert load_head(tmp_path / "again").n_features_in_ == 6
+
+
+def test_an_error_of_a_ridge_that_is_no_number_is_saved_and_read(photos, tmp_path):
+    head = VarProHead().fit(photos[0].reshape(30, -1)[:, :5].astype(float), photos[1])
+    head._solved = replace(head._solution(), criterion=[(1.0, np.inf), (2.0, 0.5)])
+    head.save(tmp_path)
+    assert "Infinity" not in (tmp_path / "model.json").read_text()
+    (_, first), second = load_head(tmp_path).criterion_
+    assert np.isnan(first)
+    assert second == (2.0, 0.5)
 
 
 def test_a_power_of_the_features_goes_wherever_they_do(photos, tmp_path, monkeypatch):

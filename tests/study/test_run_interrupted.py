@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from rankwise._files import PART, _machine
+from rankwise._files import PART, _machine, write_json
 from rankwise.errors import RunError
 from rankwise.heads.backbones import SmallResNet, save_backbone
 from rankwise.study import conditions_of, study_status
@@ -110,6 +110,17 @@ def test_a_kill_right_after_a_cells_last_word_leaves_nothing_over(finished, monk
         monkeypatch.setattr("rankwise.study.run.engine", lambda workers: Elsewhere())
     run(QUICK, finished)
     assert not left.exists()
+
+
+def test_a_loss_that_is_no_number_is_one_of_a_cell_that_is_done(finished):
+    path = next(finished.glob("cells/**/result.json"))
+    before = path.read_text()
+    write_json(path, json.loads(before) | {"test_loss": float("nan")})
+    try:
+        status = study_status(finished)
+    finally:
+        path.write_text(before)
+    assert status["left"] == 0
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])

@@ -134,7 +134,12 @@ _FIRST = 8
 def _classes(report: dict[str, Any]) -> list[tuple[str, ...]]:
     found = report["accuracy_by_class"].items()
     return [
-        (_short(name, 40), f"{row['n_samples']:,}", percent(row["accuracy"])) for name, row in found
+        (
+            _short(name, 40),
+            f"{row['n_samples']:,}",
+            "–" if row["accuracy"] is None else percent(row["accuracy"]),
+        )
+        for name, row in found
     ]
 
 

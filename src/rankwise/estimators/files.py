@@ -39,6 +39,8 @@ FORMAT_VERSIONS = (2, 3, 4)
 FAMILIES = {"units": "QuadraticClassifier", "convolutional": "ConvolutionalClassifier"}
 """The kinds of network, and the classifiers that have them."""
 
+_LOSSES = ("train_loss", "objective")
+"""What an epoch or a step of a fit always has."""
 _VECTORS = ("channel", "row", "column", "bias")
 _WHITENING = ("filters", "bias")
 
@@ -239,12 +241,23 @@ def _build(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Saved
         bool(description["fitted_on_uint8"]),
         dtype,
         parameters,
-        description["fitted"],
+        _fitted_of(description["fitted"]),
         _range_of(description.get("value_range")),
         description.get("class"),
         description.get("feature_names"),
         plain_value(description.get("subnet_reports", [])),
     )
+
+
+def _fitted_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Learned attributes, with NaN for the null that stands for a loss that was no number."""
+    if "history_" not in values:
+        return values
+    history = [
+        {k: math.nan if v is None and k in _LOSSES else v for k, v in entry.items()}
+        for entry in values["history_"]
+    ]
+    return {**values, "history_": history}
 
 
 def _range_of(value: Any) -> tuple[float, float] | None:

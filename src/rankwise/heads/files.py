@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -250,7 +251,9 @@ def _solution(
     k, d = statistics.means.shape
     _check_sizes(tensors, {"coef": (k, d), "intercept": (k,)})
     values = dict(described)
-    values["criterion"] = [(float(m), float(e)) for m, e in values["criterion"]]
+    values["criterion"] = [
+        (float(m), math.nan if e is None else float(e)) for m, e in values["criterion"]
+    ]
     for name in ("temperature", "curvature", "ridge"):
         number = values.get(name, 1.0)
         least = 0.0 if name == "ridge" else np.finfo(float).tiny

@@ -231,12 +231,12 @@ def _fit(
     return report
 
 
-def _by_class(counts: np.ndarray, model: VarProHead) -> dict[str, dict[str, float]]:
-    """Share of each class's test images that get its label, and how many there are."""
+def _by_class(counts: np.ndarray, model: VarProHead) -> dict[str, dict[str, float | None]]:
+    """Share of each class's test images that get its label, if any, and how many there are."""
     return {
         str(c): {
             "n_samples": int(row.sum()),
-            "accuracy": float(row[i] / row.sum()) if row.sum() else float("nan"),
+            "accuracy": float(row[i] / row.sum()) if row.sum() else None,
         }
         for i, (c, row) in enumerate(zip(model.classes_, counts, strict=True))
     }

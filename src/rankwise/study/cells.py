@@ -61,7 +61,7 @@ _RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "best_epoch": (int,),
     "validation_accuracy": (*_NUMBER, type(None)),
     "test_accuracy": _NUMBER,
-    "test_loss": _NUMBER,
+    "test_loss": (*_NUMBER, type(None)),
     "degraded": (dict, type(None)),
     "n_train": (int,),
     "n_copies": (int,),

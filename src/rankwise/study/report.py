@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise import _page
+from rankwise._files import finite
 from rankwise._reading import blamed_on
 from rankwise.errors import RunError
 from rankwise.study import sections, spans, verdict_sections, wide_sections
@@ -19,7 +20,7 @@ from rankwise.study.exports import write_tables
 from rankwise.study.leak_section import leak_check
 from rankwise.study.methods import methods
 from rankwise.study.references import REFERENCES
-from rankwise.study.results import RESULTS, finite
+from rankwise.study.results import RESULTS
 from rankwise.study.status import current_results, extension_of, failures_of
 
 _ROOM = "rankwise.study/templates"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise._files import write_json
+from rankwise._files import finite, write_json
 from rankwise._machine import environment
 from rankwise._reading import read_json
 from rankwise.data import ImageSet, repeats_between
@@ -231,17 +230,6 @@ def read_results(folder: Path | str) -> dict[str, Any]:
 def timestamp() -> str:
     """Now, in ISO 8601, to the second, with the zone's offset."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def finite(value: Any) -> Any:
-    """A copy without NaN and infinities, which JSON can't hold: they become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def _one_or_all(values: Any) -> int | list[int] | None:
