@@ -32,6 +32,10 @@ def nowhere():
         torch.set_default_device(None)
 
 
+def bfloat16():
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
 MODELS = {
     "accurate": lambda: ConvolutionalClassifier(
         "accurate", n_units=60, epochs=1, augmentation="moves+low-rank", n_jobs=2
@@ -52,10 +56,13 @@ def settings():
         torch.get_default_device(),
         torch.is_inference_mode_enabled(),
         torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
     )
 
 
-@pytest.mark.parametrize("around", [double, nowhere, torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize(
+    "around", [double, nowhere, torch.inference_mode, torch.no_grad, bfloat16]
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_of_the_process_change_no_fit_and_stay(plain, name, around):
     with around():
