@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def pixel_marks(images: Images | np.ndarray) -> np.ndarray:
     uint64 array of shape (n,)
     """
     marks = np.empty(len(images), "<u8")
-    for block in blocks(len(images)):
+    for block in blocks(len(images), images_at_a_time(images)):
         for row, image in enumerate(images[block], start=block.start):
             digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8)
             marks[row] = int.from_bytes(digest.digest(), "little")
@@ -220,6 +221,12 @@ def part_rows(bytes_a_row: int, most: int = 1024) -> int:
 
 BLOCK = 4096
 """Samples a block: large enough that adding the tiles up is cheap beside the products."""
+
+
+def images_at_a_time(images: Images, most: int = BLOCK, bytes_a_number: int | None = None) -> int:
+    """Images that are read at a time, as they are or in a type of so many bytes; as `part_rows`."""
+    size = images.dtype.itemsize if bytes_a_number is None else bytes_a_number
+    return part_rows(prod(images.shape[1:]) * size, most)
 
 
 def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:

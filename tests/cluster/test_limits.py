@@ -12,17 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rankwise._arrays import PART_BYTES, OneHot, Referred
+from rankwise import ConvolutionalClassifier, _arrays
+from rankwise._arrays import PART_BYTES, OneHot, Referred, pixel_marks
 from rankwise.linear.gram import accumulate_gram
 from rankwise.networks.quadratic import network_features, outputs_in_blocks
+from rankwise.training.augment import Augmentation, channel_statistics, with_mirrors
+from rankwise.training.whitening import whitening
 from rankwise.units.multilinear import make_units
 
 
 class Photographs(Referred):
-    """Images of 512 × 512 × 3, which are made when they are asked for: how many, is noted."""
+    """Images, square and in colour, made when they are asked for: how many, is noted."""
 
-    def __init__(self, n):
-        self.shape, self.dtype, self.asked = (n, 512, 512, 3), np.dtype(np.uint8), []
+    def __init__(self, n, side=512):
+        self.shape, self.dtype, self.asked = (n, side, side, 3), np.dtype(np.uint8), []
 
     def __len__(self):
         return self.shape[0]
@@ -47,6 +50,42 @@ def test_blocks_of_large_images_are_bounded_by_bytes():
     assert sum(images.asked) == 2 * len(images)
     row = 4 * 512 * 512 * 3  # bytes in floating point
     assert 1 < max(images.asked) <= PART_BYTES / row
+
+
+MEGABYTE = 2**20
+CENTER, SCALE = np.zeros(3, np.float32), np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("read", "bytes_a_number"),
+    [
+        (pixel_marks, 1),
+        (channel_statistics, 8),
+        (lambda images: whitening(images, CENTER, SCALE, shrink=1, side=2), 8),
+        (lambda images: with_mirrors(Augmentation(), images, np.arange(len(images)) % 2, 0), 1),
+    ],
+    ids=["marks", "statistics", "whitening", "mirrors"],
+)
+def test_what_a_fit_reads_before_it_trains_is_bounded_by_bytes(monkeypatch, read, bytes_a_number):
+    monkeypatch.setattr(_arrays, "PART_BYTES", MEGABYTE)
+    images = Photographs(300, 64)
+    read(images)
+    row = bytes_a_number * 64 * 64 * 3
+    assert 1 < max(images.asked) <= MEGABYTE / row
+
+
+def test_averages_over_copies_read_shards_in_blocks(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    model = ConvolutionalClassifier("nano", epochs=1).fit(x, np.arange(40) % 2)
+    model.set_params(tta="shifts")
+    images = Photographs(600, 64)
+    at_once = model.outputs(images)
+    assert images.asked == [600]
+    monkeypatch.setattr(_arrays, "PART_BYTES", 4 * MEGABYTE)
+    images.asked.clear()
+    found = model.outputs(images)
+    assert 1 < max(images.asked) <= 4 * MEGABYTE / (64 * 64 * 3)
+    np.testing.assert_array_equal(found, at_once)
 
 
 UNDER_A_LIMIT = """

@@ -60,9 +60,7 @@ def settings():
     )
 
 
-@pytest.mark.parametrize(
-    "around", [double, nowhere, torch.inference_mode, torch.no_grad, bfloat16]
-)
+@pytest.mark.parametrize("around", [double, nowhere, torch.inference_mode, torch.no_grad, bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_of_the_process_change_no_fit_and_stay(plain, name, around):
     with around():

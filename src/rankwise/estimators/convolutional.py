@@ -10,13 +10,14 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from rankwise._arrays import Images, chosen, each_once
+from rankwise._arrays import Images, chosen, each_once, part_rows
 from rankwise._progress import progress_bar
 from rankwise.estimators._arguments import epochs_of, groups_of, validation_of
 from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
 from rankwise.estimators._inputs import classes_of, tells, thread_count
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
+from rankwise.networks.convolutional import OUTPUT_BLOCK
 from rankwise.networks.copies import COPIES, outputs_of_copies, views
 from rankwise.networks.graph import Graph
 from rankwise.training.convolutional_fitting import fit_convolutional
@@ -225,14 +226,16 @@ class ConvolutionalClassifier(ImageClassifier):
             return super().outputs(X)
         check_is_fitted(self, "network_")
         chosen = views(self.tta, self.mirror_)
-        images = np.ascontiguousarray(self._validated_predict(as_numpy(X)))
+        images = in_rows(self._validated_predict(as_numpy(X)))
         workers = thread_count(self.n_jobs)
+        step = part_rows(self.network_.features(images).row_bytes, OUTPUT_BLOCK)
         total = len(chosen) * len(images)
         with progress_bar("predict", total, enabled=tells(self.verbose)) as advance:
             return outputs_of_copies(
                 lambda copies: self.network_.outputs(copies, workers=workers, advance=advance),
                 images,
                 chosen,
+                step,
             )
 
     def as_graph(self) -> Graph:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rankwise._arrays import Images, blocks
+from rankwise._arrays import Images, blocks, images_at_a_time
 
 COPIES = ("mirror", "shifts")
 """Copies of an image: it and its mirror image; or these, and both moved up left and down right."""
@@ -103,7 +103,10 @@ def check_mirror(mirror: bool | None, why: str = UNASKED) -> None:
 
 
 def outputs_of_copies(
-    outputs: Callable[[np.ndarray], np.ndarray], images: Images, chosen: tuple[View, ...]
+    outputs: Callable[[np.ndarray], np.ndarray],
+    images: Images,
+    chosen: tuple[View, ...],
+    step: int = 1,
 ) -> np.ndarray:
     """Weighted mean of the outputs for all copies of each image, ``(n, K)``.
 
@@ -113,9 +116,11 @@ def outputs_of_copies(
         Outputs ``(n, K)`` of images.
     images : array of shape (n, H, W[, C])
     chosen : tuple of View
+    step : int
+        Images that `outputs` computes at a time; a block is of several times as many.
     """
     parts = []
-    for block in blocks(len(images)):
+    for block in blocks(len(images), step * max(1, images_at_a_time(images) // step)):
         part = images[block]
         parts.append(sum(view.weight * outputs(view.of(part)) for view in chosen))
     return np.concatenate(parts) if parts else outputs(images[:0])

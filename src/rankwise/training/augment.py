@@ -9,7 +9,7 @@ from math import pi, prod
 import numpy as np
 import torch
 
-from rankwise._arrays import Images, blocks
+from rankwise._arrays import Images, blocks, chosen, images_at_a_time
 from rankwise.linear.gram import accumulate_gram
 from rankwise.linear.output_layer import solve_gram
 from rankwise.networks.convolutional import ConvolutionalNetwork, as_maps
@@ -205,25 +205,24 @@ def with_mirrors(
         return augmentation
     rng = np.random.default_rng([seed, 2])
     drawn = rng.permutation(len(images))[:_PROBE_SAMPLES]
-    images, encoded = images[drawn], encoded[drawn]
-    n_fit = len(images) * 2 // 3
+    encoded = encoded[drawn]
+    n_fit = len(drawn) * 2 // 3
     n_classes = int(encoded.max()) + 1
-    network = _probe(images[:n_fit], encoded[:n_fit], n_classes, rng)
+    network = _probe(chosen(images, drawn[:n_fit]), encoded[:n_fit], n_classes, rng)
     chance = float(np.bincount(encoded).max() / len(encoded))
-
-    def above_chance(rest: np.ndarray) -> float:
-        found = network.outputs(rest).argmax(axis=1)
-        return float(np.mean(found == encoded[n_fit:])) - chance
-
-    enough = _KEPT * max(above_chance(images[n_fit:]), 1e-9)
-    mirror = above_chance(images[n_fit:, :, ::-1]) >= enough
-    flip = above_chance(images[n_fit:, ::-1]) >= enough
-    chosen = mirrored if mirror and mirrored is not None else augmentation
-    return replace(chosen, mirror=mirror, flip=flip)
+    rest, right = chosen(images, drawn[n_fit:]), np.zeros(3)
+    for block in blocks(len(rest), images_at_a_time(rest)):
+        part, labels = rest[block], encoded[n_fit:][block]
+        for i, seen in enumerate((part, part[:, :, ::-1], part[:, ::-1])):
+            right[i] += np.sum(network.outputs(seen).argmax(axis=1) == labels)
+    kept, *others = right / len(rest) - chance
+    mirror, flip = (bool(other >= _KEPT * max(kept, 1e-9)) for other in others)
+    moves = mirrored if mirror and mirrored is not None else augmentation
+    return replace(moves, mirror=mirror, flip=flip)
 
 
 def _probe(
-    images: np.ndarray, encoded: np.ndarray, n_classes: int, rng: np.random.Generator
+    images: Images, encoded: np.ndarray, n_classes: int, rng: np.random.Generator
 ) -> ConvolutionalNetwork:
     """One layer of untrained units with a grid of pooled maps, and their output layer."""
     shape = images.shape[1:]
@@ -254,11 +253,12 @@ def channel_statistics(images: Images) -> tuple[np.ndarray, np.ndarray]:
         10⁻⁶ or, where no value is as large as 1, than 10⁻⁶ of the largest.
     """
     n = min(len(images), 10 * _PROBE_SAMPLES)
+    size = images_at_a_time(images, _STATISTICS_BLOCK, bytes_a_number=8)
     largest = 0.0
 
     def mean_of(values: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64)
-        for block in blocks(n, _STATISTICS_BLOCK):
+        for block in blocks(n, size):
             maps = as_maps(images[block])
             total = total + values(maps.double()).sum(dim=(0, 2, 3))
         return total / (n * prod(images.shape[1:3]))

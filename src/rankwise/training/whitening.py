@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rankwise._arrays import Images, blocks
+from rankwise._arrays import Images, blocks, images_at_a_time
 from rankwise.networks.convolutional import as_maps, shrunk
 
 _MOST, _BLOCK = 5000, 256
@@ -37,7 +37,7 @@ def whitening(
     n = min(len(images), _MOST)
     middle, deviation = (torch.as_tensor(a)[:, None, None] for a in (center, scale))
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for block in blocks(n, _BLOCK):
+    for block in blocks(n, images_at_a_time(images, _BLOCK, bytes_a_number=8)):
         maps = (shrunk(as_maps(images[block]), shrink) - middle) / deviation
         patches = torch.nn.functional.unfold(maps.double(), side)
         rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
