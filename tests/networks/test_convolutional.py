@@ -1,5 +1,7 @@
 """Convolutional units against slow loops, and the network's other faces."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,19 @@ def random_network(shape, layers=LAYERS, *, seed=0, softmax=False, **options):
     return ConvolutionalNetwork(
         units, weights, center.astype(np.float32), scale.astype(np.float32), coef, softmax
     )
+
+
+def test_images_that_are_mapped_read_only_become_maps_without_a_warning():
+    images = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
+    images.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            maps = as_maps(images)
+    finally:
+        torch.set_warn_always(False)
+    np.testing.assert_array_equal(maps[:, 0], images)
 
 
 def slow_outputs(network, images):

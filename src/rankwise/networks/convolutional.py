@@ -28,7 +28,8 @@ def as_maps(images: np.ndarray, dtype: str = "float32") -> Any:
     """Images ``(n, H, W[, C])`` as a tensor of maps ``(n, C, H, W)``; uint8 is divided by 255."""
     import torch
 
-    values = torch.from_numpy(np.ascontiguousarray(as_float(images, dtype)))
+    # Of what is mapped read-only, a copy: torch wants arrays writable.
+    values = torch.from_numpy(np.require(as_float(images, dtype), requirements=["C", "W"]))
     if values.ndim == 3:
         return values[:, None]
     # The view is the layout that convolutions on a CPU like best.
