@@ -168,7 +168,8 @@ def test_the_rest_of_a_budget_is_the_learners_own(digits, monkeypatch):
     model.fit(images[:300], labels[:300])
     of_teacher, own = plans
     assert of_teacher.time_budget == pytest.approx(0.72)
-    assert own.time_budget == pytest.approx(1.8 - model.seconds_["teacher"])
+    # Less what reading the images took.
+    assert 0 < 1.8 - model.seconds_["teacher"] - own.time_budget < 0.5
     assert own.teacher is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,7 @@ class ConvolutionalClassifier(ImageClassifier):
         seed: int,
         folder: Path | None,
     ) -> Fitted:
+        begin = time.perf_counter()
         self.preset_ = str(self.preset)
         # An image that is there twice counts twice; so neither repeats nor the order of the images
         # change what batches hold, and a weight of 2 is the same as two images.
@@ -337,5 +339,6 @@ class ConvolutionalClassifier(ImageClassifier):
             folder=folder,
             glue_only=self.probabilities in ("sum-to-one", "sigmoid"),
             mirror_needed=self.tta == "mirror",
+            begin=begin,
             **self._execution(),
         )

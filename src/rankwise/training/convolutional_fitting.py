@@ -51,6 +51,7 @@ def fit_convolutional(
     validation_rows: np.ndarray | None = None,
     mirror_needed: bool = False,
     of_teacher: bool = False,
+    begin: float | None = None,
 ) -> Fitted:
     """Train convolutional units together, then solve their output layer in closed form.
 
@@ -91,6 +92,8 @@ def fit_convolutional(
         Refuse, before anything is trained, images whose classes don't survive a mirror.
     of_teacher : bool
         Whether it is the one that another learns from.
+    begin : float, optional
+        When the fit began, of `time.perf_counter`: the time budget counts from then. Default: now.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def fit_convolutional(
     from rankwise.training.starting import convolutional_module
     from rankwise.training.teaching import Teacher
 
-    begin = time.perf_counter()
+    begin = time.perf_counter() if begin is None else begin
     if device.startswith("cpu"):
         for each in (plan, *([plan.teacher] if plan.teacher else [])):
             check_room_for_maps(each.units, each.joint, len(encoded), threads)
@@ -140,6 +143,7 @@ def fit_convolutional(
                 found = precision_begun(joint.precision, begun[1]["precision"], folder)
                 joint = replace(joint, precision=found)
                 teacher = _with(teacher, precision=found)
+        waited = time.perf_counter() - begin
         network, taught = _teacher(
             images,
             encoded,
@@ -161,7 +165,7 @@ def fit_convolutional(
         if joint.precision == "auto":
             joint = replace(joint, precision=taught.get("precision", "auto"))
         if joint.time_budget is not None:
-            left = joint.time_budget - taught["seconds"]
+            left = joint.time_budget - waited - taught["seconds"]
             joint = replace(joint, time_budget=max(left, _LEAST_SECONDS))
     started = time.perf_counter() if taught else begin
     with one_thread():  # beside others a thread a core takes many times as long

@@ -5,10 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from joint_cases import training
+from rankwise import ConvolutionalClassifier
+from rankwise._arrays import each_once
+from rankwise.estimators import convolutional as estimator
 from rankwise.lowrank import RandomLowRank
-from rankwise.training import joint
+from rankwise.training import convolutional_fitting, joint
 from rankwise.training.joint import JointTraining
 from rankwise.training.steps import Clock
 
@@ -27,6 +31,22 @@ def test_a_time_budget_ends_the_training_in_the_middle_of_an_epoch(digits):
     assert 25 < len(rates) < 40
     assert rates == sorted(rates)
     assert rates[-1] > 0.9, "the schedule ends with the budget"
+
+
+def test_reading_the_images_counts_in_a_time_budget(digits, monkeypatch):
+    seconds = [0.0]
+
+    def slow(*given):
+        seconds[0] += 100.0
+        return each_once(*given)
+
+    monkeypatch.setattr(estimator, "each_once", slow)
+    for module in (estimator, convolutional_fitting):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    model = ConvolutionalClassifier("nano", time_budget=1)
+    with pytest.warns(ConvergenceWarning, match="the time budget is 60 seconds, and a fit of one"):
+        model.fit(digits[0][:100], digits[1][:100])
+    assert model.seconds_["total"] == 100.0
 
 
 def counting(step=1.0):
