@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankwise import ConvolutionalClassifier, QuadraticClassifier, TrainingOptions, load_model
+from rankwise import (
+    ConvolutionalClassifier,
+    FixedRidge,
+    GaussNewton,
+    QuadraticClassifier,
+    Refine,
+    TrainingOptions,
+    load_model,
+)
+from rankwise.training import fitting
 
 RNG = np.random.default_rng(0)
 X = RNG.random((40, 8, 8))
@@ -77,6 +86,40 @@ def test_parameters_that_are_none_are_refused_in_one_sentence(parameters, messag
 )
 def test_and_so_they_are_of_sub_networks(parameters, message):
     assert refusal(lambda: QuadraticClassifier(**parameters).fit(X, Y)) == message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "options", "message"),
+    [
+        (
+            {"ridge": FixedRidge(1e-3, method="foo")},
+            {},
+            "unknown method 'foo' of the output layer; accepted: auto, gram, tsqr",
+        ),
+        (
+            {"ridge": FixedRidge("loo", method="tsqr")},
+            {},
+            "method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'",
+        ),
+        (
+            {"refine": GaussNewton(1)},
+            {"sample_weight": 1.0 + Y},
+            "Gauss–Newton steps count every image once; weights are taken by a refinement on "
+            "mini-batches",
+        ),
+        (
+            {"refine": Refine(1), "image_shape": (2, 2, 4, 4), "unit": "multilinear"},
+            {},
+            "joint refinement needs images (height, width) or (height, width, channels), got "
+            "shape (2, 2, 4, 4)",
+        ),
+    ],
+)
+def test_what_comes_behind_sub_networks_is_refused_before_them(
+    monkeypatch, parameters, options, message
+):
+    monkeypatch.setattr(fitting, "train_subnets", lambda *_, **__: pytest.fail("trained"))
+    assert refusal(lambda: QuadraticClassifier(**parameters).fit(X, Y, **options)) == message
 
 
 def test_whole_numbers_of_any_type_are_taken():

@@ -152,7 +152,7 @@ def test_progress_counts_every_sample():
     [
         ({"ridge": "best"}, "ridge must be a number at least 0, 'gcv' or 'loo', got 'best'"),
         ({"ridge": -1.0}, "ridge must be a number at least 0, 'gcv' or 'loo', got -1.0"),
-        ({"method": "qr"}, "unknown method 'qr'; accepted: auto, gram, tsqr"),
+        ({"method": "qr"}, "unknown method 'qr' of the output layer; accepted: auto, gram, tsqr"),
         ({"method": "tsqr", "ridge": "gcv"}, "method 'tsqr' needs a number as ridge"),
     ],
 )

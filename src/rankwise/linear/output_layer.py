@@ -43,6 +43,8 @@ from rankwise.linear.ridge_choice import (
 )
 
 METHODS = ("auto", "gram", "tsqr")
+"""How an output layer is accumulated; see `solve_output_layer`."""
+
 _CLEAR = 1e3
 """A Cholesky counts where the reciprocal condition is so many times above float64's rounding."""
 
@@ -215,6 +217,21 @@ def _triangle(rows: np.ndarray) -> np.ndarray:
     return factor[: rows.shape[1]]
 
 
+def check_method(method: Any, ridge: Any) -> None:
+    """Refuse a method that is none, or that the choice of a ridge can't be made by.
+
+    Raises
+    ------
+    ValueError
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"unknown method {method!r} of the output layer; accepted: {', '.join(METHODS)}"
+        )
+    if method == "tsqr" and isinstance(ridge, str):
+        raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")
+
+
 def solve_output_layer(
     features: Features,
     targets: Targets,
@@ -244,11 +261,8 @@ def solve_output_layer(
     """
     if not (ridge in ("gcv", "loo") or (not isinstance(ridge, str) and 0 <= ridge < np.inf)):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; accepted: {', '.join(METHODS)}")
-    if method == "tsqr":
-        if isinstance(ridge, str):
-            raise ValueError("method 'tsqr' needs a number as ridge; 'gcv' and 'loo' need 'gram'")
+    check_method(method, ridge)
+    if method == "tsqr" and not isinstance(ridge, str):
         return solve_tsqr(
             features,
             targets,

@@ -165,6 +165,10 @@ def fit_subnetworks(
             "squashing inside the functional takes no sample or class weights; leave one of them "
             "out"
         )
+    if plan.refine:
+        from rankwise.training.refinement import check_refinable
+
+        check_refinable(plan.refine_solver, plan.subnet.units.shape, weights)
     if device == "cpu":
         check_room(plan.subnet, len(used), n_classes, min(plan.n_subnets, threads))
     targets = OneHot.of(encoded, n_classes)

@@ -8,7 +8,7 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any
 
-from rankwise.linear.output_layer import METHODS
+from rankwise.linear.output_layer import check_method
 from rankwise.training.convolutional_presets import (
     ACCEPTED,
     AUGMENTATIONS,
@@ -297,17 +297,13 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     number = isinstance(ridge, Real) and not isinstance(ridge, bool)
     if not (0 <= ridge < inf if number else isinstance(ridge, str) and ridge in ("gcv", "loo")):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
+    check_method(given.get("glue_method", "auto"), ridge)
     newton = given.get("refine_solver") == "gauss-newton"
     asked = [k for k in ("grow", "prune") if given.get(k)] + newton * ["refine_solver"]
     if ridge == 0 and asked:
         raise ValueError(
             f"{' and '.join(asked)} need a ridge above 0, got ridge={ridge!r}; give a larger one, "
             "or 'gcv' or 'loo'"
-        )
-    method = given.get("glue_method", "auto")
-    if method not in METHODS:
-        raise ValueError(
-            f"unknown method {method!r} of the output layer; accepted: {', '.join(METHODS)}"
         )
     window = given.get("window", False)
     if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):

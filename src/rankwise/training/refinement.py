@@ -31,6 +31,33 @@ MOST_NUMBERS = 50_000_000
 """Of images and features that Gauss–Newton holds at once in float64, a few times over: 400 MB."""
 
 
+def check_refinable(solver: str, shape: tuple[int, ...], weights: np.ndarray | None = None) -> None:
+    """Refuse what a refinement can't take.
+
+    Parameters
+    ----------
+    solver : {"adamw", "gauss-newton"}
+    shape : tuple of int
+        What units see of a sample.
+    weights : array of shape (n,), optional
+
+    Raises
+    ------
+    ValueError
+        If mini-batches are no images, or weights for Gauss–Newton aren't all equal.
+    """
+    if solver == "adamw" and len(shape) not in (2, 3):
+        raise ValueError(
+            "joint refinement needs images (height, width) or (height, width, channels), got "
+            f"shape {shape}"
+        )
+    if solver == "gauss-newton" and weights is not None and np.ptp(weights) > 0:
+        raise ValueError(
+            "Gauss–Newton steps count every image once; weights are taken by a refinement on "
+            "mini-batches"
+        )
+
+
 def refine(
     network: QuadraticNetwork,
     active: np.ndarray,
@@ -93,11 +120,7 @@ def refine(
         If the units see tensors that aren't images.
     """
     units = network.units
-    if len(units.shape) not in (2, 3):
-        raise ValueError(
-            "joint refinement needs images (height, width) or (height, width, channels), got "
-            f"shape {units.shape}"
-        )
+    check_refinable("adamw", units.shape)
     if plan.augmentation is None and moves:
         found = with_mirrors(Augmentation(), images, encoded, seed)
         plan = replace(plan, augmentation=found)
@@ -167,12 +190,8 @@ def refine_gauss_newton(
     ValueError
         If weights are given that aren't all equal.
     """
-    if weights is not None and np.ptp(weights) > 0:
-        raise ValueError(
-            "Gauss–Newton steps count every image once; weights are taken by a refinement on "
-            "mini-batches"
-        )
     units = network.units
+    check_refinable("gauss-newton", units.shape, weights)
     most = max(1, MOST_NUMBERS // (int(np.prod(units.shape)) + network.n_units))
     rows = draw_samples(len(images), most, np.random.default_rng([seed, 0, 6]))
     flat = torch.from_numpy(np.ascontiguousarray(units.flatten(as_float(images[rows], "float64"))))
