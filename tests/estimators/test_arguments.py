@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rankwise import (
     ConvolutionalClassifier,
@@ -12,7 +13,9 @@ from rankwise import (
     GaussNewton,
     QuadraticClassifier,
     Refine,
+    Subnetworks,
     TrainingOptions,
+    UnitForm,
     load_model,
 )
 from rankwise.training import fitting
@@ -82,6 +85,29 @@ def test_parameters_that_are_none_are_refused_in_one_sentence(parameters, messag
         ({"ridge": True}, f"{RIDGE}True"),
         ({"max_iter": True}, "max_iter must be a whole number at least 0, got True"),
         ({"random_state": True}, f"{RANDOM_STATE} True"),
+        (
+            {"preset": ["pereyra"]},
+            "unknown preset ['pereyra']; accepted: pereyra, windowed; tiny to wide are presets of "
+            "ConvolutionalClassifier",
+        ),
+        ({"ridge": FixedRidge(None)}, f"{RIDGE}None"),
+        *(
+            ({"subnets": Subnetworks(tol=tol)}, f"tol must be a number at least 0, got {tol!r}")
+            for tol in ("a", True, [1e-3])
+        ),
+        (
+            {"unit": UnitForm(window=("a", "b"))},
+            "window must be two fractions, False or None, got ('a', 'b')",
+        ),
+        *(
+            ({name: of(**{asked: value})}, f"{asked} must be True or False, got {value!r}")
+            for name, of, asked, value in (
+                ("unit", UnitForm, "bias", "no"),
+                ("unit", UnitForm, "bias", 0),
+                ("subnets", Subnetworks, "partition", "no"),
+                ("subnets", Subnetworks, "squash", "no"),
+            )
+        ),
     ],
 )
 def test_and_so_they_are_of_sub_networks(parameters, message):
@@ -127,6 +153,34 @@ def test_whole_numbers_of_any_type_are_taken():
         "nano", epochs=np.float32(1), image_shape=[8.0, np.int8(8)], random_state=np.int8(3)
     )
     assert model.fit(X.reshape(40, 64), Y).image_shape_ == (8, 8)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_numbers_and_truth_values_of_numpy_are_taken(truth):
+    as_numpys = np.bool_(truth)
+    unit = UnitForm(bias=as_numpys, window=(np.float32(0.5), np.float64(1)))
+    own = Subnetworks(partition=as_numpys, squash=as_numpys, tol=np.float32(0.5))
+    model = QuadraticClassifier(unit=unit, subnets=own, n_units=4, n_subnets=2)
+    plan = model.plan_for((8, 8), 40).subnet
+    assert (plan.start.bias, plan.n_parts, plan.squash) == (truth, 2 * truth, truth)
+    convolutional = ConvolutionalClassifier(**TINY, unit=UnitForm(bias=np.bool_(True)))
+    assert convolutional.plan_for((8, 8), 40).joint.epochs == 1
+
+
+@pytest.mark.parametrize("kind", [ConvolutionalClassifier, QuadraticClassifier])
+def test_images_without_pixels_are_refused(kind):
+    message = "X has shape (10, 0, 5); images with sides of at least 1 are accepted"
+    for dtype in (np.uint8, np.float32, np.float64):
+        assert refusal(lambda dtype=dtype: kind().fit(np.zeros((10, 0, 5), dtype), Y[:10])) == (
+            message
+        )
+
+
+def test_tensors_of_bfloat16_are_images_in_float32():
+    tensor = torch.as_tensor(X).bfloat16()
+    model = ConvolutionalClassifier(**TINY).fit(tensor, torch.as_tensor(Y))
+    same = ConvolutionalClassifier(**TINY).fit(tensor.float().numpy(), Y)
+    np.testing.assert_array_equal(model.outputs(tensor), same.outputs(tensor.float()))
 
 
 @pytest.mark.parametrize(

@@ -435,7 +435,8 @@ def in_rows(images: Images) -> Images:
 
 
 def as_numpy(values: Any) -> Any:
-    """A tensor of PyTorch as an array, anything else as it is."""
+    """A tensor of PyTorch as an array, of bfloat16 in float32; anything else as it is."""
     if hasattr(values, "detach") and hasattr(values, "cpu"):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
     return values

@@ -55,8 +55,8 @@ class ImageInput:
         X, y = validate_data(self, X, y, allow_nd=True, dtype=self._accepted_dtype(X))
         check_classification_targets(y)
         check_size_of_values(X)
-        self._value_range = value_range_of(X)
         self.image_shape_ = image_shape_of(X, self.image_shape)
+        self._value_range = value_range_of(X)
         self.n_features_in_ = prod(self.image_shape_)
         return X.reshape(len(X), *self.image_shape_), y
 
@@ -161,8 +161,11 @@ def image_shape_of(X: np.ndarray, given: Any) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If the given shape has another number of pixels, or none is given for a longer row.
+        If the given shape has another number of pixels, or none is given for a longer row, or if
+        there are no pixels.
     """
+    if not X.size:
+        raise ValueError(f"X has shape {X.shape}; images with sides of at least 1 are accepted")
     if given is not None:
         shape = tuple(int(s) for s in given)
         if prod(shape) != prod(X.shape[1:]):

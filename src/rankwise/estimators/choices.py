@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class UnitForm:
@@ -44,7 +46,7 @@ class UnitForm:
     def given(self) -> dict[str, Any]:
         """As `rankwise.training.presets` names them, those that are given."""
         found = {"unit": self.kind, **{n: getattr(self, n) for n in _FORM}}
-        return _without_none(found) | ({} if self.bias else {"bias": False})
+        return _without_none(found) | _others({"bias": self.bias}, usual=True)
 
 
 _FORM = ("activation", "rank", "window", "start")
@@ -96,7 +98,7 @@ class Subnetworks:
             "subnet_rcond": self.rcond,
         }
         asked = {"partition": self.partition, "squash_inside": self.squash}
-        return _without_none(found) | {name: True for name, yes in asked.items() if yes}
+        return _without_none(found) | _others(asked, usual=False)
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class FixedRidge:
 
     def given(self) -> dict[str, Any]:
         """As `rankwise.training.presets` names them."""
-        found = _without_none({"ridge": self.value, "glue_rcond": self.rcond})
+        found = {"ridge": self.value} | _without_none({"glue_rcond": self.rcond})
         return found | ({} if self.method == "auto" else {"glue_method": self.method})
 
 
@@ -429,6 +431,12 @@ def _steps_of(options: dict[str, Any]) -> Any:
             return refine
         steps.append(Refine(refine, augmentation))
     return tuple(steps) if len(steps) > 1 else steps[0] if steps else None
+
+
+def _others(asked: Mapping[str, Any], *, usual: bool) -> dict[str, Any]:
+    """Those that aren't the usual truth value: the other one, or what is none and refused then."""
+    truths = (bool, np.bool_)
+    return {k: v for k, v in asked.items() if not (isinstance(v, truths) and bool(v) is usual)}
 
 
 def _without_none(found: Mapping[str, Any]) -> dict[str, Any]:

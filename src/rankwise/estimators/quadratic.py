@@ -191,7 +191,8 @@ class QuadraticClassifier(ImageClassifier):
         return self.subnets.dtype if isinstance(self.subnets, Subnetworks) else "auto"
 
     def _given(self) -> dict[str, Any]:
-        if self.preset is not None and self.preset not in PRESETS:
+        named = isinstance(self.preset, str) and self.preset in PRESETS
+        if self.preset is not None and not named:
             raise ValueError(
                 f"unknown preset {self.preset!r}; accepted: {', '.join(PRESETS)}; tiny to wide are "
                 "presets of ConvolutionalClassifier"

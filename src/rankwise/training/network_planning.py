@@ -83,7 +83,11 @@ def plan_network(
     window = given.get("window", preset.window) or None
     own = {k: v for k, v in given.items() if k not in _NO_PRESET_HAS}
     grow = int(given.get("grow", 0))
-    chosen = replace(preset, **{**own, **counts, "window": window and tuple(window)})
+    shares = {
+        "window": window and tuple(map(float, window)),
+        "tol": float(given.get("tol", preset.tol)),
+    }
+    chosen = replace(preset, **{**own, **counts, **shares})
     # A preset's budget counts its own solver's steps.
     own_solver = isinstance(chosen.solver, Solver)
     own_budget = not own_solver and (chosen.solver == preset.solver or "max_iter" in given)

@@ -8,6 +8,8 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from rankwise.linear.output_layer import check_method
 from rankwise.training.convolutional_presets import (
     ACCEPTED,
@@ -265,7 +267,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     }
     for label in ("subnet_rcond", "glue_rcond"):
         value = given.get(label, 0.0)
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < 1:
+        if not (_is_number(value) and 0 <= float(value) < 1):
             raise ValueError(f"rcond must be a share of the largest singular value, got {value!r}")
     for label, accepted in names.items():
         if label in given and given[label] not in accepted:
@@ -278,7 +280,7 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
             whole_number(label, given[label], least=0)
     prune = given.get("prune", 0)
     most = inf if isinstance(prune, Integral) else 1.0
-    if not isinstance(prune, Real) or isinstance(prune, bool) or not 0 <= float(prune) < most:
+    if not (_is_number(prune) and 0 <= float(prune) < most):
         raise ValueError(
             f"prune must be a whole number of units at least 0, or a share under 1, got {prune!r}"
         )
@@ -290,12 +292,16 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
     if name in PRESETS:
         refuse_own(f"preset {name!r}", given)
         refuse_augmentation(name, given)
+    for label in ("bias", "partition", "squash_inside"):
+        if not isinstance(given.get(label, False), (bool, np.bool_)):
+            asked = label.removesuffix("_inside")
+            raise ValueError(f"{asked} must be True or False, got {given[label]!r}")
     tol = given.get("tol", 0.0)
-    if not isinstance(tol, Real) or not 0 <= tol < inf:
+    if not (_is_number(tol) and 0 <= tol < inf):
         raise ValueError(f"tol must be a number at least 0, got {tol!r}")
     ridge = given.get("ridge", "gcv")
-    number = isinstance(ridge, Real) and not isinstance(ridge, bool)
-    if not (0 <= ridge < inf if number else isinstance(ridge, str) and ridge in ("gcv", "loo")):
+    chosen = isinstance(ridge, str) and ridge in ("gcv", "loo")
+    if not chosen and not (_is_number(ridge) and 0 <= ridge < inf):
         raise ValueError(f"ridge must be a number at least 0, 'gcv' or 'loo', got {ridge!r}")
     check_method(given.get("glue_method", "auto"), ridge)
     newton = given.get("refine_solver") == "gauss-newton"
@@ -306,8 +312,13 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
             "or 'gcv' or 'loo'"
         )
     window = given.get("window", False)
-    if window is not False and not (isinstance(window, tuple | list) and len(window) == 2):
+    fractions = isinstance(window, tuple | list) and len(window) == 2
+    if window is not False and not (fractions and all(map(_is_number, window))):
         raise ValueError(f"window must be two fractions, False or None, got {window!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def refuse_own(name: str, given: Mapping[str, Any]) -> None:
@@ -349,7 +360,6 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     ------
     ValueError
     """
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not real or not float(value).is_integer() or float(value) < least:
+    if not _is_number(value) or not float(value).is_integer() or float(value) < least:
         raise ValueError(f"{name} must be a whole number at least {least}, got {value!r}")
     return int(float(value))
