@@ -338,7 +338,8 @@ def _is_of_an_object(thing: types.BuiltinFunctionType) -> bool:
         return not _is_counted(owner.__module__)
     if owner is None or isinstance(owner, types.ModuleType):
         return False
-    return all(owner is not f.__self__ for f in (random.random, np.random.rand))
+    drawing: tuple[Any, ...] = (random.random, np.random.rand)
+    return all(owner is not f.__self__ for f in drawing)
 
 
 def _is_made_by_a_call(thing: types.FunctionType) -> bool:

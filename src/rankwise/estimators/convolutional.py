@@ -229,11 +229,12 @@ class ConvolutionalClassifier(ImageClassifier):
         chosen = views(self.tta, self.mirror_)
         images = in_rows(self._validated_predict(as_numpy(X)))
         workers = thread_count(self.n_jobs)
-        step = part_rows(self.network_.features(images).row_bytes, OUTPUT_BLOCK)
+        network: Any = self.network_
+        step = part_rows(network.features(images).row_bytes, OUTPUT_BLOCK)
         total = len(chosen) * len(images)
         with progress_bar("predict", total, enabled=tells(self.verbose)) as advance:
             return outputs_of_copies(
-                lambda copies: self.network_.outputs(copies, workers=workers, advance=advance),
+                lambda copies: network.outputs(copies, workers=workers, advance=advance),
                 images,
                 chosen,
                 step,

@@ -294,8 +294,8 @@ def check_given(name: str | None, given: Mapping[str, Any]) -> None:
         refuse_augmentation(name, given)
     for label in ("bias", "partition", "squash_inside"):
         if not isinstance(given.get(label, False), (bool, np.bool_)):
-            asked = label.removesuffix("_inside")
-            raise ValueError(f"{asked} must be True or False, got {given[label]!r}")
+            told = label.removesuffix("_inside")
+            raise ValueError(f"{told} must be True or False, got {given[label]!r}")
     tol = given.get("tol", 0.0)
     if not (_is_number(tol) and 0 <= tol < inf):
         raise ValueError(f"tol must be a number at least 0, got {tol!r}")
