@@ -127,14 +127,15 @@ def test_predict_of_the_library_raises_unless_told(trained, tmp_path):
 
 
 def test_the_log_of_augment_keeps_names_exactly(odd, tmp_path, monkeypatch, capsys):
-    call(
-        monkeypatch, capsys, "augment", odd, tmp_path / "out", "--skip-threshold", "0", "--json",
-        "--split", "all", "--format", "folder",
-    )  # fmt: skip
+    for kind in ("parquet", "folder"):
+        call(
+            monkeypatch, capsys, "augment", odd, tmp_path / kind, "--skip-threshold", "0", "--json",
+            "--split", "all", "--format", kind,
+        )  # fmt: skip
     from rankwise import load_images
 
-    assert load_images(tmp_path / "out", "all").class_names == tuple(sorted(NAMES))
-    with (tmp_path / "out" / "augment-log.csv").open(newline="", encoding="utf-8") as file:
+    assert load_images(tmp_path / "parquet", "all").class_names == tuple(sorted(NAMES))
+    with (tmp_path / "folder" / "augment-log.csv").open(newline="", encoding="utf-8") as file:
         assert {row["label"] for row in csv.DictReader(file)} == set(NAMES)
 
 
