@@ -201,6 +201,21 @@ def test_damaged_and_foreign_files(tmp_path, file):
         as_backbone(3)
 
 
+def test_a_layer_in_place_changes_no_images_of_the_caller():
+    images = torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+    before = images.clone()
+
+    class Own(nn.Module):
+        def forward(self, x):
+            if x.max() > 0:  # no graph of layers, so torch computes it
+                x.relu_()
+            return x.mean(dim=(2, 3))
+
+    features = extract_features(Own(), images, device="cpu")
+    np.testing.assert_allclose(features, before.clip(0).mean(dim=(2, 3)), rtol=1e-5)
+    torch.testing.assert_close(images, before, rtol=0, atol=0)
+
+
 def test_features_block_by_block_are_those_of_one_pass(file):
     backbone, images = load_backbone(file), pictures()
     with torch.no_grad():

@@ -36,7 +36,8 @@ LARGEST_VALUE = 16.0
 def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> torch.Tensor:
     """Images as networks take them: uint8 ``(n, H, W[, C])`` to float32 ``(n, C, H, W)``, [-1, 1].
 
-    Floating-point batches ``(n, C, H, W)`` pass as they are, unless their scale is another.
+    Floating-point batches ``(n, C, H, W)`` pass as they are, unless their scale is another; copied,
+    since a network's first layer may work in place.
     """
     # A copy: torch wants arrays writable, which memory-mapped ones aren't.
     batch = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
@@ -53,7 +54,8 @@ def to_float_batch(images: np.ndarray | torch.Tensor, device: Any = "cpu") -> to
                 f"floating-point images are in [-1, 1], got values up to {largest:.4g} in size; "
                 "x / 127.5 - 1 takes pixels 0 to 255 there, and uint8 images are taken as they are"
             )
-        return batch.float()
+        own = isinstance(images, torch.Tensor) and batch.data_ptr() == images.data_ptr()
+        return batch.clone() if own and batch.dtype == torch.float32 else batch.float()
     if batch.dtype != torch.uint8 or batch.ndim not in (3, 4):
         raise ValueError(
             "images are uint8 of shape (n, height, width[, channels]) or floating point of shape "
