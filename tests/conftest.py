@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 # Before numpy and torch are imported: small matrices gain nothing from more threads, which would
 # take the cores from the other workers' tests.
@@ -9,8 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Processes that tests start would compile every file of the package anew.
+# Processes that tests start would compile every file of the package anew. Here no bytecode is
+# kept: a module that a test writes twice within a second would be the first one again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = True
 
 import jaxtyping
 import numpy as np

@@ -401,7 +401,7 @@ def test_a_folder_keeps_to_its_kind_of_device(finished, tmp_path):
 
 
 def test_folders_that_are_refused(finished, tmp_path):
-    other = study(models=["quadratic"], retrain=False, seeds=[1])
+    other = study(models=QUADRATIC, retrain=False, seeds=[1])
     with pytest.raises(RunError, match=r"holds another study \(different: seeds\); choose another"):
         run(other, finished)
     (tmp_path / "full").mkdir()
