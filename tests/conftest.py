@@ -10,10 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Processes that tests start would compile every file of the package anew. Here no bytecode is
-# kept: a module that a test writes twice within a second would be the first one again.
+# Processes that tests start would compile every file of the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = True
 
 import jaxtyping
 import numpy as np
@@ -23,6 +21,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from cli_cases import FAST, run
+
+# A module that a test writes twice within a second would be the first one again.
+sys.dont_write_bytecode = True
 
 CHECKED = ["lowrank", "units", "linear", "varpro", "networks", "training"]
 jaxtyping.install_import_hook([f"rankwise.{room}" for room in CHECKED], "beartype.beartype")
