@@ -7,20 +7,12 @@ import pytest
 import torch
 
 from rankwise import ConvolutionalClassifier, QuadraticClassifier, Refine
+from settings_cases import bfloat16, double
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (210, 10, 10, 3), dtype=np.uint8)
 LABELS = np.arange(210) % 2
 IMAGES[LABELS == 1] //= 2
-
-
-@contextmanager
-def double():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @contextmanager
@@ -30,10 +22,6 @@ def nowhere():
         yield
     finally:
         torch.set_default_device(None)
-
-
-def bfloat16():
-    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 MODELS = {

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -30,6 +29,7 @@ from rankwise.nets.losses import CrossEntropyLoss, Loss
 from rankwise.nets.settings import at_plateau
 from rankwise.nets.summary import summary
 from rankwise.nets.transfer import transfer_network
+from settings_cases import bfloat16, double
 
 IMAGES, LABELS = digits(360)
 TRAIN = (IMAGES[:240], LABELS[:240])
@@ -176,16 +176,7 @@ def test_same_seed_same_numbers_whatever_came_before(whole):
     assert other.history[0]["train_loss"] != whole.history[0]["train_loss"]
 
 
-@contextmanager
-def double():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, double])
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, double, bfloat16])
 def test_settings_around_it_change_nothing_and_stay(whole, around):
     model = Tiny()
     model.load_state_dict(whole.last_state)
