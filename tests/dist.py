@@ -52,7 +52,7 @@ def built(folder: Path) -> tuple[Path, Path]:
 
 
 def check_files(wheel: Path, sdist: Path) -> None:
-    """Every file of the package is in both, and nothing of the tests in the wheel."""
+    """Every file of the package is in both, nothing of the tests in the wheel, no bytecode."""
     expected = {
         f"rankwise/{path.relative_to(SOURCE)}"
         for path in SOURCE.rglob("*")
@@ -63,6 +63,7 @@ def check_files(wheel: Path, sdist: Path) -> None:
     assert names == expected, f"the wheel: {sorted(names ^ expected)}"
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/src/")[2] for name in archive.getnames()}
+    assert not any(name.endswith(".pyc") for name in inside), sorted(inside)
     assert inside >= expected, f"the sdist lacks {sorted(expected - inside)}"
 
 
