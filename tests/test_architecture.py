@@ -213,6 +213,18 @@ def test_training_on_a_cpu_never_loads_torch():
     assert not loaded_after(code) & {"torch", "matplotlib", "datasets"}
 
 
+def test_training_with_torch_never_loads_its_compiler():
+    """Which takes as long as torch itself, and a time budget pays for it."""
+    code = (
+        "import numpy as np; from rankwise import ConvolutionalClassifier\n"
+        "X = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)\n"
+        "ConvolutionalClassifier('nano', epochs=1).fit(X, np.arange(60) % 2).predict(X)"
+    )
+    found = loaded_after(code)
+    assert "torch" in found
+    assert not found & {"sympy", "onnx", "matplotlib", "datasets"}
+
+
 def test_public_names_are_there():
     import rankwise
 

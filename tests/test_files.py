@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rankwise._files import atomic_path, expanded, write_json
+from rankwise._files import atomic_path, expanded, json_text, write_json
 
 
 def test_a_whole_file_with_the_usual_mode(tmp_path):
@@ -48,6 +48,7 @@ def test_what_json_has_no_number_for_is_null(tmp_path):
     write_json(tmp_path / "x.json", values)
     text = (tmp_path / "x.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, [None, 1.5]], "b": None}
+    assert json_text(values) == '{"a": [null, [null, 1.5]], "b": null}'
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")

@@ -70,11 +70,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically; numpy scalars are numbers, NaN and ∞ null."""
-    text = json.dumps(
-        finite(value), indent=2, allow_nan=False, default=lambda scalar: finite(scalar.item())
-    )
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(value, indent=2) + "\n", encoding="utf-8")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON; numpy scalars are numbers, NaN and ∞ null."""
+    return json.dumps(
+        finite(value), indent=indent, allow_nan=False, default=lambda scalar: finite(scalar.item())
+    )
 
 
 def finite(value: Any) -> Any:

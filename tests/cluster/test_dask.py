@@ -30,7 +30,7 @@ from rankwise.cluster import engine
 from rankwise.data.sharding import shard
 from rankwise.data.shards import ShardWriter
 from rankwise.errors import ClusterError
-from rankwise.estimators._inputs import thread_count
+from rankwise.estimators._arguments import thread_count
 from rankwise.study import run_study
 from rankwise.study.reading import study_from
 from study.run_cases import MINIMAL

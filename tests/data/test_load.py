@@ -224,6 +224,14 @@ def test_unknown_sources(source, message):
         load_images(source)
 
 
+@pytest.mark.parametrize("source", ["x" * 300, "a/" * 4000 + "b"])
+def test_a_source_that_no_file_can_be_called(source):
+    with pytest.raises(
+        DataError, match=r"of \d+ characters, is no name that a file can have; 'digi"
+    ):
+        load_images(source)
+
+
 def test_empty_folders(tmp_path):
     with pytest.raises(DataError, match=r"The folder .* is empty; a folder of images for each cl"):
         load_images(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -412,6 +413,12 @@ def test_tensors_of_bytes_are_images_of_bytes(digits, model):
     expected = clone(model).fit(images, labels).outputs(images)
     tensors = torch.from_numpy(images), torch.from_numpy(labels)
     np.testing.assert_array_equal(clone(model).fit(*tensors).outputs(tensors[0]), expected)
+    for X in (list(tensors[0]), [Image.fromarray(image) for image in images]):
+        np.testing.assert_array_equal(clone(model).fit(X, labels).outputs(X), expected)
+    with pytest.raises(
+        ValueError, match=r"image 0 is one of PIL's of mode 'P'; modes 'L' and 'RGB'"
+    ):
+        clone(model).fit([image.convert("P") for image in X], labels)
 
 
 # -- probabilities --------------------------------------------------------------------------------

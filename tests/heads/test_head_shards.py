@@ -135,6 +135,7 @@ def test_a_removal_is_certified(digits, tmp_path):
         head.unlearn(x[40:50], y[40:50], rest=(x[60:], y[60:]))
     np.testing.assert_array_equal(head.coef_, coef)
     assert len(head.removals_) == 1
+    assert not hasattr(head.fit(x, y), "removals_"), "another fit has nothing taken out"
 
 
 # -- positions ---------------------------------------------------------------------------------

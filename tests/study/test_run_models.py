@@ -52,6 +52,7 @@ def test_a_network_is_tried_in_float32_whatever_the_default_type_is():
         ({"verbose": 1}, "'verbose' can't be parameters of the quadratic classifier"),
         ({"units": 9}, "the quadratic classifier has no 'units'; preset, unit, .* are accepted"),
         ({"class_weight": "junk"}, "of the quadratic classifier: .*class_weight.* 'junk'"),
+        ({"preset": ["tiny"]}, r"a preset is named by text, got \['tiny'\]"),
         ({"probabilities": "foo"}, "probabilities must be .* or None, got 'foo'"),
         ({"image_shape": [4, 15]}, r"of the quadratic classifier: .*\(?4, 15"),
         (

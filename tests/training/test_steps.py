@@ -91,13 +91,28 @@ def test_what_is_no_matrix_goes_by_adamw():
     one, two = parameters(), parameters()
     steps = Steps(one, one[:1], optimiser="muon", **CHOICES)
     adamw = torch.optim.AdamW(two[1:], lr=0.01, weight_decay=0.02)
-    for _ in range(3):
+    for share in (1.0, 0.5, 0.1):
         for a, b in zip(one, two, strict=True):
             a.grad, b.grad = a.clone(), b.clone()
+        assert steps.set_share(share) == pytest.approx(0.01 * share)
+        adamw.param_groups[0]["lr"] = 0.01 * share
         steps.step()
         adamw.step()
     for a, b in zip(one[1:], two[1:], strict=True):
         assert torch.equal(a, b)
+    theirs = [adamw.state[p] for p in two[1:]]
+    for i, state in enumerate(theirs):
+        for name, value in state.items():
+            assert torch.equal(steps.tensors()[f"{i}.{name}"], value), "as checkpoints name it"
+
+
+def test_without_a_gradient_nothing_moves():
+    held = parameters()
+    before = [p.clone() for p in held]
+    steps = Steps(held, held[:1], optimiser="muon", **CHOICES)
+    held[2].grad = torch.ones(7)
+    steps.step()
+    assert [torch.equal(a, b) for a, b in zip(held, before, strict=True)] == [True, True, False]
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

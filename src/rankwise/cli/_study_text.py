@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from rankwise._files import json_text
 from rankwise.cli._output import say
 
 
 def print_results(results: dict[str, Any], out: Path, as_json: bool) -> None:
     """A study's results, and where they are; as JSON the results alone."""
     if as_json:
-        typer.echo(json.dumps(results))
+        typer.echo(json_text(results))
         return
     _print_table(results)
     say(f"\n{out / 'results.json'}; 'rankwise study report {out}' makes a page of it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Callable
 from functools import wraps
@@ -12,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from rankwise._files import json_text
 from rankwise.cli._options import (
     Channels,
     Grey,
@@ -107,7 +107,7 @@ def shard(
     for line in report["skipped"]:
         say(f"skipped {line}", err=True)
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
         return
     for name, split in report["splits"].items():
         rows = sum(n for _, n in split["files"])

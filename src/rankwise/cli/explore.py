@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rankwise._files import json_text
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     ImageColumn,
@@ -81,7 +81,7 @@ def explore(
         **reading,
     )
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json_text(found))
         return
     low, high = found["interval"]
     print_table(

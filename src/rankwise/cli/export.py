@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise._files import json_text
 from rankwise.cli._options import OwnBackbone
 from rankwise.cli._output import say
 
@@ -105,7 +105,7 @@ def export(
                 raise
             report |= {"check": None, "not_compared": str(error)}
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
     elif report["not_compared"]:
         say(f"not compared with the model: {report['not_compared']}")
     elif report["check"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankwise._files import json_text
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     Channels,
@@ -105,7 +105,7 @@ def head(
         command=shlex.join(["rankwise", *sys.argv[1:]]),
     )
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
         return
     print_table(f"{source} → {out}", ("", ""), _rows(report))
     if len(report["classes"]) <= _MANY:

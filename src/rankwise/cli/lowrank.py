@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankwise._files import expanded
+from rankwise._files import expanded, json_text
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     Channels,
@@ -103,7 +102,7 @@ def augment(
     images = [part for part in images if len(part)]
     summary = augment_files(images, augmenter, out, file_format)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "skipped": len(skipped), **summary}))
+        typer.echo(json_text({"out": str(out), "skipped": len(skipped), **summary}))
         return
     say(f"{summary['originals']} originals and {summary['copies']} copies in {out}")
     same = summary["copies_equal_to_their_original"]
@@ -222,7 +221,7 @@ def _show_image(
     sigma = spectrum(pixels, channel_axis=-1, alpha=False)
     if as_json:
         say(
-            json.dumps(
+            json_text(
                 {
                     "image": str(image),
                     "out": str(out),
@@ -271,9 +270,7 @@ def _show_set(
             {"image": name, "energy": copy.energy, "ranks": copy.ranks and list(copy.ranks)}
             for name, copy in zip(names, drawn.drawn, strict=True)
         ]
-        say(
-            json.dumps({"source": source, "out": str(out), **transform.to_dict(), "images": copies})
-        )
+        say(json_text({"source": source, "out": str(out), **transform.to_dict(), "images": copies}))
         return
     say(f"{out}: {len(images)} images, of which {len(made)} are copies; {law_of(transform)}")
 

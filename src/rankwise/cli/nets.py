@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rankwise._files import json_text
 from rankwise.cli._options import Json
 from rankwise.cli._output import say
 
@@ -26,6 +26,6 @@ def nets(
     if out is not None:
         save_picture(draw_diagram(networks), out, title="The networks of figure A.2")
     if as_json:
-        say(json.dumps({"networks": diagram_facts(networks), "out": out and str(out)}))
+        say(json_text({"networks": diagram_facts(networks), "out": out and str(out)}))
         return
     say(diagram_text(networks) if out is None else str(out))

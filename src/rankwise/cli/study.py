@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rankwise._files import json_text
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import Device, Json
 from rankwise.cli._output import say
@@ -197,10 +197,10 @@ def plan(
         print_options(found)
         print_plan(found)
     elif found["chosen"] is None:
-        say(json.dumps(found | {"digest": None}))
+        say(json_text(found | {"digest": None}))
     digest = write_plan(found, out)
     if as_json:
-        say(json.dumps(found | {"digest": digest}))
+        say(json_text(found | {"digest": digest}))
     else:
         print_written(found, digest, out)
 
@@ -212,7 +212,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
     found = study_status(folder)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json_text(found))
         return
     say(
         f"{found['name']} ({found['protocol']}): {found['done']} of {found['cells']} cells done, "
@@ -237,7 +237,7 @@ def report(folder: Folder, as_json: Json = False) -> None:
     from rankwise.study.report import write_report
 
     path = write_report(folder)
-    typer.echo(json.dumps({"report": str(path)}) if as_json else str(path))
+    typer.echo(json_text({"report": str(path)}) if as_json else str(path))
 
 
 @app.command()
@@ -256,7 +256,7 @@ def compare(
     if out is not None:
         write_page(found, out)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json_text(found))
         return
     for line in lines_of(found):
         wrapped(line.strip(), line[: len(line) - len(line.lstrip())]) if line else say("")
@@ -284,7 +284,7 @@ def tune(
     with importable(design):
         found = tune_study(study, out, trials=trials, device=device, progress=True)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json_text(found))
         return
     for search in found["searches"]:
         best, given = search["best"], search["given"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rankwise._files import json_text
 from rankwise._seeds import checked_seed
 from rankwise.cli._options import (
     Channels,
@@ -299,7 +299,7 @@ def _train_head(
         command=shlex.join(["rankwise", *sys.argv[1:]]),
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
         return
     print_table(
         f"{source} → {out}",
@@ -346,7 +346,7 @@ def _train(
         return
     report = report | footprint(load_model(out))
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
         return
     with blamed_on(out / runs.REPORT, RunError, "; remove it, and the same command makes it again"):
         rows = report_rows(report)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rankwise._files import json_text
 from rankwise._seeds import checked_seed
 from rankwise._text import plain
 from rankwise.cli._options import (
@@ -89,7 +89,7 @@ def evaluate(
             err=True,
         )
     if as_json:
-        typer.echo(json.dumps(report))
+        typer.echo(json_text(report))
         return
     counts = report["confusion"]
     rows = [
@@ -123,7 +123,7 @@ def predict(
     predictions = [entry for entry in entries if "error" not in entry]
     failed = [entry for entry in entries if "error" in entry]
     if as_json:
-        typer.echo(json.dumps({"predictions": predictions, "failed": failed}))
+        typer.echo(json_text({"predictions": predictions, "failed": failed}))
     elif predictions:
         rows = [(p["file"], p["label"], f"{100 * p['probability']:.1f}%") for p in predictions]
         print_table(None, ("file", "label", "probability"), rows)

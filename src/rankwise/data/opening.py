@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from rankwise.data.addresses import holds_file, is_address, joined, listing, rea
 from rankwise.data.kinds import remedy_of
 from rankwise.data.lines import ENDINGS
 from rankwise.data.reader import Reader
-from rankwise.data.shards import ShardReader, holds_shards
+from rankwise.data.shards import RECORD, ShardReader, holds_shards
 from rankwise.data.tree import has_image_ending
 from rankwise.errors import DataError
 
@@ -46,6 +47,7 @@ def open_reader(
         raise DataError(f"The source is {source!r}; {_ACCEPTED}.")
     if is_address(source):
         return _addressed(str(source), image_column, label_column)
+    _check_length(source)
     if holds_shards(str(source)):
         return ShardReader(str(source))
     if source == "digits":
@@ -78,6 +80,19 @@ def open_reader(
     if path.is_symlink() and not path.exists():
         raise DataError(f"{source} is a link that leads nowhere ({os.readlink(path)} isn't there).")
     raise DataError(f"{source} {state}{_near(path)}; {_ACCEPTED}.")
+
+
+def _check_length(source: str | os.PathLike[str]) -> None:
+    """Refuse what no file can be called, which the system has no other word for."""
+    try:
+        os.lstat(expanded(source) / RECORD)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            begins = str(source)[:60]
+            raise DataError(
+                f"The source {begins!r}…, of {len(str(source))} characters, is no name that a file "
+                f"can have; {_ACCEPTED}."
+            ) from error
 
 
 def _addressed(address: str, image_column: str | None, label_column: str | None) -> Reader:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_random_state, column_or_1d
 
 from rankwise._files import expanded
 from rankwise.networks.probabilities import PROBABILITIES
@@ -193,3 +193,72 @@ def epochs_of(epochs: Any) -> int:
     if not _is_whole(epochs):
         raise ValueError(f"epochs must be a whole number at least 1, got {epochs!r}")
     return int(epochs)
+
+
+def seed_of(random_state: Any) -> int:
+    """A whole number as it is; otherwise one drawn from scikit-learn's random state.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or the number is negative or too large for the generators.
+    """
+    truth = isinstance(random_state, (bool, np.bool_))
+    whole = isinstance(random_state, (int, np.integer)) and not truth
+    if truth or (whole and not 0 <= random_state < 2**63):
+        raise ValueError(
+            "random_state must be a whole number from 0 to 2**63 - 1, a RandomState or None, got "
+            f"{random_state}"
+        )
+    if whole:
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+def worker_count(n_jobs: int | None) -> int:
+    """Workers that joblib would start.
+
+    Raises
+    ------
+    ValueError
+        If it is 0, or neither a whole number nor None.
+    """
+    from joblib import effective_n_jobs
+
+    if n_jobs is not None and not isinstance(n_jobs, (int, np.integer)):
+        raise ValueError(f"n_jobs must be a whole number or None, got {n_jobs!r}")
+    return int(effective_n_jobs(n_jobs))
+
+
+def thread_count(n_jobs: int | None) -> int:
+    """Threads that compute in this process: as many as `n_jobs` asks for of this machine's cores.
+
+    joblib's back end for a cluster counts the cluster's. Processes of this machine that train
+    together share its cores out.
+    """
+    from joblib import cpu_count
+    from joblib.parallel import get_active_backend
+
+    from rankwise.cluster import active
+    from rankwise.training.distributed import processes_here
+
+    surrounding = active()
+    if surrounding is not None:
+        return cpu_count() if surrounding.remote else surrounding.workers
+    worker_count(n_jobs)  # refuses what is no number
+    asked = get_active_backend()[1] if n_jobs is None else int(n_jobs)
+    asked = 1 if asked is None else asked
+    return asked if asked > 0 else max(1, cpu_count() // processes_here() + 1 + asked)
+
+
+def tells(verbose: int) -> bool:
+    """Whether progress is shown.
+
+    Raises
+    ------
+    ValueError
+        If it isn't a whole number.
+    """
+    if not isinstance(verbose, (int, np.integer, np.bool_)):
+        raise ValueError(f"verbose must be a whole number, got {verbose!r}")
+    return bool(verbose > 0)

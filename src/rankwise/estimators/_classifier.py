@@ -24,14 +24,15 @@ from rankwise.estimators._arguments import (
     check_probabilities,
     folder_of,
     groups_of,
+    seed_of,
+    tells,
+    thread_count,
     validation_of,
 )
 from rankwise.estimators._inputs import (
     ImageInput,
+    as_numpy,
     classes_of,
-    seed_of,
-    tells,
-    thread_count,
 )
 from rankwise.estimators.files import SavedClassifier, read_classifier, write_classifier
 from rankwise.networks.graph import Graph
@@ -432,11 +433,3 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
 def in_rows(images: Images) -> Images:
     """Laid out as a file gives them back, so that no sum depends on it."""
     return np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
-
-
-def as_numpy(values: Any) -> Any:
-    """A tensor of PyTorch as an array, of bfloat16 in float32; anything else as it is."""
-    if hasattr(values, "detach") and hasattr(values, "cpu"):
-        values = values.detach().cpu()
-        return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
-    return values

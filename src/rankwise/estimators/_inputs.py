@@ -8,7 +8,7 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
@@ -138,10 +138,38 @@ def check_size_of_values(X: np.ndarray) -> None:
 
 
 def without_imageset(X: Any) -> Any:
-    """The images of an `ImageSet`; anything else is left to scikit-learn's own checks."""
+    """The images of an `ImageSet`, or arrays of those in a list; scikit-learn checks the rest.
+
+    Raises
+    ------
+    ValueError
+        For images of PIL's with a palette, or of other modes whose numbers are no pixels' values.
+    """
     from rankwise.data import ImageSet
 
-    return X.images if isinstance(X, ImageSet) else X
+    if isinstance(X, ImageSet):
+        return X.images
+    return [_as_array(x, i) for i, x in enumerate(X)] if isinstance(X, list | tuple) else X
+
+
+def _as_array(image: Any, i: int) -> Any:
+    """The array of one of PIL's images or of a tensor; anything else as it is."""
+    if hasattr(image, "getbands"):
+        if image.mode not in ("L", "RGB"):
+            raise ValueError(
+                f"image {i} is one of PIL's of mode {image.mode!r}; modes 'L' and 'RGB' are "
+                "accepted: image.convert('RGB') gives the latter"
+            )
+        return np.asarray(image)
+    return as_numpy(image)
+
+
+def as_numpy(values: Any) -> Any:
+    """A tensor of PyTorch as an array, of bfloat16 in float32; anything else as it is."""
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        values = values.detach().cpu()
+        return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    return values
 
 
 def is_uint8(X: Any) -> bool:
@@ -365,72 +393,3 @@ def classes_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"Classifier can't train when only one class is present: found only {classes[0]}"
         )
     return classes, encoded
-
-
-def seed_of(random_state: Any) -> int:
-    """A whole number as it is; otherwise one drawn from scikit-learn's random state.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, or the number is negative or too large for the generators.
-    """
-    truth = isinstance(random_state, (bool, np.bool_))
-    whole = isinstance(random_state, (int, np.integer)) and not truth
-    if truth or (whole and not 0 <= random_state < 2**63):
-        raise ValueError(
-            "random_state must be a whole number from 0 to 2**63 - 1, a RandomState or None, got "
-            f"{random_state}"
-        )
-    if whole:
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31))
-
-
-def worker_count(n_jobs: int | None) -> int:
-    """Workers that joblib would start.
-
-    Raises
-    ------
-    ValueError
-        If it is 0, or neither a whole number nor None.
-    """
-    from joblib import effective_n_jobs
-
-    if n_jobs is not None and not isinstance(n_jobs, (int, np.integer)):
-        raise ValueError(f"n_jobs must be a whole number or None, got {n_jobs!r}")
-    return int(effective_n_jobs(n_jobs))
-
-
-def thread_count(n_jobs: int | None) -> int:
-    """Threads that compute in this process: as many as `n_jobs` asks for of this machine's cores.
-
-    joblib's back end for a cluster counts the cluster's. Processes of this machine that train
-    together share its cores out.
-    """
-    from joblib import cpu_count
-    from joblib.parallel import get_active_backend
-
-    from rankwise.cluster import active
-    from rankwise.training.distributed import processes_here
-
-    surrounding = active()
-    if surrounding is not None:
-        return cpu_count() if surrounding.remote else surrounding.workers
-    worker_count(n_jobs)  # refuses what is no number
-    asked = get_active_backend()[1] if n_jobs is None else int(n_jobs)
-    asked = 1 if asked is None else asked
-    return asked if asked > 0 else max(1, cpu_count() // processes_here() + 1 + asked)
-
-
-def tells(verbose: int) -> bool:
-    """Whether progress is shown.
-
-    Raises
-    ------
-    ValueError
-        If it isn't a whole number.
-    """
-    if not isinstance(verbose, (int, np.integer, np.bool_)):
-        raise ValueError(f"verbose must be a whole number, got {verbose!r}")
-    return bool(verbose > 0)

@@ -13,9 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from rankwise._arrays import Images, chosen, each_once, part_rows
 from rankwise._progress import progress_bar
-from rankwise.estimators._arguments import epochs_of, groups_of, validation_of
-from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
-from rankwise.estimators._inputs import classes_of, tells, thread_count
+from rankwise.estimators._arguments import (
+    epochs_of,
+    groups_of,
+    tells,
+    thread_count,
+    validation_of,
+)
+from rankwise.estimators._classifier import ImageClassifier, in_rows
+from rankwise.estimators._inputs import as_numpy, classes_of
 from rankwise.estimators.choices import FixedRidge, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.networks.convolutional import OUTPUT_BLOCK

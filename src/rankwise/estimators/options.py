@@ -60,6 +60,8 @@ def classifier_of(
     ValueError
         If a preset, a name or a value isn't accepted.
     """
+    if not isinstance(preset, str | None):
+        raise ValueError(f"a preset is named by text, got {preset!r}")
     options = {name: value for name, value in options.items() if value is not None}
     unknown = sorted(set(options) - {*OPTIONS})
     if unknown:

@@ -11,9 +11,15 @@ import numpy as np
 from sklearn.base import clone
 
 from rankwise._arrays import Images
-from rankwise.estimators._arguments import folder_of, margin_of, truth_of
-from rankwise.estimators._classifier import ImageClassifier, as_numpy, in_rows
-from rankwise.estimators._inputs import ImageInput, thread_count, worker_count
+from rankwise.estimators._arguments import (
+    folder_of,
+    margin_of,
+    thread_count,
+    truth_of,
+    worker_count,
+)
+from rankwise.estimators._classifier import ImageClassifier, in_rows
+from rankwise.estimators._inputs import ImageInput, as_numpy
 from rankwise.estimators.choices import Subnetworks, given_by
 from rankwise.lowrank import RandomLowRank
 from rankwise.training.bootstrap import MARGIN, TransductiveResult, guess_labels, report_of

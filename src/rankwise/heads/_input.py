@@ -58,7 +58,7 @@ class HeadInput:
         """
         self._check_parameters()
         if first:
-            for name in ("feature_names_in_", "image_shape_"):
+            for name in ("feature_names_in_", "image_shape_", "removals_"):
                 vars(self).pop(name, None)
         device = self._device()
         if y is None and is_iterable_of_blocks(X):

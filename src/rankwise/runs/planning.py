@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rankwise.data import ImageSet
-from rankwise.estimators._inputs import thread_count
+from rankwise.estimators._arguments import thread_count
 from rankwise.training.convolutional_presets import ConvolutionalPlan
 from rankwise.training.groups import check_room
 from rankwise.training.room import check_room as check_room_for_maps

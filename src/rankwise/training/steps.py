@@ -3,7 +3,8 @@
 Two ways to step. ``"adamw"`` takes all parameters alike. ``"muon"`` takes the channel vectors of
 convolutional units, which make a matrix with one row a form: its gradient's singular values are
 all set to about one (K. Jordan's Muon), and since every form is normalised behind it, the matrix
-is held at one length, as in his airbench. The rest goes by AdamW.
+is held at one length, as in his airbench. The rest goes by AdamW: by torch's function, since the
+class `torch.optim.AdamW` imports torch's compiler, which takes as long as importing torch itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import cos, inf, pi
 
 import torch
+from torch.optim.adamw import adamw
 
 from rankwise.training import muon
 from rankwise.training.distributed import is_parallel, of_first
@@ -77,17 +79,15 @@ class Steps:
         self._flat = [p.detach().view(-1, p.shape[-1]) for p in self._matrices]
         self._buffers = [torch.zeros_like(flat) for flat in self._flat]
         self._others = [p for p in parameters if id(p) not in apart]
-        self._adamw = torch.optim.AdamW(self._others, lr=learning_rate, weight_decay=weight_decay)
+        self._moments = [_moments(p.detach()) for p in self._others]
+        self._weight_decay = weight_decay
         self._rates = (learning_rate, matrix_rate)
-        self._matrix_rate = matrix_rate
+        self._rate, self._matrix_rate = self._rates
 
     def set_share(self, share: float) -> float:
         """Learning rates at a share of the largest; gives AdamW's."""
-        rate, matrix_rate = (share * largest for largest in self._rates)
-        for group in self._adamw.param_groups:
-            group["lr"] = rate
-        self._matrix_rate = matrix_rate
-        return rate
+        self._rate, self._matrix_rate = (share * largest for largest in self._rates)
+        return self._rate
 
     def step(self, run: Callable[..., Iterable[None]] = map) -> None:
         """One step along the parameters' gradients.
@@ -97,11 +97,33 @@ class Steps:
         run : callable
             Calls a function for each of several values, as `map` does: on threads, for example.
         """
-        self._adamw.step()
+        self._step_others()
         # The largest first, so that no thread begins with it when the others are done.
         order = sorted(range(len(self._flat)), key=lambda i: -self._flat[i].numel())
         large = bool(order) and self._flat[order[0]].numel() >= _WORTH_A_THREAD
         list((run if large else map)(self._step_matrix, order))
+
+    def _step_others(self) -> None:
+        moved = [
+            (p, m) for p, m in zip(self._others, self._moments, strict=True) if p.grad is not None
+        ]
+        count, mean, square = ([m[name] for _, m in moved] for name in _MOMENTS)
+        with torch.no_grad():
+            adamw(
+                [p for p, _ in moved],
+                [p.grad for p, _ in moved if p.grad is not None],
+                mean,
+                square,
+                [],
+                count,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self._rate,
+                weight_decay=self._weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
 
     def _step_matrix(self, i: int) -> None:
         gradient, flat = self._matrices[i].grad, self._flat[i]
@@ -119,8 +141,8 @@ class Steps:
     def tensors(self) -> dict[str, torch.Tensor]:
         """The optimisers' state, by name."""
         found = {}
-        for i, parameter in enumerate(self._others):
-            for name, value in self._adamw.state[parameter].items():
+        for i, moments in enumerate(self._moments):
+            for name, value in moments.items():
                 found[f"{i}.{name}"] = value
         for i, buffer in enumerate(self._buffers, start=len(self._others)):
             found[f"{i}.{_BUFFER}"] = buffer
@@ -134,8 +156,7 @@ class Steps:
             if i >= len(self._others):
                 self._buffers[i - len(self._others)].copy_(value)
             else:
-                kept = value.cpu() if moment == "step" else value
-                self._adamw.state[self._others[i]][moment] = kept
+                self._moments[i][moment].copy_(value)
 
 
 class Clock:
@@ -214,6 +235,13 @@ class Clock:
         return self.done >= 1
 
 
+def _moments(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What AdamW keeps of a parameter, by torch's names; the count of steps is the CPU's."""
+    zeros = (torch.zeros(()), torch.zeros_like(parameter), torch.zeros_like(parameter))
+    return dict(zip(_MOMENTS, zeros, strict=True))
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _MOMENTUM = 0.85
 _SHORTEST = 1e-12
 _WORTH_A_THREAD = 2**14
