@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cli_cases import CONVOLUTIONAL, FAST, call, class_folders, run
+from cli_cases import CONVOLUTIONAL, FAST, call, class_folders
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, capsys):
@@ -106,12 +106,14 @@ def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
-def test_control_c_with_two_workers_then_the_same_command(tmp_path):
-    """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished."""
+def test_control_c_with_two_workers_then_the_same_command(tmp_path, monkeypatch, capsys):
+    """A real SIGINT to parent and workers, as a terminal sends it, once one part is finished.
+
+    What is left, and the whole, one worker does: the numbers are the same.
+    """
     arguments = ["train", "digits", "--units", "64", "--subnets", "8", "--max-iter", "10"]
-    arguments += ["--limit", "300"]
-    arguments += ["--seed", "3", "--workers", "2", "--json"]
-    command = [sys.executable, "-m", "rankwise", *arguments, "--out", str(tmp_path / "a")]
+    arguments += ["--limit", "300", "--seed", "3", "--json", "--workers"]
+    command = [sys.executable, "-m", "rankwise", *arguments, "2", "--out", str(tmp_path / "a")]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -135,9 +137,11 @@ def test_control_c_with_two_workers_then_the_same_command(tmp_path):
     n_kept = len(list((tmp_path / "a" / "subnets").glob("[0-9]*.safetensors")))
     assert 1 <= n_kept < 8
     assert not (tmp_path / "a" / "report.json").exists()
-    resumed = json.loads(run(*arguments, "--out", tmp_path / "a")[0])
+    resumed, whole = (
+        json.loads(call(monkeypatch, capsys, *arguments, "1", "--out", tmp_path / out)[0])
+        for out in ("a", "b")
+    )
     assert resumed["resumed_subnets"] == n_kept
-    whole = json.loads(run(*arguments, "--out", tmp_path / "b")[0])
     assert resumed["inductive_accuracy"] == whole["inductive_accuracy"]
     name = "model.safetensors"
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -27,9 +27,9 @@ def test_alternating_mirror_images_show_each_image_both_ways_in_two_epochs(digit
     assert (seen[0] != seen[1]).all()
 
 
-def moves_of_epochs(run, images, labels, **options):
-    """The moves of each epoch of a training."""
-    found, epoch = [], run._epoch
+def moves_of_epochs(run, images, labels, *, update=lambda *_, **__: 1.0, **options):
+    """The moves of each epoch of a training whose updates are none, but for what they take."""
+    found, epoch, run.update = [], run._epoch, update
     run._epoch = lambda *given: (found.append(run.moves), epoch(*given))[1]
     run.fit(images[:120], labels[:120], **options)
     return found
@@ -53,16 +53,14 @@ def test_moves_change_no_more_behind_a_quarter_of_a_budget(digits, tmp_path, ear
 
     def begun():
         run = training(images, epochs=200, time_budget=1.0, augmentation=usual, long=long)
-        update = run.update
-
-        def timed(*given, **options):
-            passed[0] += (early if passed[0] < LONG / 4 else late) / 2
-            return update(*given, **options)
-
-        run.update, run._clock = timed, Clock(float(LONG), now=lambda: passed[0])
+        run._clock = Clock(float(LONG), now=lambda: passed[0])
         return run
 
-    found = moves_of_epochs(begun(), images, labels)
+    def timed(*_, **__):
+        passed[0] += (early if passed[0] < LONG / 4 else late) / 2  # two updates an epoch
+        return 1.0
+
+    found = moves_of_epochs(begun(), images, labels, update=timed)
     # Of epochs that take more time than a long training's at first, and less later.
     assert found[1:] == [usual if early > 1 else long] * (len(found) - 1)
 
@@ -72,12 +70,12 @@ def test_moves_change_no_more_behind_a_quarter_of_a_budget(digits, tmp_path, ear
 
     passed[0] = 0.0
     with pytest.raises(KeyboardInterrupt):
-        moves_of_epochs(begun(), images, labels, checkpoint=path, after_epoch=stop)
+        moves_of_epochs(begun(), images, labels, update=timed, checkpoint=path, after_epoch=stop)
     passed[0] = 0.0
     run = begun()
     start = run._clock.start
     run._clock.start = lambda: (start(), run._clock.add(LONG / 2))
-    goes_on = moves_of_epochs(run, images, labels, checkpoint=path)
+    goes_on = moves_of_epochs(run, images, labels, update=timed, checkpoint=path)
     assert set(goes_on) == {found[-1]}
 
 
@@ -86,14 +84,14 @@ def test_a_time_budget_is_long_by_the_time_that_epochs_take(digits, expected, is
     images, labels = digits
     usual, long = Augmentation(), Augmentation(shift=0.2, erase=0.5)
     run = training(images, epochs=200, time_budget=1.0, augmentation=usual, long=long)
-    passed, update = [0.0], run.update
+    passed = [0.0]
 
-    def timed(*given, **options):
+    def timed(*_, **__):
         passed[0] += 0.5  # two updates an epoch
-        return update(*given, **options)
+        return 1.0
 
-    run.update, run._clock = timed, Clock(float(expected), now=lambda: passed[0])
-    found = moves_of_epochs(run, images, labels)
+    run._clock = Clock(float(expected), now=lambda: passed[0])
+    found = moves_of_epochs(run, images, labels, update=timed)
     assert len(found) == expected
     # Nothing is known before the first epoch is over.
     assert found == [usual] + [long if is_long else usual] * (expected - 1)

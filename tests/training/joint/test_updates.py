@@ -124,6 +124,7 @@ LONGER = {"augmentation": Augmentation(), "long": Augmentation(erase=0.5), "epoc
 )
 def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, plan):
     images, labels = digits
+    n = 120 if plan is LONGER else 500
     plan = {"epochs": 4} | plan
     validation = (images[600:800], labels[600:800])
 
@@ -135,7 +136,7 @@ def test_an_interrupted_training_goes_on_to_the_same_numbers(digits, tmp_path, p
                 raise KeyboardInterrupt
 
         return run.fit(
-            images[:500], labels[:500], validation=validation, checkpoint=path, key="a",
+            images[:n], labels[:n], validation=validation, checkpoint=path, key="a",
             after_epoch=after,
         )  # fmt: skip
 
