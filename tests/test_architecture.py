@@ -183,7 +183,7 @@ def test_relative_imports_do_not_hide_from_this_test():
 def loaded_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240
     )
     return set(result.stdout.splitlines()[-1].split())
 
