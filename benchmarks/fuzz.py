@@ -6,7 +6,7 @@ ValueError or TypeError), in several lines or none, takes over 20 seconds, or ov
 or if a spoilt model is accepted and gives probabilities that are none.
 
 python benchmarks/fuzz.py                 20,000 inputs
-python benchmarks/fuzz.py --inputs 1000   what the tests run
+python benchmarks/fuzz.py --inputs 500    what the tests run
 python benchmarks/fuzz.py --only head --inputs 500
 python benchmarks/fuzz.py --again 1234    one input, with its traceback
 """

@@ -185,6 +185,7 @@ def _file_of(name: str) -> Path | None:
     return next((path for path in files if path.is_file()), None)
 
 
+@cache
 def _imports_of(name: str) -> set[str]:
     path = _file_of(name)
     if path is None:

@@ -26,7 +26,7 @@ from cli_cases import FAST, run
 sys.dont_write_bytecode = True
 
 CHECKED = ["lowrank", "units", "linear", "varpro", "networks", "training"]
-jaxtyping.install_import_hook([f"rankwise.{room}" for room in CHECKED], "beartype.beartype")
+jaxtyping.install_import_hook([f"rankwise.{room}" for room in CHECKED], "shape_checks.checked")
 
 # How long an example takes says how busy the machine is, not whether the package is right.
 settings.register_profile(

@@ -317,10 +317,9 @@ def read_arrays(
             if member.file_size > ARRAY_BYTES:
                 raise UnreadableError(f"{name} has over {ARRAY_BYTES >> 20} MiB")
             stream = io.BytesIO(archive.read(member))
-            shape, _, dtype = npy_header(stream)
-            left = len(stream.getvalue()) - stream.tell()
-            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != left:
+            shape, fortran, dtype = npy_header(stream)
+            data = bytearray(stream.read())  # an array of it can be written to
+            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(data):
                 raise UnreadableError(f"{name} isn't an array of numbers of the size it says")
-            stream.seek(0)
-            found[name] = np.lib.format.read_array(stream, allow_pickle=False)
+            found[name] = np.ndarray(shape, dtype, data, order="F" if fortran else "C")
     return found

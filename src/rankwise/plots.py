@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rankwise.units.convolutional import compose
 
 _LOOKED_AT = 500
 _PLACES_AT_ONCE = 16
+_LINE = 22  # characters over a picture
 
 
 def save_units(
@@ -43,20 +44,15 @@ def save_units(
         _save_patches(network, path, images, min(most, 24))
         return
     _, pictures = network.forms(most)
-    columns = 12
-    rows = -(-len(pictures) // columns)
-    figure, axes = _subplots(rows, columns, (columns * 0.75, rows * 0.75 + 0.5))
-    for axis, form in zip(axes.flat, pictures, strict=False):
-        _draw_form(axis, form)
-    for axis in axes.flat:
-        axis.axis("off")
     shape = "×".join(str(s) for s in network.units.shape)
-    figure.suptitle(
+    title = (
         f"The {len(pictures)} units that weigh most, of {network.n_units}: forms of the whole "
-        f"image ({shape})",
-        fontsize=10,
+        f"image ({shape})"
     )
-    _save(figure, path)
+    sheet = _Sheet(len(pictures), 12, (0.75, 0.75), title)
+    for i, form in enumerate(pictures):
+        _draw_form(sheet, i, form)
+    _save(sheet.figure, path)
 
 
 def _save_patches(
@@ -66,19 +62,6 @@ def _save_patches(
     if network.whitening is not None:
         pictures = linear_parts(network, order)
     found = [] if images is None or not len(images) else strongest_places(network, images, order)
-    across, each = min(12, len(order)), 2 if found else 1
-    down = -(-len(order) // across)
-    size = (max(4.5, 0.85 * across), 0.85 * each * down + 0.7)
-    figure, axes = _subplots(each * down, across, size)
-    for axis in axes.flat:
-        axis.axis("off")
-    for i, form in enumerate(pictures):
-        _draw_form(axes[each * (i // across), i % across], form)
-    for i, (place, box) in enumerate(found):
-        axis = axes[each * (i // across) + 1, i % across]
-        axis.imshow(place, cmap="gray", vmin=0, vmax=255)
-        x, y, width, height = box
-        axis.add_patch(_rectangle((x - 0.5, y - 0.5), width, height))
     stage, shrink = network.units.stages[0], network.units.shrink
     sides = "×".join(str(side + _wider(network)) for side in stage.sides)
     some = f"The {stage.maps}" if len(order) == stage.maps else f"{len(order)} of the {stage.maps}"
@@ -86,8 +69,13 @@ def _save_patches(
     if shrink > 1:
         first += f", of images averaged over {shrink}×{shrink}"
     below = "\nbelow each, what it answers to most (in the box)" if found else ""
-    figure.suptitle(first + below, fontsize=9)
-    _save(figure, path)
+    each = 2 if found else 1
+    sheet = _Sheet(len(order), min(12, len(order)), (0.85, 0.85 * each), first + below, each)
+    for i, form in enumerate(pictures):
+        _draw_form(sheet, i, form)
+    for i, (place, box) in enumerate(found):
+        sheet.show(i, place, row=1, box=box)
+    _save(sheet.figure, path)
 
 
 def linear_parts(network: ConvolutionalNetwork, order: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -188,23 +176,17 @@ def _wider(network: ConvolutionalNetwork) -> int:
     return max(0, network.units.whiten - 1)
 
 
-def _draw_form(axis: Any, form: np.ndarray) -> None:
-    limit = np.abs(form).max() or 1.0
-    axis.imshow(form, cmap="PuOr_r", vmin=-limit, vmax=limit)
-
-
-def _rectangle(corner: tuple[float, float], width: float, height: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(corner, width, height, fill=False, edgecolor="#ff8c28", linewidth=1.2)
+def _draw_form(sheet: _Sheet, place: int, form: np.ndarray) -> None:
+    limit = float(np.abs(form).max()) or 1.0
+    sheet.show(place, form, colours="PuOr_r", limits=(-limit, limit))
 
 
 def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Draw a confusion matrix: true class down, predicted across, shaded by share."""
     k = len(names)
     size = min(10.0, 2.2 + 0.42 * k)
-    figure, axes = _subplots(1, 1, (size, size))
-    axis = axes.flat[0]
+    figure = _figure((size, size), layout="constrained")
+    axis = figure.subplots()
     # Each row as shares: right ones in blue, wrong ones in orange, whose shade grows with the root.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(k, dtype=bool)
@@ -238,25 +220,95 @@ def save_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None
 
 
 def save_labelled(images: np.ndarray, titles: Sequence[str], path: Path) -> None:
-    """Draw uint8 images ``(n, H, W[, C])`` on one sheet, ten in a row, each under its title."""
-    columns = min(10, len(images))
-    rows = -(-len(images) // columns)
-    figure, axes = _subplots(rows, columns, (1.3 * columns, 1.75 * rows))
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image, title in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image[..., :3] if image.ndim == 3 else image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(spelled(title), fontsize=7, parse_math=False)
-    _save(figure, path)
+    """Draw uint8 images ``(n, H, W[, C])`` on one sheet, ten in a row, each under its title.
+
+    Lines of a title that are longer than a picture is wide are cut.
+    """
+    sheet = _Sheet(len(images), min(10, len(images)), (1.3, 1.7), above=0.4)
+    for i, (image, title) in enumerate(zip(images, titles, strict=False)):
+        lines = [spelled(line) for line in title.split("\n")]
+        lines = [line if len(line) <= _LINE else line[: _LINE - 1] + "…" for line in lines]
+        sheet.show(i, image[..., :3] if image.ndim == 3 else image, "\n".join(lines))
+    _save(sheet.figure, path)
 
 
-def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+class _Sheet:
+    """Pictures in rows, on one pair of axes: a pair for each takes twenty times as long to draw.
+
+    Parameters
+    ----------
+    n, columns : int
+        Cells in all, and in a row.
+    cell : (float, float)
+        Width and height of one, in inches.
+    title : str
+        Above all.
+    each : int
+        Pictures below each other in a cell.
+    above : float
+        Inches of a cell that are left to the title of its picture.
+    """
+
+    def __init__(
+        self, n: int, columns: int, cell: tuple[float, float], title: str = "", each: int = 1,
+        above: float = 0.0,
+    ) -> None:  # fmt: skip
+        width, height = max(4.5, columns * cell[0]), -(-n // columns) * cell[1]
+        head = 0.1 + 0.2 * (title.count("\n") + 1) if title else 0.0
+        self.columns, self.cell, self.each, self.above = columns, cell, each, above
+        self.left = (width - columns * cell[0]) / 2
+        self.figure = _figure((width, height + head))
+        self.axes = self.figure.add_axes((0, 0, 1, height / (height + head)))
+        self.axes.set_axis_off()
+        self.axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)  # inches
+        if title:
+            self.figure.text(
+                0.5, 1 - 0.08 / (height + head), title, ha="center", va="top", fontsize=9
+            )
+
+    def show(
+        self, place: int, picture: np.ndarray, title: str = "", *, row: int = 0,
+        colours: str = "gray", limits: tuple[float, float] = (0, 255),
+        box: tuple[int, int, int, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Draw a picture true to its sides; its cell, and the row in it, count from 0."""
+        width, height = self.cell[0], self.cell[1] / self.each
+        scale = min(
+            0.92 * width / picture.shape[1], (0.92 * height - self.above) / picture.shape[0]
+        )
+        down, across = divmod(place, self.columns)
+        x = self.left + width * across + (width - scale * picture.shape[1]) / 2
+        room = height - self.above - scale * picture.shape[0]
+        y = height * (down * self.each + row) + self.above + room / 2
+        right, bottom = x + scale * picture.shape[1], y + scale * picture.shape[0]
+        self.axes.imshow(
+            picture, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto",
+            extent=(x, right, bottom, y),
+        )  # fmt: skip
+        if title:
+            self.axes.text(
+                (x + right) / 2, y - 0.05, title, fontsize=7, ha="center", va="bottom",
+                parse_math=False,
+            )  # fmt: skip
+        if box is not None:
+            from matplotlib.patches import Rectangle
+
+            corner = (x + scale * box[0], y + scale * box[1])
+            self.axes.add_patch(
+                Rectangle(
+                    corner, scale * box[2], scale * box[3], fill=False, edgecolor="#ff8c28",
+                    linewidth=1.2,
+                )
+            )  # fmt: skip
+
+
+def _figure(size: tuple[float, float], layout: Literal["constrained"] | None = None) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout)
     FigureCanvasAgg(figure)  # no display, no pyplot state
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -70,6 +70,13 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
     assert model.history_[0]["validation_accuracy"] is None, "under 200 images none is held out"
 
 
+@pytest.fixture(scope="module")
+def plain(digits):
+    """Outputs without an option."""
+    images, labels = digits
+    return classifier_of(**CONVOLUTIONAL).fit(images[:250], labels[:250]).outputs(images[:10])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -89,11 +96,10 @@ def test_convolutional_presets_take_images_of_any_shape(preset, shape):
     ],
     ids=str,
 )
-def test_every_option_of_convolutional_presets(digits, options, capsys):
+def test_every_option_of_convolutional_presets(digits, plain, options, capsys):
     images, labels = digits
     model = classifier_of(**CONVOLUTIONAL, **options).fit(images[:250], labels[:250])
     assert model.predict(images[:10]).shape == (10,)
-    plain = classifier_of(**CONVOLUTIONAL).fit(images[:250], labels[:250]).outputs(images[:10])
     alike = np.array_equal(model.outputs(images[:10]), plain)
     # Rank 1 is the preset's own; a budget's rates follow the clock.
     if "time_budget" not in options:

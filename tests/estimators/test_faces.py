@@ -41,6 +41,9 @@ from rankwise.varpro.solvers import LBFGS, LevenbergMarquardt, StoppingRule
 SMALL = QuadraticClassifier(n_units=12, n_subnets=2, max_iter=3)
 TINY = ConvolutionalClassifier("tiny", n_units=12, unit=UnitForm(rank=1), epochs=12)
 BOTH = pytest.mark.parametrize("model", [SMALL, TINY], ids=["quadratic", "convolutional"])
+BRIEF = pytest.mark.parametrize(
+    "model", [SMALL, clone(TINY).set_params(epochs=1)], ids=["quadratic", "convolutional"]
+)
 ALL = pytest.mark.parametrize("model", [SMALL, TINY, VarProHead()], ids=["q", "c", "head"])
 
 
@@ -390,7 +393,7 @@ def test_tables_and_tensors(rows, model):
     np.testing.assert_allclose(of_tensor.outputs(torch.from_numpy(X)), expected, rtol=1e-12)
 
 
-@BOTH
+@BRIEF
 def test_tables_and_lists_of_bytes_are_images_of_bytes(digits, model):
     pandas = pytest.importorskip("pandas")
     images, labels = digits[0][:150], digits[1][:150]
@@ -407,7 +410,7 @@ def test_tables_and_lists_of_bytes_are_images_of_bytes(digits, model):
     assert not clone(model).fit(frame.astype({"p0": float}), labels)._fitted_on_uint8
 
 
-@BOTH
+@BRIEF
 def test_tensors_of_bytes_are_images_of_bytes(digits, model):
     images, labels = digits[0][:150], digits[1][:150]
     expected = clone(model).fit(images, labels).outputs(images)

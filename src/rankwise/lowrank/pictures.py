@@ -292,6 +292,9 @@ def _show(axis: Any, pixels: NDArray[np.uint8], title: str, colours: str = "gray
     axis.imshow(pixels, cmap=colours, vmin=0, vmax=255, interpolation="nearest", aspect=aspect)
     axis.set_title(title, fontsize=8)
     axis.axis("off")
+    # Titles are placed over the ticks, also over those that aren't drawn: most of the time.
+    axis.xaxis.set_visible(False)
+    axis.yaxis.set_visible(False)
 
 
 def _frame(axis: Any) -> None:

