@@ -83,13 +83,15 @@ def presets_lines(results: list[dict[str, Any]]) -> list[str]:
 def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
     """The convolutional presets within their minutes, with what was asked for of each."""
     columns = ("row", "n", "test, %", "with copies, %", "bar / goal", "met", "params", "min", "on")
-    # What was measured again, with other code, stands in docs/results.md both ways.
-    rows: dict[str, list[str]] = {}
+    # What was measured again, with other code, stands in docs/results.md both ways. Where a
+    # processor has no instructions for bfloat16, the same minutes hold fewer epochs.
+    rows: dict[tuple[str, str], list[str]] = {}
     for result in results:
         mark = _OLDER if staleness(result["provenance"]) else ""
         for row in _frontier_rows(result):
-            rows[row[0]] = [f"{row[0]}{mark}", *row[1:]]
-    lines = [markdown(columns, sorted(rows.values())), ""]
+            precision = row[-1].rpartition(", ")[2]
+            rows[row[0], precision] = [f"{row[0]}{mark}", *row[1:]]
+    lines = [markdown(columns, [rows[key] for key in sorted(rows)]), ""]
     pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
@@ -98,7 +100,8 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
         "over the n runs; *row*: the set, and the most parameters; *with copies*: averaged over "
         "shifted and mirrored ones (`tta=shifts`); *params*: what it has; "
         "*bar* and *goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: "
-        "minutes that it took, of those that the bar allows; *on*: the processor "
+        "minutes that it took, of those that the bar allows; *on*: the processor, and in which "
+        "precision: bfloat16 where it has instructions for it, and more epochs in a minute "
         f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
         f"{', '.join(pages)}).",
         "",
@@ -139,7 +142,7 @@ def _frontier_rows(result: dict[str, Any]) -> list[list[str]]:
                 met,
                 f"{runs[0]['n_parameters']:,}",
                 f"{np.mean([r['seconds'] for r in runs]) / 60:.0f} of {asked['minutes']:g}",
-                " ".join(processor.split()),
+                f"{' '.join(processor.split())}, {runs[0]['precision']}",
             ]
         )
     return lines

@@ -71,6 +71,7 @@ def test_what_is_alike_on_a_curve_is_by_its_seeds_and_by_its_test_images(monkeyp
 def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_path):
     asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
     run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
+    run |= {"precision": "float32"}
     run |= {"accuracy": 0.994, "accuracy_of_copies": {}}
     codes = {"frontier": {"src/gone.py": "0"}, "frontier_epyc": {}}
     for name, row in (("frontier", "a"), ("frontier_epyc", "b")):
@@ -109,6 +110,7 @@ def test_what_is_stale_has_a_mark_that_is_explained_once_below(lines, tmp_path):
 def test_times_to_accuracy_are_those_of_the_rows_that_are_shown(lines):
     asked = {"bar": 90.0, "goal": 95.0, "minutes": 15}
     run = {"asked": asked, "n_parameters": 9, "seconds": 1.0, "accuracy": 0.9}
+    run |= {"precision": "float32"}
     columns = ["row", "seed", "85%"]
 
     def result(title, rows, timed):
@@ -135,19 +137,27 @@ def test_times_to_accuracy_are_those_of_the_rows_that_are_shown(lines):
 def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
     asked = {"bar": 99.0, "goal": 99.5, "minutes": 15}
     run = {"seed": 42, "asked": asked, "n_parameters": 4912, "seconds": 900.0}
+    run |= {"precision": "float32"}
     slow = run | {"row": "b", "accuracy": 0.994, "accuracy_of_copies": {}}
     older = run | {"row": "a", "accuracy": 0.5, "accuracy_of_copies": {}}
+    bfloat16 = older | {"accuracy": 0.97, "precision": "bfloat16"}
     runs = [
         run | {"row": "a", "accuracy": value, "accuracy_of_copies": {"shifts": value + 0.01}}
         for value in (0.980, 0.999)
     ]
-    for name, data in (("frontier", [older, slow]), ("frontier_epyc", runs)):
+    files = {"frontier": [older, slow], "frontier_epyc": [bfloat16], "frontier_epyc_b": runs}
+    for name, data in files.items():
         result = {"title": "Bars", "provenance": KNOWN, "tables": [{}], "data": data}
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     table = next(line for line in lines.readme_lines(tmp_path) if line.startswith("| row"))
-    _, _, first, second = table.splitlines()
+    _, _, other, first, second = table.splitlines()
     assert first == (
         "| `a` | 2 | 98.95 (98.00–99.90) | 99.95 (99.00–100.90) | 99 / 99.5 | no | 4,912 "
-        "| 15 of 15 | Intel Xeon |"
+        "| 15 of 15 | Intel Xeon, float32 |"
     )
-    assert second == "| `b` | 1 | 99.40 | – | 99 / 99.5 | bar | 4,912 | 15 of 15 | Intel Xeon |"
+    assert second == (
+        "| `b` | 1 | 99.40 | – | 99 / 99.5 | bar | 4,912 | 15 of 15 | Intel Xeon, float32 |"
+    )
+    assert other == (
+        "| `a` | 1 | 97.00 | – | 99 / 99.5 | no | 4,912 | 15 of 15 | Intel Xeon, bfloat16 |"
+    )

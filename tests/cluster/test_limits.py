@@ -85,7 +85,8 @@ def test_averages_over_copies_read_shards_in_blocks(monkeypatch):
     images.asked.clear()
     found = model.outputs(images)
     assert 1 < max(images.asked) <= 4 * MEGABYTE / (64 * 64 * 3)
-    np.testing.assert_array_equal(found, at_once)
+    # Mixing channels is a matrix product in float32, whose sums some processors order by its rows.
+    np.testing.assert_allclose(found, at_once, rtol=1e-5, atol=1e-6)
 
 
 UNDER_A_LIMIT = """
