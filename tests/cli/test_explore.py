@@ -196,3 +196,25 @@ def test_a_head_without_its_backbone_is_explored_with_it(folders, tmp_path, monk
     page = ("--out", tmp_path / "p.html", "--json")
     out, _ = call(monkeypatch, capsys, "explore", tmp_path / "h", *own, *page)
     assert json.loads(out)["page"] == str(tmp_path / "p.html")
+
+
+def test_a_preset_that_reads_some_of_the_images_is_explored_on_those(tmp_path, monkeypatch, capsys):
+    from dataclasses import replace
+
+    from rankwise.training import presets
+
+    few = replace(presets.PRESETS["pereyra"], n_train=60, n_subnets=2)
+    monkeypatch.setitem(presets.PRESETS, "pereyra", few)
+    out = tmp_path / "a run"
+    call(monkeypatch, capsys, "train", "digits", "--preset", "pereyra", "--max-iter", "1",
+         "--units", "12", "--out", out, "--workers", "1")  # fmt: skip
+    _, err = call(monkeypatch, capsys, "explore", out)
+    assert "the run's own images: 60 trained on" in err
+    assert "have changed since" not in (out / "explore.html").read_text(encoding="utf-8")
+
+
+def test_a_command_to_copy_is_quoted(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "my photos", per_class=20)
+    call(monkeypatch, capsys, "train", tmp_path / "my photos", *FAST, "--out", tmp_path / "run")
+    text = (tmp_path / "run" / "explore.html").read_text(encoding="utf-8")
+    assert f"rankwise train '{tmp_path / 'my photos'}' --out NEW" in text.replace("&#x27;", "'")

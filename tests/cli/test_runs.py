@@ -367,3 +367,46 @@ def test_what_a_cluster_takes_of_a_convolutional_preset_is_said(tmp_path, monkey
     assert told in err.replace("\n", " ")
     _, err = call(monkeypatch, capsys, *arguments, "--overwrite")
     assert "on this machine: --cluster" not in err.replace("\n", " ")
+
+
+def test_another_model_leaves_no_export_of_the_one_before(trained, tmp_path):
+    from rankwise.export import C_PRECISIONS, FORMATS
+    from rankwise.runs.records import discard_model
+
+    for precision in C_PRECISIONS:
+        for ending in FORMATS.values():
+            suffix = "" if precision == "float32" else f"_{precision}"
+            (tmp_path / f"rankwise_model{suffix}{ending}").touch()
+    (tmp_path / "own.html").touch()
+    discard_model(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.html"]
+
+
+def test_parts_that_share_a_source_are_refused(tmp_path, monkeypatch, capsys):
+    for part, first in (("train", 0), ("validation", 4), ("test", 5)):
+        class_folders(tmp_path / "set" / part, per_class=12)
+        for path in sorted((tmp_path / "set" / part).rglob("*.png")):
+            number = first + int(path.stem[0]) % 2 + 10 * (part == "train")
+            path.rename(path.with_name(f"p{number}_{path.stem}.png"))
+    train = [
+        "train",
+        tmp_path / "set",
+        "--preset",
+        "nano",
+        "--max-iter",
+        "1",
+        "--out",
+        tmp_path / "a",
+    ]
+    _, err = call(monkeypatch, capsys, *train, "--source-pattern", r"^(p\d+)_", expect=1)
+    assert "Parts 2 and 3 of a split share 1 source id(s), such as 'p5'" in " ".join(err.split())
+
+
+def test_sub_networks_that_nobody_named_read_no_validation_part(tmp_path, monkeypatch, capsys):
+    for part in ("train", "validation", "test"):
+        class_folders(tmp_path / "set" / part)
+    out, err = call(
+        monkeypatch, capsys, "train", tmp_path / "set", *FAST, "--out", tmp_path / "a", "--json"
+    )
+    assert json.loads(out)["validation"] is None
+    assert "left to choose" not in err

@@ -391,3 +391,36 @@ def test_a_source_that_names_nothing(source):
         DataError, match=r"The source is (of type (NoneType|int|list)|''); 'digits', a hub id"
     ):
         load_images(source)
+
+
+def test_a_hold_out_needs_a_seed():
+    with pytest.raises(DataError, match="seed is None, which would hold out other images at each"):
+        load_images("digits", seed=None)
+
+
+def test_absolute_paths_are_left_out_of_a_table_and_of_links(make, tmp_path):
+    make.folder(tmp_path / "there", make.pixels(12), make.labels(12))
+    folder = tmp_path / "linked"
+    for path in sorted((tmp_path / "there").rglob("*.png")):
+        link = folder / path.relative_to(tmp_path / "there")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*.png"))]
+    (folder / "labels.csv").write_text(
+        "file,label\n" + "".join(f"{name},{name[0]}\n" for name in names)
+    )
+    for source in (tmp_path / "there", tmp_path / "there" / ".." / "there"):
+        images = load_images(source, "all")
+        assert len(images) == 12
+    for source in (folder / "labels.csv", tmp_path / "there"):
+        root = source.parent if source.is_file() else source
+        every = load_images(source, "train")
+        out = str(root / every.ids[0])
+        assert every.ids[0] not in load_images(source, "train", without=[out]).ids
+
+
+def test_one_grey_channel_is_grey(make, tmp_path):
+    (tmp_path / "a.png").write_bytes(make.encode(make.pixels(1)[0]))
+    grey = rankwise.data.read_image(tmp_path / "a.png", image_shape=(6, 5))
+    found = rankwise.data.read_image(tmp_path / "a.png", image_shape=(6, 5, 1))
+    np.testing.assert_array_equal(found, grey[..., None])

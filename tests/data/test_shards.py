@@ -184,3 +184,11 @@ def test_several_folders_are_one_set(tmp_path):
     writer.finish()
     with pytest.raises(DataError, match=r"holds float32 of shape \(3,\), and"):
         VarProHead().fit_shards([*places, str(tmp_path / "2")])
+
+
+def test_a_record_that_is_cut_off_is_named(digits_twice, tmp_path):
+    (tmp_path / "shards.json").write_text('{"kind": ')
+    with pytest.raises(
+        DataError, match=r"shards\.json is damaged \(it isn't JSON\); 'rankwise shard"
+    ):
+        rankwise.load_images(tmp_path)

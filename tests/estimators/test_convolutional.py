@@ -672,3 +672,12 @@ def test_groups_of_another_length_are_refused():
     images = np.zeros((6, 8, 8), np.uint8)
     with pytest.raises(ValueError, match=r"groups have shape \(3,\); one for each sample, \(6,\)"):
         classifier_of().fit(images, [0, 1] * 3, groups=[1, 2, 3])
+
+
+def test_a_checkpoint_of_fewer_classes_is_another_fit_s(tmp_path):
+    X, y = np.random.default_rng(0).random((60, 8, 8)), np.repeat(["a", "b", "c"], 20)
+    model = ConvolutionalClassifier("nano", epochs=1)
+    two = y != "c"
+    model.fit(X[two], y[two], checkpoint_dir=tmp_path)
+    with pytest.raises(RunError, match="another fit"):
+        model.fit(X, y, sample_weight=two.astype(float), checkpoint_dir=tmp_path)

@@ -266,3 +266,28 @@ def test_complex_images_are_refused_in_one_sentence(kind):
     images = np.random.default_rng(0).random((12, 8, 8)) + 0j
     with pytest.raises(ValueError, match=r"^Complex data not supported: X is complex128; real num"):
         kind().fit(images, np.arange(12) % 2)
+
+
+def test_what_a_mask_hides_is_not_trained_on():
+    X, y = np.zeros((4, 4, 4)), np.array([0, 0, 1, 1])
+    hidden = np.ma.masked_array(X, np.zeros(X.shape, bool))
+    hidden.mask[0, 0, 0] = True
+    message = r"X hides 1 values behind a mask; .*: X\.filled\(value\) gives it, or leave"
+    with pytest.raises(ValueError, match=message):
+        QuadraticClassifier().fit(hidden, y)
+    with pytest.raises(ValueError, match="y hides 2 values behind a mask"):
+        QuadraticClassifier().fit(X, np.ma.masked_equal(y, 1))
+
+
+@pytest.mark.parametrize("ones", [(), (1,)])
+def test_grey_images_may_have_an_axis_for_their_channel(digits, ones):
+    images, labels = digits[0][:60], digits[1][:60]
+    model = classifier_of(n_units=4, n_subnets=1, max_iter=1)
+    model.fit(images.reshape(*images.shape, *ones), labels)
+    np.testing.assert_array_equal(model.outputs(images), model.outputs(images[..., None]))
+
+
+def test_the_one_class_with_weight_is_named():
+    X, y = np.random.default_rng(0).random((6, 4, 4)), ["cat", "dog"] * 3
+    with pytest.raises(ValueError, match="only one class is present: found only cat"):
+        QuadraticClassifier().fit(X, y, sample_weight=[1, 0] * 3)

@@ -414,3 +414,26 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto") == "cuda"
     assert resolve_device("cuda:1") == "cuda:1"
+
+
+def test_a_bootstrap_keeps_weights_of_classes_names_and_a_folder_of_any_name(
+    digits, tmp_path, monkeypatch
+):
+    pandas = pytest.importorskip("pandas")
+    images, labels = digits[0][:200].reshape(200, -1), digits[1][:200]
+    table = pandas.DataFrame(images, columns=[f"p{i}" for i in range(64)])
+    (tmp_path / "kept").mkdir()
+    monkeypatch.chdir(tmp_path / "kept")
+    found = {}
+    for class_weight in (None, {0: 9.0, 1: 0.1}):
+        model = classifier_of(
+            n_units=20, n_subnets=2, max_iter=2, class_weight=class_weight, random_state=1
+        )
+        model.fit(table, labels)
+        result = model.bootstrap_transductive(table, rounds=2, folder=None)
+        found[class_weight is None] = result.classifier
+        assert list(result.classifier.feature_names_in_) == list(table.columns)
+        result.classifier.predict(table)
+    assert not np.array_equal(found[True].network_.coef, found[False].network_.coef)
+    model.bootstrap_transductive(table, rounds=2, folder=".")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "kept-2"]

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from browser import needs_browser
+from cli_cases import class_folders
 from export_cases import needs_compiler
 from rankwise import ConvolutionalClassifier, load_images, load_model, runs
 from rankwise.cli import main
@@ -172,6 +173,20 @@ def test_the_test_images_are_those_that_the_run_could_read(tmp_path, call):
     assert report["not_compared"] is None
     assert report["n_images"] == known["test"]["n_samples"]
     assert report["accuracy_original"] == known["inductive_accuracy"]
+
+
+def test_scales_of_whole_numbers_are_of_images_that_the_run_could_read(tmp_path, call):
+    folder = tmp_path / "photos"
+    class_folders(folder, per_class=20)
+    for name in "ab":
+        (folder / name / "broken.png").write_bytes(b"no image")
+    out, reading = tmp_path / "run", {"on_error": "skip"}
+    asked = runs.TrainingRun(
+        str(folder), preset="nano", parameters={"max_iter": 1}, reading=reading
+    )
+    runs.train(asked, out, workers=1)
+    text = call(out, "--format", "c", "--precision", "int8", "--no-check")
+    assert "rankwise_model_int8.h" in text.replace("\n", "")
 
 
 def test_an_exported_file_is_no_model_folder(run, call, tmp_path):

@@ -314,3 +314,11 @@ def test_anything_with_a_graph_can_be_exported(fitted, tmp_path):
     report = export_model(Model(), "safetensors", str(tmp_path / "m.safetensors"))
     assert report["fingerprint"] == fingerprint(graph)
     assert report["n_parameters"] == 30 * (8 + 8 + 1) + 31 * 10
+
+
+def test_the_home_folder_in_the_name_of_an_export(fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    report = export_model(fitted("bilinear")[0], "safetensors", "~/m.safetensors")
+    assert report["files"] == [str(tmp_path / "m.safetensors")]
+    assert not (tmp_path / "~").exists()

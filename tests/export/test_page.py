@@ -7,10 +7,12 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from browser import needs_browser, visit
 from export_cases import digits_as
 from rankwise.errors import MissingDependencyError, RankwiseError
+from rankwise.estimators.options import classifier_of
 from rankwise.export import export_model, to_graph
 from rankwise.export.check import run_page
 from rankwise.export.html import write_html
@@ -143,3 +145,31 @@ def test_a_page_that_answers_nothing_is_said(tmp_path):
     (tmp_path / "m.html").write_text("<p>no network</p>")
     with pytest.raises(RankwiseError, match="ran the page, but it gave no answer"):
         run_page(tmp_path / "m.html", np.zeros((1, 2, 2), np.uint8))
+
+
+def test_a_page_of_floats_has_their_black_and_white(tmp_path):
+    """Digits from 0 to 16, as scikit-learn has them; a page's pixels are bytes."""
+    bunch = load_digits()
+    model = classifier_of(n_units=30, n_subnets=1, max_iter=2).fit(bunch.images, bunch.target)
+    export_model(model, "html", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '"levels": [0.0, 16.0]' in text or '"levels":[0.0,16.0]' in text
+    assert "Black and white are the model&#x27;s 0 and 16." in text
+    shifted = classifier_of(n_units=8, n_subnets=1, max_iter=1)
+    shifted.fit(bunch.images[:100] / 8 - 1, bunch.target[:100])
+    export_model(shifted, "html", tmp_path / "page.html")
+    assert "Black and white are the model&#x27;s -1 and 1." in (tmp_path / "page.html").read_text()
+
+
+@needs_browser
+def test_a_picture_becomes_the_model_s_numbers(tmp_path):
+    bunch = load_digits()
+    model = classifier_of(n_units=30, n_subnets=1, max_iter=2).fit(bunch.images, bunch.target)
+    export_model(model, "html", tmp_path / "page.html")
+    probe = """<script>window.addEventListener("load", () => {
+      const rgba = new Uint8ClampedArray(256).map((_, i) => (i % 4 === 3 ? 255 : 4 * (i >> 2)));
+      const found = Array.from(rankwise.pixels(rgba, 8, 8));
+      window.parent.postMessage(JSON.stringify(found), "*");
+    });</script>"""
+    (found,) = visit([(tmp_path / "page.html", 500)], probe, tmp_path / "visit")
+    np.testing.assert_allclose(found, 16 * 4 * np.arange(64) / 255, atol=1e-5)

@@ -361,6 +361,8 @@ def test_maps_are_kept_and_taken_again(tmp_path, monkeypatch):
         ({"images": IMAGES / 255}, r"images must be a uint8 array .* got float64 \(160, 8, 8\)"),
         ({"images": IMAGES[:0], "labels": []}, r"with n ≥ 1; got uint8 \(0, 8, 8\)"),
         ({"validation": (IMAGES[:, 1:], LABELS)}, r"validation images have shape \(7, 8\), the tr"),
+        ({"labels": LABELS + 1}, "labels of the images must be from 0 to 9, as the .*; got 10"),
+        ({"validation": (IMAGES, LABELS + 1)}, "labels of the validation images must be from 0 to"),
         ({"validation": (IMAGES, LABELS[:9])}, "labels of the validation images must be 160 whole"),
         ({"device": "gpu"}, "unknown device 'gpu'; accepted: auto, cpu, cuda, cuda:N, mps"),
     ],

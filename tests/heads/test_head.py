@@ -382,3 +382,11 @@ class Fickle:
 def test_an_iterable_that_changes_is_noticed(digits):
     with pytest.raises(ValueError, match="the first time and 1697 the second"):
         VarProHead().fit(Fickle(blocks(*digits)))
+
+
+def test_class_weights_by_number_are_of_labels_of_any_type(digits):
+    X, y = digits[0][:200].reshape(200, -1), digits[1][:200]
+    one = VarProHead(2.0, class_weight={0: 2.0, 9: 0.5}).fit(X, y)
+    for labels in (y.astype(float), y.astype(np.uint8)):
+        other = VarProHead(2.0, class_weight={0: 2.0, 9: 0.5}).fit(X, labels)
+        np.testing.assert_array_equal(other.coef_, one.coef_)

@@ -10,7 +10,7 @@ from torch import nn
 
 from rankwise import VarProHead
 from rankwise.errors import ModelFileError
-from rankwise.heads.backbones import Backbone, load_backbone, runs_a_program
+from rankwise.heads.backbones import Backbone, load_backbone, runs_a_program, save_backbone
 from rankwise.heads.features import extract_features, to_float_batch
 from rankwise.heads.fine_tuning import fine_tune
 from rankwise.heads.head import load_head
@@ -297,3 +297,19 @@ def test_a_class_name_is_text(tmp_path):
 def test_complex_features_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match=r"^Complex data not supported: X is complex128; real num"):
         VarProHead().fit(np.eye(4) + 0j, [0, 1, 0, 1])
+
+
+def test_the_home_folder_in_every_path(photos, tmp_path, monkeypatch):
+    images, labels = photos
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    head = VarProHead(backbone=plain()).fit(images, labels)
+    head.save("~/head")
+    np.testing.assert_array_equal(VarProHead.load("~/head").coef_, head.coef_)
+    save_backbone(plain(), "~/b.safetensors")
+    found, there = (load_backbone(f"{place}/b.safetensors") for place in ("~", "home"))
+    assert found.fingerprint == there.fingerprint
+    extract_features(plain(), images[:3], cache="~/features")
+    assert list((tmp_path / "home" / "features").iterdir())
+    assert not (tmp_path / "~").exists()

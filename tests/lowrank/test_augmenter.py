@@ -387,3 +387,21 @@ def test_memory_is_bounded_by_blocks_not_by_the_data(tmp_path, monkeypatch):
     many, copies = _peak_of_augmenting(tmp_path, 800, monkeypatch)
     more = (700 + copies * 7 / 8) * 32 * 32 * 3
     assert many - few < more / 8, (few, many, more)
+
+
+def test_a_copy_alone_in_its_block_is_the_same(monkeypatch):
+    images, seen = some_digits(), []
+
+    def approximate(images, *others):
+        seen.append(len(images))
+        return one_by_one(images, *others)
+
+    one_by_one = copies_module.approximate
+    monkeypatch.setattr(copies_module, "approximate", approximate)
+    monkeypatch.setattr(copies_module, "_BLOCK_BYTES", 1)
+    few = LowRankAugmenter(RandomLowRank(p=0.1, seed=3)).augment(images)
+    monkeypatch.setattr(copies_module, "_BLOCK_BYTES", 2**20)
+    assert set(seen) == {2}  # one image alone takes another path, which may round otherwise
+    whole = LowRankAugmenter(RandomLowRank(p=0.1, seed=3)).augment(images)
+    assert few.images.fingerprint == whole.images.fingerprint
+    assert few.log.errors.tolist() == whole.log.errors.tolist()

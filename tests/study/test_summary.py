@@ -276,3 +276,19 @@ def test_the_report_shows_them(results):
     assert "Nemenyi" in page
     assert "critical difference" in page
     assert "a level of 5% of its own, outside the one that the verdicts share" in page
+
+
+def test_two_conditions_of_a_data_set_are_not_two_data_sets(of_three):
+    made = copy.deepcopy(of_three)
+    for part in (made["comparisons"], made["conditions"], made["cells"]):
+        for item in part:
+            for key, value in item.items():
+                if isinstance(value, str) and value.startswith("malaria/"):
+                    item[key] = value.replace("malaria/", "mnist/") + "0"
+            if item.get("data_set") == "malaria":
+                item["data_set"] = "mnist"
+            if "id" in item and item["id"].startswith("malaria/"):
+                item["id"] = item["id"].replace("malaria/", "mnist/") + "0"
+    found = left(made, lambda c: False)
+    assert (found["effects"], found["ranks"]) == ([], [])
+    assert all("mnist (trained under several conditions)" in note for note in found["notes"])

@@ -252,3 +252,21 @@ def test_a_damaged_file_of_trials_is_named(tmp_path):
     (tmp_path / "tune.sqlite3").write_bytes(b"no database" * 100)
     with pytest.raises(RunError, match=r"tune\.sqlite3 is damaged or can't be used \(.*database"):
         tune_study(study(), tmp_path, trials=1, device="cpu")
+
+
+@pytest.mark.parametrize(("patience", "given"), [(None, 80), (2, None)])
+def test_a_search_trains_by_the_rule_of_the_cells(
+    tmp_path, log_level, monkeypatch, patience, given
+):
+    seen = []
+
+    def fit(model, train, validation, n_classes, training, **options):
+        seen.append((training.n_originals, training.patience))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rankwise.study.tune.fit_model", fit)
+    with pytest.raises(KeyboardInterrupt):
+        tune_study(study(protocol="sound", patience=patience), tmp_path, trials=1, device="cpu")
+    ((n_originals, found),) = seen
+    assert found == patience
+    assert (n_originals is None) == (given is None)

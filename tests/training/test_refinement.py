@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from rankwise.networks.quadratic import glue
@@ -64,3 +65,31 @@ def test_without_a_finite_loss_the_start_is_kept(start, output_layer):
     assert (result.status, result.chosen_epoch) == ("non-finite", 0)
     np.testing.assert_array_equal(refined.params, network.params)
     assert np.isfinite(refined.coef).all()
+
+
+def test_the_final_glue_is_truncated_and_of_the_type_that_was_asked_for(start):
+    network, active, images, labels = start
+    some = (network, active, images[:300], labels[:300])
+    refined, layer, _ = refine(
+        *some, epochs=1, ridge=1e-6, method="tsqr", rcond=0.05, dtype="float64"
+    )
+    assert layer.rank < 31
+    assert refined.outputs(images[:5].astype(np.float64)).dtype == np.float64
+    _, whole, _ = refine(*some, epochs=1, ridge=1e-6)
+    assert whole.rank == 31
+
+
+def test_a_refinement_computes_on_one_thread_and_leaves_the_number_as_it_was(start):
+    """Otherwise the sums of its output layer would have as many orders as machines have cores."""
+    network, active, images, labels = start
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        refine(
+            network, active, images[:300], labels[:300], epochs=1,
+            after_epoch=lambda entry: seen.append(torch.get_num_threads()),
+        )  # fmt: skip
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rankwise import SeparableRegressor, VariableProjection, curve_fit_separable
-from rankwise.varpro import CurveFit, FunctionBasis, FunctionModel, SeparableModel
+from rankwise.varpro import CurveFit, FunctionBasis, FunctionModel, SeparableModel, specification
 
 X = np.linspace(0.0, 4.0, 60)
 RNG = np.random.default_rng(0)
@@ -584,3 +584,32 @@ def test_which_right_hand_side_is_asked_for():
     assert several.profile("k").lower < several.params[0]
     with pytest.raises(ValueError, match="other x need a model: fit FunctionModel"):
         fit(BASIS).predict([1.0])
+
+
+def test_many_fits_at_once_of_a_model_in_torch():
+    x, rates = np.linspace(0, 4, 30), np.array([0.5, 1.0, 2.0])
+    y = 2.0 * np.exp(-rates * x[:, None]) + 0.5
+    model = FunctionModel(lambda x, k: (torch.exp(-k * x), torch.ones_like(x)), derivatives="torch")
+    found = VariableProjection().fit_each(model.at(x), y, [0.8])
+    assert found.converged.all()
+    np.testing.assert_allclose(found.params[:, 0], rates, rtol=1e-6)
+    np.testing.assert_allclose(found.coef, [[2.0, 0.5]] * 3, rtol=1e-5)
+
+
+def test_steps_and_evaluations_of_a_robust_fit_are_all_that_were_made(monkeypatch):
+    x = np.linspace(0, 4, 40)
+    y = 2 * np.exp(-0.7 * x) + 0.3 + 0.05 * np.sin(40 * x)
+    y[5] += 4
+    model = SeparableModel(["k"]).term(lambda x, k: np.exp(-k * x)).constant()
+    made = []
+    minimise = specification.minimise
+
+    def counted(solver, problem, start):
+        outcome = minimise(solver, problem, start)
+        made.append((outcome.n_iterations, problem.n_evaluations))
+        return outcome
+
+    monkeypatch.setattr(specification, "minimise", counted)
+    fit = VariableProjection(loss="huber", f_scale=0.05).fit(model.at(x), y, [1.0])
+    assert len(made) > 1
+    assert (fit.n_iterations, fit.n_evaluations) == tuple(np.sum(made, axis=0))

@@ -128,14 +128,14 @@ def _selection_rows(selection: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def percent(fraction: float) -> str:
-    """A row for images that were left out, if any."""
+    """A fraction in percent."""
     return f"{100 * fraction:.2f}%"
 
 
 def print_table(
     title: str | None, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 ) -> None:
-    """A fraction in percent."""
+    """Print a table, cut to the terminal's width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

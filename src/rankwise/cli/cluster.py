@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -113,7 +114,7 @@ def shard(
         rows = sum(n for _, n in split["files"])
         n = len(split["files"])
         say(f"{name}: {rows:,} images in {n:,} file{'s' * (n != 1)}")
-    say(f"Train on them by address: rankwise train {out} --out RUN --cluster ADDRESS")
+    say(f"Train on them by address: rankwise train {quote(str(out))} --out RUN --cluster ADDRESS")
 
 
 def work(

@@ -118,15 +118,17 @@ def _calibration(model: Any, folder: Path, source: str | None) -> np.ndarray:
     from rankwise.errors import RankwiseError, RunError
     from rankwise.export.integers import CALIBRATION_IMAGES
 
+    reading: dict[str, Any] = {}
     if source is None:
         try:
             source, _ = runs.test_images_of(model, folder)
+            reading = runs.reading_of(folder)
         except RankwiseError as error:
             raise RunError(
                 f"whole numbers take their scales from training images, and {error}; "
                 "name a source by --calibrate"
             ) from error
-    images = runs.images_for(model, folder, source, "train", limit=CALIBRATION_IMAGES)
+    images = runs.images_for(model, folder, source, "train", limit=CALIBRATION_IMAGES, **reading)
     return images.images
 
 

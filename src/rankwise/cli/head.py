@@ -123,7 +123,8 @@ def head(
     say(f"Picture: {out / 'confusion.png'}")
     say(f"What went wrong, and what next: open {out / EXPLORED} in a browser.")
     if report["backbone"]["record"] is not None:
-        say(f"One file for phones and servers: rankwise export {out} --format onnx")
+        command = shlex.join(["rankwise", "export", str(out), "--format", "onnx"])
+        say(f"One file for phones and servers: {command}")
 
 
 _MANY = 30

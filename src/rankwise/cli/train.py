@@ -107,7 +107,9 @@ def train(
     ] = False,
     solver: Annotated[
         str | None,
-        typer.Option(help="levenberg-marquardt, minpack, lbfgs, gradient-descent or search."),
+        typer.Option(
+            help="levenberg-marquardt, minpack, trust-region, lbfgs, gradient-descent or search."
+        ),
     ] = None,
     jacobian: Annotated[str | None, typer.Option(help="golub-pereyra or kaufman.")] = None,
     max_iter: Annotated[
@@ -310,7 +312,8 @@ def _train_head(
             ("backbone", report["backbone"]["name"]),
         ],
     )
-    say(f"More of it: rankwise head {source} --backbone {backbone} --out {out}")
+    again = shlex.join(["rankwise", "head", source, "--backbone", str(backbone), "--out", str(out)])
+    say(f"More of it: {again}")
 
 
 def _train(

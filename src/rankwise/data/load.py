@@ -158,8 +158,8 @@ def read_image(
     ----------
     path : str or path
         Image file.
-    image_shape : (height, width) or (height, width, 3 or 4)
-        Shape wanted: grey, RGB or RGBA, converted and resized as by `load_images`.
+    image_shape : (height, width) or (height, width, 1, 3 or 4)
+        Shape wanted: grey, grey, RGB or RGBA, converted and resized as by `load_images`.
     bits : int, optional
         Bits in use of grey images of 16, as in `load_images`; by default those that the image
         uses itself.
@@ -174,7 +174,8 @@ def read_image(
         If the file isn't there, or isn't an image that can be decoded; if `image_shape` is no
         shape of an image.
     """
-    layout = decode.layout_of(_checked_shape(image_shape))
+    shape = _checked_shape(image_shape)
+    layout = decode.layout_of(shape[:2] if shape[2:] == (1,) else shape)
     if layout.channels not in (None, 3, 4):
         raise DataError(
             f"The model's images have {layout.channels} channels; a file gives 1 (grey), 3 or 4."
@@ -182,7 +183,7 @@ def read_image(
     try:
         with decode.without_pillows_warnings():
             image = decode.open_image(expanded(path))
-            return decode.to_array(image, layout, decode.checked_bits(bits))
+            return decode.to_array(image, layout, decode.checked_bits(bits)).reshape(shape)
     except BadImageError as error:
         raise DataError(f"{path} can't be used: {error}.") from error
 

@@ -136,8 +136,9 @@ class ShardReader:
         self.address = address if path is None else str(path.absolute())
         place = joined(self.address, RECORD)
         remedy = f"; 'rankwise shard SOURCE {address}' writes it"
-        record = parse_json(read_bytes(place))
+        content = read_bytes(place)
         try:
+            record = parse_json(content)
             if record["kind"] != KIND:
                 raise DataError(f"{place} is {record['kind']!r}, and {KIND!r} is read{remedy}.")
             self.name = str(record["name"])

@@ -197,7 +197,8 @@ class Source:
         self, listed: Sequence[str], names: NDArray[np.str_], usable: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], list[str]]:
         """Training rows but for those listed, and a word on how many those were."""
-        root = expanded(self.source).resolve()
+        root = expanded(self.source).absolute()
+        root = root.parent if root.is_file() else root
         wanted = {_below(text, root) for text in listed}
         every = {name for part in self.reader.splits for name in self._ids(part)}
         unknown = sorted(wanted - every)
@@ -314,7 +315,11 @@ class Source:
 
 def _check_seed(seed: int) -> None:
     try:
-        checked_seed(seed)
+        if checked_seed(seed) is None:
+            raise ValueError(
+                "seed is None, which would hold out other images at each call; a whole number from "
+                "0 is accepted"
+            )
     except ValueError as error:
         raise DataError(f"{error}.") from error
 
@@ -327,8 +332,10 @@ def _of(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 def _below(text: str, root: Path) -> str:
     """An absolute path as it counts from the source; anything else as it is."""
     path = expanded(text)
-    if path.is_absolute() and path.resolve().is_relative_to(root):
-        return path.resolve().relative_to(root).as_posix()
+    # A link in the source is called there by its own name, and its folder by any.
+    for found, place in ((path, root), (path.parent.resolve() / path.name, root.resolve())):
+        if path.is_absolute() and found.is_relative_to(place) and ".." not in found.parts:
+            return found.relative_to(place).as_posix()
     return text
 
 

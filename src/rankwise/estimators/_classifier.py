@@ -189,7 +189,7 @@ class ImageClassifier(OnHub, ImageInput, ClassifierMixin, BaseEstimator):
         validation = validation_of(validation, encoded, self.classes_, weights)
         if weights is not None:
             trained = weights > 0 if validation is None else (weights > 0) & ~validation
-            classes_of(encoded[trained])
+            classes_of(self.classes_[encoded[trained]])
             alike = np.ptp(weights[trained]) == 0
             counted = np.flatnonzero(trained if validation is None else trained | validation)
             if len(counted) < len(weights):

@@ -92,7 +92,7 @@ class ImageInput:
             X = validate_data(self, X, reset=False, dtype=dtype)
         # As in a fit, a shape that was given is taken for any other of as many pixels.
         fits = self.image_shape is not None and prod(X.shape[1:]) == prod(self.image_shape_)
-        if X.ndim > 2 and X.shape[1:] != self.image_shape_ and not fits:
+        if X.ndim > 2 and not alike(X.shape[1:], self.image_shape_) and not fits:
             raise ValueError(
                 f"images have shape {X.shape[1:]}, but the model was fitted on {self.image_shape_}"
             )
@@ -256,6 +256,13 @@ def check_kinds(X: Any, y: Any = None) -> None:
     ValueError
     """
     refuse_complex(X)
+    for name, values in (("X", X), ("y", y)):
+        hidden = np.ma.count_masked(values) if isinstance(values, np.ma.MaskedArray) else 0
+        if hidden:
+            raise ValueError(
+                f"{name} hides {hidden:,} values behind a mask; an array without one is accepted: "
+                f"{name}.filled(value) gives it, or leave those images out"
+            )
     if isinstance(X, (list, tuple)) and len(X):
         if isinstance(X[0], (str, os.PathLike)):
             raise ValueError(
@@ -285,6 +292,12 @@ def check_kinds(X: Any, y: Any = None) -> None:
 def _is_missing(value: Any) -> bool:
     """Whether a label is None, NaN or pandas' NA."""
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
+def alike(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether images are of one shape: grey ones with an axis for their channel, or without."""
+    with_channel = [s if len(s) != 2 else (*s, 1) for s in (tuple(shape), tuple(other))]
+    return with_channel[0] == with_channel[1]
 
 
 def axes_of(X: Any) -> int:

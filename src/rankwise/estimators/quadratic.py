@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -61,7 +62,7 @@ class QuadraticClassifier(ImageClassifier):
     subnets : Subnetworks, optional
         Their mini-batches, Jacobian, tolerance, truncation and floating-point type.
     solver : str or Solver, optional
-        ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"lbfgs"``,
+        ``"levenberg-marquardt"``, ``"minpack"`` (the paper's), ``"trust-region"``, ``"lbfgs"``,
         ``"gradient-descent"``, ``"search"``; or an object of `rankwise.varpro.solvers`, which
         brings its own number of iterations and tolerance.
     max_iter : int, optional
@@ -277,7 +278,7 @@ class QuadraticClassifier(ImageClassifier):
         """Train on test images with guessed labels (paper, section 5). *Transductive*.
 
         Every sub-network goes on from its trained units, on mini-batches of the test images
-        with the guesses as labels; then one glue, on the same.
+        with the guesses as labels; then one glue, on the same. Class weights are of the guesses.
 
         Parameters
         ----------
@@ -321,7 +322,8 @@ class QuadraticClassifier(ImageClassifier):
         for number in range(1, int(rounds) + 1):
             place = parts
             if parts is not None and number > 1:
-                place = parts.with_name(f"{parts.name}-{number}")
+                whole = Path(os.path.abspath(parts))  # the name of "." is its folder's
+                place = whole.with_name(f"{whole.name}-{number}")
             rng = np.random.default_rng([self._seed, number])
             guesses, ambiguous = guess_labels(outputs, rng, margin)
             network = self._gone_on(network, images, guesses, self._seed + number, place)
@@ -344,6 +346,15 @@ class QuadraticClassifier(ImageClassifier):
         result = clone(self)
         for name in _KNOWN_BEFORE_TRAINING:
             setattr(result, name, getattr(self, name))
-        starts = network._subnet_params
-        result._note(result._fit_recipe(images, labels, seed=seed, folder=folder, starts=starts))
+        if hasattr(self, "feature_names_in_"):
+            result.feature_names_in_ = self.feature_names_in_
+        fitted = result._fit_recipe(
+            images,
+            labels,
+            weights=self._weights(labels, None),
+            seed=seed,
+            folder=folder,
+            starts=network._subnet_params,
+        )
+        result._note(fitted)
         return result

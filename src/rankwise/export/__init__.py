@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, expanded
 from rankwise._version import __version__
 from rankwise.export.quantise import PRECISIONS
 from rankwise.networks.graph import Graph
@@ -128,7 +128,7 @@ def export_model(
         raise ValueError(f"unknown precision {precision!r}; accepted: {', '.join(known)}")
     if batch is not None and file_format != "onnx":
         raise ValueError("batch is for the format onnx only")
-    out = Path(out)
+    out = expanded(out)
     if out.is_dir():
         raise ValueError(f"{out} is a folder; give the file to write")
     try:
@@ -168,7 +168,10 @@ def export_model(
         sides = " × ".join(map(str, graph.image_shape))
         facts = f"{report['n_parameters']:,} parameters, for images of {sides}."
         title = _question(graph.classes)
-        write_html(graph, out, precision=precision, title=title, facts=facts)
+        levels = _levels_of(model, graph)
+        if levels is not None:
+            facts += f" Black and white are the model's {levels[0]:g} and {levels[1]:g}."
+        write_html(graph, out, precision=precision, title=title, facts=facts, levels=levels)
     else:
         from rankwise.export.weights import write_weights
 
@@ -179,6 +182,20 @@ def export_model(
 
         report |= check_export(model, out, file_format, images)
     return report
+
+
+def _levels_of(model: Any, graph: Graph) -> tuple[float, float] | None:
+    """What a page takes for black and white, of a model of floats: the scale of its fit.
+
+    From 0, unless there were numbers below it, to 1 or, where there were larger ones, the largest.
+    None for a model of pixels from 0 to 255, and for one of floats that doesn't know (of an earlier
+    version, or a head), whose pixels are from 0 to 1.
+    """
+    known = getattr(model, "_value_range", None)
+    if graph.scale != 1 or known is None:
+        return None
+    low, high = known
+    return (min(low, 0.0), max(high, 1.0) if low >= 0 else high)
 
 
 def needs_calibration(model: Any, file_format: str, precision: str) -> bool:

@@ -27,7 +27,13 @@ _SCRIPTS = ("network.js", "pixels.js", "page.js")
 
 
 def write_html(
-    graph: Graph, path: Path, *, precision: str = "float32", title: str = "", facts: str = ""
+    graph: Graph,
+    path: Path,
+    *,
+    precision: str = "float32",
+    title: str = "",
+    facts: str = "",
+    levels: tuple[float, float] | None = None,
 ) -> None:
     """Write a graph as a page.
 
@@ -39,6 +45,8 @@ def write_html(
         Of the weights in the page; it computes in float.
     title, facts : str
         The page's heading, and a sentence below it.
+    levels : (float, float), optional
+        What a model of floats takes for black and white. Default: 0 and 1.
     """
     quantised = quantise(graph, precision)
     structure, arrays = structure_of(quantised.graph)
@@ -63,7 +71,7 @@ def write_html(
         "POLICY": escape(_page.POLICY, quote=False),
         "WEIGHTS": b64encode(blob).decode(),
         # A class name can't end the script that it stands in.
-        "NETWORK": _page.for_script(structure | {"arrays": about}),
+        "NETWORK": _page.for_script(structure | {"levels": levels or (0, 1), "arrays": about}),
         "FACTS": escape(facts or f"Made by rankwise {__version__}."),
         "TITLE": escape(title or "An image classifier"),
     }

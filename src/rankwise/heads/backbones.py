@@ -211,7 +211,7 @@ def save_backbone(
         network = _in_layers(network)
         record |= {"architecture": "layers", "steps": network.steps}
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(expanded(path)) as temporary:
         save_file(tensors, temporary, {"format": FORMAT, "record": json.dumps(record)})
 
 

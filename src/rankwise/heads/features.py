@@ -13,7 +13,7 @@ from torch import nn
 
 from rankwise._arrays import Referred, Rows
 from rankwise._device import resolve_device
-from rankwise._files import atomic_path
+from rankwise._files import atomic_path, expanded
 from rankwise._fingerprints import NoFingerprintError, fingerprint
 from rankwise._progress import progress_bar
 from rankwise.cluster import elsewhere, on_workers
@@ -129,7 +129,7 @@ def extract_features(
     model = as_backbone(backbone)
     path = None
     if cache is not None:
-        path = _place(Path(cache), model, images, device)
+        path = _place(expanded(cache), model, images, device)
         kept = None if path is None else _kept(path, len(images))
         if kept is not None:
             return kept

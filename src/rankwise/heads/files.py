@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rankwise._files import expanded
 from rankwise._model_files import (
     DESCRIPTION,
     WEIGHTS,
@@ -58,6 +59,7 @@ def write_head(head: Any, folder: Path) -> None:
     head._rank_and_condition()
     solved, statistics = head._solution(), head.statistics_
     described, own = _described(head)
+    folder = expanded(folder)
     # Whatever can't be written is told before there is a folder.
     folder.mkdir(parents=True, exist_ok=True)
     if own is not None:

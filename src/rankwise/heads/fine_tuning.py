@@ -32,7 +32,13 @@ from rankwise.nets.borrowing import evaluating, given_back
 from rankwise.nets.freezing import freeze, hold_frozen, top_layers
 from rankwise.nets.memory_format import memory_format, takes_channels_last
 from rankwise.nets.settings import TrainingResult, TrainingSettings
-from rankwise.nets.training import as_arrays, check_same_shape, torch_device, train_network
+from rankwise.nets.training import (
+    as_arrays,
+    check_range_of_labels,
+    check_same_shape,
+    torch_device,
+    train_network,
+)
 from rankwise.nets.transfer import FINE_EPOCHS, FINE_RATE, TOP_LAYERS, TransferNetwork
 
 
@@ -86,10 +92,12 @@ def fine_tune(
             f"the backbone takes the power {own.preparation.power:g} of its features, which has no "
             "slope at zero; fine_tune takes one that gives them as they are (power=1)"
         )
-    pixels, _ = as_arrays(images, labels, "images")
+    pixels, numbers = as_arrays(images, labels, "images")
     checked = None if validation is None else as_arrays(*validation, "validation images")
     if checked is not None:
         check_same_shape(pixels, checked[0])
+    held_labels = None if checked is None else checked[1]
+    check_range_of_labels(network.head.out_features, numbers, held_labels)
     where = torch_device(device)
     top = top_layers(own, n_top)
     settings = settings or TrainingSettings(

@@ -224,6 +224,10 @@ def _claim(folder: Path, key: str) -> None:
 
 def _make_block(options: LowRankOptions, originals: tuple[Any, NDArray[np.float64]]) -> CopyBlock:
     images, energies = np.asarray(originals[0][:]), originals[1]
+    n = len(images)
+    if n == 1:
+        # Alone it would take another path, which may round a half the other way.
+        images, energies = np.repeat(images, 2, axis=0), np.repeat(energies, 2)
     axis = -1 if images.ndim == 4 else None
     layout = layout_of(images, axis)
     with one_thread():
@@ -234,7 +238,7 @@ def _make_block(options: LowRankOptions, originals: tuple[Any, NDArray[np.float6
             for part in blocks(len(planes), max(1, _MEASURED // planes[0].size))
         ]
     errors, decibels = map(np.concatenate, zip(*parts, strict=True))
-    return CopyBlock(copies[0], ranks[0], errors, decibels)
+    return CopyBlock(copies[0][:n], ranks[0][:n], errors[:n], decibels[:n])
 
 
 def _measure(

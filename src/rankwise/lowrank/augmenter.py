@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise._arrays import blocks
-from rankwise._files import temporary_folder
+from rankwise._files import expanded, temporary_folder
 from rankwise._progress import progress_bar
 from rankwise.cluster import on_workers
 from rankwise.data import ImageSet
@@ -196,8 +196,9 @@ def _kept(cache: str | os.PathLike[str] | None) -> Iterator[Path]:
         with temporary_folder() as folder:
             yield folder
         return
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    yield Path(cache)
+    place = expanded(cache)
+    place.mkdir(parents=True, exist_ok=True)
+    yield place
 
 
 def _gather(

@@ -215,8 +215,7 @@ class RandomLowRank:
         if not _is_pil(image):
             shape = layout_of(image, self.channel_axis, self.alpha).batch
             return self.apply(image, np.full(math.prod(shape), energy))
-        if image.mode not in _PIL_ALPHA:
-            raise OptionError(f"PIL images of mode {image.mode!r} have no channels to approximate")
+        _check_mode(image)
         array = np.asarray(image)
         layout = layout_of(array, -1 if array.ndim == 3 else None, _PIL_ALPHA[image.mode])
         copy = approximate(array, layout, Wanted(np.full((1, 1), energy)), self.options)[0][0]
@@ -253,6 +252,8 @@ class RandomLowRank:
 
     def _transform(self, image: Any, source_id: Any, epoch: int) -> Any:
         pil = _is_pil(image)
+        if pil:
+            _check_mode(image)
         batch = () if pil else layout_of(image, self.channel_axis, self.alpha).batch
         several = np.ndim(source_id) > 0
         if source_id is not None and several != bool(batch):
@@ -278,6 +279,11 @@ class RandomLowRank:
             entropy = [worker.seed] if self.seed is None else [self.seed, worker.seed]
             self._generator = np.random.default_rng(entropy)
         return self._generator
+
+
+def _check_mode(image: Any) -> None:
+    if image.mode not in _PIL_ALPHA:
+        raise OptionError(f"PIL images of mode {image.mode!r} have no channels to approximate")
 
 
 def _check_sample(sample: Any) -> None:

@@ -314,9 +314,14 @@ def _check_labels(
         logits = model(scale(training[0][:2].to(device)))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         return
-    n_classes = logits.shape[1]
-    for what, part in (("images", training), ("validation images", validation)):
-        largest = -1 if part is None else int(part[1].max())
+    held = None if validation is None else validation[1]
+    check_range_of_labels(logits.shape[1], training[1], held)
+
+
+def check_range_of_labels(n_classes: int, labels: Any, validating: Any = None) -> None:
+    """Refuse labels beyond a network's logits."""
+    for what, some in (("images", labels), ("validation images", validating)):
+        largest = -1 if some is None else int(some.max())
         if largest >= n_classes:
             raise ValueError(
                 f"labels of the {what} must be from 0 to {n_classes - 1}, as the network gives "

@@ -22,7 +22,7 @@ from rankwise.runs.records import (
     refuse_model_file,
 )
 from rankwise.runs.training import train
-from rankwise.runs.use import confusion, images_for, predict, test_images_of
+from rankwise.runs.use import confusion, images_for, predict, reading_of, test_images_of
 
 __all__ = [
     "CONFIGURATION",
@@ -39,6 +39,7 @@ __all__ = [
     "holds",
     "images_for",
     "predict",
+    "reading_of",
     "refuse_model_file",
     "test_images_of",
     "train",

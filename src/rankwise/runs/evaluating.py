@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._files import expanded
 from rankwise.data import ImageSet
 from rankwise.errors import DataError, RunError
 from rankwise.estimators.convolutional import ConvolutionalClassifier
@@ -65,7 +66,9 @@ def evaluate(
     DataError
         If the source can't be read, or has images of a class that the model doesn't know.
     """
+    folder = expanded(folder)
     if mistakes is not None:
+        mistakes = expanded(mistakes)
         check_mistakes(mistakes, folder)
     model = load_model(folder, backbone)
     if tta is not None:

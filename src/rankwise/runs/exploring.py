@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise._files import expanded
 from rankwise._machine import environment
 from rankwise.data import ImageSet
 from rankwise.data.source import Source
@@ -25,10 +27,17 @@ from rankwise.runs.records import (
     EXPLORED,
     FEATURES,
     REPORT,
+    limit_of,
     read_record,
     refuse_model_file,
 )
-from rankwise.runs.use import chosen_images, record_of_run, same_source, test_images_of
+from rankwise.runs.use import (
+    chosen_images,
+    reading_of,
+    record_of_run,
+    same_source,
+    test_images_of,
+)
 
 
 def write_explorer(
@@ -83,7 +92,7 @@ def write_explorer(
         title=f"{parts[-1][1].name}: {folder.resolve().name}",
         facts=facts,
         limits=[*limits, *notes],
-        train_command=f"rankwise train {source} --out NEW --without list.csv",
+        train_command=f"rankwise train {shlex.quote(source)} --out NEW --without list.csv",
     )
     size = write_page(model, found, about, path)
     if listed is not None:
@@ -141,6 +150,8 @@ def explore(
     DataError
         If the source can't be read, or has a class that the model doesn't know.
     """
+    folder = expanded(folder)
+    out, listed = (None if path is None else expanded(path) for path in (out, listed))
     for path in (out, listed):
         if path is not None and path.name != EXPLORED:
             refuse_model_file(path, folder)
@@ -161,6 +172,7 @@ def explore(
         parts = [("train", train), ("test", test)]
         say(f"the run's own images: {len(train):,} trained on, {len(test):,} scored")
     else:
+        place = source
         images, scored = chosen_images(model, folder, source, split, **given)
         n = trained_on(record, images)
         if n:
@@ -175,7 +187,7 @@ def explore(
     unknown -= {str(c) for c in model.classes_}
     if unknown:
         raise DataError(
-            f"{source} has classes that the model doesn't know: {some_of(unknown)}; it was trained "
+            f"{place} has classes that the model doesn't know: {some_of(unknown)}; it was trained "
             f"on {some_of({str(c) for c in model.classes_})}"
         )
     if getattr(model, "cache", 0) is None and (folder / FEATURES).is_dir():
@@ -206,8 +218,8 @@ def _training_images(
 ) -> tuple[ImageSet, dict[str, str]]:
     """What the run was trained on, read as it was, and files unlike the others."""
     run = record["run"]
-    options = {k: run["reading"].get(k) for k in ("on_error", "without")}
-    options |= {"limit": run.get("limit")} | given
+    options: dict[str, Any] = reading_of(folder)
+    options |= {"limit": limit_of(run.get("limit"), run.get("preset"))} | given
     kept = {k: v for k, v in options.items() if v is not None}
     images, _ = chosen_images(model, folder, place, "train", **kept)
     columns = {k: run["reading"].get(k) for k in ("image_column", "label_column")}

@@ -16,7 +16,7 @@ import numpy as np
 
 from rankwise._claims import contents, held, refuse_foreign
 from rankwise._device import resolve_device
-from rankwise._files import write_json
+from rankwise._files import expanded, write_json
 from rankwise._machine import environment
 from rankwise._memory import PeakMemory
 from rankwise._version import __version__
@@ -111,6 +111,7 @@ def fit_head(
     DataError, ModelFileError, MissingDependencyError, ValueError
         If the source or the backbone can't be read.
     """
+    out = expanded(out)
     model = VarProHead(
         run.alpha,
         class_weight=run.class_weight,

@@ -85,7 +85,7 @@ def read_run(
     validation = None
     if validates and opened.test_part == "test" and "validation" in opened.reader.splits:
         validation = opened.read("validation", **options)
-        check_no_shared_sources(train.source_ids, validation.source_ids)
+        check_no_shared_sources(train.source_ids, validation.source_ids, test.source_ids)
         unknown = np.setdiff1d(validation.labels, train.labels)
         if len(unknown):
             names = {train.class_names[i] for i in unknown}

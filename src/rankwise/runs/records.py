@@ -17,6 +17,7 @@ from rankwise.errors import RunError
 from rankwise.estimators.files import DESCRIPTION, WEIGHTS
 from rankwise.runs.reading import ORIGIN, origin_of
 from rankwise.training.checkpoints import CHECKPOINT, TEACHER, known_of
+from rankwise.training.presets import PRESETS
 
 CONFIGURATION = "run.json"
 REPORT = "report.json"
@@ -91,6 +92,11 @@ class TrainingRun:
     seed: int = 42
     bootstrap: bool = False
     bootstrap_rounds: int = 1
+
+
+def limit_of(limit: int | None, preset: str | None) -> int | None:
+    """How many training images a run reads at most: as asked, or as its preset says."""
+    return PRESETS[preset].n_train if limit is None and preset in PRESETS else limit
 
 
 def configuration_of(run: TrainingRun, train_set: ImageSet, test_set: ImageSet) -> dict[str, Any]:
@@ -173,8 +179,8 @@ def discard_model(out: Path) -> None:
     """
     for name in _MODEL_FILES:
         (out / name).unlink(missing_ok=True)
-    for precision in ("", "_float16", "_int8"):
-        for ending in (".onnx", ".h", ".safetensors"):
+    for precision in ("", "_float16", "_int8", "_int4"):
+        for ending in (".onnx", ".h", ".html", ".safetensors"):
             (out / f"{EXPORTED}{precision}{ending}").unlink(missing_ok=True)
 
 

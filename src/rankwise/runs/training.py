@@ -40,9 +40,10 @@ from rankwise.runs.records import (
     configuration_of,
     finished_parts,
     holds,
+    limit_of,
 )
 from rankwise.runs.use import accuracy_of, confusion
-from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
+from rankwise.training.convolutional_presets import ACCEPTED, CONVOLUTIONAL_PRESETS
 from rankwise.training.distributed import (
     check_same,
     data_parallel,
@@ -111,7 +112,7 @@ def train(
     DataError
         If the source can't be read.
     """
-    source = expanded(run.source)
+    out, source = expanded(out), expanded(run.source)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
     together = together or is_parallel()
@@ -376,12 +377,11 @@ def _with_subnetworks(
 
 
 def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet, ImageSet | None]:
-    limit = run.limit
+    limit = limit_of(run.limit, run.preset)
     options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
-    if limit is None and run.preset in PRESETS:
-        limit = PRESETS[run.preset].n_train
     # Sub-networks choose nothing by validation images, unless they are refined.
-    judged = run.preset in (None, *CONVOLUTIONAL_PRESETS) or bool(run.parameters.get("refine"))
+    unnamed = run.preset is None and not set(run.parameters) - {*ACCEPTED}
+    judged = unnamed or run.preset in CONVOLUTIONAL_PRESETS or bool(run.parameters.get("refine"))
     return read_run(run.source, limit=limit, validates=judged and not run.bootstrap, **options)
 
 

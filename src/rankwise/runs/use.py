@@ -124,6 +124,7 @@ def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
     DataError
         If the source can't be read any more.
     """
+    folder = expanded(folder)
     record = record_of_run(folder)
     if not record:
         raise RunError(f"{folder} holds no run that says its test images; name their source")
@@ -135,6 +136,12 @@ def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
     source = record.get("place") or run["source"]
     on_error = run["reading"].get("on_error")
     return source, images_for(model, folder, source, "test", on_error=on_error)
+
+
+def reading_of(folder: Path) -> dict[str, Any]:
+    """What the run in a folder did with images that can't be read, and which it left out."""
+    reading = record_of_run(folder)["run"]["reading"]
+    return {key: reading.get(key) for key in ("on_error", "without")}
 
 
 def _held_out(opened: Source, record: dict[str, Any], options: dict[str, Any]) -> ImageSet:
@@ -227,6 +234,7 @@ def predict(
     """
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error is {on_error!r}; 'raise' or 'record' is accepted")
+    folder = expanded(folder)
     model = load_model(folder, backbone)
     shape = _image_shape(model, folder)
     bits = record_of_run(folder).get("bits")

@@ -8,7 +8,11 @@ from rankwise._claims import locked
 from rankwise._files import atomic_path, temporary_folder
 from rankwise.data import ImageSet
 from rankwise.study.cells import LOCK, RESULT, Cell, run_cell
+from rankwise.study.degraded_sets import FOLDER as DEGRADED
 from rankwise.study.design import Study
+
+_FOR_OTHER_CELLS = (DEGRADED, "features")
+"""What a cell leaves to the next ones in the same folder: the worker's next one has another."""
 
 Files = dict[str, bytes]
 """Content by its place in the study's folder."""
@@ -44,6 +48,7 @@ def run_away(
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != LOCK
+            if path.relative_to(folder).parts[0] not in _FOR_OTHER_CELLS
         }
     return outcome, found
 

@@ -22,7 +22,8 @@ Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ FEWEST_FOR_RANKS = 10
 
 _TOO_FEW = f"fewer than {FEWEST_SEEDS} finished seeds of {FEWEST_FOLDS} folds"
 _LATE = "not trained to the end"
+_TWICE = "trained under several conditions"
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,10 @@ def _effects(
     found = []
     without: dict[tuple[str, str], list[str]] = {}
     for (model, arm, baseline), planned in together.items():
-        if len(planned) < 2:
+        if len({item["data_set"] for item in planned}) < 2:
             continue
         reasons = {i["data_set"]: why for i in planned if (why := _why_not(results, i))}
+        reasons |= _twice(item["data_set"] for item in planned)
         usable = (i["data_set"] for i in planned if i["data_set"] not in reasons)
         reasons |= repeats.among(usable)
         items = [item for item in planned if item["data_set"] not in reasons]
@@ -284,6 +287,12 @@ def _effects(
         f"{model}: no mean over data sets of {', '.join(arms)}. {why}"
         for (model, why), arms in without.items()
     ]
+
+
+def _twice(names: Iterable[Any]) -> dict[Any, str]:
+    """Of some data sets those that are there more than once, and in words why none counts."""
+    counts = Counter(names)
+    return {name: _TWICE for name, n in counts.items() if n > 1}
 
 
 def _why_not(results: Record, item: Record) -> str | None:
@@ -360,8 +369,12 @@ def _rankable(
     """
     scores: dict[str, dict[str, float]] = {}
     missing: dict[str, dict[str, str]] = {}
+    twice = _twice((condition["data_set"], condition["arm"]) for condition in conditions)
     for condition in conditions:
         row, data = trained[condition["id"]], condition["data_set"]
+        if (data, condition["arm"]) in twice:
+            missing.setdefault(data, {})[condition["arm"]] = _TWICE
+            continue
         known = fold_scores(results, condition["id"], outcome)
         why = None
         if row["near_chance"]:

@@ -214,6 +214,8 @@ def score(
         device=device,
         best=True,
         precision=study.precision,
+        patience=study.patience,
+        n_originals=n_originals if equal and study.patience is None else None,
     )
     with temporary_folder() as folder, one_thread():
         fitted = fit_model(

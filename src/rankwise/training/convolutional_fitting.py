@@ -132,7 +132,7 @@ def fit_convolutional(
     if folder is not None or is_parallel():
         # What it was begun in is kept beside the parameters: "auto" means another elsewhere.
         told = _with(plan, precision="auto")
-        key = fit_key(images, encoded, told, seed, held_out, where, own)
+        key = fit_key(images, encoded, told, seed, held_out, where, own, n_classes)
     taught: dict[str, Any] = {}
     teacher = plan.teacher
     if teacher is not None:

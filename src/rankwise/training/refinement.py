@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rankwise._arrays import Images, OneHot, Targets, as_float
-from rankwise._threads import thread_pool
+from rankwise._threads import one_thread, thread_pool
 from rankwise.linear.output_layer import OutputLayer
 from rankwise.networks.quadratic import QuadraticNetwork, glue
 from rankwise.training.augment import Augmentation, with_mirrors
@@ -70,6 +70,9 @@ def refine(
     plan: JointPlan = RECIPE,
     moves: bool = True,
     ridge: float | str = "gcv",
+    method: str = "auto",
+    rcond: float | None = None,
+    dtype: str = "float32",
     seed: int = 42,
     threads: int = 1,
     folder: Path | None = None,
@@ -96,8 +99,8 @@ def refine(
     moves : bool
         Without an augmentation of the plan, the recipe's affine maps and the mirror images that
         the classes survive.
-    ridge : float or str
-        Of the final glue, as in `output_layer.solve_output_layer`.
+    ridge, method, rcond, dtype
+        Of the final glue, as `rankwise.networks.quadratic.glue` takes them.
     seed, threads : int
     folder : Path, optional
         Keeps every finished epoch.
@@ -122,7 +125,8 @@ def refine(
     units = network.units
     check_refinable("adamw", units.shape)
     if plan.augmentation is None and moves:
-        found = with_mirrors(Augmentation(), images, encoded, seed)
+        with one_thread():
+            found = with_mirrors(Augmentation(), images, encoded, seed)
         plan = replace(plan, augmentation=found)
     plan = replace(plan, epochs=epochs, batch_size=min(plan.batch_size, max(32, len(images) // 40)))
     module = UnitModule(units, network.params.astype(np.float32), active)
@@ -130,24 +134,28 @@ def refine(
     training = JointTraining(module, plan, n_classes, coef=network.coef, seed=seed, workers=threads)
     checked = None if folder is None or validation is None else fit_key(*validation)
     others = (network.params, network.coef, active, checked)
-    result = training.fit(
-        images,
-        encoded,
-        weights=weights,
-        validation=validation,
-        checkpoint=None if folder is None else folder / CHECKPOINT,
-        key="" if folder is None else fit_key(images, encoded, plan, seed, *others, weights),
-        advance=advance,
-        after_epoch=after_epoch,
-    )
+    with one_thread():  # the running output layer's sums are this thread's
+        result = training.fit(
+            images,
+            encoded,
+            weights=weights,
+            validation=validation,
+            checkpoint=None if folder is None else folder / CHECKPOINT,
+            key="" if folder is None else fit_key(images, encoded, plan, seed, *others, weights),
+            advance=advance,
+            after_epoch=after_epoch,
+        )
     refined, layer = glue(
         units,
         module.values() if result.chosen_epoch else network.params,
         images,
         OneHot.of(encoded, n_classes),
         ridge=ridge,
+        method=method,
+        rcond=rcond,
         weights=weights,
         workers=threads,
+        dtype=dtype,
         n_active=network.n_active,
     )
     return refined, layer, result

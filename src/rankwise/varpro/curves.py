@@ -382,7 +382,7 @@ class CurveFit(FitResult):
 
 def curve_fit_of(spec: Specification, start: np.ndarray | None = None) -> CurveFit:
     """Run a specification."""
-    outcome, problem = spec.run(start)
+    outcome, problem, evaluations = spec.run(start)
     params = spec.space.expand(outcome.params)
     finite = np.isfinite(outcome.objective)
     if finite:
@@ -401,7 +401,7 @@ def curve_fit_of(spec: Specification, start: np.ndarray | None = None) -> CurveF
         objective=float(outcome.objective),
         status=outcome.status,
         n_iterations=outcome.n_iterations,
-        n_evaluations=problem.n_evaluations,
+        n_evaluations=evaluations,
         history=outcome.history,
         rank=ranks if spec.several else ranks[0],
         condition=conditions if spec.several else conditions[0],

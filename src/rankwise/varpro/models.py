@@ -108,6 +108,8 @@ class FunctionModel:
         if self.derivatives == "torch":
             import torch
 
+            if np.ndim(params) == 2:  # a function in torch needn't take several at once
+                return np.stack([self.columns(x, each) for each in np.asarray(params)])
             values = self._in_torch(torch.as_tensor(x), torch.as_tensor(np.asarray(params)))
             return values.detach().numpy().astype(np.float64)
         return stack_columns(self.function(x, *one_each(params)), len(x), np.ndim(params) == 2)
@@ -153,6 +155,8 @@ class FunctionModel:
     def _torch_derivatives(self, x: Any, params: np.ndarray) -> np.ndarray:
         import torch
 
+        if params.ndim == 2:
+            return np.stack([self._torch_derivatives(x, each) for each in params])
         at = torch.as_tensor(x)
         d = torch.func.jacfwd(lambda p: self._in_torch(at, p))(torch.as_tensor(params))
         return np.concatenate(list(d.detach().numpy().transpose(2, 0, 1)), axis=-1)

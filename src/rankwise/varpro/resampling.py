@@ -96,7 +96,7 @@ def profile(
     def distance(value: float) -> float:
         """How far the likelihood has fallen, in the unit of `want`."""
         again = fixed(value)
-        outcome, _ = again.run(warm[0])
+        outcome, _, _ = again.run(warm[0])
         if np.isfinite(outcome.objective):
             warm[0] = again.space.expand(outcome.params)
         return float(np.sqrt(max(2 * float(outcome.objective) - best, 0.0) / unit)) - want
@@ -192,7 +192,7 @@ def bootstrap(
             for d, fit in zip(spec.data, fitted, strict=True)
         )
         again = replace(spec, data=data)
-        outcome, problem = again.run(statistics.params)
+        outcome, problem, _ = again.run(statistics.params)
         advance(1)
         if outcome.status != "converged":
             failed += 1

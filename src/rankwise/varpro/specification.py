@@ -139,7 +139,7 @@ class Specification:
         places = [d.place for d in self.data]
         return SumOfProblems(problems, places, len(self.space.names))
 
-    def run(self, start: np.ndarray | None = None) -> tuple[Outcome, Any]:
+    def run(self, start: np.ndarray | None = None) -> tuple[Outcome, Any, int]:
         """Minimise; the outcome is in the free parameters.
 
         Returns
@@ -147,29 +147,33 @@ class Specification:
         outcome : Outcome
         problem : problem
             In all parameters, with robust weights where there are any.
+        n_evaluations : int
+            Of the functional; under a robust loss of all that were minimised one after another.
         """
         free = (self.space.start if start is None else start)[self.space.free]
         if self.loss != "linear":
             return self._reweight(free)
         problem = self.problem()
-        return self._minimise(problem, free), inner_of(problem)
+        outcome = self._minimise(problem, free)
+        return outcome, inner_of(problem), problem.n_evaluations
 
     def _minimise(self, problem: Any, free: np.ndarray) -> Outcome:
         if len(free) == 0:  # nothing nonlinear is free: the linear solution is all there is
             return Outcome(free, float(problem.objective(free)), CONVERGED, 0, [])
         return minimise(self.solver, problem, free)
 
-    def _reweight(self, free: np.ndarray) -> tuple[Outcome, Any]:
+    def _reweight(self, free: np.ndarray) -> tuple[Outcome, Any, int]:
         """Least squares with the weights of the residuals before, until the loss stays."""
         data: list[DataSet] = list(self.data)
         history: list[dict[str, Any]] = []
-        evaluations, best = 0, np.inf
+        steps, evaluations, best = 0, 0, np.inf
         status = MAX_ITERATIONS
         outcome, problem = None, None
         for _ in range(_MOST_REWEIGHTINGS):
             problem = self.problem(data)
             outcome = self._minimise(problem, free)
             free = outcome.params
+            steps += outcome.n_iterations
             evaluations += problem.n_evaluations
             residuals = self.residuals(self.space.expand(free), inner_of(problem), data)
             objective = sum(robust_objective(self.loss, r, self.f_scale) for r in residuals)
@@ -186,7 +190,8 @@ class Specification:
                 for d, r in zip(self.data, residuals, strict=True)
             ]
         assert outcome is not None
-        return Outcome(free, float(objective), status, len(history), history), inner_of(problem)
+        found = Outcome(free, float(objective), status, steps, history)
+        return found, inner_of(problem), evaluations
 
     def residuals(self, params: np.ndarray, problem: Any, data: Sequence[DataSet]) -> list[Any]:
         """Residuals of each data set in units of its own sigmas, without robust weights."""

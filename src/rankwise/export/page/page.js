@@ -1,5 +1,6 @@
 const network = new Network(JSON.parse(byId("network").textContent), byId("weights").textContent);
 const { image_shape: SHAPE, classes: CLASSES, scale: SCALE } = network.about;
+const [BLACK, WHITE] = SCALE === 1 ? network.about.levels : [0, 255];
 const [ROWS, COLUMNS] = SHAPE, CHANNELS = SHAPE.length === 3 ? SHAPE[2] : 1;
 const PICTURES = SHAPE.length <= 3 && (CHANNELS === 1 || CHANNELS === 3);
 const DRAWS = PICTURES && CHANNELS === 1 && ROWS === COLUMNS;
@@ -17,10 +18,15 @@ const rankwise = {
   // Of RGBA bytes of any size, as a canvas gives them: converted and resized as in training.
   pixels(rgba, height, width) {
     const bytes = resized(channelsOf(rgba, CHANNELS), [height, width], [ROWS, COLUMNS], CHANNELS);
-    return SCALE === 1 ? Float32Array.from(bytes, (v) => v / 255) : bytes;
+    return asFitted(bytes);
   },
 };
 window.rankwise = rankwise;
+
+// Bytes on the scale of the model's images.
+function asFitted(bytes) {
+  return SCALE === 1 ? Float32Array.from(bytes, (v) => BLACK + (v / 255) * (WHITE - BLACK)) : bytes;
+}
 
 // -- what is shown ------------------------------------------------------------------------------
 
@@ -49,12 +55,12 @@ function blank() {
 function current() {
   const { data } = brush.getImageData(0, 0, board.width, board.height);
   let pixels = rankwise.pixels(data, board.height, board.width);
-  if (byId("invert").checked) pixels = pixels.map((v) => (SCALE === 1 ? 1 : 255) - v);
+  if (byId("invert").checked) pixels = pixels.map((v) => BLACK + WHITE - v);
   if (!picture && DRAWS && byId("centre").checked) {
     const grey = channelsOf(data, 1);
     const bytes = resized(centred(grey, board.width), [board.width, board.width], [ROWS, COLUMNS], 1);
-    pixels = SCALE === 1 ? Float32Array.from(bytes, (v) => v / 255) : bytes;
-    if (byId("invert").checked) pixels = pixels.map((v) => (SCALE === 1 ? 1 : 255) - v);
+    pixels = asFitted(bytes);
+    if (byId("invert").checked) pixels = pixels.map((v) => BLACK + WHITE - v);
   }
   return pixels;
 }

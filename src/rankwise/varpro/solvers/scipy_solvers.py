@@ -68,6 +68,8 @@ class Minpack:
         best = _BestSeen(problem, start)
         if not np.isfinite(best.objective):
             return best.outcome(NON_FINITE)
+        if self.max_iterations == 0:  # which SciPy takes for its own default
+            return best.outcome(MAX_ITERATIONS)
         if problem.residual(start).size < np.size(start):
             raise ValueError(
                 f"solver 'minpack' needs at least as many residuals as parameters, got "
