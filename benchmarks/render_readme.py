@@ -21,8 +21,8 @@ ALL_STALE = (
 
 _OLDER = " †"
 _FOOTNOTE = (
-    f"{_OLDER.strip()} {STALE}: code that the figure depends on has changed since, so that today's "
-    "may be others; `make stale` lists what."
+    f"{_OLDER.strip()} {STALE}: code that the figure depends on has changed since, so today's may "
+    "differ; `make stale` lists what."
 )
 
 
@@ -70,11 +70,12 @@ def presets_lines(results: list[dict[str, Any]]) -> list[str]:
     )
     first, second = (f"`{t['title'].removeprefix('--preset ')}`" for t in result["tables"])
     return [
-        f"The paper's own scheme on MNIST, {first}, has an inductive accuracy of {inductive[0]}, "
-        f"and {second}, the same with better units, of {inductive[1]}. After bootstrapping they "
-        f"agree with their guesses on {agreement[0]} and {agreement[1]} of the test images, and "
-        f"are right on {transductive[0]} and {transductive[1]} ({known['date']}, "
-        f"{known['processor']}, {known['cores']} cores; {result['provenance']['spread']}; "
+        f"The paper's own scheme on MNIST, {first}, has an accuracy of {inductive[0]} on test "
+        f"images never seen, and {second}, the same with better units, of {inductive[1]}. After "
+        "bootstrapping, a pass over the test images with guessed labels, they agree with their "
+        f"guesses on {agreement[0]} and {agreement[1]} of the test images, and are right on "
+        f"{transductive[0]} and {transductive[1]} ({known['date']}, {known['processor']}, "
+        f"{known['cores']} cores; {result['provenance']['spread']}; "
         "[command and all figures](docs/results.md#the-papers-scheme-on-mnist)).",
         "",
     ]
@@ -90,20 +91,19 @@ def frontier_lines(results: list[dict[str, Any]]) -> list[str]:
         mark = _OLDER if staleness(result["provenance"]) else ""
         for row in _frontier_rows(result):
             precision = row[-1].rpartition(", ")[2]
-            rows[row[0], precision] = [f"{row[0]}{mark}", *row[1:]]
+            where = f"docs/results.md#{anchor(result['title'])}"
+            rows[row[0], precision] = [f"[{row[0]}]({where}){mark}", *row[1:]]
     lines = [markdown(columns, [rows[key] for key in sorted(rows)]), ""]
-    pages = (f"[{i}](docs/results.md#{anchor(r['title'])})" for i, r in enumerate(results, 1))
     dates = sorted({result["provenance"]["environment"]["date"] for result in results})
     lines += [
-        "All training images of each set (of cats and of malaria, copies of 10,000 images of 100 "
-        "pixels, 2,000 of them for the test), test images read once a run, 2 cores; mean (min–max) "
-        "over the n runs; *row*: the set, and the most parameters; *with copies*: averaged over "
-        "shifted and mirrored ones (`tta=shifts`); *params*: what it has; "
-        "*bar* and *goal*: asked for beforehand; *met*: by the worst run, without copies; *min*: "
-        "minutes that it took, of those that the bar allows; *on*: the processor, and in which "
-        "precision: bfloat16 where it has instructions for it, and more epochs in a minute "
-        f"({' to '.join(dict.fromkeys((dates[0], dates[-1])))}; commands and notes: "
-        f"{', '.join(pages)}).",
+        "- All training images of each set (of cats and of malaria, copies of 10,000 images of 100 "
+        "pixels, 2,000 of them for the test), test images read once a run, 2 cores, "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; mean (min–max) over the n runs.",
+        "- *row*: the set, and the most parameters; it leads to the command and notes. *bar* and "
+        "*goal*: asked for beforehand. *met*: by the worst run, without copies.",
+        "- *with copies*: averaged over shifted and mirrored ones (`tta=shifts`). *params*: what "
+        "it has. *min*: minutes that it took, of those that the bar allows. *on*: the processor, "
+        "and in which precision: bfloat16 where it has instructions for it.",
         "",
     ]
     others: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -236,7 +236,10 @@ def airbench_lines(results: list[dict[str, Any]]) -> list[str]:
     said = [note for note in result["notes"] if note.startswith("airbench94 ")]
     n = sum(row["row"] == "airbench94" for row in result["data"])
     runs = "one run" if n == 1 else f"{n} runs"
-    tail = f"({runs} of our rewriting, which can't be tried on the original; [measured]({where}))"
+    tail = (
+        f"This is {runs} of our rewriting, which can't be tried on the original "
+        f"([measured]({where}))."
+    )
     return [line for note in said for line in (f"{note} {tail}", "")]
 
 

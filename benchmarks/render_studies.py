@@ -191,8 +191,8 @@ def marked(heard: Sequence[str], stale: Sequence[str], mark: str) -> list[str]:
         which = f"All {len(heard)} of these studies" if len(heard) > 1 else "This study"
     are = "is" if len(stale) == 1 else "are"
     return [
-        f"{which} {are} {mark}: the code has changed since, as `make stale` lists, and with the "
-        "code there is the verdicts may be others."
+        f"{which} {are} {mark}: the code has changed since, as `make stale` lists, and "
+        "today's might give other verdicts."
     ]
 
 

@@ -240,12 +240,12 @@ def pooled(network: ConvolutionalNetwork, tensors: Any, maps: Any) -> Any:
     x = channels_last(x)
     if first is not None:
         x = sigma(F.conv2d(x, *first))
-    for stage, (*vectors, bias), mixed in zip(units.stages, layers, ways, strict=True):
+    for stage, (channel, row, column, bias), mixed in zip(units.stages, layers, ways, strict=True):
         before, mixed = x, mixed and not x.is_cuda
         # A filter takes its bias along; otherwise it's added to the largest of each rectangle, to
         # the bit the largest of the sums, of fewer numbers.
         own = None if mixed else bias
-        x = slid(x, *vectors, own, padding=stage.padding, mixed=mixed)
+        x = slid(x, channel, row, column, own, padding=stage.padding, mixed=mixed)
         if max(stage.pool) > 1:
             x = F.max_pool2d(x, stage.pool)
         x = sigma(x if own is not None else x + bias[:, None, None])
