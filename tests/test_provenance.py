@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,7 +164,8 @@ def test_stale_tables_say_so_where_they_stand_and_uncommitted_ones_are_not_shown
 
 def test_the_readme_s_parts_too(results, render):
     text = "\n".join(render.readme_lines(results))
-    assert "| `mnist-small` † |" in text
+    assert "| [`mnist-small`](docs/results.md#" in text
+    assert re.search(r"\| \[`mnist-small`\]\([^)]*\) † \|", text)
     assert "seeds; [command and all figures](docs/results.md#the-papers-scheme-on-mnist))." in text
     assert text.rstrip().rpartition("\n")[2].startswith("† **stale**: ")
     assert "MNIST error" not in text

@@ -84,8 +84,8 @@ def test_rows_of_the_frontier_are_marked_where_their_file_is_stale(lines, tmp_pa
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     text = "\n".join(lines.readme_lines(tmp_path))
-    assert "| `a` † |" in text
-    assert "| `b` |" in text
+    assert "| [`a`](docs/results.md#bars) † |" in text
+    assert "| [`b`](docs/results.md#bars) |" in text
     assert text.count("**stale**") == 1
     assert "† **stale**: code that the figure depends on has changed since" in text
 
@@ -152,12 +152,14 @@ def test_the_frontier_is_one_table_of_all_its_files(lines, tmp_path):
     table = next(line for line in lines.readme_lines(tmp_path) if line.startswith("| row"))
     _, _, other, first, second = table.splitlines()
     assert first == (
-        "| `a` | 2 | 98.95 (98.00–99.90) | 99.95 (99.00–100.90) | 99 / 99.5 | no | 4,912 "
-        "| 15 of 15 | Intel Xeon, float32 |"
+        "| [`a`](docs/results.md#bars) | 2 | 98.95 (98.00–99.90) | 99.95 (99.00–100.90) "
+        "| 99 / 99.5 | no | 4,912 | 15 of 15 | Intel Xeon, float32 |"
     )
     assert second == (
-        "| `b` | 1 | 99.40 | – | 99 / 99.5 | bar | 4,912 | 15 of 15 | Intel Xeon, float32 |"
+        "| [`b`](docs/results.md#bars) | 1 | 99.40 | – | 99 / 99.5 | bar | 4,912 | 15 of 15 "
+        "| Intel Xeon, float32 |"
     )
     assert other == (
-        "| `a` | 1 | 97.00 | – | 99 / 99.5 | no | 4,912 | 15 of 15 | Intel Xeon, bfloat16 |"
+        "| [`a`](docs/results.md#bars) | 1 | 97.00 | – | 99 / 99.5 | no | 4,912 | 15 of 15 "
+        "| Intel Xeon, bfloat16 |"
     )
