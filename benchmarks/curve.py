@@ -44,6 +44,7 @@ from common import (
 from curve_models import RATES, Convolutional, RivalNetwork, plain, resnet, separable
 from curve_picture import MEASURES, OTHER, OURS, PAPER, PLAIN, RESNET, SEPARABLE, differ, draw
 from graph_runner import GraphRunner
+from rankwise._memory import keep_freed_memory
 from rankwise._threads import one_thread
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import stratified_limit
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="draw the picture and stop")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
+    keep_freed_memory()  # as `rankwise train` does
     if args.dataset != "mnist":
         args.name = f"curve_{args.dataset.replace('-', '_')}"
         if args.picture == PICTURE:

@@ -41,6 +41,7 @@ from common import (
     write_result,
 )
 from rankwise import ConvolutionalClassifier, TrainingOptions
+from rankwise._memory import keep_freed_memory
 from rankwise.data import ImageSet, load_images
 from rankwise.data.split import stratified_limit
 from rankwise.networks.convolutional import as_maps
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--tta", choices=["mirror", "shifts"], help="scored beside the plain one")
     args = parser.parse_args()
+    keep_freed_memory()  # as `rankwise train` does
     if args.quick:
         args.seeds, args.rows = args.seeds[:1], ["mnist-1k", "mnist-5k"]
     results = earlier(args, {})

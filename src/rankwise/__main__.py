@@ -1,5 +1,5 @@
 """``python -m rankwise``."""
 
-from rankwise.cli import main
+from rankwise.cli import console
 
-main()
+console()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from types import TracebackType
 
@@ -11,6 +13,27 @@ def available_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+_ONE_ARENA, _NO_MAPPING, _NO_TRIMMING = (-8, 1), (-4, 0), (-1, 2**31 - 1)
+"""Of glibc's ``mallopt``: blocks of all threads from one place, which is kept."""
+
+
+def keep_freed_memory() -> bool:
+    """Keep what this process frees for what it allocates next, from now on; whether it will.
+
+    glibc gives blocks of over 32 MiB, and those that threads free, back to the system, which brings
+    them again page by page, filled with zeros. Of a training on images of 100 pixels that was a
+    third of the time. For a process of one's own: there is no way back. Elsewhere than under glibc
+    it does nothing.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return all([mallopt(*each) for each in (_ONE_ARENA, _NO_MAPPING, _NO_TRIMMING)])
 
 
 class PeakMemory:

@@ -53,6 +53,13 @@ def _root(
         refuse_several(str(context.invoked_subcommand))
 
 
+def console() -> None:
+    """What the installed command starts: `main` in a process of its own."""
+    if sys.argv[1:2] == ["train"]:
+        keep_freed_memory()
+    main()
+
+
 def main() -> None:
     """Entry point: errors that are meant for people become one sentence and exit status 1."""
     prepare_streams()
