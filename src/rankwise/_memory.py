@@ -33,7 +33,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return all([mallopt(*each) for each in (_ONE_ARENA, _NO_MAPPING, _NO_TRIMMING)])
+    taken = [mallopt(*each) for each in (_ONE_ARENA, _NO_MAPPING, _NO_TRIMMING)]
+    return all(taken)
 
 
 class PeakMemory:

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from rankwise._memory import keep_freed_memory
 from rankwise._text import plain
 from rankwise.cli import cluster, explore, export, lowrank, nets, study, train, use
 from rankwise.cli._output import prepare_streams, say, warnings_in_words
