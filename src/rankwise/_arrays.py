@@ -130,6 +130,29 @@ def refuse_complex(X: Any) -> None:
         raise ValueError(f"Complex data not supported: X is {X.dtype}; real numbers are accepted")
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """An image as (height, width, 3); of other channels than 3 or 4 their mean in grey."""
+    if image.ndim == 3 and image.shape[2] in (3, 4):
+        return image[..., :3]
+    grey = image if image.ndim == 2 else image.mean(axis=2).astype(image.dtype)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def refuse_masked(values: Any, name: str) -> None:
+    """Say that what a mask hides isn't taken for a value.
+
+    Raises
+    ------
+    ValueError
+    """
+    hidden = np.ma.count_masked(values) if isinstance(values, np.ma.MaskedArray) else 0
+    if hidden:
+        raise ValueError(
+            f"{name} hides {hidden:,} value{'s' * (hidden > 1)} behind a mask; an array without "
+            "one is accepted: its filled(value), or what is left without those samples"
+        )
+
+
 def chosen(images: Images, rows: np.ndarray) -> Rows:
     """Some of the images, in the order of `rows`, without a copy of them."""
     if isinstance(images, Rows):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rankwise._arrays import blocks
+from rankwise._arrays import as_rgb, blocks
 from rankwise._files import atomic_path
 from rankwise._process import ignoring_warnings
 from rankwise._text import spelled
@@ -152,7 +152,7 @@ def strongest_places(
         (top, bottom, *vertical), (left, right, *horizontal) = spans
         patch = images[n][top:bottom, left:right]  # of shards, too, one image is read
         box = (horizontal[0], vertical[0], horizontal[1], vertical[1])
-        result.append((patch[..., :3] if patch.ndim == 3 else patch, box))
+        result.append((as_rgb(patch) if patch.ndim == 3 else patch, box))
     return result
 
 

@@ -1,5 +1,8 @@
 """Mistakes on the command line: one sentence each, and the exit status."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -234,3 +237,21 @@ def test_no_workers_to_shard_with(tmp_path, monkeypatch, capsys):
     _, err = call(monkeypatch, capsys, *arguments, expect=1)
     assert err == "error: workers must be a number from 1, or -1 for one a core, got 0\n"
     assert not (tmp_path / "o").exists()
+
+
+def test_every_file_of_a_folder_is_named(trained, pictures, tmp_path, monkeypatch, capsys):
+    """Linked folders are read, each once; dead links and empty folders are told."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "there").symlink_to(pictures)
+    (folder / "again").symlink_to(folder)
+    (folder / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "empty").mkdir()
+    out, _ = call(
+        monkeypatch, capsys, "predict", trained[0], folder, tmp_path / "empty", "--json", expect=1
+    )
+    found = {
+        part: sorted(Path(entry["file"]).name for entry in entries)
+        for part, entries in json.loads(out).items()
+    }
+    assert found == {"predictions": ["one.png", "zero.png"], "failed": ["dead.png", "empty"]}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cli_cases import FAST, call
+from cli_cases import FAST, call, class_folders
 from rankwise._files import PART
 from rankwise.cli.head import _classes
 from rankwise.estimators.models import load_model
@@ -257,3 +257,11 @@ def test_numbers_of_a_backbone_s_channels(monkeypatch, capsys, options, tmp_path
     preparation = load_model(tmp_path / "h")._backbone().preparation
     assert (preparation.size, preparation.mean) == (20, (0.5, 0.5, 0.5))
     assert preparation.power == 0.5
+
+
+def test_a_head_s_folder_is_no_part_of_its_source(tmp_path, monkeypatch, capsys):
+    class_folders(tmp_path / "set")
+    _, err = call(monkeypatch, capsys, "head", tmp_path / "set", "--out", tmp_path / "set" / "head",
+                  "--backbone", "small.safetensors", expect=1)  # fmt: skip
+    assert "lies inside the source" in " ".join(err.split())
+    assert not (tmp_path / "set" / "head").exists()

@@ -410,3 +410,13 @@ def test_sub_networks_that_nobody_named_read_no_validation_part(tmp_path, monkey
     )
     assert json.loads(out)["validation"] is None
     assert "left to choose" not in err
+
+
+def test_images_of_two_channels_have_a_report(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 12, 12, 2), dtype=np.uint8), np.arange(60) % 2
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    options = ["--preset", "nano", "--max-iter", "1", "--out", tmp_path / "run"]
+    call(monkeypatch, capsys, "train", tmp_path / "two.npz", *options)
+    assert (tmp_path / "run" / "report.json").exists()
+    assert (tmp_path / "run" / "units.png").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import rankwise
+from rankwise.cluster import folder as folder_module
 from rankwise.errors import ClusterError
 
 
@@ -74,3 +75,29 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(ClusterError, match=r"no folder; the PATH of --cluster folder:PATH"):
         work(tmp_path / "nothing")
     assert work(tmp_path, idle=0.0) == 0
+
+
+def test_a_task_that_cannot_be_read_or_a_result_that_cannot_be_kept_is_an_error(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder_module, "_POLL", 0.01, raising=False)
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    process = worker(folder)
+    try:
+        with rankwise.cluster(f"folder:{folder}") as executor:
+            with pytest.raises((TypeError, ClusterError), match=r"pickle|generator"):
+                list(executor.completed(lambda n: (i for i in range(n)), [3]))
+            with pytest.raises((ModuleNotFoundError, ClusterError), match="nowhere"):
+                list(executor.completed(lambda item: item, [Unreadable()]))
+            assert list(executor.map(lambda n: n + 1, [1, 2])) == [2, 3]
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Unreadable:
+    """What a worker can't read, as of another version."""
+
+    def __reduce__(self):
+        return __import__, ("nowhere",)

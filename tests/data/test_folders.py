@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rankwise.data import load_images
 from rankwise.data.load import read_image
 from rankwise.data.parts import part_of
 from rankwise.data.source import Source
@@ -311,3 +312,12 @@ def test_folders_too_deep(plant, monkeypatch):
     assert len(Source(plant("a/b/c", "b")).read("all")) == 4
     with pytest.raises(DataError, match="a/b/c/d lies over 3 folders deep"):
         Source(plant("a/b/c/d"))
+
+
+def test_parts_that_hold_the_same_folders_are_of_sets_not_of_classes(make, tmp_path):
+    for fold in ("fold1", "fold2"):
+        for part in ("train", "test"):
+            make.folder(tmp_path / fold / part, make.pixels(6), make.labels(6))
+    with pytest.raises(DataError, match="whether fold1 is a class or a set of its own can't be"):
+        load_images(tmp_path)
+    assert len(load_images(tmp_path / "fold1", "test")) == 6

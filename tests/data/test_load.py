@@ -424,3 +424,19 @@ def test_one_grey_channel_is_grey(make, tmp_path):
     grey = rankwise.data.read_image(tmp_path / "a.png", image_shape=(6, 5))
     found = rankwise.data.read_image(tmp_path / "a.png", image_shape=(6, 5, 1))
     np.testing.assert_array_equal(found, grey[..., None])
+
+
+def test_parquet_files_of_one_set_by_its_name(make, tmp_path):
+    for part, n in (("train", 12), ("test", 6)):
+        blobs = [make.encode(image) for image in make.pixels(n)]
+        make.parquet(tmp_path / "set" / f"mnist_{part}.parquet", blobs, make.labels(n))
+    assert len(load_images(tmp_path / "set", "train")) == 12
+    assert len(load_images(tmp_path / "set", "test")) == 6
+
+
+def test_a_test_part_without_labels_is_no_part(make, tmp_path):
+    for part, labels in (("train", make.labels(12)), ("test", [-1] * 6)):
+        blobs = [make.encode(image) for image in make.pixels(len(labels))]
+        make.parquet(tmp_path / "set" / f"{part}.parquet", blobs, labels)
+    with pytest.raises(DataError, match="has no usable image; the first: "):
+        load_images(tmp_path / "set", "test", on_error="skip")

@@ -2,8 +2,10 @@
 
 from unicodedata import normalize
 
+import numpy as np
 import pytest
 
+from rankwise.data import load_images
 from rankwise.data.source import Source
 from rankwise.errors import DataError
 
@@ -273,3 +275,42 @@ def test_names_in_two_unicode_forms(images):
     (root / "labels.csv").write_text(text_of([*both, ("e\u0301\u1e69.png", "NFC")]))
     with pytest.raises(DataError, match=r"Line 4 of .* names .*, which could be .* or .*; a path"):
         Source(root)
+
+
+def test_blank_labels_are_no_class(make, tmp_path):
+    images = make.pixels(12)
+    make.folder(tmp_path / "train", images, make.labels(12))
+    (tmp_path / "test").mkdir()
+    lines = ["file,label"]
+    for i, name in enumerate(["a", "", "c", "a"]):
+        (tmp_path / "test" / f"t{i}.png").write_bytes(make.encode(images[i]))
+        lines.append(f"t{i}.png,{name}")
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="its label is empty"):
+        load_images(tmp_path, "test")
+    found = load_images(tmp_path, "test", on_error="skip")
+    assert np.asarray(found.class_names)[found.labels].tolist() == ["a", "c", "a"]
+    assert "its label is empty" in found.skipped[0]
+
+
+def test_rows_of_no_part_are_left_out_and_told(make, tmp_path):
+    lines = ["file,label,split"]
+    for i, image in enumerate(make.pixels(12)):
+        (tmp_path / f"i{i:02}.png").write_bytes(make.encode(image))
+        part = "hidden" if i > 9 else "test" if i % 3 == 0 else "train"
+        lines.append(f"i{i:02}.png,{'ab'[i % 2]},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    assert len(load_images(tmp_path / "labels.csv", "train")) == 6
+    test = load_images(tmp_path / "labels.csv", "test")
+    assert len(test) == 4
+    assert any("left out: 2 rows of" in n and "whose split is 'hidden'" in n for n in test.notes)
+
+
+def test_a_place_is_no_label(make, tmp_path):
+    lines = ["file,x,y,species"]
+    for i, image in enumerate(make.pixels(12)):
+        (tmp_path / f"i{i:02}.png").write_bytes(make.encode(image))
+        lines.append(f"i{i:02}.png,{i},{i % 2},{'ab'[i % 2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="could hold labels in the columns x, y, species; name the"):
+        load_images(tmp_path / "labels.csv", "all")

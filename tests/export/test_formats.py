@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from export_cases import KINDS, needs_compiler
+from export_cases import KINDS, digits_as, needs_compiler
 from rankwise import ImageSet
 from rankwise.errors import MissingDependencyError, ModelFileError
+from rankwise.estimators.options import classifier_of
 from rankwise.export import FORMATS, export_model, to_graph
 from rankwise.export.c_source import c_identifier, c_source, write_c
 from rankwise.export.check import C_FLAGS, run_c, run_export
@@ -322,3 +323,15 @@ def test_the_home_folder_in_the_name_of_an_export(fitted, tmp_path, monkeypatch)
     report = export_model(fitted("bilinear")[0], "safetensors", "~/m.safetensors")
     assert report["files"] == [str(tmp_path / "m.safetensors")]
     assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "safetensors"])
+def test_grey_images_with_an_axis_for_their_channel_are_compared(file_format, tmp_path):
+    images, labels = digits_as("grey")
+    model = classifier_of(n_units=20, n_subnets=1, max_iter=2).fit(
+        images[:300, ..., None], labels[:300]
+    )
+    held = ImageSet.from_arrays(images[300:400], labels[300:400])
+    out = tmp_path / f"m{FORMATS[file_format]}"
+    report = export_model(model, file_format, out, images=held)
+    assert report["agreement"] == 1.0

@@ -390,3 +390,13 @@ def test_class_weights_by_number_are_of_labels_of_any_type(digits):
     for labels in (y.astype(float), y.astype(np.uint8)):
         other = VarProHead(2.0, class_weight={0: 2.0, 9: 0.5}).fit(X, labels)
         np.testing.assert_array_equal(other.coef_, one.coef_)
+
+
+def test_samples_without_weight_leave_a_temperature(digits):
+    X, y = digits[0].reshape(len(digits[0]), -1), digits[1]
+    X, y = np.repeat(X[:1500], 8, axis=0), np.repeat(y[:1500], 8)
+    weights = np.arange(len(y)) % 2
+    head = VarProHead(2.0).fit(X, y, sample_weight=weights)
+    alone = VarProHead(2.0).fit(X[1::2], y[1::2])
+    assert head.temperature_ < 3
+    assert abs(np.log(head.temperature_ / alone.temperature_)) < 1  # it was 100

@@ -173,3 +173,10 @@ def test_an_empty_batch_has_an_empty_spectrum(channels, matrices, n, dtype):
     assert spectrum(images, channels=channels).shape == (0, matrices, n)
     assert spectrum(images, channels="luma-chroma").shape == (0, 3, 6)
     assert tuple(spectrum(torch.zeros(2, 0, 3, 8, 6)).shape) == (2, 0, 3, 6)
+
+
+def test_energies_of_single_precision_are_added_in_double():
+    torch = pytest.importorskip("torch")
+    sigma = [5.0, 3.0, 1.0, 1.0]
+    for values in (torch.tensor(sigma), torch.tensor(sigma, dtype=torch.float16), sigma):
+        assert int(rank_for_energy(values, 0.9)) == 3

@@ -345,7 +345,11 @@ def test_mcnemar_by_source():
     found = mcnemar(first, second, [0, 0, 0, 1, 2, 2])
     assert found.method == "by source"
     assert found.statistic == pytest.approx(9 / 11)
-    assert found.p_value == pytest.approx(stats.chi2.sf(9 / 11, 1))
+    assert found.p_value == 0.75  # of 8 signs of 3, 1 and 1, six give 3 or more
+    often = mcnemar(
+        first * 9, second * 9, [s + 3 * i for i in range(9) for s in (0, 0, 0, 1, 2, 2)]
+    )
+    assert often.p_value == pytest.approx(stats.chi2.sf(often.statistic, 1))
     assert mcnemar(first, second, range(6)).method == "exact"
     assert mcnemar([True, True], [True, True], [0, 0]).p_value == 1
 
@@ -361,3 +365,13 @@ def test_mcnemar_by_source_holds_its_level_where_the_plain_one_does_not():
         clustered += mcnemar(first, ~first, sources).p_value < 0.05
     assert plain / 400 > 0.3
     assert clustered / 400 < 0.09
+
+
+def test_few_sources_are_counted_by_their_signs():
+    right, wrong = np.ones(7, bool), np.array([0, 0, 0, 0, 0, 1, 1], bool)
+    found = mcnemar(right, wrong, np.array([0, 1, 2, 3, 4, 5, 5]))
+    assert found.p_value == 2 * 0.5**5
+    # Sources of two sizes, by hand: ±2 ±1 is as far from 0 as 3 in two of four ways, as 1 in all.
+    sizes = np.array([0, 0, 1])
+    assert mcnemar(np.ones(3, bool), np.zeros(3, bool), sizes).p_value == 0.5
+    assert mcnemar([1, 1, 0], [0, 0, 1], sizes).p_value == 1.0

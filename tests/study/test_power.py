@@ -236,3 +236,13 @@ def test_more_images_tell_only_where_the_images_are_what_varies(shared):
     assert repeats_to_tell(quiet, 0.0005) is None
     assert images_would_tell(quiet, 0.0005) is False
     assert images_would_tell(Pilot(effect + spread, 0.25, 5), 0.0005) is None
+
+
+def test_a_verdict_of_no_difference_needs_the_certainty_that_is_asked_for():
+    often = chance_to_tell(0.0, 0.0028, 40, 0.25, 0.005)
+    surer = chance_to_tell(0.0, 0.0028, 40, 0.25, 0.005, certainty=0.99)
+    assert surer[0] < often[0]
+    beyond = [
+        chance_to_tell(0.1, 0.0028, 40, 0.25, 0.005, certainty=level)[0] for level in (0.95, 0.99)
+    ]
+    assert beyond[0] == pytest.approx(beyond[1])  # help and harm ask for what they asked for

@@ -613,3 +613,73 @@ def test_steps_and_evaluations_of_a_robust_fit_are_all_that_were_made(monkeypatc
     fit = VariableProjection(loss="huber", f_scale=0.05).fit(model.at(x), y, [1.0])
     assert len(made) > 1
     assert (fit.n_iterations, fit.n_evaluations) == tuple(np.sum(made, axis=0))
+
+
+def test_a_robust_fit_weighs_what_a_covariance_has_whitened():
+    x, y = np.arange(5.0), np.array([0, 0, 0, 0, 10.0])
+    model = FunctionModel(lambda x, k: np.exp(-k * x))
+    fits = [
+        VariableProjection(loss="huber").fit(model.at(x), y, [0.0], fixed=["k"], **given)
+        for given in ({"covariance": np.eye(5)}, {"sigma": np.ones(5)})
+    ]
+    for fit in fits:
+        np.testing.assert_allclose(np.ravel(fit.coef), 0.25, rtol=1e-5)  # 4a = ψ(10 − a) = 1
+    rng = np.random.default_rng(0)
+    root = np.tril(rng.normal(size=(5, 5))) / 3 + np.eye(5)
+    whitened = np.linalg.solve(root, np.ones(5)), np.linalg.solve(root, y)
+    fit = VariableProjection(loss="cauchy").fit(
+        model.at(x), y, [0.0], fixed=["k"], covariance=root @ root.T
+    )
+    (a,) = np.ravel(fit.coef)
+    around = a + np.linspace(-1e-3, 1e-3, 21)
+    losses = [0.5 * np.log1p((whitened[1] - b * whitened[0]) ** 2).sum() for b in around]
+    assert abs(np.argmin(losses) - 10) <= 1
+    with pytest.raises(ValueError, match="a robust loss with a covariance takes one right-hand"):
+        VariableProjection(loss="huber").fit(
+            model.at(x), np.stack([y, y], 1), [0.0], fixed=["k"], covariance=np.eye(5)
+        )
+
+
+def test_rows_without_weight_have_no_say_in_robust_errors():
+    y = np.array([1.5, 0.5, 1.5, 0.5])
+    model = FunctionModel(lambda x, k: np.exp(-k * x))
+    errors = []
+    for more in (0, 4):
+        x, weights = np.zeros(4 + more), np.r_[np.ones(4), np.zeros(more)]
+        fit = VariableProjection(loss="cauchy").fit(
+            model.at(x), np.r_[y, np.ones(more)], [0.0], fixed=["k"], weights=weights
+        )
+        errors.append(float(np.ravel(fit.coef_stderr)[0]))
+    np.testing.assert_allclose(errors[1], errors[0], rtol=1e-8)
+
+
+@pytest.mark.parametrize("solver", ["levenberg-marquardt", "trust-region"])
+def test_every_solver_s_bound_is_a_bound(solver):
+    rng = np.random.default_rng(1)
+    x = np.linspace(0, 4, 60)
+    y = np.exp(-0.2 * x) + 0.01 * rng.normal(size=60)
+    fit = VariableProjection(solver=solver).fit(
+        FunctionModel(lambda x, k: np.exp(-k * x)).at(x), y, [1.0], bounds={"k": (0.5, 3.0)}
+    )
+    assert np.isnan(fit.stderr[0])
+    assert "at bound" in str(fit.summary())
+
+
+def test_columns_without_bounds_are_never_at_one():
+    x = np.arange(3.0)
+    model = SeparableModel(["k"]).term(lambda x, k: np.exp(-k * x)).constant()
+    fit = VariableProjection().fit(model.at(x), [1.0, 0.6, 0.4], [0.5])  # nothing is left over
+    assert "at bound" not in str(fit.summary())
+
+
+def test_a_band_of_all_points_counts_no_tied_parameter():
+    x = np.linspace(0, 4, 50)
+    y = 2 * np.exp(-0.7 * x) + 0.01 * np.random.default_rng(0).normal(size=50)
+    model = FunctionModel(lambda x, a, b: np.exp(-(a + b) * x / 3))
+    fit = VariableProjection().fit(
+        model.at(x), y, {"a": 0.5, "b": 1.0}, tied={"b": lambda a: 2 * a}
+    )
+    one, whole = fit.confidence_band(), fit.confidence_band(simultaneous=True)
+    ratio = (whole.upper - whole.fit) / (one.upper - one.fit)
+    expected = np.sqrt(2 * stats.f.ppf(0.95, 2, 48)) / stats.t.ppf(0.975, 48)
+    np.testing.assert_allclose(ratio, expected, rtol=1e-6)

@@ -25,8 +25,8 @@ import numpy as np
 from rankwise._claims import locked
 from rankwise._files import atomic_path
 from rankwise.cluster.executor import Executor
-from rankwise.cluster.tasks import Outcome, Task, carry_out, pack
-from rankwise.errors import ClusterError
+from rankwise.cluster.tasks import Outcome, Task, carry_out, failed, pack
+from rankwise.errors import ClusterError, is_shortage
 
 _POLL = 0.05
 _PARTS = 64
@@ -165,9 +165,19 @@ def _one_task(folder: Path) -> bool:
                     continue
                 code, packed, names = _read(job / "job")
                 arrays = [_mapped(folder / name) for name in names]
-                found = carry_out(code, packed, _read(task), "", *arrays)
+                try:
+                    item = _read(task)
+                except Exception as error:  # of another version, say: its check comes too late
+                    found = failed(error)
+                else:
+                    found = carry_out(code, packed, item, "", *arrays)
                 if job.exists():
-                    _write(outcome, found)
+                    try:
+                        _write(outcome, found)
+                    except Exception as error:
+                        if is_shortage(error):
+                            raise
+                        _write(outcome, failed(error))
                 return True
     return False
 

@@ -102,7 +102,13 @@ def carry_out(
         with alone():
             return Outcome(task(common, item), Counter([kernel()]))
     except Exception as error:
-        return Outcome(error=_portable(error), worker=here, trace=traceback.format_exc())
+        return failed(error, worker)
+
+
+def failed(error: Exception, worker: str = "") -> Outcome:
+    """The outcome of a task that has just raised, on a worker; default this process's name."""
+    here = worker or f"{platform.node()}, process {os.getpid()}"
+    return Outcome(error=_portable(error), worker=here, trace=traceback.format_exc())
 
 
 def added(add: Callable[[Any, Any], Any], a: Outcome, b: Outcome) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -224,10 +225,13 @@ def encoded_images(
 def canonical(names: list[str]) -> dict[str, str]:
     """Names of splits by the part that they are: ``{"validation": "valid"}``; others as they are.
 
-    A name that means a part which another one has or means stays as it is.
+    A name that means a part which another one has or means stays as it is. What all names say
+    besides, as ``mnist_train`` and ``mnist_test`` do, says nothing.
     """
     found: dict[str, str] = {}
     meant = [part_of(name) for name in names]
+    if len(names) > 1 and len({part.rest if part else None for part in meant}) == 1:
+        meant = [part and replace(part, rest=()) for part in meant]
     for name, part in zip(names, meant, strict=True):
         alone = sum(other is not None and other.part == part.part for other in meant) if part else 0
         found[part.part if part and not part.rest and alone == 1 else name] = name

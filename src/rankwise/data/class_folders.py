@@ -217,6 +217,7 @@ def _classes_of_parts(node: Tree, found: FolderSet) -> bool:
         )
     for folder in split_up:
         inside = {inner.path.name: part_of(inner.path.name) for inner in folder.filled}
+        _check_no_set(folder)
         _check_one_of_each(folder, {name: part for name, part in inside.items() if part})
         for inner in folder.filled:
             part = inside[inner.path.name]
@@ -228,6 +229,19 @@ def _classes_of_parts(node: Tree, found: FolderSet) -> bool:
     _note_loose(node, found)
     _check_hidden(node)
     return True
+
+
+def _check_no_set(folder: Tree) -> None:
+    """Refuse a folder whose parts hold the same folders: those are classes, and it is a set."""
+    held = [{inner.path.name for inner in part.filled} for part in folder.filled]
+    shared = sorted(set.intersection(*held)) if len(held) > 1 else []
+    if len(shared) > 1:
+        part = folder.filled[0].path.name
+        raise DataError(
+            f"{folder.path} holds parts with the same folders in each, such as {part}/{shared[0]}; "
+            f"whether {folder.path.name} is a class or a set of its own can't be told: name one "
+            "such folder as the source, or leave out the folders inside its parts."
+        )
 
 
 def _class_files(node: Tree, found: FolderSet) -> list[tuple[Path, str]]:

@@ -57,6 +57,8 @@ class FolderReader:
             for row, (path, _) in enumerate(files)
             if path in self._found.unusable
         }
+        blank = (row for row, (_, name) in enumerate(files) if name not in place)
+        unusable = dict.fromkeys(blank, "its label is empty") | unusable
         labels = np.array([place.get(name, 0) for _, name in files], dtype=np.int64)
         root = self._found.root
         paths = [below(path, root).as_posix() for path, _ in files]

@@ -195,7 +195,7 @@ def _checked_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
         shape = ()
     if len(shape) not in (2, 3) or min(shape) < 1 or shape[0] * shape[1] > decode.MOST_PIXELS:
         raise DataError(
-            f"image_shape is {image_shape!r}; (height, width) or (height, width, 3 or 4), of at "
-            f"most {decode.MOST_PIXELS // 10**6} million pixels, is accepted."
+            f"image_shape is {image_shape!r}; (height, width) or (height, width, 1, 3 or 4), "
+            f"of at most {decode.MOST_PIXELS // 10**6} million pixels, is accepted."
         )
     return shape

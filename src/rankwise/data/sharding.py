@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rankwise._files import expanded
 from rankwise._progress import progress_bar
 from rankwise.cluster import engine, on_workers
-from rankwise.data.addresses import joined, local_path
+from rankwise.data.addresses import holds_file, joined, local_path
 from rankwise.data.decode import Layout
 from rankwise.data.origins import split_sources
 from rankwise.data.pixels import read_pixels
@@ -75,6 +75,8 @@ def shard(
     place = local_path(out)
     if place is not None and place.is_dir() and any(place.iterdir()):
         raise DataError(f"{out} isn't empty; a new folder is accepted.")
+    if place is None and holds_file(joined(out, RECORD)):
+        raise DataError(f"{out} holds shards already; a new folder is accepted.")
     opened = Source(source, image_column=image_column, label_column=label_column)
     layout, bits = opened.layout_for(size=size, grey=grey, channels=channels)
     notes = opened.survey().notes(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rankwise._files import expanded
 from rankwise._seeds import checked_seed
 from rankwise.data import decode
+from rankwise.data.addresses import is_address
 from rankwise.data.decode import BadImageError, Layout, Size
 from rankwise.data.filerows import FileRows
 from rankwise.data.fingerprint import fingerprint
@@ -115,6 +116,8 @@ class Source:
         split, parts = self._parts(split)
         samples = Samples.of(self.reader, parts)
         usable, skipped = samples.usable(skip=on_error == "skip")
+        if skipped and not len(usable):
+            raise DataError(f"{where} has no usable image; the first: {skipped[0]}.")
         ids, told = split_sources(samples, self.source, source_pattern, usable)
         held_out = split in ("train", "test") and self.test_part is None
         # A test split of one class can be predicted, but not trained on.
@@ -197,7 +200,7 @@ class Source:
         self, listed: Sequence[str], names: NDArray[np.str_], usable: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], list[str]]:
         """Training rows but for those listed, and a word on how many those were."""
-        root = expanded(self.source).absolute()
+        root = Path() if is_address(self.source) else expanded(self.source).absolute()
         root = root.parent if root.is_file() else root
         wanted = {_below(text, root) for text in listed}
         every = {name for part in self.reader.splits for name in self._ids(part)}
@@ -332,9 +335,11 @@ def _of(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 def _below(text: str, root: Path) -> str:
     """An absolute path as it counts from the source; anything else as it is."""
     path = expanded(text)
+    if not path.is_absolute():
+        return text
     # A link in the source is called there by its own name, and its folder by any.
     for found, place in ((path, root), (path.parent.resolve() / path.name, root.resolve())):
-        if path.is_absolute() and found.is_relative_to(place) and ".." not in found.parts:
+        if found.is_relative_to(place) and ".." not in found.parts:
             return found.relative_to(place).as_posix()
     return text
 

@@ -20,6 +20,7 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "y")
 """Names of a column of labels, in tables, in parquet files and on the hub."""
 
 _FILE_WORDS = ("file", "filename", "path", "image", "img", "id", "name")
+_PART_WORDS = ("split", "part", "subset", "set", "partition", "usage", "phase")
 _BITS = {"0", "1", "0.0", "1.0"}  # of labels as columns of their own
 _LOOKED_AT = 200  # rows by which a column of files is known
 _FRACTION = re.compile(r"(?<=\d)\.0*\s*$")
@@ -38,12 +39,15 @@ class Table:
         Files of the table that aren't there.
     labels : Labels or None
         None where only the parts of files were asked for, and no column holds labels.
+    others : str
+        Of rows of no part, in words.
     """
 
     path: Path
     rows: list[tuple[Path, str, str | None, int]]
     missing: list[tuple[str, int]]
     labels: Labels | None
+    others: str = ""
 
     @property
     def told(self) -> str:
@@ -114,15 +118,20 @@ def read_table(
             )
     if column is None:
         return None
-    part = next((i for i, _ in enumerate(header) if i != column and _is_parts(body, i)), None)
+    columns = (i for i in range(len(header)) if i != column)
+    part = next((i for i in columns if _is_parts(header, body, i)), None)
     of_table = part_of(path.stem)
     labels = _labels(path, header, body, {column, part}, label_column, beside)
     if labels is None and not (beside and (part is not None or of_table is not None)):
         return None
     rows, missing = [], []
+    others: list[str] = []
     values = labels.values if labels else [""] * len(body)
     for (cells, line), label in zip(body, values, strict=True):
         named = part_of(cells[part]) if part is not None else of_table
+        if part is not None and named is None:
+            others.append(cells[part])
+            continue
         found = _nearest(files.find(cells[column]), path.parent, named)
         if len(found) > 1:
             raise DataError(
@@ -133,7 +142,11 @@ def read_table(
             missing.append((cells[column], line))
             continue
         rows.append((found[0], label, named.part if named else None, line))
-    return Table(path, rows, missing, labels)
+    told = ""
+    if others and part is not None:
+        values_there = listed(sorted({repr(value) for value in others}))
+        told = f"left out: {len(others):,} rows of {path} whose {header[part]} is {values_there}"
+    return Table(path, rows, missing, labels, told)
 
 
 def _holds_pixels(lines: Lines) -> bool:
@@ -233,6 +246,8 @@ def set_of(tree: Tree, tables: list[Table], found: FolderSet) -> FolderSet:
 
 def note_missing(table: Table, found: FolderSet) -> None:
     """Say which files of a table aren't there."""
+    if table.others:
+        found.notes.append(table.others)
     if table.missing:
         text, line = table.missing[0]
         more = len(table.missing) - 1
@@ -302,9 +317,15 @@ def _file_column(
     return best[0] if best else None
 
 
-def _is_parts(body: Lines, i: int) -> bool:
+def _is_parts(header: list[str], body: Lines, i: int) -> bool:
+    """Whether a column says parts: all of its values do, or training and another one do by name."""
     values = {cells[i] for cells, _ in body}
-    return 1 <= len(values) <= 8 and all(map(part_of, values))
+    if not 1 <= len(values) <= 8:
+        return False
+    parts = {named.part for named in map(part_of, values) if named is not None}
+    if set(words_of(header[i])) & set(_PART_WORDS) and "train" in parts and len(parts) > 1:
+        return True
+    return all(map(part_of, values))
 
 
 def _labels(
@@ -317,7 +338,10 @@ def _labels(
 ) -> Labels | None:
     """The label of each row: of one column, or the one column of several that has a 1."""
     left = [i for i in range(len(header)) if i not in taken]
-    usual = [i for i in left if set(words_of(header[i])) & set(LABEL_NAMES)]
+    words = [set(words_of(name)) for name in header]
+    # Beside an x, y is a place.
+    names = set(LABEL_NAMES) - ({"y"} if any("x" in some for some in words) else set())
+    usual = [i for i in left if words[i] & names]
     if wanted is None and not usual:
         hot = [i for i in left if {cells[i].strip() for cells, _ in body} <= _BITS]
         ones = [[header[i] for i in hot if float(cells[i]) == 1] for cells, _ in body]

@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from rankwise._arrays import Images, Referred, refuse_complex
+from rankwise._arrays import Images, Referred, refuse_complex, refuse_masked
 from rankwise._memory import available_memory
 from rankwise.data.imageset import looks_channels_first
 from rankwise.errors import DataWarning
@@ -256,13 +256,8 @@ def check_kinds(X: Any, y: Any = None) -> None:
     ValueError
     """
     refuse_complex(X)
-    for name, values in (("X", X), ("y", y)):
-        hidden = np.ma.count_masked(values) if isinstance(values, np.ma.MaskedArray) else 0
-        if hidden:
-            raise ValueError(
-                f"{name} hides {hidden:,} values behind a mask; an array without one is accepted: "
-                f"{name}.filled(value) gives it, or leave those images out"
-            )
+    refuse_masked(X, "X")
+    refuse_masked(y, "y")
     if isinstance(X, (list, tuple)) and len(X):
         if isinstance(X[0], (str, os.PathLike)):
             raise ValueError(

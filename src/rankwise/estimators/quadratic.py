@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from rankwise._arrays import Images
+from rankwise._arrays import Images, chosen
 from rankwise.estimators._arguments import (
     folder_of,
     margin_of,
@@ -348,10 +348,17 @@ class QuadraticClassifier(ImageClassifier):
             setattr(result, name, getattr(self, name))
         if hasattr(self, "feature_names_in_"):
             result.feature_names_in_ = self.feature_names_in_
+        weights = self._weights(labels, None)
+        if weights is not None:
+            counted = np.flatnonzero(weights)
+            if not len(counted):
+                raise ValueError("every guess is of a class of weight 0, so none can be trained on")
+            images, labels, weights = chosen(images, counted), labels[counted], weights[counted]
+            weights = None if np.ptp(weights) == 0 else weights
         fitted = result._fit_recipe(
             images,
             labels,
-            weights=self._weights(labels, None),
+            weights=weights,
             seed=seed,
             folder=folder,
             starts=network._subnet_params,

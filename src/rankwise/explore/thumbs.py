@@ -8,6 +8,8 @@ from io import BytesIO
 import numpy as np
 from jaxtyping import UInt8
 
+from rankwise._arrays import as_rgb
+
 SHEET = 256
 """Thumbnails on a sheet."""
 _ACROSS = 16
@@ -83,14 +85,6 @@ def pictures_of(
             break
         found.append(data)
     return found
-
-
-def as_rgb(image: np.ndarray) -> np.ndarray:
-    """An image as (height, width, 3); of other channels than 3 or 4 their mean in grey."""
-    if image.ndim == 3 and image.shape[2] in (3, 4):
-        return image[..., :3]
-    grey = image if image.ndim == 2 else image.mean(axis=2).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _fitting(height: int, width: int, side: int) -> tuple[int, int]:

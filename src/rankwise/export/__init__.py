@@ -187,9 +187,9 @@ def export_model(
 def _levels_of(model: Any, graph: Graph) -> tuple[float, float] | None:
     """What a page takes for black and white, of a model of floats: the scale of its fit.
 
-    From 0, unless there were numbers below it, to 1 or, where there were larger ones, the largest.
-    None for a model of pixels from 0 to 255, and for one of floats that doesn't know (of an earlier
-    version, or a head), whose pixels are from 0 to 1.
+    From 0 to 1 or, where there were larger numbers, to the largest; where some were below 0, from
+    the smallest to the largest. None for a model of pixels from 0 to 255, and for one of floats
+    that doesn't know (of an earlier version, or a head), whose pixels are from 0 to 1.
     """
     known = getattr(model, "_value_range", None)
     if graph.scale != 1 or known is None:

@@ -24,6 +24,8 @@ def as_pixels(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         pixels from 0 to 1 would fit no image that the exported program gets.
     """
     images = np.asarray(images)
+    if shape == (*images.shape[1:], 1):  # grey images without an axis for their channel
+        images = images[..., None]
     if images.shape[1:] != shape:
         raise ValueError(
             f"calibration has images of shape {images.shape[1:]}; the network takes {shape}"

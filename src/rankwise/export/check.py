@@ -73,8 +73,11 @@ def check_export(model: Any, path: Path, file_format: str, images: ImageSet) -> 
         images = images.subset(np.linspace(0, len(images) - 1, PAGE_IMAGES).astype(int))
     # A class may have a name but no image.
     truth = np.array([known.get(name, -1) for name in images.class_names])[images.labels]
-    original = model.predict_proba(images.images)
-    exported = run_export(path, file_format, images.images)
+    pixels: Any = images.images
+    if getattr(model, "image_shape_", None) == (*pixels.shape[1:], 1):
+        pixels = pixels[...][..., None]  # a set of grey images has no axis for their channel
+    original = model.predict_proba(pixels)
+    exported = run_export(path, file_format, pixels)
     first, second = original.argmax(axis=1), exported.argmax(axis=1)
     return {
         "max_abs_difference": float(np.abs(exported - original).max()),

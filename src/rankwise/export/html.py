@@ -58,10 +58,10 @@ def write_html(
         if encoded.scales is not None:
             scales = f"{name}.scales"
             about[scales] = _placed(encoded.scales, len(blob))
-            blob += encoded.scales.tobytes()
+            blob += _little_endian(encoded.scales)
             entry = {"scales": scales}
         about[name] = _placed(encoded.values, len(blob)) | entry
-        blob += np.ascontiguousarray(encoded.values).tobytes()
+        blob += _little_endian(encoded.values)
     values = {
         "STYLE": "".join(map(_page.shared, ("base.css", "controls.css")))
         + _page.part(_ROOM, "page.css"),
@@ -88,6 +88,10 @@ def constants_in_js() -> str:
         f"const SMOOTHING = {SMOOTHING};\n"
         f"const ACTIVATIONS = {{\n{known}  identity: (x) => x,\n}};\n"
     )
+
+
+def _little_endian(array: np.ndarray) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def _placed(array: np.ndarray, offset: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import nn
 
-from rankwise._arrays import Referred, blocks, refuse_complex
+from rankwise._arrays import Referred, blocks, refuse_complex, refuse_masked
 from rankwise._device import resolve_device
 from rankwise._progress import progress_bar
 from rankwise.data import ImageSet
@@ -87,6 +87,8 @@ class HeadInput:
         if isinstance(X, ImageSet) and y is None and fitting:
             y = np.asarray(X.class_names)[X.labels]
         X, y = (to_array(v) if isinstance(v, torch.Tensor) else v for v in (X, y))
+        refuse_masked(X, "X")
+        refuse_masked(y, "y")
         if y is not None:
             y = checked_labels(y, "y")
         if isinstance(X, Referred) and len(X.shape) == 2:

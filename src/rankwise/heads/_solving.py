@@ -110,7 +110,7 @@ class HeadSolving(ABC):
         if not sample and isinstance(again, ArrayBlocks):
             block = again.sample(self._stride())
             sample = [block._replace(features=family.rotate(block.features))]
-        if sample:
+        if any(block.weights.any() for block in sample):
             temperature = self._temperature(family, sample, ridge)
         else:
             temperature = modelled_temperature(self.statistics_, family, ridge)

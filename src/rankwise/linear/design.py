@@ -151,10 +151,10 @@ def size_by_deviation(
     return sqrt(_mean(1.0 + mean[~constant] ** 2 / variance[~constant]))
 
 
-def _name_of(label: Any) -> str:
+def _names_of(label: Any) -> tuple[str, ...]:
     """A class in words; whole numbers are the same whatever their type."""
     whole = isinstance(label, (float, np.floating)) and float(label).is_integer()
-    return str(int(label)) if whole else str(label)
+    return (str(label), str(int(label))) if whole else (str(label),)
 
 
 def class_factors(
@@ -165,15 +165,16 @@ def class_factors(
     if class_weight is None:
         return np.ones(k)
     if isinstance(class_weight, Mapping):
-        known = {_name_of(c) for c in statistics.classes}
-        unknown = [name for name in class_weight if _name_of(name) not in known]
-        if unknown:
-            raise ValueError(
-                f"class_weight names class {unknown[0]!r}, which the labels don't hold; classes: "
-                f"{', '.join(sorted(known)[:10])}"
-            )
-        by_name = {_name_of(name): float(value) for name, value in class_weight.items()}
-        factors = np.array([by_name.get(_name_of(c), 1.0) for c in statistics.classes])
+        places = {name: i for i, c in enumerate(statistics.classes) for name in _names_of(c)}
+        factors = np.ones(k)
+        for label, value in class_weight.items():
+            place = next((places[name] for name in _names_of(label) if name in places), None)
+            if place is None:
+                raise ValueError(
+                    f"class_weight names class {label!r}, which the labels don't hold; classes: "
+                    f"{', '.join(sorted(str(c) for c in statistics.classes)[:10])}"
+                )
+            factors[place] = float(value)
         if not (np.isfinite(factors).all() and (factors >= 0).all() and (factors > 0).any()):
             raise ValueError("class weights must be finite numbers, none below 0, one above")
     elif class_weight == "balanced":

@@ -25,6 +25,7 @@ from rankwise.data.ids import repeated
 from rankwise.data.storage import ROWS
 from rankwise.errors import RunError
 from rankwise.lowrank._matrices import Wanted
+from rankwise.lowrank._small import fits
 from rankwise.lowrank.options import LowRankOptions
 from rankwise.lowrank.reconstruct import approximate, layout_of
 from rankwise.lowrank.transforms import RandomLowRank
@@ -224,12 +225,12 @@ def _claim(folder: Path, key: str) -> None:
 
 def _make_block(options: LowRankOptions, originals: tuple[Any, NDArray[np.float64]]) -> CopyBlock:
     images, energies = np.asarray(originals[0][:]), originals[1]
-    n = len(images)
-    if n == 1:
+    n, axis = len(images), -1 if images.ndim == 4 else None
+    layout = layout_of(images, axis)
+    if n == 1 and fits(layout.planes(images).shape[1:], Wanted(energies[None])):
         # Alone it would take another path, which may round a half the other way.
         images, energies = np.repeat(images, 2, axis=0), np.repeat(energies, 2)
-    axis = -1 if images.ndim == 4 else None
-    layout = layout_of(images, axis)
+        layout = layout_of(images, axis)
     with one_thread():
         copies, ranks = approximate(images, layout, Wanted(energies[None]), options)
         planes, rebuilt = layout.planes(images), layout.planes(copies[0])

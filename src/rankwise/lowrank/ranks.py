@@ -97,7 +97,7 @@ def rank_for_energy(
     (3, 2)
     """
     LowRankOptions(energy_of, rank_rule)
-    sigma = tensor_to_array(sigma.cpu()) if is_tensor(sigma) else np.asarray(sigma, float)
+    sigma = np.asarray(tensor_to_array(sigma.cpu()) if is_tensor(sigma) else sigma, float)
     if sigma.ndim == 0 or sigma.shape[-1] == 0:
         raise OptionError(f"sigma of shape {sigma.shape} holds no singular values")
     energies = check_energies(energy)

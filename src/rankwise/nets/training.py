@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from rankwise._arrays import refuse_masked
 from rankwise._claims import differences
 from rankwise._files import expanded, temporary_folder, write_json
 from rankwise._fingerprints import NoFingerprintError, fingerprint
@@ -189,6 +190,8 @@ def as_arrays(
     ValueError
         Saying what `what` must be.
     """
+    refuse_masked(images, what)
+    refuse_masked(labels, f"labels of the {what}")
     as_it_is = isinstance(images, torch.Tensor) and images.dtype == torch.float32
     array = np.asarray(images.detach() if isinstance(images, torch.Tensor) else images)
     fits = array.ndim >= 2 if as_it_is else array.dtype == np.uint8 and array.ndim in (3, 4)

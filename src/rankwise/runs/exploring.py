@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -190,7 +191,8 @@ def explore(
             f"{place} has classes that the model doesn't know: {some_of(unknown)}; it was trained "
             f"on {some_of({str(c) for c in model.classes_})}"
         )
-    if getattr(model, "cache", 0) is None and (folder / FEATURES).is_dir():
+    kept = folder / FEATURES
+    if getattr(model, "cache", 0) is None and kept.is_dir() and os.access(kept, os.W_OK):
         model.cache = folder / FEATURES  # a head's own features, if they are there still
     path = folder / EXPLORED if out is None else out
     account = write_explorer(

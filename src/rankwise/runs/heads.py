@@ -39,6 +39,7 @@ from rankwise.runs.records import (
     discard_features,
     discard_model,
     read_record,
+    refuse_inside,
 )
 
 SUSPECTS = "likely_wrong_labels.png"
@@ -112,6 +113,7 @@ def fit_head(
         If the source or the backbone can't be read.
     """
     out = expanded(out)
+    refuse_inside(out, run.source)
     model = VarProHead(
         run.alpha,
         class_weight=run.class_weight,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise._claims import checksum, refuse_foreign
-from rankwise._files import write_json
+from rankwise._files import expanded, write_json
 from rankwise._reading import read_json
 from rankwise._version import __version__
 from rankwise.data import ImageSet
@@ -92,6 +92,13 @@ class TrainingRun:
     seed: int = 42
     bootstrap: bool = False
     bootstrap_rounds: int = 1
+
+
+def refuse_inside(out: Path, source: str) -> None:
+    """Raise `RunError` if a run's folder would lie in the source that it reads."""
+    place = expanded(source)
+    if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
+        raise RunError(f"{out} lies inside the source {place}; choose a folder outside it")
 
 
 def limit_of(limit: int | None, preset: str | None) -> int | None:

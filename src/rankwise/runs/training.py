@@ -41,9 +41,10 @@ from rankwise.runs.records import (
     finished_parts,
     holds,
     limit_of,
+    refuse_inside,
 )
 from rankwise.runs.use import accuracy_of, confusion
-from rankwise.training.convolutional_presets import ACCEPTED, CONVOLUTIONAL_PRESETS
+from rankwise.training.convolutional_presets import CONVOLUTIONAL_PRESETS
 from rankwise.training.distributed import (
     check_same,
     data_parallel,
@@ -112,9 +113,8 @@ def train(
     DataError
         If the source can't be read.
     """
-    out, source = expanded(out), expanded(run.source)
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise RunError(f"{out} lies inside the source {source}; choose a folder outside it")
+    out = expanded(out)
+    refuse_inside(out, run.source)
     together = together or is_parallel()
     if together:
         device = _device_of_several(run, device)
@@ -376,12 +376,22 @@ def _with_subnetworks(
     return replace(run, parameters={**run.parameters, "unit": PRESETS["windowed"].unit})
 
 
+_ANY_IMAGES = (8, 8)
+
+
+def _will_be_convolutional(run: TrainingRun) -> bool:
+    """Whether a convolutional preset is trained, as far as it's known before images are read."""
+    preset = run.preset
+    if preset is None and not run.parameters.get("squash"):
+        preset, _ = recommended(training_options(run.parameters), _ANY_IMAGES)
+    return preset in CONVOLUTIONAL_PRESETS
+
+
 def _read(run: TrainingRun, verbose: bool) -> tuple[ImageSet, ImageSet, ImageSet | None]:
     limit = limit_of(run.limit, run.preset)
     options: dict[str, Any] = dict(run.reading, seed=run.seed, progress=verbose)
     # Sub-networks choose nothing by validation images, unless they are refined.
-    unnamed = run.preset is None and not set(run.parameters) - {*ACCEPTED}
-    judged = unnamed or run.preset in CONVOLUTIONAL_PRESETS or bool(run.parameters.get("refine"))
+    judged = _will_be_convolutional(run) or bool(run.parameters.get("refine"))
     return read_run(run.source, limit=limit, validates=judged and not run.bootstrap, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from rankwise._arrays import part_rows
 from rankwise._files import expanded
 from rankwise.data import ImageSet, read_image
-from rankwise.data.decode import Header, header_of
+from rankwise.data.decode import BadImageError, Header, header_of
 from rankwise.data.source import Source
 from rankwise.data.split import stratified_limit
 from rankwise.errors import DataError, ModelFileError, RunError, is_shortage
@@ -140,7 +141,10 @@ def test_images_of(model: Any, folder: Path) -> tuple[str, ImageSet]:
 
 def reading_of(folder: Path) -> dict[str, Any]:
     """What the run in a folder did with images that can't be read, and which it left out."""
-    reading = record_of_run(folder)["run"]["reading"]
+    record = record_of_run(folder)
+    if not record:
+        raise RunError(f"{folder} holds no run that says how its source was read")
+    reading = record["run"]["reading"]
     return {key: reading.get(key) for key in ("on_error", "without")}
 
 
@@ -246,12 +250,14 @@ def predict(
         images = []
         for path in files[first : first + step]:
             try:
-                images.append(read_image(path, image_shape=shape, bits=bits))
-                changed = _changes(header_of(expanded(path)), shape)
+                images.append(_image(path, shape, bits))
+                changed = _changes(header_of(path), shape)
                 entries.append({"file": str(path), "changed": changed})
-            except DataError as error:
-                if on_error == "raise" or is_shortage(error):
+            except (DataError, BadImageError) as error:
+                if is_shortage(error):
                     raise
+                if on_error == "raise":
+                    raise DataError(str(error)) from error
                 entries.append({"file": str(path), "error": str(error)})
         found = iter(model.predict_proba(np.stack(images)) if images else ())
         for entry in entries:
@@ -259,6 +265,14 @@ def predict(
                 entry |= _labelled(next(found), model.classes_)
         result += entries
     return result
+
+
+def _image(path: Path, shape: tuple[int, ...], bits: int | None) -> np.ndarray:
+    if path.is_dir():
+        raise DataError(
+            f"the folder {path} holds no files that can be read; image files are accepted"
+        )
+    return read_image(path, image_shape=shape, bits=bits)
 
 
 _AT_A_TIME = 100_000
@@ -280,7 +294,7 @@ def _changes(header: Header, shape: tuple[int, ...]) -> list[str]:
     found = []
     if (header.height, header.width) != shape[:2]:
         found.append(_resized((header.height, header.width), shape))
-    if len(shape) == 2 and not header.grey:
+    if shape[2:] in ((), (1,)) and not header.grey:
         found.append("turned from colour to grey")
     if len(shape) == 3 and shape[2] == 3 and header.grey:
         found.append("turned from grey to RGB")
@@ -290,21 +304,29 @@ def _changes(header: Header, shape: tuple[int, ...]) -> list[str]:
 
 
 def _files_of(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and those of the folders named, but for hidden ones."""
+    """The files named, and those of the folders named, but for hidden ones.
+
+    Links are followed, each folder once. A link that leads nowhere is a file, which can't be read,
+    and so is a folder that can't be, or holds nothing.
+    """
     found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
-        if not inside:
-            raise DataError(f"the folder {path} holds no files; image files are accepted")
-        found += inside
+    for path in map(expanded, paths):
+        found += sorted(_inside(path)) or [path]
+    return found
+
+
+def _inside(path: Path) -> list[Path]:
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def note(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for place, folders, files in os.walk(path, followlinks=True, onerror=note):
+        seen.add(os.path.realpath(place))
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = [n for n in shown if os.path.realpath(os.path.join(place, n)) not in seen]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
     return found
 
 
@@ -344,7 +366,7 @@ def _fitting_options(model: Any, folder: Path) -> dict[str, Any]:
 
 def record_of_run(folder: Path) -> dict[str, Any]:
     """``run.json`` of a folder with what decides its hold-out; empty where there is none."""
-    path = folder / CONFIGURATION
+    path = expanded(folder) / CONFIGURATION
     if not path.exists():
         return {}
     record = read_record(path)

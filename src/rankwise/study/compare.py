@@ -154,7 +154,7 @@ def compare_conditions(
     if outcome not in OUTCOMES:
         raise ValueError(f"unknown outcome {outcome!r}; accepted: {', '.join(OUTCOMES)}")
     look = int(results.get("look", 1))
-    level = spent_level(alpha, look)
+    level, next_level = spent_level(alpha, look), spent_level(alpha, look + 1)
     pairs = list(_pairs(results, Path(folder), outcome, rope))
     adjusted = holm([*(pair.test.p_value for pair in pairs), *further])
     n_comparisons, certainty = len(pairs) + len(further), certainty_at(level, alpha)
@@ -170,7 +170,8 @@ def compare_conditions(
             adjusted[i],
             outcome=outcome,
             level=level,
-            next_level=spent_level(alpha, look + 1),
+            next_level=next_level,
+            next_certainty=certainty_at(next_level, alpha),
             certainty=certainty,
             established=still(established, (pair.first["id"], pair.second["id"]), pair.test.mean),
             n_comparisons=n_comparisons,
@@ -200,6 +201,7 @@ def _evidence(
     outcome: str,
     level: float,
     next_level: float,
+    next_certainty: float,
     certainty: float,
     established: int | None,
     n_comparisons: int,
@@ -215,11 +217,12 @@ def _evidence(
     pilot = Pilot(pair.differences, 1 / (folds - 1), folds, pair.noise)
     needed = instead = images = None
     if folds >= FEWEST_FOLDS:
-        needed = repeats_to_tell(pilot, pair.rope, alpha=each)
+        rule = {"alpha": each, "certainty": next_certainty}
+        needed = repeats_to_tell(pilot, pair.rope, **rule)
         most = min(MOST_FOLDS, data.get("most_folds", 0))
         if needed is None:
-            instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, alpha=each)
-            images = images_would_tell(pilot, pair.rope, alpha=each)
+            instead = folds_to_tell(pilot, pair.rope, seeds=seeds, most=most, **rule)
+            images = images_would_tell(pilot, pair.rope, **rule)
     return Evidence(
         test=pair.test,
         p_adjusted=p_adjusted,
@@ -247,7 +250,7 @@ def _evidence(
 
 
 def certainty_at(level: float, alpha: float) -> float:
-    """What ``no practical difference`` needs at a look of this level: all looks err as one may."""
+    """What ``no practical difference`` needs at a look of this level, which has its share of 5%."""
     return 1 - (1 - CERTAINTY) * level / spent_level(alpha, 1)
 
 

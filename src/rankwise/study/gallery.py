@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise._arrays import as_rgb
 from rankwise._files import sweep
 from rankwise._process import torch_seeded
 from rankwise.data import ImageSet, stratified_limit
@@ -33,7 +34,7 @@ def write_gallery(
     entries = []
     sweep(out / "gallery")  # of a run that was killed right after its last picture
     for condition in conditions:
-        name = f"gallery/{condition.data_set}-{condition.arm}.png"
+        name = f"gallery/{condition.data_set}/{condition.arm}.png"
         entry = {"data_set": condition.data_set, "arm": condition.arm, "file": name}
         # Of two arms at once, each is drawn by itself.
         if condition.options.kind in ("none", "matched", "duplicate", "both") or entry in entries:
@@ -57,7 +58,8 @@ def draw_arm(arm: Arm, images: ImageSet, path: Path, seed: int) -> None:
     for column in range(len(shown)):
         for row, pixels in enumerate((shown.images[column], changed[column])):
             axis = axes[row, column]
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            shown_as = as_rgb(pixels) if pixels.ndim == 3 else pixels
+            axis.imshow(shown_as, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             different = row == 1 and not np.array_equal(changed[column], shown.images[column])
             for spine in axis.spines.values():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rankwise._reading import blamed_on, read_arrays
 from rankwise.errors import RunError
@@ -61,7 +61,8 @@ def mcnemar(
 
     Where several samples share a source (a slide, a patient), they aren't independent, and
     ``(Σ_c d_c)² / Σ_c d_c²`` is chi-square with one degree of freedom (Durkalski et al. 2003),
-    where ``d_c`` is gained minus lost of source ``c``.
+    where ``d_c`` is gained minus lost of source ``c``; with few sources that differ, each sign of
+    theirs is as likely, and all of them are counted.
 
     Parameters
     ----------
@@ -87,7 +88,11 @@ def mcnemar(
         sums = np.bincount(codes, first.astype(float) - second)
         squares = float(np.sum(sums**2))
         statistic = float(sums.sum()) ** 2 / squares if squares else 0.0
-        p_value = float(stats.chi2.sf(statistic, 1))
+        some = np.abs(sums[sums != 0]).astype(int)
+        if len(some) < _EXACT_BELOW:
+            p_value = _by_signs(some, int(sums.sum()))
+        else:
+            p_value = float(stats.chi2.sf(statistic, 1))
         return McNemar(gained, lost, statistic, p_value, "by source")
     if discordant < _EXACT_BELOW:
         few = min(gained, lost)
@@ -95,6 +100,18 @@ def mcnemar(
         return McNemar(gained, lost, float(few), p_value, "exact")
     statistic = max(0, abs(gained - lost) - 1) ** 2 / discordant
     return McNemar(gained, lost, statistic, float(stats.chi2.sf(statistic, 1)), "chi-square")
+
+
+def _by_signs(sizes: NDArray[np.int64], total: int) -> float:
+    """Chance of a sum as far from 0, where every size has either sign."""
+    chances = np.ones(1)
+    for size in sizes:
+        wider = np.zeros(len(chances) + 2 * int(size))
+        wider[: len(chances)] += chances / 2
+        wider[2 * int(size) :] += chances / 2
+        chances = wider
+    reach = len(chances) // 2
+    return float(min(1.0, chances[np.abs(np.arange(-reach, reach + 1)) >= abs(total)].sum()))
 
 
 def mcnemar_of(first: dict[int, _Record], second: dict[int, _Record], folder: Path) -> Any:

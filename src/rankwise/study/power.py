@@ -93,12 +93,13 @@ def chance_to_tell(
     rope: float,
     *,
     alpha: float = 0.05,
+    certainty: float = CERTAINTY,
     noise: ImageNoise | None = None,
 ) -> Floats:
     """Chance that a study ends in a verdict, for each true mean and spread.
 
     Either the corrected t-test at `alpha` finds the difference and 95% of the posterior's mass lie
-    beyond the region of equivalence, or 95% lie within it.
+    beyond the region of equivalence, or as much as `certainty` lies within it.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def chance_to_tell(
         )
         for side in (1, -1)
     )
-    room = rope - certain * error
+    room = rope - stats.t.ppf(certainty, freedom) * error
     within = stats.norm.cdf((room - mean) / error) - stats.norm.cdf((-room - mean) / error)
     found[varies] = np.minimum(1.0, decided + np.where(room > 0, within, 0.0))
     return found
@@ -192,7 +193,9 @@ def assurance(pilot: Pilot, chance: Callable[[Floats, Floats], Floats]) -> float
     return float(np.mean(chance(*pilot.possible())))
 
 
-def repeats_to_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> int | None:
+def repeats_to_tell(
+    pilot: Pilot, rope: float, *, alpha: float = 0.05, certainty: float = CERTAINTY
+) -> int | None:
     """Seeds (repetitions of all folds) in all that would tell, in four of five such studies.
 
     Since the corrected variance never falls below ``r·s²`` (the correlation floor), nor below what
@@ -224,6 +227,7 @@ def repeats_to_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> int | 
                 pilot.ratio,
                 rope,
                 alpha=alpha,
+                certainty=certainty,
                 noise=pilot.noise,
             )
 
@@ -239,7 +243,13 @@ def repeats_to_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> int | 
 
 
 def folds_to_tell(
-    pilot: Pilot, rope: float, *, seeds: int = 1, most: int = MOST_FOLDS, alpha: float = 0.05
+    pilot: Pilot,
+    rope: float,
+    *,
+    seeds: int = 1,
+    most: int = MOST_FOLDS,
+    alpha: float = 0.05,
+    certainty: float = CERTAINTY,
 ) -> int | None:
     """Folds in place of those there are that would tell, in four of five such studies.
 
@@ -283,7 +293,14 @@ def folds_to_tell(
             scaled = (spreads**2 - of_images + of_images * k / folds) * (1 - 1 / k)
             deviations = np.sqrt(scaled / (1 - 1 / folds))
             return chance_to_tell(
-                means, deviations, k * seeds, 1 / (k - 1), rope, alpha=alpha, noise=noise
+                means,
+                deviations,
+                k * seeds,
+                1 / (k - 1),
+                rope,
+                alpha=alpha,
+                certainty=certainty,
+                noise=noise,
             )
 
         return assurance(pilot, chance) >= WANTED_POWER
@@ -298,7 +315,9 @@ def folds_to_tell(
     return high
 
 
-def images_would_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> bool | None:
+def images_would_tell(
+    pilot: Pilot, rope: float, *, alpha: float = 0.05, certainty: float = CERTAINTY
+) -> bool | None:
     """Whether some number of seeds would tell, were there images without end.
 
     What the images alone give is then gone from the spread, as in `folds_to_tell`; what trainings
@@ -324,7 +343,7 @@ def images_would_tell(pilot: Pilot, rope: float, *, alpha: float = 0.05) -> bool
     if own == square:
         return True  # Nothing is left that varies.
     without = replace(pilot, differences=scaled, noise=with_images(noise, _NO_END))
-    return repeats_to_tell(without, rope, alpha=alpha) is not None
+    return repeats_to_tell(without, rope, alpha=alpha, certainty=certainty) is not None
 
 
 def with_images(noise: ImageNoise | None, factor: float) -> ImageNoise | None:

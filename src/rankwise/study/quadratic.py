@@ -126,6 +126,7 @@ def fit_quadratic(
     if training.n_originals not in (None, len(train[0])):
         equal = equal_choices(classifier, shape, training.n_originals, len(train[0]))
         classifier = quadratic_classifier(model, training.seed, shape, **equal)
+    classifier.set_params(device=training.device)
     classifier.fit(*train, groups=sources, checkpoint_dir=folder / "subnets")
 
     def logits(images: NDArray[np.uint8]) -> NDArray[np.floating]:

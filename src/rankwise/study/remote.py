@@ -7,9 +7,12 @@ from pathlib import Path
 from rankwise._claims import locked
 from rankwise._files import atomic_path, temporary_folder
 from rankwise.data import ImageSet
-from rankwise.study.cells import LOCK, RESULT, Cell, run_cell
+from rankwise.study.cells import FAILURE, LOCK, RESULT, Cell, run_cell
 from rankwise.study.degraded_sets import FOLDER as DEGRADED
 from rankwise.study.design import Study
+
+TRAINING = "training"
+"""What an interrupted cell goes on from, in the folder where it was."""
 
 _FOR_OTHER_CELLS = (DEGRADED, "features")
 """What a cell leaves to the next ones in the same folder: the worker's next one has another."""
@@ -48,7 +51,7 @@ def run_away(
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name != LOCK
-            if path.relative_to(folder).parts[0] not in _FOR_OTHER_CELLS
+            if not set(path.relative_to(folder).parts) & {TRAINING, *_FOR_OTHER_CELLS}
         }
     return outcome, found
 
@@ -62,3 +65,5 @@ def keep(files: Files, out: Path, cell: Cell) -> None:
         for name in sorted(files, key=lambda name: name == result):
             with atomic_path(out / name) as temporary:
                 temporary.write_bytes(files[name])
+        if result in files:
+            (out / cell.place / FAILURE).unlink(missing_ok=True)

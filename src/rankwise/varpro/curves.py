@@ -31,6 +31,19 @@ class Band:
     upper: np.ndarray
 
 
+_DEPENDENT = 1e-9
+
+
+def _rank_of(covariance: np.ndarray) -> int:
+    """How many parameters a covariance is of, less those that follow from others."""
+    size = np.sqrt(np.diag(covariance))
+    some = size > 0
+    scaled = covariance[np.ix_(some, some)] / np.outer(size[some], size[some])
+    if not np.isfinite(scaled).all():
+        return int(np.sum(some))
+    return int(np.linalg.matrix_rank(scaled, tol=_DEPENDENT, hermitian=True))
+
+
 @dataclass(frozen=True)
 class CurveFit(FitResult):
     """A `FitResult` of one fit, with its statistics.
@@ -344,7 +357,7 @@ class CurveFit(FitResult):
         rows = rows_of(d, basis, self.params, coef, len(self.params))
         covariance = self.statistics.covariance(i, k)
         error = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", rows, covariance, rows), 0.0))
-        size = int(np.sum(np.diag(covariance) > 0))
+        size = _rank_of(covariance)
         return rows[:, len(self.params) :] @ coef, error, size
 
     def _basis(self, i: int, x: Any) -> Any:

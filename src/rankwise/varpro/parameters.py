@@ -19,6 +19,10 @@ _UNSURE = 1e-2
 """Relative difference between two central differences by which they prove nothing."""
 
 
+_AT_BOUND = 1e-9
+"""Relative distance."""
+
+
 @dataclass(frozen=True)
 class ParameterSpace:
     """All parameters ``θ`` as a function of the free ones ``φ``.
@@ -83,8 +87,10 @@ class ParameterSpace:
         return table
 
     def at_bound(self, params: np.ndarray) -> np.ndarray:
-        """Which parameters are at a bound."""
-        return (params <= self.lower) | (params >= self.upper)
+        """Which parameters are at a bound, or as near as a method that stays inside comes."""
+        with np.errstate(invalid="ignore"):
+            near = _AT_BOUND * np.maximum(1.0, np.abs(params))
+            return (params - self.lower <= near) | (self.upper - params <= near)
 
 
 def slope_of_tie(

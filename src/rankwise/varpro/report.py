@@ -22,8 +22,10 @@ def summary_table(fit: Any, coef: np.ndarray, coef_stderr: np.ndarray, level: fl
         elif at_bound[i]:
             note = "at bound"
         rows.append((name, fit.params[i], fit.stderr[i], note))
+    bounded = any(d.linear_bounds is not None for d in fit.spec.data)
     for j, (value, error) in enumerate(zip(coef, coef_stderr, strict=True)):
-        rows.append((f"column {j}", value, error, "" if np.isfinite(error) else "at bound"))
+        held = bounded and not np.isfinite(error)
+        rows.append((f"column {j}", value, error, "at bound" if held else ""))
     lines = [
         f"{fit.status} after {fit.n_iterations} iterations, {fit.n_evaluations} evaluations",
         f"{statistics.n_observations} observations, {statistics.n_parameters:g} parameters, "

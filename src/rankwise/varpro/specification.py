@@ -92,6 +92,13 @@ class DataSet:
         """With roots of further weights, of shape (n, K)."""
         if self.roots is None:
             return replace(self, roots=extra)
+        if self.whitened:
+            # Rows of L⁻¹y are weighted, not those of y: (L diag(1/w))⁻¹ = diag(w) L⁻¹.
+            if extra.shape[1] > 1:
+                raise ValueError(
+                    "a robust loss with a covariance takes one right-hand side; fit each by itself"
+                )
+            return replace(self, roots=self.roots / extra[:, 0])
         own = self.roots if self.roots.ndim == 2 else self.roots[:, None]
         return replace(self, roots=own * extra)
 

@@ -104,6 +104,21 @@ class Statistics:
     def _residuals(self) -> list[np.ndarray]:
         return self.spec.residuals(self.params, self.problem, self.spec.data)
 
+    def _counted(self) -> list[tuple[np.ndarray, Any]]:
+        """Residuals of each data set, and which have a weight above 0."""
+        found: list[tuple[np.ndarray, Any]] = []
+        for d, r in zip(self.spec.data, self._residuals, strict=True):
+            seen = d.roots is None or d.whitened or d.roots > 0
+            found.append(
+                (
+                    r,
+                    np.broadcast_to(np.reshape(seen, (-1, 1)), r.shape)
+                    if np.ndim(seen) < 2
+                    else seen,
+                )
+            )
+        return found
+
     @cached_property
     def variance(self) -> float:
         """``s²``: residual variance of a unit weight; NaN without degrees of freedom."""
@@ -113,7 +128,7 @@ class Statistics:
     def scale(self) -> float:
         """What ``(JᵀJ)⁻¹`` is multiplied by."""
         if self.spec.loss != "linear":
-            residual = np.concatenate([r.ravel() for r in self._residuals])
+            residual = np.concatenate([r[counted].ravel() for r, counted in self._counted()])
             weights = robust_weights(self.spec.loss, residual, self.spec.f_scale)
             factor = robust_factor(self.spec.loss, residual, self.spec.f_scale, int(self.dof))
             return factor * float(np.mean(weights))

@@ -171,7 +171,6 @@ function overlay(pixels, { place, rows, columns }) {
   view.height = ROWS * zoom;
   const context = view.getContext("2d"), image = context.createImageData(view.width, view.height);
   const most = place.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-9);
-  const high = SCALE === 1 ? Math.max(...pixels, 1e-9) : 255;
   const value = (y, x) => place[Math.min(rows - 1, Math.max(0, y)) * columns + Math.min(columns - 1, Math.max(0, x))];
   for (let y = 0; y < view.height; ++y) for (let x = 0; x < view.width; ++x) {
     const v = ((y + 0.5) / view.height) * rows - 0.5, u = ((x + 0.5) / view.width) * columns - 0.5;
@@ -180,7 +179,7 @@ function overlay(pixels, { place, rows, columns }) {
       + a * ((1 - b) * value(i + 1, j) + b * value(i + 1, j + 1));
     const at = (Math.floor(y / zoom) * COLUMNS + Math.floor(x / zoom)) * CHANNELS;
     let grey = 0;
-    for (let c = 0; c < CHANNELS; ++c) grey += (255 * pixels[at + c]) / high / CHANNELS;
+    for (let c = 0; c < CHANNELS; ++c) grey += (255 * (pixels[at + c] - BLACK)) / (WHITE - BLACK) / CHANNELS;
     const strength = 0.75 * Math.min(1, Math.abs(here) / most), colour = here > 0 ? [255, 140, 40] : [60, 140, 255];
     for (let c = 0; c < 3; ++c) {
       image.data[4 * (y * view.width + x) + c] = 0.8 * grey * (1 - strength) + colour[c] * strength;
