@@ -79,12 +79,13 @@ def test_figures_written_by_hand_stand_in_their_tables():
     """Accuracies and parameters of the paragraphs on size and time."""
     text = (ROOT / "docs/classifiers.md").read_text(encoding="utf-8")
     paragraphs = text.partition("## Size and time")[2].partition("\n## ")[0]
-    runs: dict[tuple[str, int], list[float]] = {}
-    for name in ("curve.json", "curve_cifar10.json"):
+    runs: dict[tuple[str, str, int], list[float]] = {}
+    for name in ("curve.json", "curve_cifar10.json", "curve_without_bfloat16_cifar10.json"):
         result = json.loads((ROOT / "benchmarks/results" / name).read_text(encoding="utf-8"))
         for row in result["data"]:
-            runs.setdefault((row["row"], row["n_parameters"]), []).append(row["accuracy"])
-    found = {(f"{100 * np.mean(a):.1f}", f"{n:,}") for (_, n), a in runs.items()}
+            key = (name, row["row"], row["n_parameters"])
+            runs.setdefault(key, []).append(row["accuracy"])
+    found = {(f"{100 * np.mean(a):.1f}", f"{n:,}") for (*_, n), a in runs.items()}
     said = re.findall(r"(\d\d\.\d)%\s+with\s+(\d+,\d{3})", paragraphs)
     assert said
     assert set(said) <= found

@@ -145,7 +145,7 @@ def refuse_masked(values: Any, name: str) -> None:
     ------
     ValueError
     """
-    hidden = np.ma.count_masked(values) if isinstance(values, np.ma.MaskedArray) else 0
+    hidden = int(np.ma.count_masked(values)) if isinstance(values, np.ma.MaskedArray) else 0
     if hidden:
         raise ValueError(
             f"{name} hides {hidden:,} value{'s' * (hidden > 1)} behind a mask; an array without "

@@ -110,7 +110,7 @@ def test_an_image_with_an_odd_name_and_a_bad_one(trained, pictures, tmp_path, mo
     call(monkeypatch, capsys, "predict", trained[0], bad, "--skip-bad", expect=1)
     (tmp_path / "empty").mkdir()
     _, err = call(monkeypatch, capsys, "predict", trained[0], tmp_path / "empty", expect=1)
-    assert "empty holds no files; image files are accepted" in err
+    assert "empty holds no files that can be read; image files are accepted" in err
 
 
 def test_predict_of_the_library_raises_unless_told(trained, tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import rankwise
-from rankwise.cluster import folder as folder_module
 from rankwise.errors import ClusterError
 
 
@@ -80,7 +79,6 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
 def test_a_task_that_cannot_be_read_or_a_result_that_cannot_be_kept_is_an_error(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(folder_module, "_POLL", 0.01, raising=False)
     folder = tmp_path / "tasks"
     folder.mkdir()
     process = worker(folder)

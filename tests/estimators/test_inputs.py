@@ -272,7 +272,7 @@ def test_what_a_mask_hides_is_not_trained_on():
     X, y = np.zeros((4, 4, 4)), np.array([0, 0, 1, 1])
     hidden = np.ma.masked_array(X, np.zeros(X.shape, bool))
     hidden.mask[0, 0, 0] = True
-    message = r"X hides 1 values behind a mask; .*: X\.filled\(value\) gives it, or leave"
+    message = r"X hides 1 value behind a mask; .*: its filled\(value\), or what is left without"
     with pytest.raises(ValueError, match=message):
         QuadraticClassifier().fit(hidden, y)
     with pytest.raises(ValueError, match="y hides 2 values behind a mask"):

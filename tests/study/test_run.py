@@ -75,9 +75,9 @@ def test_results_hold_every_cell(paper_out):
         "digits/own/matched/4",
     }
     assert results["gallery"] == [
-        {"data_set": "digits", "arm": "low-rank", "file": "gallery/digits-low-rank.png"}
+        {"data_set": "digits", "arm": "low-rank", "file": "gallery/digits/low-rank.png"}
     ]
-    assert (paper_out / "gallery/digits-low-rank.png").stat().st_size > 1000
+    assert (paper_out / "gallery/digits/low-rank.png").stat().st_size > 1000
 
 
 def test_retraining_runs_for_the_epochs_of_equation_5(paper_out):
