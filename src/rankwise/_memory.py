@@ -23,8 +23,8 @@ def keep_freed_memory() -> bool:
     """Keep what this process frees for what it allocates next, from now on; whether it will.
 
     glibc gives blocks of over 32 MiB, and those that threads free, back to the system, which brings
-    them again page by page, filled with zeros. Of a training on images of 100 pixels that was a
-    third of the time. For a process of one's own: there is no way back. Elsewhere than under glibc
+    them again page by page, filled with zeros, which a training on large images waits for. For a
+    process of one's own: there is no way back. Elsewhere than under glibc
     it does nothing.
     """
     if sys.platform != "linux":

@@ -410,6 +410,10 @@ def test_sub_networks_that_nobody_named_read_no_validation_part(tmp_path, monkey
     )
     assert json.loads(out)["validation"] is None
     assert "left to choose" not in err
+    # What every classifier takes says nothing of sub-networks.
+    usual = ["--calibrate", "--max-iter", "1", "--workers", "1", "--out", tmp_path / "b", "--json"]
+    out, _ = call(monkeypatch, capsys, "train", tmp_path / "set", *usual)
+    assert json.loads(out)["validation"]["n_samples"] == 24
 
 
 def test_images_of_two_channels_have_a_report(tmp_path, monkeypatch, capsys):

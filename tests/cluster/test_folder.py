@@ -76,9 +76,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
     assert work(tmp_path, idle=0.0) == 0
 
 
-def test_a_task_that_cannot_be_read_or_a_result_that_cannot_be_kept_is_an_error(
-    tmp_path, monkeypatch
-):
+def test_a_task_that_cannot_be_read_or_a_result_that_cannot_be_kept_is_an_error(tmp_path):
     folder = tmp_path / "tasks"
     folder.mkdir()
     process = worker(folder)

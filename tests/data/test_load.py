@@ -409,10 +409,8 @@ def test_absolute_paths_are_left_out_of_a_table_and_of_links(make, tmp_path):
     (folder / "labels.csv").write_text(
         "file,label\n" + "".join(f"{name},{name[0]}\n" for name in names)
     )
-    for source in (tmp_path / "there", tmp_path / "there" / ".." / "there"):
-        images = load_images(source, "all")
-        assert len(images) == 12
-    for source in (folder / "labels.csv", tmp_path / "there"):
+    around = tmp_path / "there" / ".." / "there"
+    for source in (folder / "labels.csv", folder, tmp_path / "there", around):
         root = source.parent if source.is_file() else source
         every = load_images(source, "train")
         out = str(root / every.ids[0])

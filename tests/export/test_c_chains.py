@@ -98,6 +98,36 @@ def test_random_chains_are_numpy_s(tmp_path, seed, precision):
     assert np.ptp(reference, axis=0).max() > 0.2
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [(1, 1), (1, 0)],
+        [(1, 1), (1, 0), (1, 0)],
+        [(2, 2), (1, 0)],
+        [(3, 1), (1, 1), (2, 1)],
+        [(3, 3), (1, 0), (3, 1)],
+    ],
+    ids=str,
+)
+def test_padding_beyond_a_filter_loses_no_row(tmp_path, filters):
+    """What comes out of rows of zeros alone is handed on before the first row is read."""
+    rng = np.random.default_rng(0)
+    ops, channels = [g.ToMaps()], 1
+    for maps, (side, padding) in enumerate(filters, 2):
+        weight = rng.standard_normal((maps, channels, side, side)).astype(np.float32)
+        bias = rng.standard_normal(maps).astype(np.float32)
+        ops.append(g.Convolve(weight, bias, 1, padding))
+        channels = maps
+    n = int(np.prod(g.output_shape(ops, (6, 6))))
+    dense = g.Dense(rng.standard_normal((n, 3)).astype(np.float32) / 30, np.zeros(3, np.float32))
+    graph = g.Graph((6, 6), (*ops, g.Flatten(), dense), tuple("abc"), 255.0, "softmax")
+    images = rng.integers(0, 256, (6, 6, 6), dtype=np.uint8)
+    write_c(graph, tmp_path / "m.h")
+    reference = probabilities(g.run(graph, images), "softmax")
+    np.testing.assert_allclose(run_c(tmp_path / "m.h", images), reference, atol=5e-5)
+
+
 @pytest.mark.parametrize(("compiler", "language", "standard"), DIALECTS)
 def test_no_compiler_has_a_complaint(all_operations, tmp_path, compiler, language, standard):
     if shutil.which(compiler) is None:

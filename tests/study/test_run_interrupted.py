@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from rankwise.study import conditions_of, study_status
 from rankwise.study.cells import cells_of, run_cell
 from rankwise.study.claim import claim
 from rankwise.study.design import StudyError
+from rankwise.study.remote import keep, run_away
 from rankwise.study.report import write_report
 from rankwise.study.results import read_results, write_results
 from rankwise.study.run import load_data
@@ -426,3 +428,24 @@ def test_folders_that_are_refused(finished, tmp_path):
         study_status(finished)
     with pytest.raises(RunError, match="holds no study; 'rankwise study run' makes one"):
         study_status(tmp_path / "nowhere")
+
+
+def test_a_cell_from_elsewhere_brings_what_is_its_own(tmp_path):
+    """Neither the degraded images of all cells nor what an interrupted one goes on from."""
+    design = study(models=QUADRATIC, degraded="all", retrain=False)
+    condition, *_ = conditions_of(design)
+    images = load_data(design, [condition])[condition.data_set]
+    cell = next(cell for cell in cells_of(design, [condition]) if cell.fold is not None)
+    options = {"best_epochs": (), "device": "cpu", "tensorboard": False}
+    _, files = run_away(design, cell, images, **options)
+    assert {Path(name).parent.as_posix() for name in files} == {cell.place}
+    (tmp_path / cell.place).mkdir(parents=True)
+    (tmp_path / cell.place / "failure.json").touch()  # of an earlier try
+    keep(files, tmp_path, cell)
+    assert not (tmp_path / cell.place / "failure.json").exists()
+    here = tmp_path / "here"
+    run_cell(design, cell, images, here, **options)
+    (there,) = (json.loads(files[name]) for name in files if name.endswith("result.json"))
+    assert timeless([there]) == timeless(
+        [json.loads((here / cell.place / "result.json").read_text())]
+    )

@@ -82,14 +82,21 @@ class Chains(Rows):
     def _begin_chain(
         self, stages: Sequence[tuple[Op, list[Op]]], shapes: Sequence[Shape], *, copied: bool
     ) -> None:
-        """Take places: rows that come out, in turn one of two; what is kept; what is shared."""
-        sizes: dict[str, int] = {"mixed": 0, "decoded": 0, "row0": 0, "row1": 0}
+        """Take places: rows that come out, in turn one of two; what is kept; what is shared.
+
+        A filter that is done with rows of zeros alone hands a row on before it has read the one
+        that it was given: then each has a row of its own.
+        """
+        early = any(not isinstance(op, Pool) and _is_done_early(op) for op, _ in stages)
+        self._n_rows = len(stages) + 1 if early else 2
+        sizes: dict[str, int] = {"mixed": 0, "decoded": 0}
+        sizes |= {f"row{i}": 0 for i in range(self._n_rows)}
         self._kept_zero: list[str] = []
         if copied:
             sizes["row0"] = shapes[0][0] * shapes[0][2]
         for i, (op, _) in enumerate(stages):
             before, after = shapes[i], shapes[i + 1]
-            row = f"row{(i + 1) % 2}"
+            row = f"row{(i + 1) % self._n_rows}"
             sizes[row] = max(sizes[row], 0 if isinstance(op, Pool) else after[0] * after[2])
             if isinstance(op, Pool):
                 sizes[f"own{i}"] = pool_room(op, after)
@@ -216,7 +223,7 @@ class Chains(Rows):
             lines = pool_lines(op, after, place, f"{count}++")
             return self._row_function("pool", [*lines, "if (out) {", *indented(hand_on), "}"])
         assert isinstance(op, (Convolve, ConvolveForms))
-        out = f"float *out = {self._at_place(f'row{(i + 1) % 2}')};"
+        out = f"float *out = {self._at_place(f'row{(i + 1) % self._n_rows}')};"
         height = sides(op)[0]
         (down, _), (above, _) = numbers(op.stride), numbers(op.padding)
         complete = [f"{count} >= {height - 1}"] if height > 1 else []
@@ -238,6 +245,11 @@ class Chains(Rows):
         more = f"{count} <= {above} || ({count} >= {last} && {count} < {last + above})"
         lines = ["do {", *indented([row, *lines]), f"}} while ({more});"]
         return self._row_function("rows", lines, parameter="given")
+
+
+def _is_done_early(op: Any) -> bool:
+    """Whether the rows of zeros above an image are as many as a filter has."""
+    return numbers(op.padding)[0] >= sides(op)[0]
 
 
 def _stages(ops: Sequence[Op]) -> tuple[list[Op], list[tuple[Op, list[Op]]]]:

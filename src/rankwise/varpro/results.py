@@ -25,7 +25,7 @@ class FitResult:
     n_iterations, n_evaluations : int
         Steps, and evaluations of the functional.
     history : list of dict
-        One entry an iteration.
+        One entry an iteration; with a robust loss, one a reweighting.
     rank : int or array
         Numerical rank of ``Φ`` at the end, of its ``m`` columns; a list with several data sets.
     condition : float or array
